@@ -1,0 +1,159 @@
+"""Settings of an app: one frozen, validated value.
+
+Each setting is taken from the first place that has it: the argument of ``TaskQ(...)``, the environment
+(``TASKQ_LEASE=30``), ``[tool.taskq]`` in the nearest ``pyproject.toml``, the default.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, fields
+from typing import Any
+
+from taskq.errors import ConfigError
+
+NAME = re.compile(r"[A-Za-z0-9_.:-]{1,200}")
+
+
+def check_name(kind: str, name: object) -> str:
+    """Return ``name`` if it may name an app, a task, a queue, a worker or an id.
+
+    Raises:
+        ConfigError: It is not 1 to 200 of the characters ``A-Z a-z 0-9 _ . : -``.
+    """
+    if isinstance(name, str) and NAME.fullmatch(name):
+        return name
+    raise ConfigError(f"{kind} {name!r:.80} is not a name: use 1 to 200 of the characters A-Z a-z 0-9 _ . : -")
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """What can be set for an app. All durations are seconds."""
+
+    #: Server to use, ``redis://``, ``rediss://``, ``valkey://``, ``valkeys://`` or ``unix://``; None: the embedded one.
+    url: str | None = None
+    #: Seconds without a renewal after which a worker is presumed dead. Shorter recovers sooner, but a stall of
+    #: the network of that length then makes work run twice. At least 1.
+    lease: float = 15.0
+    #: Seconds a result is kept. Too short, and ``get()`` finds nothing.
+    result_ttl: float = 3600.0
+    #: Deaths of its process after which a message is a dead letter. At least 1.
+    max_crashes: int = 3
+    #: Age in seconds beyond which a message whose worker died becomes a dead letter instead of running again.
+    discard_after: float | None = None
+    #: Seconds after which a message whose task no worker knows becomes a dead letter.
+    unknown_after: float = 3600.0
+    #: Seconds a dead letter is kept.
+    dead_ttl: float = 30 * 86400.0
+    #: Dead letters kept per queue; the oldest go first.
+    dead_max: int = 100_000
+    #: Largest message and largest result, in bytes.
+    max_message_bytes: int = 1 << 20
+    #: Seconds ``delay()`` goes on trying when the server does not answer.
+    send_timeout: float = 5.0
+
+    def __post_init__(self) -> None:
+        """Check every value against its range."""
+        for name, low in _AT_LEAST.items():
+            value = getattr(self, name)
+            if value is None and name == "discard_after":
+                continue
+            if isinstance(value, bool) or not isinstance(value, (int, float)) or not low <= value < float("inf"):
+                raise ConfigError(f"setting {name} must be a number of at least {low:g}, not {value!r}")
+        for name in ("max_crashes", "dead_max", "max_message_bytes"):
+            if not isinstance(getattr(self, name), int):
+                raise ConfigError(f"setting {name} must be a whole number, not {getattr(self, name)!r}")
+        if self.url is not None and not isinstance(self.url, str):
+            raise ConfigError(f"setting url must be a string, not {self.url!r}")
+
+    @property
+    def lease_ms(self) -> int:
+        """The lease in milliseconds."""
+        return int(self.lease * 1000)
+
+
+_AT_LEAST: dict[str, float] = {
+    "lease": 1.0,
+    "result_ttl": 0.001,
+    "max_crashes": 1,
+    "discard_after": 0.001,
+    "unknown_after": 0,
+    "dead_ttl": 1,
+    "dead_max": 0,
+    "max_message_bytes": 256,
+    "send_timeout": 0.001,
+}
+
+
+def load_settings(given: Mapping[str, Any], environ: Mapping[str, str] | None = None) -> Settings:
+    """Build the settings of an app from all their sources.
+
+    Args:
+        given: Arguments of ``TaskQ(...)``; None stands for "not given".
+        environ: The environment; the process's own if None.
+
+    Raises:
+        ConfigError: An unknown setting, or a value outside its range, naming where it came from.
+    """
+    known = {f.name for f in fields(Settings)}
+    if unknown := set(given) - known:
+        raise ConfigError(f"unknown setting {', '.join(sorted(unknown))}; known are {', '.join(sorted(known))}")
+    values: dict[str, Any] = dict(_from_pyproject(known))
+    sources = dict.fromkeys(values, "[tool.taskq] in pyproject.toml")
+    environ = os.environ if environ is None else environ
+    for name in known:
+        variable = f"TASKQ_{name.upper()}"
+        if raw := environ.get(variable):
+            values[name], sources[name] = raw if name == "url" else _number(variable, raw), variable
+    for name, value in given.items():
+        if value is not None:
+            values[name], sources[name] = value, "an argument"
+    for name, value in values.items():
+        try:
+            Settings(**{name: value})
+        except ConfigError as error:
+            raise ConfigError(f"{error} (from {sources[name]})") from None
+    return Settings(**values)
+
+
+def _number(source: str, raw: str) -> int | float | None:
+    try:
+        return int(raw)
+    except ValueError:
+        pass
+    try:
+        return float(raw)
+    except ValueError:
+        raise ConfigError(f"{source}={raw!r} is not a number") from None
+
+
+def project_dir() -> str:
+    """Return the nearest folder, from the current one upwards, with a ``pyproject.toml``; else the current one."""
+    folder = here = os.getcwd()
+    while not os.path.isfile(os.path.join(folder, "pyproject.toml")):
+        parent = os.path.dirname(folder)
+        if parent == folder:
+            return here
+        folder = parent
+    return folder
+
+
+def _from_pyproject(known: set[str]) -> dict[str, Any]:
+    path = os.path.join(project_dir(), "pyproject.toml")
+    if not os.path.isfile(path):
+        return {}
+    with open(path, encoding="utf-8", errors="replace") as file:
+        text = file.read()
+    if "[tool.taskq]" not in text:
+        return {}
+    import tomllib  # only for projects that use it: it costs 10 ms
+
+    try:
+        table = tomllib.loads(text).get("tool", {}).get("taskq", {})
+    except tomllib.TOMLDecodeError as error:
+        raise ConfigError(f"{path} cannot be read: {error}") from None
+    if unknown := set(table) - known:
+        raise ConfigError(f"unknown setting in [tool.taskq] of {path}: {', '.join(sorted(unknown))}")
+    return dict(table)
