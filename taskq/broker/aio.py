@@ -1,0 +1,99 @@
+"""The async twin of `taskq.broker.connection`: one connection to the server on an event loop."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from redis.exceptions import RedisError, ResponseError
+
+from taskq.broker.connection import (
+    ANSWER_TIMEOUT,
+    NO_SCRIPT,
+    connect_error,
+    pack,
+    pack_script,
+    pack_wait,
+    read_error,
+    revive,
+)
+from taskq.broker.faults import Unanswered
+from taskq.broker.url import new_async_connection
+
+if TYPE_CHECKING:
+    from taskq.broker.commands import Command
+
+T = TypeVar("T")
+
+
+class AsyncConnection:
+    """A connection for one coroutine at a time; made when first used, and again after it broke."""
+
+    def __init__(self, url: str, timeout: float = ANSWER_TIMEOUT) -> None:
+        """Prepare a connection to ``url`` that waits ``timeout`` seconds for an answer."""
+        self.url = url
+        self.timeout = timeout
+        self._raw = new_async_connection(url, timeout)
+
+    async def execute(self, command: Command[T]) -> T:
+        """Execute a command and return its parsed reply."""
+        script = command.script
+        if script is None:
+            return command.parse(await self.roundtrip(pack(command.args), command.block))
+        packed = pack_wait(command) + pack_script(script, command.args)
+        reply = await self.roundtrip(packed, command.block, command.bell)
+        if reply is NO_SCRIPT:
+            reply = await self.roundtrip(pack_script(script, command.args, whole=True))
+        return command.parse(reply)
+
+    async def roundtrip(self, packed: bytes, block: float = 0.0, bell: bytes | None = None) -> Any:
+        """Send a packed command and return its raw reply; `NO_SCRIPT` for a script the server does not have."""
+        raw = self._raw
+        if not raw.is_connected:
+            await self._connect()
+        try:
+            await self._send(packed)
+            if bell is not None:
+                await self._read_wait(block)
+            return await raw.read_response(timeout=self.timeout + block)
+        except (RedisError, OSError) as error:
+            answer = read_error(error)
+            if type(answer) is Unanswered:
+                await self.close()
+            if answer is NO_SCRIPT:
+                return answer
+            raise answer from None
+        except BaseException:  # cancelled between a command and its reply: the next reply would be this one's
+            await self.close()
+            raise
+
+    async def _send(self, packed: bytes) -> None:
+        try:
+            await self._raw.send_packed_command(packed, check_health=False)
+        except RuntimeError as error:  # uvloop's word for a transport that has closed
+            raise OSError(str(error)) from None
+
+    async def _read_wait(self, block: float) -> None:
+        try:
+            await self._raw.read_response(timeout=self.timeout + block)
+        except ResponseError as error:
+            raise RedisError(str(error)) from None
+
+    async def _connect(self) -> None:
+        try:
+            try:
+                await self._raw.connect()
+            except (RedisError, OSError):
+                if not await asyncio.to_thread(revive, self.url):
+                    raise
+                await self._raw.connect()
+        except (RedisError, OSError) as error:
+            await self.close()
+            raise connect_error(error) from None
+
+    async def close(self) -> None:
+        """Drop the connection; the next command makes a new one."""
+        try:
+            await self._raw.disconnect(nowait=True)
+        except Exception:  # a connection that cannot even be closed is simply forgotten
+            self._raw = new_async_connection(self.url, self.timeout)

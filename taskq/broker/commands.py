@@ -1,0 +1,411 @@
+"""What can be asked of the server, as values: a script or a plain command, its arguments, how to read the reply.
+
+Pure: nothing here does I/O, so the sync and the async connection execute the very same commands.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any, Generic, TypeVar
+
+from taskq.broker.keys import APPS, Keys
+from taskq.broker.scripts import Script, script
+
+T_co = TypeVar("T_co", covariant=True)
+Arg = bytes | str | int
+
+
+@dataclass(frozen=True, slots=True)
+class Command(Generic[T_co]):
+    """One call of the server.
+
+    Attributes:
+        script: The script to run, or None for a plain command.
+        args: The script's KEYS[1] and ARGV, or the plain command's words.
+        parse: Turns the reply into its value.
+        repeatable: Whether sending it twice is as good as once, so that an unknown outcome may be repeated.
+        block: Seconds the server may take on purpose before it answers.
+        bell: A list to wait on for ``block`` seconds before the script runs. Both are sent in one write, so the script
+            runs the moment the bell rings, without another round trip.
+    """
+
+    script: Script | None
+    args: Sequence[Arg]
+    parse: Callable[[Any], T_co]
+    repeatable: bool = True
+    block: float = 0.0
+    bell: bytes | None = None
+
+
+def _same(reply: Any) -> Any:
+    return reply
+
+
+# -- producers --------------------------------------------------------------------------------------------
+
+
+def enqueue(keys: Keys, producer: bytes, number: int, messages: Sequence[tuple[bytes, bytes, bytes]]) -> Command[bytes]:
+    """Accept messages, each an id, a value and options; answers a character a message (see ``enqueue.lua``)."""
+    args: list[Arg] = [keys.prefix, producer, number]
+    for message in messages:
+        args.extend(message)
+    return Command(script("enqueue"), args, _same)
+
+
+# -- incarnations -----------------------------------------------------------------------------------------
+
+
+class Lost(Exception):
+    """The incarnation is not registered (any more): what it held belongs to others."""
+
+
+class Stale(Exception):
+    """The call number was not higher than the last one: the call changed nothing."""
+
+
+def _owned(reply: Any) -> Any:
+    """Check an answer to a call of an incarnation."""
+    if reply[0] == b"lost":
+        raise Lost
+    if reply[0] == b"stale":
+        raise Stale
+    return reply
+
+
+@dataclass(slots=True)
+class Batch:
+    """What a fetch brought.
+
+    Attributes:
+        now: Server time in ms.
+        fenced: Outcomes refused because another owned the message by then.
+        crashes: Counted deaths of the message, if it is a suspect.
+        messages: Id and value in turn.
+    """
+
+    now: int
+    fenced: int
+    crashes: int
+    messages: list[bytes]
+
+
+def _batch(reply: Any) -> Batch:
+    _owned(reply)
+    return Batch(int(reply[0]), reply[1], reply[2], reply[3:])
+
+
+def register(keys: Keys, incarnation: str, lease_ms: int, info: bytes, queues: QueueSet) -> Command[Any]:
+    """Make an incarnation known, and the queues it serves."""
+    return Command(script("register"), [keys.prefix, incarnation, lease_ms, info, queues.id, queues.joined], _same)
+
+
+def fetch(
+    keys: Keys,
+    incarnation: str,
+    number: int,
+    outcomes: Iterable[Arg],
+    *,
+    want: int = 0,
+    set_id: str = "",
+    mode: str = "",
+    caps: str = "",
+    wait: float = 0.0,
+) -> Command[Batch]:
+    """Settle ``outcomes`` (groups as ``fetch.lua`` lists them) and take up to ``want`` messages.
+
+    With ``wait``, first wait that many seconds at most for the set's bell. Whatever it says, the fetch follows.
+    """
+    args = [keys.prefix, incarnation, number, want, set_id, mode, caps, *outcomes]
+    bell = keys["bell:" + set_id] if wait else None
+    return Command(script("fetch"), args, _batch, repeatable=False, block=wait, bell=bell)
+
+
+def sync(keys: Keys, incarnation: str, number: int, lost: int, known: Iterable[bytes]) -> Command[Any]:
+    """Settle what is whose after call ``lost``; answers whether it was executed, and ids not held after all."""
+    return Command(
+        script("sync"),
+        [keys.prefix, incarnation, number, lost, *known],
+        lambda reply: (bool(_owned(reply)[0]), reply[1:]),
+        repeatable=False,
+    )
+
+
+def wait_bell(keys: Keys, names: Sequence[str], seconds: float) -> Command[Any]:
+    """Wait until one of the bells rings, at most ``seconds``; answers None in vain."""
+    words: list[Arg] = [b"BLPOP", *(keys[name] for name in names), f"{max(seconds, 0.001):.3f}"]
+    return Command(None, words, _same, block=seconds)
+
+
+def held_ids(keys: Keys, incarnation: str) -> Command[list[bytes]]:
+    """Ids an incarnation holds."""
+    return Command(None, [b"HKEYS", keys["processing:" + incarnation]], _same)
+
+
+@dataclass(slots=True)
+class Renewal:
+    """What a renewal told: seconds until any lease ends, whether suspects wait, incarnations that are lost."""
+
+    next_end: float
+    suspects: bool
+    lost: set[str]
+
+
+def renew(keys: Keys, lease_ms: int, sets: Iterable[str], incarnations: Iterable[str]) -> Command[Renewal]:
+    """Renew leases."""
+    return Command(
+        script("renew"),
+        [keys.prefix, lease_ms, " ".join(sets), *incarnations],
+        lambda r: Renewal(int(r[0]) / 1000, bool(r[1]), {inc.decode() for inc in r[2:]}),
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class Move:
+    """A message that was given back: ``place`` is queue, suspect, scheduled, dead, dangling; held in a dry run."""
+
+    id: bytes
+    queue: str
+    place: str
+
+
+def _moves(flat: Sequence[bytes]) -> list[Move]:
+    return [Move(flat[i], flat[i + 1].decode(), flat[i + 2].decode()) for i in range(0, len(flat), 3)]
+
+
+def close(
+    keys: Keys, incarnation: str, *, died: bool, alone: bool, running: Iterable[bytes], cause: bytes = b""
+) -> Command[list[Move]]:
+    """End an incarnation whose process is gone or going; ``cause`` is kept with messages given up for it."""
+    how = "died" if died else "stopped"
+    return Command(script("close"), [keys.prefix, incarnation, how, int(alone), cause, *running], _moves)
+
+
+# -- reaping and promotion --------------------------------------------------------------------------------
+
+
+@dataclass(slots=True)
+class Reaping:
+    """What a reaping did: seconds until the next lease ends (None: there is none), moves by incarnation."""
+
+    next_end: float | None
+    moves: dict[str, list[Move]]
+
+
+def _reaping(reply: Any) -> Reaping:
+    next_ms, moves, at = int(reply[0]), {}, 1
+    while at < len(reply):
+        inc, n = reply[at].decode(), reply[at + 1]
+        moves[inc] = _moves(reply[at + 2 : at + 2 + 3 * n])
+        at += 2 + 3 * n
+    return Reaping(None if next_ms < 0 else next_ms / 1000, moves)
+
+
+def reap(keys: Keys, limit: int, *, dry_run: bool = False) -> Command[Reaping]:
+    """Recover what incarnations with an ended lease held."""
+    return Command(script("reap"), [keys.prefix, limit, int(dry_run)], _reaping)
+
+
+def promote(keys: Keys, who: str, limit: int, keep_ms: int) -> Command[tuple[int, float | None]]:
+    """Move what is due; answers how many, and in how many seconds the caller should come again (None: need not)."""
+    return Command(
+        script("promote"),
+        [keys.prefix, who, limit, keep_ms],
+        lambda r: (r[0], None if int(r[1]) < 0 else int(r[1]) / 1000),
+    )
+
+
+def retire(keys: Keys, limit: int, queues: Iterable[str]) -> Command[int]:
+    """Purge dead letters past their time."""
+    return Command(script("retire"), [keys.prefix, limit, *queues], int)
+
+
+# -- results ----------------------------------------------------------------------------------------------
+
+
+def await_results(keys: Keys, inbox: str, ids: Sequence[bytes]) -> Command[list[Any]]:
+    """Read results and leave word for those to come; answers as ``await.lua`` says."""
+    return Command(script("await"), [keys.prefix, inbox, *ids], _same)
+
+
+def take_inbox(keys: Keys, inbox: str, seconds: float) -> Command[list[bytes]]:
+    """Wait for one result to come into the inbox."""
+    words: list[Arg] = [b"BLPOP", keys["inbox:" + inbox], f"{max(seconds, 0.001):.3f}"]
+    return Command(None, words, lambda reply: reply[1:] if reply else [], repeatable=False, block=seconds)
+
+
+def drain_inbox(keys: Keys, inbox: str) -> Command[list[bytes]]:
+    """Take what else has come."""
+    return Command(None, [b"LPOP", keys["inbox:" + inbox], 1000], lambda r: r or [], repeatable=False)
+
+
+def locate(keys: Keys, raw_id: bytes) -> Command[list[Any]]:
+    """Say where a message is; answers as ``locate.lua`` says."""
+    return Command(script("locate"), [keys.prefix, raw_id], _same)
+
+
+def forget(keys: Keys, raw_id: bytes) -> Command[int]:
+    """Delete a result."""
+    return Command(None, [b"DEL", keys["result:"] + raw_id], _same)
+
+
+# -- dead letters and surveys -----------------------------------------------------------------------------
+
+
+def dead_ids(keys: Keys, queue: str, start: int, stop: int) -> Command[list[tuple[bytes, float]]]:
+    """Ids of dead letters of a queue, oldest first, with their time in seconds since the epoch."""
+
+    def parse(reply: Any) -> list[tuple[bytes, float]]:
+        pairs = reply if not reply or isinstance(reply[0], list) else zip(reply[::2], reply[1::2], strict=True)
+        return [(raw_id, float(score) / 1000) for raw_id, score in pairs]
+
+    return Command(None, [b"ZRANGE", keys["dead:" + queue], start, stop, b"WITHSCORES"], parse)
+
+
+def hash_values(keys: Keys, name: str, fields: Sequence[bytes]) -> Command[list[bytes | None]]:
+    """Values of a hash."""
+    return Command(None, [b"HMGET", keys[name], *fields], _same)
+
+
+def dead_time(keys: Keys, queue: str, raw_id: bytes) -> Command[float | None]:
+    """When a message became a dead letter of that queue, in seconds since the epoch; None if it is none of it."""
+    return Command(None, [b"ZSCORE", keys["dead:" + queue], raw_id], lambda r: None if r is None else float(r) / 1000)
+
+
+def replay(keys: Keys, queue: str, raw_id: bytes, value: bytes) -> Command[bool]:
+    """Put a dead letter back into its queue."""
+    return Command(script("replay"), [keys.prefix, queue, raw_id, value], bool)
+
+
+def purge(keys: Keys, queue: str, ids: Sequence[bytes]) -> Command[int]:
+    """Delete dead letters."""
+    return Command(script("purge"), [keys.prefix, queue, *ids], int)
+
+
+@dataclass(slots=True)
+class QueueSurvey:
+    """Counters and places of one queue. ``counters`` has the ledger: accepted, done, failed, discarded, purged ..."""
+
+    counters: dict[str, int]
+    pending: int = 0
+    suspects: int = 0
+    dead: int = 0
+    processing: int = 0
+
+    @property
+    def scheduled(self) -> int:
+        """Messages waiting for their time."""
+        return self.counters.get("scheduled", 0)
+
+    @property
+    def balance(self) -> int:
+        """Accepted messages that are in no place: 0 by the conservation law."""
+        gone = sum(self.counters.get(name, 0) for name in ("done", "failed", "discarded", "purged"))
+        here = self.scheduled + self.pending + self.suspects + self.processing + self.dead
+        return self.counters.get("accepted", 0) - gone - here
+
+
+def _survey(reply: Any) -> dict[str, QueueSurvey]:
+    counters, places, held = reply
+    queues: dict[str, QueueSurvey] = {}
+    for field, value in zip(counters[::2], counters[1::2], strict=True):
+        queue, _, name = field.decode().rpartition("|")
+        queues.setdefault(queue, QueueSurvey({})).counters[name] = int(value)
+    for at in range(0, len(places), 4):
+        survey = queues[places[at].decode()]
+        survey.pending, survey.suspects, survey.dead = places[at + 1 : at + 4]
+    for value in held:
+        queue = value.decode().split(" ", 1)[1]
+        queues.setdefault(queue, QueueSurvey({})).processing += 1
+    return queues
+
+
+def survey(keys: Keys) -> Command[dict[str, QueueSurvey]]:
+    """The ledger and the places of every queue, at one instant."""
+    return Command(script("survey"), [keys.prefix], _survey)
+
+
+def backlog(keys: Keys, queues: Iterable[str]) -> Command[tuple[int, float]]:
+    """How many messages wait in some queues, and for how many seconds the oldest of the next ones has."""
+    return Command(script("backlog"), [keys.prefix, *queues], lambda r: (r[0], int(r[1]) / 1000))
+
+
+def workers(keys: Keys) -> Command[dict[bytes, bytes]]:
+    """What the live incarnations are (opaque, as registered)."""
+    return Command(None, [b"HGETALL", keys["workers"]], _as_dict)
+
+
+def _as_dict(reply: Any) -> dict[bytes, bytes]:
+    return reply if isinstance(reply, dict) else dict(zip(reply[::2], reply[1::2], strict=True))
+
+
+def known_apps() -> Command[list[str]]:
+    """Names of the apps on this server."""
+    return Command(None, [b"SMEMBERS", APPS], lambda reply: sorted(name.decode() for name in reply))
+
+
+def announce_app(keys: Keys) -> Command[Any]:
+    """Add the app to the list of apps."""
+    return Command(None, [b"SADD", APPS, keys.app], _same)
+
+
+def write_settings(keys: Keys, settings: dict[str, int | None]) -> list[Command[Any]]:
+    """Publish the windows and limits that scripts and the reaper go by; None removes one."""
+    commands: list[Command[Any]] = []
+    if gone := [name for name, value in settings.items() if value is None]:
+        commands.append(Command(None, [b"HDEL", keys["settings"], *gone], _same))
+    pairs = [word for name, value in settings.items() if value is not None for word in (name, value)]
+    commands.append(Command(None, [b"HSET", keys["settings"], *pairs], _same))
+    return commands
+
+
+def read_settings(keys: Keys) -> Command[dict[bytes, bytes]]:
+    """What `write_settings` published."""
+    return Command(None, [b"HGETALL", keys["settings"]], _as_dict)
+
+
+def lease_ends(keys: Keys, incarnations: Sequence[str]) -> Command[list[float | None]]:
+    """When the leases of incarnations end, in seconds since the epoch; None for one that is not registered."""
+    words: list[Arg] = [b"ZMSCORE", keys["leases"], *incarnations]
+    return Command(None, words, lambda reply: [None if end is None else float(end) / 1000 for end in reply])
+
+
+def count_until(keys: Keys, name: str, until: float) -> Command[int]:
+    """How many members of a sorted set (``schedule``, ``dead:<queue>``) have a time up to ``until`` (Unix seconds)."""
+    return Command(None, [b"ZCOUNT", keys[name], b"-inf", int(until * 1000)], int)
+
+
+def last_pulse(keys: Keys) -> Command[float]:
+    """When leases were last renewed or looked after, in seconds since the epoch; 0 for never."""
+    return Command(None, [b"GET", keys["pulse"]], lambda reply: float(reply or 0) / 1000)
+
+
+def server_time() -> Command[float]:
+    """The server's clock, in seconds since the epoch."""
+    return Command(None, [b"TIME"], lambda reply: int(reply[0]) + int(reply[1]) / 1e6)
+
+
+def server_info() -> Command[Any]:
+    """INFO, unparsed."""
+    return Command(None, [b"INFO"], _same)
+
+
+@dataclass(frozen=True, slots=True)
+class QueueSet:
+    """The queues one kind of child serves; the id is the same for every worker that serves the same ones."""
+
+    id: str
+    queues: tuple[str, ...]
+
+    @property
+    def joined(self) -> str:
+        """The names joined by spaces."""
+        return " ".join(self.queues)
+
+    @classmethod
+    def of(cls, queues: Iterable[str]) -> QueueSet:
+        """Make the set of these queues."""
+        import hashlib
+
+        names = tuple(sorted(set(queues)))
+        return cls(hashlib.blake2b(" ".join(names).encode(), digest_size=6).hexdigest(), names)

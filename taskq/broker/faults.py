@@ -1,0 +1,48 @@
+"""What an error of the client library means for taskq: wait and repeat, or give up with a reason."""
+
+from __future__ import annotations
+
+import random
+
+from taskq.errors import BrokerError, BrokerFull, BrokerRefused, BrokerUnavailable
+
+#: Answers of a server that will recover by itself: the call was not executed and may be repeated.
+_PASSING = ("LOADING", "READONLY", "NOREPLICAS", "MASTERDOWN", "CLUSTERDOWN", "TRYAGAIN", "BUSY", "UNBLOCKED")
+
+
+class NotSent(Exception):
+    """The connection could not be made: the command never left."""
+
+
+class Unanswered(Exception):
+    """The connection broke or timed out after the command may have left: its outcome is unknown."""
+
+
+class Passing(Exception):
+    """The server refused the command for now, without executing it."""
+
+
+def refused(error: Exception) -> Exception:
+    """Return what an error answer of the server stands for."""
+    text = str(error)
+    kind = type(error).__name__
+    if kind in ("BusyLoadingError", "ReadOnlyError", "MasterDownError", "ClusterDownError", "TryAgainError"):
+        return Passing(text)
+    if text.startswith(_PASSING):
+        return Passing(text)
+    if kind == "OutOfMemoryError" or text.startswith("OOM") or "used memory > 'maxmemory'" in text:
+        return BrokerFull("the server is over its maxmemory and accepts nothing new; workers go on draining it")
+    return BrokerRefused(f"the server refused: {text}")
+
+
+def backoff(attempt: int, cap: float) -> float:
+    """Seconds to wait before the next try: full jitter over a doubling bound from 10 ms, at most ``cap``.
+
+    Source: Brooker, "Exponential Backoff And Jitter", AWS Architecture Blog, 2015.
+    """
+    return random.uniform(0, min(cap, 0.01 * 2 ** min(attempt, 20)))
+
+
+def unavailable(url: str, why: Exception, seconds: float) -> BrokerError:
+    """Return the error of a call that was given up after ``seconds``."""
+    return BrokerUnavailable(f"no answer from {url} for {seconds:g} s: {why}. Is the server up, is the URL right?")

@@ -1,0 +1,60 @@
+"""Every key taskq writes, in one place.
+
+All keys of an app's partition begin with ``tq:{<app>:<partition>}:``, one hash tag, so a script runs in one
+Cluster slot and one ACL pattern covers an app. ``tq:apps``, a set, lists the apps. After the prefix:
+
+===================  ==========  ===================================================================
+key                  type        holds
+===================  ==========  ===================================================================
+messages             hash        id → head ‖ envelope, from acceptance to the end
+queue:<queue>        list        ids waiting, the next one first
+suspects:<queue>     list        ids that must run alone, since a process may have died under them
+schedule             sorted set  id by due time (ms)
+processing:<inc>     hash        id → ``[!]<taken at, ms> <queue>`` (``!``: taken from suspects)
+dead:<queue>         sorted set  id by time of death (ms)
+reasons              hash        id of a dead letter → reason, newline, detail (opaque)
+crashes              hash        id → counted deaths of its process; only where there were any
+leases               sorted set  incarnation by end of its lease (ms)
+calls                hash        incarnation → number of its last call (and a half: see ``sync.lua``)
+workers              hash        incarnation → what it is (msgpack; see ``taskq.worker.session``)
+sets                 hash        set of queues → its queues, joined by spaces
+serving              hash        queue → the sets that serve it, joined by spaces
+set-leases           sorted set  set by the time until which some worker serves it (ms)
+ready:<set>          sorted set  queues that have something to take, by time (ms)
+bell:<set>           list        at most a token: wake up and fetch
+solo:<set>           sorted set  queues that have suspects, by time (ms)
+solo-bell:<set>      list        at most a token, for the workers' parents
+alarm                list        at most a token: the earliest due time has changed
+keeper               string      who keeps the time of the schedule, and until when (ms); expires
+pulse                string      time of the last renewal or reaping (ms)
+result:<id>          string      outcome of a task; expires after ``result_ttl``
+waiters              hash        id → inboxes of the processes that wait for it
+inbox:<process>      list        results for a waiting process; expires after a minute
+producer:<id>        string      number, answer and first id of a producer's last call; expires after an hour
+counters             hash        ``<queue>|<counter>`` → number (the ledger)
+settings             hash        windows and limits for scripts, ``name`` or ``name:<task>`` → number
+===================  ==========  ===================================================================
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+APPS = b"tq:apps"
+
+
+@dataclass(frozen=True, slots=True)
+class Keys:
+    """Key names of one partition of an app."""
+
+    app: str
+    partition: int = 0
+
+    @property
+    def prefix(self) -> bytes:
+        """The common prefix; the one key every script is given."""
+        return b"tq:{%s:%d}:" % (self.app.encode(), self.partition)
+
+    def __getitem__(self, name: str) -> bytes:
+        """Return the key of that name, for example ``keys["bell:" + set_id]``."""
+        return self.prefix + name.encode()

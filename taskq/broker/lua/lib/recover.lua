@@ -1,0 +1,89 @@
+-- What an incarnation held goes to where it belongs, and the incarnation is gone. Used by close and reap.
+--
+-- running: the ids that may have been running, as a table id -> true; nil if nobody knows (the whole worker is gone).
+-- died:    whether the process died under them (a crash), or was told to stop (an interruption).
+-- alone:   whether a single running message had its process for itself.
+-- cause:   what is known of the death, for a dead letter (opaque; '' for nothing).
+-- Returns the moves made, as a flat list of id, queue, place.
+
+local function held_in_order(inc)
+  local flat = call('HGETALL', P .. 'processing:' .. inc)
+  local list, ids = {}, {}
+  for i = 1, #flat, 2 do
+    local suspect, taken, queue = string.match(flat[i + 1], '^(!?)(%d+) (.*)$')
+    list[#list + 1] = { id = flat[i], queue = queue or 'unreadable', suspect = suspect == '!' }
+    ids[#ids + 1] = flat[i]
+  end
+  if #ids > 0 then
+    local values = call('HMGET', P .. 'messages', unpack(ids))
+    for i, item in ipairs(list) do
+      item.value = values[i]
+      local _, task, accepted, flags = head(values[i])
+      item.task, item.accepted, item.once = task, accepted or 0, math.floor((flags or 0) / 2) % 2 == 1
+    end
+    table.sort(list, function(a, b)
+      if a.accepted ~= b.accepted then return a.accepted < b.accepted end
+      return a.id < b.id
+    end)
+  end
+  return list, ids
+end
+
+-- Where a message goes whose process died under it: a place, and its due time if that is 'scheduled'.
+local function verdict(item, counted, now)
+  local age = now - item.accepted
+  local discard = setting('discard_after', item.task)
+  if discard and item.accepted > 0 and age > discard then return 'dead', 'discarded: older than discard_after' end
+  if not counted then return 'suspect' end
+  local crashes = call('HINCRBY', P .. 'crashes', item.id, 1)
+  if crashes >= (setting('max_crashes') or 3) then return 'dead', 'crashed' end
+  if crashes == 1 then return 'suspect' end
+  return 'scheduled', now + 1000 * 2 ^ (crashes - 2)
+end
+
+local function recover(inc, now, running, died, alone, cause)
+  local held, ids = held_in_order(inc)
+  begin_writes()
+  call('HDEL', P .. 'calls', inc)
+  call('HDEL', P .. 'workers', inc)
+  call('ZREM', P .. 'leases', inc)
+  call('DEL', P .. 'processing:' .. inc)
+  local may_run = 0
+  for _, item in ipairs(held) do
+    if not running or running[item.id] then may_run = may_run + 1 end
+  end
+  local counted = may_run == 1 and (alone or #held == 1)
+  local back, suspects, moves = {}, {}, {}
+  for _, item in ipairs(held) do
+    local place, detail = 'queue', nil
+    if not item.value then
+      place = 'dangling'
+    elseif item.once and (not running or running[item.id]) then
+      place, detail = 'dead', 'abandoned'
+    elseif died and (not running or running[item.id]) then
+      place, detail = verdict(item, counted, now)
+    elseif item.suspect then
+      place = 'suspect'
+    end
+    local to = (place == 'queue' and back) or (place == 'suspect' and suspects)
+    if to then
+      to[item.queue] = to[item.queue] or {}
+      table.insert(to[item.queue], item.id)
+    elseif place == 'scheduled' then
+      schedule(item.queue, item.id, detail)
+    elseif place == 'dead' then
+      bury(item.queue, item.id, now, detail, cause)
+      publish(item.id, detail == 'crashed' and cause ~= '' and 'F' .. cause or 'D' .. detail, setting('result_ttl') or 3600000, anybody_waits())
+    end
+    count(item.queue, place == 'dangling' and 'dangling' or 'recovered')
+    if place ~= 'dangling' and died and counted and (not running or running[item.id]) then
+      count(item.queue, 'crashes')
+    end
+    moves[#moves + 1] = item.id
+    moves[#moves + 1] = item.queue
+    moves[#moves + 1] = place
+  end
+  for queue, list in pairs(back) do push(queue, list, now, true) end
+  for queue, list in pairs(suspects) do push_suspects(queue, list, now, true) end
+  return moves
+end

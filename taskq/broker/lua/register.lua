@@ -1,0 +1,26 @@
+--@include base
+-- A new incarnation, and the set of queues it serves.
+--
+-- KEYS  1 prefix
+-- ARGV  1 incarnation, 2 lease ms, 3 what it is (opaque), 4 set, 5 the set's queues joined by spaces
+-- Returns 1.  Again: renews the same registration.
+local inc, lease, set = ARGV[1], tonumber(ARGV[2]), ARGV[4]
+local now = clock()
+begin_writes()
+call('ZADD', P .. 'leases', int(now + lease), inc)
+call('HSETNX', P .. 'calls', inc, 0)
+call('HSET', P .. 'workers', inc, ARGV[3])
+if set ~= '' then
+  call('ZADD', P .. 'set-leases', int(now + lease), set)
+  if call('HSETNX', P .. 'sets', set, ARGV[5]) == 1 then
+    for queue in string.gmatch(ARGV[5], '%S+') do
+      local sets = call('HGET', P .. 'serving', queue)
+      call('HSET', P .. 'serving', queue, sets and sets .. ' ' .. set or set)
+    end
+  end
+  for queue in string.gmatch(ARGV[5], '%S+') do
+    if call('LLEN', P .. 'queue:' .. queue) > 0 then announce(queue, now) end
+    if call('LLEN', P .. 'suspects:' .. queue) > 0 then announce_suspects(queue, now) end
+  end
+end
+return 1

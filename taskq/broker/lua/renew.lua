@@ -1,0 +1,28 @@
+--@include base
+--@include pulse
+-- Renew the leases of a worker's incarnations and of the sets they serve.
+--
+-- KEYS  1 prefix
+-- ARGV  1 lease ms, 2 sets joined by spaces, then incarnations
+-- Returns {ms until the earliest lease of all ends, suspects waiting (0 or 1), incarnations that are not registered ...}.
+-- Again: renews again.
+local lease = tonumber(ARGV[1])
+local now = clock()
+pulse(now, lease)
+local out = { 0, 0 }
+for i = 3, #ARGV do
+  if call('ZSCORE', P .. 'leases', ARGV[i]) then
+    call('ZADD', P .. 'leases', 'XX', int(now + lease), ARGV[i])
+  else
+    out[#out + 1] = ARGV[i]
+  end
+end
+for set in string.gmatch(ARGV[2], '%S+') do
+  if call('HEXISTS', P .. 'sets', set) == 1 then
+    call('ZADD', P .. 'set-leases', int(now + lease), set)
+    if call('EXISTS', P .. 'solo:' .. set) == 1 then out[2] = 1 end
+  end
+end
+local first = call('ZRANGE', P .. 'leases', 0, 0, 'WITHSCORES')[2]
+out[1] = int(first and math.max(0, first - now) or lease)
+return out

@@ -1,0 +1,23 @@
+--@include base
+-- Dead letters older than their time go.
+--
+-- KEYS  1 prefix
+-- ARGV  1 limit per queue, then queues
+-- Returns how many went.  Again: finds no more.
+local limit, ttl, gone = tonumber(ARGV[1]), setting('dead_ttl'), 0
+if not ttl then return 0 end
+local horizon = int(clock() - ttl)
+begin_writes()
+for i = 2, #ARGV do
+  local queue = ARGV[i]
+  local old = call('ZRANGEBYSCORE', P .. 'dead:' .. queue, '-inf', horizon, 'LIMIT', 0, limit)
+  if #old > 0 then
+    call('ZREM', P .. 'dead:' .. queue, unpack(old))
+    call('HDEL', P .. 'reasons', unpack(old))
+    call('HDEL', P .. 'messages', unpack(old))
+    count(queue, 'purged', #old)
+    gone = gone + #old
+  end
+end
+write_counts()
+return gone

@@ -1,0 +1,124 @@
+"""The broker as the rest of taskq sees it: sends messages and runs commands, from any thread, loop or forked child.
+
+`Broker` is for threads, `AsyncBroker` for one event loop. Connections are made as they are needed, one for each call in
+flight, and kept.
+"""
+
+from __future__ import annotations
+
+import os
+import weakref
+from collections import deque
+from collections.abc import Sequence
+from typing import TypeVar
+
+from taskq.broker.aio import AsyncConnection
+from taskq.broker.commands import Command
+from taskq.broker.keys import Keys
+from taskq.broker.producer import Message, Numbering, Sender
+from taskq.broker.protocol import adrive, drive, persist
+from taskq.broker.url import check_url, safe_url
+
+T = TypeVar("T")
+
+
+class Broker:
+    """The server, for threads."""
+
+    def __init__(self, url: str, keys: Keys, send_timeout: float) -> None:
+        """Prepare a broker; nothing is connected yet.
+
+        Raises:
+            ConfigError: A URL that cannot be read.
+        """
+        check_url(url)
+        self.url = url
+        self.where = safe_url(url)
+        self.keys = keys
+        self.send_timeout = send_timeout
+        self._idle: deque[Sender] = deque()
+        if hasattr(os, "register_at_fork"):
+            # A forked child must not share its parent's sockets, numbers or ids.
+            forget = weakref.WeakMethod(self._forget)
+            os.register_at_fork(after_in_child=lambda: (method := forget()) and method())
+
+    def _forget(self) -> None:
+        self._idle = deque()
+
+    def _sender(self) -> Sender:
+        try:
+            return self._idle.pop()
+        except IndexError:
+            return Sender(self.keys, self.url, self.where, self.send_timeout)
+
+    def send(self, raw_id: bytes, value: bytes, options: bytes = b"") -> bytes:
+        """Send one message; answers a character (see ``enqueue.lua``); raises as `Numbering.send` says."""
+        try:
+            sender = self._idle.pop()
+        except IndexError:
+            sender = self._sender()
+        try:
+            return sender.send_one(raw_id, value, options)
+        finally:
+            self._idle.append(sender)
+
+    def send_many(self, messages: Sequence[Message]) -> bytes:
+        """Send messages in one round trip; answers a character a message."""
+        sender = self._sender()
+        try:
+            return sender.send_many(messages)
+        finally:
+            self._idle.append(sender)
+
+    def run(self, command: Command[T], seconds: float | None = -1) -> T:
+        """Run a command, repeated as `persist` says for ``send_timeout`` seconds unless told otherwise."""
+        sender = self._sender()
+        try:
+            limit = self.send_timeout if seconds == -1 else seconds
+            return drive(persist(command, self.where, limit), sender.connection)
+        finally:
+            self._idle.append(sender)
+
+    def close(self) -> None:
+        """Close the idle connections."""
+        while self._idle:
+            self._idle.pop().connection.close()
+
+
+class AsyncBroker:
+    """The server, for the coroutines of one event loop."""
+
+    def __init__(self, url: str, keys: Keys, send_timeout: float) -> None:
+        """Prepare a broker; nothing is connected yet."""
+        check_url(url)
+        self.url = url
+        self.where = safe_url(url)
+        self.keys = keys
+        self.send_timeout = send_timeout
+        self._idle: list[tuple[AsyncConnection, Numbering]] = []
+
+    def _sender(self) -> tuple[AsyncConnection, Numbering]:
+        if self._idle:
+            return self._idle.pop()
+        connection = AsyncConnection(self.url, timeout=min(self.send_timeout, 5.0))
+        return connection, Numbering(self.keys, self.where, self.send_timeout)
+
+    async def send_many(self, messages: Sequence[Message]) -> bytes:
+        """Send messages in one round trip; answers a character a message; raises as `Numbering.send` says."""
+        connection, numbering = sender = self._sender()
+        answer = await adrive(numbering.send(messages), connection)
+        self._idle.append(sender)  # not after an error: a cancelled call's number is still in doubt
+        return answer
+
+    async def run(self, command: Command[T], seconds: float | None = -1) -> T:
+        """Run a command, repeated as `persist` says for ``send_timeout`` seconds unless told otherwise."""
+        sender = self._sender()
+        limit = self.send_timeout if seconds == -1 else seconds
+        answer = await adrive(persist(command, self.where, limit), sender[0])
+        self._idle.append(sender)
+        return answer
+
+    async def close(self) -> None:
+        """Close the idle connections."""
+        while self._idle:
+            await self._idle.pop()[0].close()

@@ -1,0 +1,95 @@
+"""Exchanges of several steps, written once for threads and event loops.
+
+A protocol is a generator: it yields commands (and pauses) and is sent their replies, or has their errors thrown
+into it. `drive` runs one on a connection, `adrive` on an event loop's. All that decides (what to repeat, when to give
+up) is in protocols; all that does I/O is in the two drivers.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Callable, Generator
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from taskq.broker.commands import Command, Lost, Stale
+from taskq.broker.faults import NotSent, Passing, Unanswered, backoff, unavailable
+from taskq.errors import BrokerRefused
+
+if TYPE_CHECKING:
+    from taskq.broker.aio import AsyncConnection
+    from taskq.broker.connection import Connection
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, slots=True)
+class Pause:
+    """Let this many seconds pass."""
+
+    seconds: float
+
+
+Protocol = Generator[Command[Any] | Pause, Any, T]
+
+_THROWN = (NotSent, Unanswered, Passing, Lost, Stale, BrokerRefused)
+
+
+def drive(steps: Protocol[T], connection: Connection, sleep: Callable[[float], object] = time.sleep) -> T:
+    """Run a protocol on a connection and return its value."""
+    try:
+        step = next(steps)
+        while True:
+            try:
+                if isinstance(step, Pause):
+                    reply: Any = sleep(step.seconds)
+                else:
+                    reply = connection.execute(step)
+            except _THROWN as error:
+                step = steps.throw(error)
+            else:
+                step = steps.send(reply)
+    except StopIteration as stop:
+        return stop.value  # type: ignore[no-any-return]
+
+
+async def adrive(steps: Protocol[T], connection: AsyncConnection) -> T:
+    """Run a protocol on an event loop's connection and return its value."""
+    try:
+        step = next(steps)
+        while True:
+            try:
+                if isinstance(step, Pause):
+                    await asyncio.sleep(step.seconds)
+                    reply: Any = None
+                else:
+                    reply = await connection.execute(step)
+            except _THROWN as error:
+                step = steps.throw(error)
+            else:
+                step = steps.send(reply)
+    except StopIteration as stop:
+        return stop.value  # type: ignore[no-any-return]
+
+
+def persist(command: Command[T], where: str, seconds: float | None) -> Protocol[T]:
+    """Repeat a repeatable command until it is answered, for at most ``seconds`` (None: for ever).
+
+    Raises:
+        BrokerUnavailable: The time is over.
+        BrokerRefused: The server refuses, and not only for now.
+    """
+    began, attempt = time.monotonic(), 0
+    while True:
+        try:
+            reply: T = yield command
+            return reply
+        except (NotSent, Unanswered, Passing) as error:
+            if isinstance(error, Unanswered) and not command.repeatable:
+                raise unavailable(where, error, time.monotonic() - began) from None
+            delay = backoff(attempt, 1.0)
+            if seconds is not None and time.monotonic() + delay - began > seconds:
+                raise unavailable(where, error, seconds) from None
+        attempt += 1
+        yield Pause(delay)
