@@ -1,0 +1,276 @@
+"""Running one delivery: small total steps over one value, from stored bytes to an outcome.
+
+``prepare`` reads the message and finds its task, the caller runs the function (plainly, in a thread, on a loop), then
+``succeeded`` or ``failed`` says how the delivery ends. Every mishap becomes an `Outcome`; nothing here talks to the
+server or sleeps.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping
+from typing import Any
+
+from taskq import codec
+from taskq.broker.outcomes import DISCARDED, FAILURE, SUCCESS, Again, Dead, Ended, Outcome, Returned, error_detail
+from taskq.codec import NO_ARGUMENTS
+from taskq.config import Settings
+from taskq.definition import Definition
+from taskq.delivery import Context, Delivery, Retry, Route, ShuttingDown
+from taskq.envelope import PLAIN, Envelope, id_to_text, plain_body
+from taskq.errors import ConfigError, DecodeError, MaxRetriesExceeded, SerializationError, TaskqError
+from taskq.retry import Attempt, GiveUp, RunAgain
+
+log = logging.getLogger("taskq.task")
+
+_MESSAGE_MAX = 4096
+_TRACEBACK_MAX = 32768
+#: Longest pause, in seconds, before a message whose task is unknown here is offered again.
+_UNKNOWN_PAUSE_MAX = 60.0
+
+
+class Executor:
+    """The steps, for the tasks of one app in one process."""
+
+    def __init__(self, tasks: Mapping[str, Definition], settings: Settings, worker: str) -> None:
+        """Prepare to run ``tasks`` as ``worker``."""
+        self.tasks = tasks
+        self.settings = settings
+        self.worker = worker
+        self._routes: dict[bytes, Route] = {}
+
+    # -- before ------------------------------------------------------------------------------------------
+
+    def prepare(self, delivery: Delivery) -> Outcome | None:
+        """Read a message and find its task and arguments; an outcome if it cannot or must not run."""
+        value = delivery.value
+        try:
+            # Most messages are plain calls of a task already seen: what stands before the id leads to a route, and what
+            # stands between the id and the body is known.
+            at = 11 + value[10]
+            at += 5 + value[at]
+            route = self._routes[value[10:at]]
+            if value.startswith(route.plain, at + 16) and value[0] == 1 and not value[1]:
+                at += route.body_at
+                if value[at] == 0xC4 and value[at + 1] == len(value) - at - 2:  # nearly always: below 256 bytes
+                    body: bytes | None = value[at + 2 :]
+                else:
+                    body = plain_body(value, at)
+                if body is not None:
+                    delivery.route = route
+                    return self._load(delivery, body)
+        except (IndexError, KeyError):
+            pass
+        return self._prepare_any(delivery)
+
+    def _prepare_any(self, delivery: Delivery) -> Outcome | None:
+        """Do the same for a message of any kind."""
+        try:
+            envelope = delivery.envelope
+        except DecodeError as error:
+            return self._bury(delivery, "undecodable", error)
+        if envelope.id != delivery.id:
+            return self._bury(delivery, "undecodable", DecodeError("the envelope is of another id"))
+        if envelope.expires is not None and delivery.taken.now >= envelope.expires:
+            return Ended(delivery.id, "discarded", DISCARDED + b"expired")
+        task = self.tasks.get(envelope.task)
+        if task is None:
+            return self._unknown(delivery, envelope)
+        delivery.route = Route(task, envelope.queue, self.worker)
+        if envelope.expires is None:
+            self._routes[envelope.head[10:] + PLAIN] = delivery.route
+        return self._load(delivery, envelope.body)
+
+    def _load(self, delivery: Delivery, body: bytes) -> Outcome | None:
+        """Read the arguments."""
+        task = delivery.route.task
+        if body != NO_ARGUMENTS:
+            try:
+                delivery.args, delivery.kwargs = task.load(body)
+            except DecodeError as error:
+                return self._bury(delivery, "undecodable", error)
+            except Exception as error:
+                return self._bury(delivery, "bad-arguments", error)
+        if delivery._envelope is not None and delivery._envelope.headers.get("sig") != task.fingerprint:
+            try:
+                task.check(*delivery.args, **delivery.kwargs)
+            except TypeError as error:
+                return self._bury(delivery, "bad-arguments", error)
+        if task.bind:
+            delivery.args = [Context(delivery), *delivery.args]
+        return None
+
+    def _bury(self, delivery: Delivery, reason: str, error: Exception) -> Dead:
+        log.error("message %s is a dead letter, %s: %s", id_to_text(delivery.id), reason, error)
+        detail = error_detail(reason, safe_text(error), worker=self.worker)
+        return Dead(delivery.id, reason, detail, FAILURE + detail)
+
+    def _unknown(self, delivery: Delivery, envelope: Envelope) -> Outcome:
+        """A task nobody registered here: a newer producer's, most likely. Others may know it."""
+        since, now = envelope.headers.get("unknown"), delivery.taken.now
+        if not (isinstance(since, (int, float)) and since <= now):  # the first time; or a moment no taskq has written
+            since = now
+        waited = (now - since) / 1000
+        if waited >= self.settings.unknown_after:
+            error = DecodeError(f"no worker has known the task {envelope.task!r} for {waited:.0f} s")
+            return self._bury(delivery, "unknown-task", error)
+        log.warning("message %s is of task %r, which this worker does not know", id_to_text(delivery.id), envelope.task)
+        pause = min(max(1.0, waited), _UNKNOWN_PAUSE_MAX, max(0.1, self.settings.unknown_after - waited))
+        value = envelope.with_headers({**envelope.headers, "unknown": since})
+        return Again(delivery.id, value, pause, "deferred")
+
+    # -- after -------------------------------------------------------------------------------------------
+
+    def succeeded(self, delivery: Delivery, value: Any) -> Outcome:
+        """Say how the delivery of a task that returned ``value`` ends."""
+        if delivery.route.judged:
+            refused = self._judge_value(delivery, value)
+            if refused is not None:
+                return refused
+        if delivery.route.task.ignore_result if delivery._envelope is None else delivery.ignored:
+            return delivery.id, b""
+        try:
+            result = SUCCESS + codec.pack(value)
+            if len(result) > self.settings.max_message_bytes:
+                raise SerializationError(
+                    f"the result has {len(result)} bytes, more than max_message_bytes={self.settings.max_message_bytes}"
+                )
+        except SerializationError as error:
+            return self._give_up(delivery, error)
+        return delivery.id, result
+
+    def _judge_value(self, delivery: Delivery, value: Any) -> Outcome | None:
+        """Ask a policy that looks at values; None if it accepts this one."""
+        try:
+            decision = self._decide(delivery, None, value)
+            if isinstance(decision, RunAgain):
+                return self._again(delivery, decision.delay, None)
+            if isinstance(decision, GiveUp):
+                return self._give_up(delivery, decision.error or _refused_value(value))
+        except Exception as bug:  # a policy's own bug must not take the worker down
+            return self._give_up(delivery, bug)
+        return None
+
+    def failed(self, delivery: Delivery, error: BaseException) -> Outcome:
+        """Say how the delivery of a task that raised ``error`` ends."""
+        frames = error.__traceback__  # a policy re-raises the error, which would add frames of its own
+        try:
+            if isinstance(error, ShuttingDown):
+                return self.interrupted(delivery)
+            if isinstance(error, Retry):
+                return self._asked_for_retry(delivery, error)
+            decision = self._decide(delivery, error, None)
+            if isinstance(decision, RunAgain):
+                return self._again(delivery, decision.delay, error)
+            error.__traceback__ = frames
+            final = decision.error if isinstance(decision, GiveUp) and decision.error is not None else error
+            return self._give_up(delivery, final)
+        except Exception as bug:  # a policy's own bug must not take the worker down
+            bug.__context__ = error
+            return self._give_up(delivery, bug)
+
+    def interrupted(self, delivery: Delivery) -> Outcome:
+        """Say how the delivery of a task ends that was interrupted by a stop: it has begun, and has not ended."""
+        if delivery.task.at_most_once:
+            error = TaskqError("interrupted by a stop of its worker; at_most_once forbids another run")
+            return self._bury(delivery, "abandoned", error)
+        return Returned(delivery.id)
+
+    def _asked_for_retry(self, delivery: Delivery, asked: Retry) -> Outcome:
+        policy = delivery.task.policy
+        options = delivery.envelope.headers.get("retry") or {}
+        if options:
+            policy = policy.with_call_options(options)
+        attempt = self._attempt(delivery, asked.error or asked, None)
+        if policy.exhausted(attempt, asked.max_retries):
+            final = asked.error or MaxRetriesExceeded(f"{delivery.task.name} has been retried {delivery.retries} times")
+            return self._give_up(delivery, final)
+        delay = asked.delay
+        if delay is None:
+            delay = policy.delay_for(attempt)
+        if float(delay) == float("inf"):
+            return self._give_up(delivery, ConfigError("self.retry() was asked to wait for ever"))
+        return self._again(delivery, max(0.0, float(delay)), asked.error)
+
+    def _decide(self, delivery: Delivery, error: BaseException | None, value: Any) -> RunAgain | GiveUp | None:
+        policy = delivery.task.policy
+        options = delivery.envelope.headers.get("retry")
+        if isinstance(options, dict) and options:
+            policy = policy.with_call_options(options)
+        return policy.decide(self._attempt(delivery, error, value))
+
+    def _attempt(self, delivery: Delivery, error: BaseException | None, value: Any) -> Attempt:
+        headers = delivery.envelope.headers
+        first = headers.get("first", delivery.taken.now)
+        return Attempt(
+            number=delivery.retries + 1,
+            elapsed=max(0.0, (delivery.server_now() - first) / 1000),
+            idle_for=float(headers.get("idle", 0.0)),
+            error=error,
+            value=value,
+            function=delivery.task.function,
+            args=tuple(delivery.args),
+            kwargs=delivery.kwargs,
+        )
+
+    def _again(self, delivery: Delivery, delay: float, error: BaseException | None) -> Again:
+        headers = delivery.envelope.headers
+        again = {
+            **headers,
+            "retries": delivery.retries + 1,
+            "first": headers.get("first", delivery.taken.now),
+            "idle": float(headers.get("idle", 0.0)) + delay,
+            "error": "" if error is None else f"{type(error).__name__}: {safe_text(error)}"[:500],
+        }
+        log.warning(
+            "task %s[%s] runs again in %.3g s (retry %d)%s",
+            delivery.task.name,
+            id_to_text(delivery.id),
+            delay,
+            delivery.retries + 1,
+            f": {again['error']}" if again["error"] else "",
+        )
+        return Again(delivery.id, delivery.envelope.with_headers(again), delay, "retried")
+
+    def _give_up(self, delivery: Delivery, error: BaseException) -> Outcome:
+        raw_id = delivery.id
+        text = format_error(error)
+        log.error("task %s[%s] failed: %s\n%s", delivery.task.name, id_to_text(raw_id), safe_text(error)[:500], text)
+        detail = error_detail(type_name(error), safe_text(error), text, worker=self.worker, retries=delivery.retries)
+        result = b"" if delivery.ignored else FAILURE + detail
+        if delivery.task.dead_letter:
+            return Dead(raw_id, "failed", detail, result)
+        return Ended(raw_id, "failed", result)
+
+
+def _refused_value(value: Any) -> BaseException:
+    return TaskqError(f"the retry policy still refuses the value {value!r:.200}, and no retries are left")
+
+
+def type_name(error: BaseException) -> str:
+    """Return the name of an exception's class: bare for builtins, else with its module."""
+    cls = type(error)
+    return cls.__qualname__ if cls.__module__ == "builtins" else f"{cls.__module__}.{cls.__qualname__}"
+
+
+def safe_text(error: BaseException) -> str:
+    """Return ``str(error)``, cut to 4 kB, whatever its ``__str__`` does."""
+    try:
+        text = str(error)
+    except BaseException as bug:
+        text = f"<{type(error).__name__} whose __str__ raised {type(bug).__name__}>"
+    return text[:_MESSAGE_MAX].encode("utf-8", "backslashreplace").decode()
+
+
+def format_error(error: BaseException) -> str:
+    """Return the traceback as text, from the task's own frame on, at most 32 kB (its end)."""
+    import traceback  # only for those that fail
+
+    try:
+        frames = error.__traceback__
+        while frames is not None and frames.tb_frame.f_globals.get("__name__", "").startswith("taskq."):
+            frames = frames.tb_next
+        text = "".join(traceback.format_exception(type(error), error, frames, limit=-50))
+    except BaseException:
+        text = f"{type_name(error)}: {safe_text(error)}\n(its traceback cannot be formatted)"
+    return text[-_TRACEBACK_MAX:].encode("utf-8", "backslashreplace").decode()
