@@ -1,0 +1,63 @@
+"""taskq: tasks on Redis and Valkey that are neither lost nor waited for.
+
+`TaskQ` makes an app, ``@app.task`` a task, ``task.delay(...)`` a call, ``taskq worker -A module`` runs it.
+"""
+
+from taskq.app import TaskQ
+from taskq.delivery import Context, Request, Retry, ShuttingDown, checkpoint, current_request
+from taskq.errors import (
+    BrokerError,
+    BrokerFull,
+    BrokerRefused,
+    BrokerUnavailable,
+    ConfigError,
+    DuplicateTaskId,
+    EnqueueUncertain,
+    MaxRetriesExceeded,
+    MessageTooLarge,
+    ResultTimeout,
+    SerializationError,
+    SoftTimeLimitExceeded,
+    TaskError,
+    TaskqError,
+    TaskRevoked,
+    TimeLimitExceeded,
+    UnknownResult,
+    WouldDeadlock,
+)
+from taskq.result import AsyncResult, Status
+from taskq.sending import Call
+from taskq.task import AsyncTask, Task
+
+__all__ = [
+    "AsyncResult",
+    "AsyncTask",
+    "BrokerError",
+    "BrokerFull",
+    "BrokerRefused",
+    "BrokerUnavailable",
+    "Call",
+    "ConfigError",
+    "Context",
+    "DuplicateTaskId",
+    "EnqueueUncertain",
+    "MaxRetriesExceeded",
+    "MessageTooLarge",
+    "Request",
+    "ResultTimeout",
+    "Retry",
+    "SerializationError",
+    "ShuttingDown",
+    "SoftTimeLimitExceeded",
+    "Status",
+    "Task",
+    "TaskError",
+    "TaskQ",
+    "TaskRevoked",
+    "TaskqError",
+    "TimeLimitExceeded",
+    "UnknownResult",
+    "WouldDeadlock",
+    "checkpoint",
+    "current_request",
+]

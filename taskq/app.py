@@ -1,0 +1,213 @@
+"""The app: settings, the registry of its tasks, the way to the server."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterable, Callable, Coroutine, Iterable
+from types import MappingProxyType
+from typing import Any, Concatenate, Literal, ParamSpec, TypeVar, overload
+
+from taskq.client import Client
+from taskq.config import Settings, check_name, load_settings
+from taskq.definition import Definition
+from taskq.delivery import Context
+from taskq.envelope import id_from_text
+from taskq.errors import ConfigError
+from taskq.result import AsyncResult, Origin
+from taskq.retry import split_options
+from taskq.sending import Call, asend_calls, send_calls
+from taskq.task import AsyncTask, Task
+
+P = ParamSpec("P")
+R = TypeVar("R")
+
+_TASK_OPTIONS = {
+    *("name", "queue", "bind", "ignore_result", "dead_letter", "discard_after"),
+    *("pool", "soft_time_limit", "time_limit", "at_most_once"),
+}
+
+
+class TaskQ:
+    """An app: a name, settings, tasks.
+
+    ::
+
+        app = TaskQ("shop")                              # TASKQ_URL, else the embedded server
+        app = TaskQ("shop", "redis://localhost:6379", lease=30)
+    """
+
+    def __init__(
+        self,
+        name: str,
+        url: str | None = None,
+        *,
+        lease: float | None = None,
+        result_ttl: float | None = None,
+        max_crashes: int | None = None,
+        discard_after: float | None = None,
+        unknown_after: float | None = None,
+        dead_ttl: float | None = None,
+        dead_max: int | None = None,
+        max_message_bytes: int | None = None,
+        send_timeout: float | None = None,
+    ) -> None:
+        """Make an app. Nothing is connected yet.
+
+        Each setting not given here is taken from the environment (``TASKQ_LEASE``), then from ``[tool.taskq]`` in
+        ``pyproject.toml``, then from its default. All durations are seconds.
+
+        Args:
+            name: Keeps the apps on a server apart: 1 to 200 of ``A-Z a-z 0-9 _ . : -``.
+            url: ``redis://``, ``rediss://``, ``valkey://``, ``valkeys://`` or ``unix://``; without one, and without
+                ``TASKQ_URL``, the project's embedded server.
+            lease: Seconds without a sign of life after which a worker is presumed dead (15).
+            result_ttl: Seconds a result is kept (3600).
+            max_crashes: Deaths of its process after which a message is a dead letter (3).
+            discard_after: Age in seconds beyond which a message whose worker died is a dead letter instead of
+                running again (none).
+            unknown_after: Seconds after which a message whose task no worker knows is a dead letter (3600).
+            dead_ttl: Seconds a dead letter is kept (30 days).
+            dead_max: Dead letters kept per queue (100,000).
+            max_message_bytes: Largest message, and largest result (1 MiB).
+            send_timeout: Seconds ``delay()`` goes on trying when the server does not answer (5).
+
+        Raises:
+            ConfigError: A name or setting that cannot work.
+        """
+        self.name = check_name("app", name)
+        given = {k: v for k, v in locals().items() if k not in ("self", "name")}
+        self.settings: Settings = load_settings(given)
+        self.client = Client(name, self.settings)
+        self._tasks: dict[str, Task[..., Any]] = {}
+
+    def __repr__(self) -> str:
+        """Show the name and how many tasks there are."""
+        return f"<TaskQ {self.name}: {len(self._tasks)} tasks>"
+
+    @property
+    def tasks(self) -> MappingProxyType[str, Task[..., Any]]:
+        """The tasks by name."""
+        return MappingProxyType(self._tasks)
+
+    # The order matters to type checkers: coroutine functions first, then bound ones, then all.
+    @overload
+    def task(self, function: Callable[P, Coroutine[Any, Any, R]], /) -> AsyncTask[P, R]: ...
+    @overload
+    def task(self, function: Callable[P, R], /) -> Task[P, R]: ...
+    @overload
+    def task(self, /, *, bind: Literal[True], **options: Any) -> _BoundDecorator: ...
+    @overload
+    def task(self, /, *, bind: Literal[False] = False, **options: Any) -> _Decorator: ...
+
+    def task(self, function: Callable[..., Any] | None = None, /, **options: Any) -> Any:
+        """Make a function a task: ``@app.task`` or ``@app.task(max_retries=5, ...)``.
+
+        Args:
+            function: The function, sync or ``async def``.
+            **options: Any of
+
+                ``name`` (str): ``module.function`` unless given.
+                ``queue`` (str): The task's own, named after it, unless given.
+                ``bind`` (bool): The function's first parameter is a `Context`.
+                ``ignore_result`` (bool): Do not keep results.
+                ``dead_letter`` (bool): Keep a message that failed for good (True).
+                ``discard_after`` (float): The app's setting of that name, for this task; seconds.
+
+                ``pool`` (str): ``"thread"`` runs a sync task in a thread of a child, beside others, instead of its
+                main thread.
+                ``soft_time_limit`` (float): Seconds after which `SoftTimeLimitExceeded` is raised inside the task.
+                ``time_limit`` (float): Seconds after which its process is killed and replaced; the task has then
+                failed with `TimeLimitExceeded`, and its policy decides.
+                ``at_most_once`` (bool): A message whose worker died under it is a dead letter, ``abandoned``, instead
+                of running again.
+
+                tenacity's ``retry``, ``wait``, ``stop``, ``before_sleep`` objects, or Celery's names:
+
+                ``autoretry_for``, ``dont_autoretry_for`` (exception classes): Which failures are retried.
+                ``max_retries`` (int or None): How often (3); None: without limit.
+                ``retry_backoff`` (bool or float): Wait 1, 2, 4 … times this many seconds (True: 1).
+                ``retry_backoff_max`` (float): At most this many seconds (600).
+                ``retry_jitter`` (bool): A random part of that (True).
+                ``default_retry_delay`` (float): Seconds to wait without a backoff (180).
+
+        Raises:
+            ConfigError: An option that cannot work, or a name that is taken.
+        """
+        if function is None:
+            return lambda decorated: self._register(decorated, options)
+        return self._register(function, options)
+
+    def _register(self, function: Callable[..., Any], options: dict[str, Any]) -> Task[..., Any]:
+        given = dict(options)
+        retry = split_options(given)
+        if unknown := set(given) - _TASK_OPTIONS:
+            raise ConfigError(f"@app.task has no option {', '.join(sorted(unknown))}")
+        probe = Definition(function, retry=retry, **given)
+        kind: type[Task[..., Any]] = AsyncTask if probe.is_async else Task
+        task = kind(function, self.client, retry=retry, **given)
+        other = self._tasks.get(task.name)
+        if other is not None and (other.__module__, other.__qualname__) != (task.__module__, task.__qualname__):
+            raise ConfigError(
+                f"two tasks are named {task.name!r}: {other.__module__}.{other.__qualname__} and "
+                f"{task.__module__}.{task.__qualname__}; give one of them a name="
+            )
+        self._tasks[task.name] = task
+        return task
+
+    def enqueue_many(self, calls: Iterable[Call]) -> list[AsyncResult[Any]]:
+        """Send calls of any tasks in few round trips.
+
+        Args:
+            calls: Made by ``task.call(...)`` or ``task.prepare_call(args, kwargs, countdown=...)``; may be a
+                generator of any length.
+
+        Returns:
+            The handles, in the order of the calls.
+
+        Raises:
+            DuplicateTaskId: Some calls were refused, since their ``task_id`` is in use; the text names them. The
+                others of their chunk have been accepted.
+            BrokerError: As ``delay`` raises it; earlier chunks have been accepted.
+        """
+        return send_calls(self.client, calls)
+
+    async def aenqueue_many(self, calls: Iterable[Call] | AsyncIterable[Call]) -> list[AsyncResult[Any]]:
+        """Do what `enqueue_many` does, on an event loop."""
+        if isinstance(calls, AsyncIterable):
+            calls = [call async for call in calls]
+        return await asend_calls(self.client, calls)
+
+    def AsyncResult(self, id: str) -> AsyncResult[Any]:  # noqa: N802  Celery's name
+        """Return the handle of the call with that id.
+
+        Raises:
+            ValueError: Not an id.
+        """
+        return AsyncResult(id_from_text(id), Origin(self.client))
+
+    def close(self) -> None:
+        """Close the connections that this process's threads have; a later call makes new ones."""
+        self.client.close()
+
+    async def aclose(self) -> None:
+        """Close the connections that the running event loop has."""
+        await self.client.aclose()
+
+
+class _Decorator:
+    """What ``@app.task(...)`` is to type checkers."""
+
+    @overload
+    def __call__(self, function: Callable[P, Coroutine[Any, Any, R]], /) -> AsyncTask[P, R]: ...
+    @overload
+    def __call__(self, function: Callable[P, R], /) -> Task[P, R]: ...
+    def __call__(self, function: Any, /) -> Any: ...
+
+
+class _BoundDecorator:
+    """What ``@app.task(bind=True, ...)`` is to type checkers."""
+
+    @overload
+    def __call__(self, function: Callable[Concatenate[Context, P], Coroutine[Any, Any, R]], /) -> AsyncTask[P, R]: ...
+    @overload
+    def __call__(self, function: Callable[Concatenate[Context, P], R], /) -> Task[P, R]: ...
+    def __call__(self, function: Any, /) -> Any: ...

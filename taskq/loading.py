@@ -1,0 +1,72 @@
+"""What a process needs before it can be a worker: the app that ``-A`` names, and logging."""
+
+from __future__ import annotations
+
+import importlib
+import logging
+import pkgutil
+import sys
+from types import ModuleType
+
+from taskq.app import TaskQ
+from taskq.errors import ConfigError
+
+_FORMAT = "%(asctime)s %(levelname)-7s %(processName)s %(name)s: %(message)s"
+
+
+class AppNotFound(ConfigError):
+    """The module was imported, but no app is in it."""
+
+
+def find_app(path: str) -> TaskQ:
+    """Import and return the app that ``module`` or ``module:attribute`` names.
+
+    Without an attribute it is the module's ``app``, or the only `TaskQ` in it; for a package, also those of its
+    submodules ``app``, ``tasks`` and ``taskq``. The current folder is importable.
+
+    Raises:
+        AppNotFound: Nothing of the kind; the text says what was looked for.
+        Exception: Whatever importing the module raises.
+    """
+    if "" not in sys.path and "." not in sys.path:
+        sys.path.insert(0, "")
+    name, _, attribute = path.partition(":")
+    module = importlib.import_module(name)
+    if attribute:
+        found: object = module
+        for part in attribute.split("."):
+            found = getattr(found, part, None)
+        if isinstance(found, TaskQ):
+            return found
+        raise AppNotFound(f"{attribute!r} in module {name!r} is {found!r}, not a TaskQ")
+    for candidate in [module, *_submodules(module)]:
+        app = _app_in(candidate)
+        if app is not None:
+            return app
+    raise AppNotFound(
+        f"no app in module {name!r}: looked for an attribute `app`, then for a single TaskQ"
+        f"{', there and in its submodules app, tasks, taskq' if hasattr(module, '__path__') else ''}. "
+        f"Name it: -A {name}:attribute"
+    )
+
+
+def _app_in(module: ModuleType) -> TaskQ | None:
+    if isinstance(app := getattr(module, "app", None), TaskQ):
+        return app
+    apps = {id(value): value for value in vars(module).values() if isinstance(value, TaskQ)}
+    if len(apps) > 1:
+        names = ", ".join(sorted(key for key, value in vars(module).items() if isinstance(value, TaskQ)))
+        raise AppNotFound(f"module {module.__name__!r} has several apps ({names}); name one: -A {module.__name__}:name")
+    return next(iter(apps.values()), None)
+
+
+def _submodules(module: ModuleType) -> list[ModuleType]:
+    present = {info.name for info in pkgutil.iter_modules(getattr(module, "__path__", []))}
+    return [
+        importlib.import_module(f"{module.__name__}.{name}") for name in ("app", "tasks", "taskq") if name in present
+    ]
+
+
+def set_up_logging(level: str) -> None:
+    """Log to standard error from ``level`` on (a name such as ``info``)."""
+    logging.basicConfig(level=level.upper(), format=_FORMAT, stream=sys.stderr)

@@ -1,0 +1,140 @@
+"""Calls on their way: one prepared call, and sending many in few round trips."""
+
+from __future__ import annotations
+
+import logging
+import math
+from collections.abc import Iterable
+from datetime import datetime
+from typing import TYPE_CHECKING, Any
+
+from taskq import envelope
+from taskq.envelope import id_to_text
+from taskq.errors import ConfigError, DuplicateTaskId
+from taskq.result import AsyncResult, Origin
+
+if TYPE_CHECKING:
+    from taskq.client import Client
+
+log = logging.getLogger("taskq")
+
+#: Latest moment a message can be scheduled for, in ms since the epoch: the end of the year 9999.
+_LATEST = 253_402_300_799_999
+#: Messages and bytes that go in one round trip at most.
+_CHUNK, _CHUNK_BYTES = 500, 4 << 20
+
+_unserved_told: set[str] = set()
+
+
+class Call:
+    """A call ready to be sent: its id, its stored value and options for the enqueue script."""
+
+    __slots__ = ("message", "origin")
+
+    def __init__(self, message: tuple[bytes, bytes, bytes], origin: Origin) -> None:
+        """Hold the call; made by ``task.call`` and ``task.prepare_call``."""
+        self.message = message
+        self.origin = origin
+
+    def handle(self) -> AsyncResult[Any]:
+        """Return the handle of the call's result."""
+        return AsyncResult(self.message[0], self.origin)
+
+
+def send_calls(client: Client, calls: Iterable[Call]) -> list[AsyncResult[Any]]:
+    """Send prepared calls in chunks; raises `DuplicateTaskId` after a chunk in which an id was refused."""
+    handles: list[AsyncResult[Any]] = []
+    for chunk in _chunks(calls):
+        answer = client.broker.send_many([call.message for call in chunk])
+        handles += _all_accepted(chunk, answer)
+    return handles
+
+
+async def asend_calls(client: Client, calls: Iterable[Call]) -> list[AsyncResult[Any]]:
+    """Do what `send_calls` does, on an event loop."""
+    handles: list[AsyncResult[Any]] = []
+    for chunk in _chunks(calls):
+        answer = await client.abroker.send_many([call.message for call in chunk])
+        handles += _all_accepted(chunk, answer)
+    return handles
+
+
+def _chunks(calls: Iterable[Call]) -> Iterable[list[Call]]:
+    chunk: list[Call] = []
+    size = 0
+    for call in calls:
+        chunk.append(call)
+        size += len(call.message[1])
+        if len(chunk) >= _CHUNK or size >= _CHUNK_BYTES:
+            yield chunk
+            chunk, size = [], 0
+    if chunk:
+        yield chunk
+
+
+def accepted(call: Call, answer: bytes) -> AsyncResult[Any]:
+    """Return the handle of a call the server answered; raises `DuplicateTaskId` if it was refused."""
+    if answer == b"=":
+        raise DuplicateTaskId(f"task_id {id_to_text(call.message[0])!r} belongs to a message or a result that exists")
+    if answer == b"-":
+        _warn_unserved(call)
+    return call.handle()
+
+
+def _all_accepted(chunk: list[Call], answer: bytes) -> list[AsyncResult[Any]]:
+    if b"=" in answer or b"-" in answer:
+        for call, one in zip(chunk, answer, strict=True):
+            if one == ord("-"):
+                _warn_unserved(call)
+        if used := [id_to_text(c.message[0]) for c, one in zip(chunk, answer, strict=True) if one == ord("=")]:
+            raise DuplicateTaskId(
+                f"{len(used)} of {len(chunk)} calls were refused, the others accepted: "
+                f"a message or result of these task_ids exists: {', '.join(used[:10])}"
+            )
+    return [call.handle() for call in chunk]
+
+
+def _warn_unserved(call: Call) -> None:
+    queue = envelope.decode_head(b"\x01\x00" + bytes(8) + call.message[1][2:])[1]
+    if queue not in _unserved_told:
+        _unserved_told.add(queue)
+        log.warning("no live worker serves the queue %r; start one with: taskq worker -A ... -Q %s", queue, queue)
+
+
+def when_words(countdown: float | None, eta: datetime | None) -> bytes:
+    """Write when a call may run, as an option for the enqueue script; raises `ConfigError`."""
+    if countdown is not None:
+        if eta is not None:
+            raise ConfigError("give either countdown= or eta=, not both")
+        return b"d%d" % _seconds_to_ms("countdown", countdown)
+    if eta is not None:
+        return b"a%d" % _moment_to_ms("eta", eta)
+    return b""
+
+
+def expiry_words(expires: float | datetime | None) -> bytes:
+    """Write when a call expires, as an option for the enqueue script; raises `ConfigError`."""
+    if expires is None:
+        return b""
+    if isinstance(expires, datetime):
+        return b"e%d" % _moment_to_ms("expires", expires)
+    return b"x%d" % _seconds_to_ms("expires", expires)
+
+
+def _seconds_to_ms(name: str, seconds: Any) -> int:
+    if isinstance(seconds, bool) or not isinstance(seconds, (int, float)) or math.isnan(seconds) or seconds < 0:
+        raise ConfigError(f"{name} must be a number of seconds from 0, not {seconds!r}")
+    if seconds * 1000 > _LATEST:
+        raise ConfigError(f"{name}={seconds!r} lies beyond the year 9999")
+    return round(seconds * 1000)
+
+
+def _moment_to_ms(name: str, moment: Any) -> int:
+    if not isinstance(moment, datetime):
+        raise ConfigError(f"{name} must be a datetime, not {moment!r}")
+    if moment.tzinfo is None:
+        raise ConfigError(
+            f"{name}={moment!r} has no time zone, so it names another moment on each machine; "
+            "use for example datetime.now(timezone.utc) + timedelta(hours=1)"
+        )
+    return max(0, min(_LATEST, round(moment.timestamp() * 1000)))
