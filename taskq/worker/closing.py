@@ -1,0 +1,100 @@
+"""Giving back what a child held that has ended: by what its slots say, after its process is gone and never before.
+
+What was running is a crash, an interruption, or (killed at its ``time_limit``) a failure; what had not been started
+goes back to the head of its queue, in order, as if it had never been taken.
+"""
+
+from __future__ import annotations
+
+import itertools
+import logging
+import time
+from dataclasses import dataclass, field
+
+from taskq.broker import commands
+from taskq.broker.outcomes import error_detail, words
+from taskq.broker.pool import Broker
+from taskq.delivery import Delivery, Taken
+from taskq.envelope import id_to_text
+from taskq.errors import TimeLimitExceeded
+from taskq.execution import Executor
+from taskq.worker.slots import digest
+
+log = logging.getLogger("taskq.worker")
+
+#: Higher than any number a child reaches, so that no call of it still on its way can execute afterwards; rising.
+_last_numbers = itertools.count(1 << 52)
+
+
+@dataclass(slots=True)
+class Closing:
+    """A child that has ended.
+
+    Attributes:
+        died: Whether it died under what ran in it; else that was interrupted.
+        lanes: Its incarnations, each with the digests of what ran.
+        overdue: Digests of those for whose time limit it was killed.
+        cause: How it died, for people.
+    """
+
+    died: bool
+    lanes: list[tuple[str, frozenset[bytes]]]
+    overdue: frozenset[bytes] = field(default_factory=frozenset)
+    cause: str = ""
+
+    @property
+    def alone(self) -> bool:
+        """Whether one message had the whole process for itself: only then is it to blame for its death."""
+        return sum(len(entries) for _, entries in self.lanes) == 1
+
+
+class Closer:
+    """Closes the incarnations of a worker's children."""
+
+    def __init__(self, broker: Broker, executor: Executor) -> None:
+        """Prepare; ``executor`` decides about messages that ran too long."""
+        self._broker = broker
+        self._executor = executor
+        #: Running messages that were interrupted and returned.
+        self.interrupted = 0
+
+    def close(self, closing: Closing) -> bool:
+        """Give back everything; answers whether suspects are waiting now. Again: changes nothing.
+
+        Raises:
+            BrokerError: The server does not answer; to be tried again.
+        """
+        suspects = False
+        for incarnation, entries in closing.lanes:
+            held = self._broker.run(commands.held_ids(self._broker.keys, incarnation)) if entries else []
+            for raw_id in [raw_id for raw_id in held if digest(raw_id) in closing.overdue]:
+                self._fail_overdue(incarnation, raw_id)
+            running = [raw_id for raw_id in held if digest(raw_id) in entries - closing.overdue]
+            cause = error_detail("crashed", closing.cause, worker=self._executor.worker) if closing.died else b""
+            command = commands.close(
+                self._broker.keys, incarnation, died=closing.died, alone=closing.alone, running=running, cause=cause
+            )
+            for move in self._broker.run(command):
+                log.info("message %s of queue %s: back to %s", id_to_text(move.id), move.queue, move.place)
+                suspects = suspects or move.place == "suspect"
+            if not closing.died:
+                self.interrupted += len(running)
+        return suspects
+
+    def _fail_overdue(self, incarnation: str, raw_id: bytes) -> None:
+        """End the delivery of a message that ran beyond its ``time_limit`` as its policy says."""
+        found = self._broker.run(commands.locate(self._broker.keys, raw_id))
+        if found[0] != b"processing":
+            return
+        delivery = Delivery(raw_id, found[1], Taken(float(found[2]), time.monotonic()))
+        outcome = self._executor.prepare(delivery)
+        if outcome is None:
+            limit = delivery.task.time_limit or 0.0
+            error = TimeLimitExceeded(f"the task ran longer than its time_limit of {limit:g} s and was killed")
+            outcome = self._executor.failed(delivery, error)
+        ttl_ms = int(self._executor.settings.result_ttl * 1000)
+        fetch = commands.fetch(self._broker.keys, incarnation, next(_last_numbers), words([outcome], ttl_ms))
+        try:
+            self._broker.run(fetch)
+        except (commands.Lost, commands.Stale):
+            log.info("message %s was settled before", id_to_text(raw_id))

@@ -1,0 +1,258 @@
+"""Sync tasks in a child's main thread: take a batch, run it message by message, settle it with the next take.
+
+A second thread, the settler, watches over the first: when a task lasts, it settles what ended before it and returns
+what was not started, so nothing waits behind a slow task. (While C code holds the GIL it cannot.)
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import threading
+import time
+from collections import deque
+from typing import Any
+
+from taskq.broker.commands import Batch, Lost
+from taskq.broker.connection import Connection
+from taskq.broker.outcomes import Outcome, Returned
+from taskq.broker.protocol import drive
+from taskq.delivery import NOWHERE, Delivery, Route, Taken, current
+from taskq.execution import Executor
+from taskq.worker.pace import BATCH, Pace
+from taskq.worker.quota import Quota
+from taskq.worker.session import Session
+from taskq.worker.slots import Slot, boottime
+from taskq.worker.soft_limit import MainThreadLimit
+
+log = logging.getLogger("taskq.worker")
+
+#: Longest wait for a bell, in seconds; whoever wakes fetches, whatever the bell said.
+WAIT = 4.0
+#: Seconds between two tries of a child whose lease has not been renewed in time.
+_UNRENEWED_PAUSE = 0.05
+#: Seconds between two looks of the settler. Each costs the main thread the GIL for a moment.
+_LOOK_EVERY = 0.008
+#: After this many seconds of one task, outcomes before it are settled by the settler.
+_SETTLE_AFTER = 0.005
+#: After this many, messages behind it are returned; and after this many of the whole batch.
+_RETURN_AFTER, _RETURN_BATCH_AFTER = 0.020, 0.040
+
+
+class MainLane:
+    """The lane of a child's main thread."""
+
+    def __init__(
+        self, session: Session, executor: Executor, slot: Slot, url: str, quota: Quota, drain: bool = False
+    ) -> None:
+        """Prepare the lane; with ``drain`` it ends when it finds nothing to take."""
+        self.session = session
+        self.executor = executor
+        self.slot = slot
+        self.quota = quota
+        self.drain = drain
+        self.stopping = False
+        self._connection = Connection(url)
+        self._settler_connection = Connection(url)
+        self._pace = Pace({task.queue for task in executor.tasks.values() if task.at_most_once})
+        self._lock = threading.Lock()  # one call of the session at a time
+        self._buffer: deque[Delivery] = deque()
+        self._outcomes: deque[Outcome] = deque()
+        self._started = 0.0  # when the running task did, 0 for none
+        self._batch_began = 0.0
+        self._waiting = False
+        self._work = threading.Event()
+        self._ended = False
+        self._soft_limit = MainThreadLimit()
+        self._soft_at = 0.0  # when the running task is to be interrupted, 0 for never
+        self._foreign = False
+        os.register_at_fork(after_in_child=self._became_foreign)
+
+    def _became_foreign(self) -> None:
+        """In the twin of a task that forks: it must not go on as if it were the worker."""
+        self._foreign = True
+
+    def stop(self) -> None:
+        """Start nothing more; called by the signal handler, in the lane's own thread."""
+        self.stopping = True
+        if self._waiting:
+            self._connection.close()  # the wait ends with an error, at once
+
+    def run(self) -> None:
+        """Take and run messages until told to stop."""
+        drive(self.session.open(), self._connection)
+        threading.Thread(target=self._settle_for_long_tasks, name="taskq-settler", daemon=True).start()
+        wait = 0.0
+        while not self.stopping:
+            if boottime() > self.slot.lease_until:  # take nothing before it is renewed, or known to be lost
+                self._exchange(self._connection, ask=True)
+                time.sleep(_UNRENEWED_PAUSE)
+                continue
+            batch = self._exchange(self._connection, want=self.quota.room(BATCH), wait=wait)
+            wait = 0.0
+            if batch is None:
+                continue
+            if batch.messages:
+                self._run_batch(batch)
+            elif self.drain:
+                break
+            else:
+                wait = WAIT
+        self._ended = True
+        self._outcomes.extend(Returned(delivery.id) for delivery in self._take_buffer())
+        self._exchange(self._connection)
+        drive(self.session.close(), self._connection)
+
+    def _exchange(self, connection: Connection, want: int = 0, wait: float = 0.0, ask: bool = False) -> Batch | None:
+        """Settle what has ended and take up to ``want`` messages, after a wait if there is nothing to do.
+
+        With ``ask`` the server is asked even if there is nothing to settle and to take.
+        Answers None if the incarnation was lost, or the wait was ended by a stop.
+        """
+        with self._lock:
+            outcomes = []
+            while self._outcomes:
+                outcomes.append(self._outcomes.popleft())
+            if not (outcomes or want or ask):
+                return None
+            self._waiting = wait > 0
+            if self.stopping:
+                wait = 0.0
+            # After a wait, names that are missing among the ready queues are put back: it may have been in vain.
+            steps = self.session.exchange(
+                outcomes, want=want, mode="repair" if wait else "", caps=self._pace.caps, wait=wait
+            )
+            try:
+                return drive(steps, connection)
+            except Lost:
+                log.warning("the lease of this child ended before it could be renewed: starting anew")
+                self._take_buffer()
+                self._outcomes.clear()
+                drive(self.session.open(), connection)
+                return None
+            except Exception:
+                if not (self._waiting and self.stopping):
+                    raise
+                # The signal's handler closed the connection in the midst of its use. What it took meanwhile is
+                # found by the sync that goes before the next call.
+                self.session.doubtful = True
+                return None
+            finally:
+                self._waiting = False
+
+    def _take_buffer(self) -> list[Delivery]:
+        """Empty the buffer; each entry goes to exactly one of the two threads."""
+        taken = []
+        try:
+            while True:
+                taken.append(self._buffer.popleft())
+        except IndexError:
+            return taken
+
+    def _run_batch(self, batch: Batch) -> None:
+        """Run a batch message by message; the settler may take the rest of it away."""
+        messages, taken = batch.messages, Taken(batch.now, time.monotonic(), batch.crashes)
+        buffer, outcomes, slot = self._buffer, self._outcomes, self.slot
+        incarnation = self.session.incarnation
+        lease_until = slot.lease_until
+        slot.load(messages[::2])
+        buffer.extend([Delivery(messages[i], messages[i + 1], taken, i >> 1) for i in range(0, len(messages), 2)])
+        if not self._work.is_set():
+            self._work.set()
+        self._started = self._batch_began = began = group_began = boottime()
+        route, ran = NOWHERE, 0  # measured together: messages of one kind that follow each other
+        while buffer and not self.stopping:
+            try:
+                delivery = buffer.popleft()  # this is the claim: one of the two threads gets it
+            except IndexError:
+                break
+            if began > lease_until:
+                lease_until = slot.lease_until
+                if began > lease_until:  # not renewed in time: they may be another's already; if not, they go back
+                    unstarted = [Returned(left.id) for left in (delivery, *self._take_buffer())]
+                    if self.session.incarnation is incarnation:
+                        outcomes.extend(unstarted)
+                    break
+            slot.memory[slot.index_at] = delivery.place  # from here on it runs
+            outcome = self._run_one(delivery)
+            if self.session.incarnation is incarnation:
+                outcomes.append(outcome)
+            if delivery.route is not route:
+                self._measure(route, began - group_began, ran)
+                route, ran, group_began = delivery.route, 0, began
+            ran += 1
+            self._started = began = boottime()
+        self._measure(route, began - group_began, ran)
+        self._started = 0.0
+        slot.idle()
+        current.set(None)
+        self.quota.spend(len(messages) // 2)
+
+    def _measure(self, route: Route, seconds: float, ran: int) -> None:
+        if route is not NOWHERE:
+            self._pace.saw(route.queue, seconds, ran)
+
+    def _run_one(self, delivery: Delivery) -> Outcome:
+        outcome = self.executor.prepare(delivery)
+        if outcome is not None:
+            return outcome
+        current.set(delivery)
+        try:
+            if delivery.route.limited:
+                value = self._within_limits(delivery)
+            else:
+                value = delivery.route.task.function(*delivery.args, **delivery.kwargs)
+        except BaseException as error:  # SystemExit and KeyboardInterrupt too: a task cannot end the worker
+            if self._foreign:
+                os._exit(1)
+            return self.executor.failed(delivery, error)
+        if self._foreign:
+            os._exit(0)
+        if delivery.route.quiet and delivery._envelope is None:  # nothing to judge, nothing to store
+            return delivery.id, b""
+        return self.executor.succeeded(delivery, value)
+
+    def _within_limits(self, delivery: Delivery) -> Any:
+        """Run a task that has time limits: the parent watches the hard one, the settler the soft one."""
+        task, now = delivery.task, boottime()
+        if task.time_limit:
+            self.slot.limit(delivery.place, now + task.time_limit)
+        if task.soft_time_limit:
+            self._soft_limit.arm(task.soft_time_limit)
+            self._soft_at = now + task.soft_time_limit
+            self._work.set()
+        try:
+            return task.function(*delivery.args, **delivery.kwargs)
+        finally:
+            self._soft_limit.disarm()
+            self._soft_at = 0.0
+            self.slot.limit(delivery.place, 0.0)
+
+    # -- the settler --------------------------------------------------------------------------------------
+
+    def _settle_for_long_tasks(self) -> None:
+        while not self._ended:
+            self._wait_for_work()
+            started, soft_at = self._started, self._soft_at
+            if soft_at and boottime() >= soft_at:
+                self._soft_at = 0.0
+                self._soft_limit.fire()
+            if not started:
+                continue  # the main thread is settling them itself
+            lasted = boottime() - started
+            late = lasted > _RETURN_AFTER or boottime() - self._batch_began > _RETURN_BATCH_AFTER
+            if (late or self.stopping) and self._buffer:
+                self._outcomes.extend(Returned(delivery.id) for delivery in self._take_buffer())
+            if lasted > _SETTLE_AFTER and self._outcomes:
+                self._exchange(self._settler_connection)
+
+    def _wait_for_work(self) -> None:
+        """Wait a moment while there is something to watch; else until a batch begins or a soft limit is over."""
+        exchanging = not self._started and not self._waiting  # more is about to come
+        if self._buffer or self._outcomes or exchanging:
+            time.sleep(_LOOK_EVERY)
+            return
+        self._work.clear()
+        if not (self._buffer or self._outcomes):  # no batch came between the look and the clear
+            soft_at = self._soft_at
+            self._work.wait(max(0.001, soft_at - boottime()) if soft_at else None)

@@ -1,0 +1,128 @@
+"""What a worker is to do: which queues on which lane, how many children, how long to wait at the end."""
+
+from __future__ import annotations
+
+import os
+import socket
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+
+import msgpack
+
+from taskq.broker.commands import QueueSet
+from taskq.config import Settings, check_name
+from taskq.definition import Definition
+from taskq.envelope import VERSION
+from taskq.worker.slots import CAPACITY
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """The options of a worker.
+
+    Attributes:
+        app_path: What ``-A`` was, for children that are not forked.
+        name: The worker's name, ``<app>.<host>:<pid>`` unless given.
+        concurrency: Number of children.
+        async_slots: Coroutines a child runs at once.
+        grace: Seconds that running tasks get to end after a SIGTERM.
+        drain: End when the queues are empty.
+        main: Queues served in the main threads of the children (sync tasks).
+        loop: Queues served on their event loops (``async def`` tasks, and queues that hold both kinds).
+        thread: Queues served in threads (sync tasks with ``pool="thread"``, or all of them with ``--threads``).
+        threads: Threads a child has for them.
+        max_tasks: Messages after which a child is replaced; 0 for no limit.
+        max_memory: Resident memory in bytes after which a child is replaced; 0 for no limit.
+        max_concurrency: Children there may be at most, where their number follows the work (``--autoscale``).
+        level: Log level of the children, as `logging` names it.
+        tasks: Fingerprint of each task's signature, for the server to know.
+        limited: Whether any task has a ``time_limit``.
+    """
+
+    app_path: str
+    name: str
+    concurrency: int
+    async_slots: int
+    grace: float
+    drain: bool
+    main: QueueSet
+    loop: QueueSet
+    thread: QueueSet
+    threads: int = 10
+    max_tasks: int = 0
+    max_memory: int = 0
+    max_concurrency: int = 0
+    level: str = "WARNING"
+    tasks: dict[str, bytes] = field(default_factory=dict)
+    limited: bool = False
+
+    @property
+    def sets(self) -> list[QueueSet]:
+        """The sets of queues that are not empty."""
+        return [queues for queues in (self.main, self.loop, self.thread) if queues.queues]
+
+    @property
+    def capacities(self) -> list[int]:
+        """How many messages each lane of a child can hold: main, loop, thread."""
+        return [CAPACITY, self.async_slots, self.threads]
+
+    @property
+    def queues(self) -> list[str]:
+        """All queues served."""
+        return [name for queues in self.sets for name in queues.queues]
+
+    def info(self, child: int, queues: QueueSet) -> bytes:
+        """Write what the server is told of an incarnation: who it is, and what it can run."""
+        return bytes(
+            msgpack.packb(
+                {
+                    "worker": self.name,
+                    "host": socket.gethostname(),
+                    "pid": os.getpid(),
+                    "child": child,
+                    "format": VERSION,
+                    "queues": list(queues.queues),
+                    "tasks": self.tasks,
+                }
+            )
+        )
+
+
+def lanes_of(
+    tasks: Mapping[str, Definition], only: Iterable[str] = (), all_in_threads: bool = False
+) -> dict[str, QueueSet]:
+    """Say which queues go on which lane.
+
+    Args:
+        tasks: The app's tasks.
+        only: Queues to serve instead of those of all tasks (``-Q``); may name others than the tasks' own.
+        all_in_threads: Run every sync task in threads (``--threads``).
+
+    Returns:
+        The sets ``main``, ``loop`` and ``thread`` of a `Plan`. A queue with an ``async def`` task on it goes to the
+        loop, where its sync tasks run in threads.
+    """
+    queues = {check_name("queue", name) for name in only} or {task.queue for task in tasks.values()}
+    loop = {task.queue for task in tasks.values() if task.is_async} & queues
+    thread = {task.queue for task in tasks.values() if all_in_threads or task.pool == "thread"} & queues - loop
+    return {
+        "main": QueueSet.of(queues - loop - thread),
+        "loop": QueueSet.of(loop),
+        "thread": QueueSet.of(thread),
+    }
+
+
+def settings_for_scripts(settings: Settings, tasks: Mapping[str, Definition]) -> dict[str, int | None]:
+    """Return the windows and limits that scripts and a reaper without the app go by; durations in ms."""
+    published: dict[str, int | None] = {
+        "lease": settings.lease_ms,
+        "result_ttl": int(settings.result_ttl * 1000),
+        "dead_ttl": int(settings.dead_ttl * 1000),
+        "dead_max": settings.dead_max,
+        "max_crashes": settings.max_crashes,
+        "discard_after": None if settings.discard_after is None else int(settings.discard_after * 1000),
+    }
+    for task in tasks.values():
+        window = task.discard_after
+        published[f"discard_after:{task.name}"] = None if window is None else int(window * 1000)
+    return published

@@ -1,0 +1,144 @@
+"""The dialogue of one incarnation with the server: take, settle, and put right what a lost answer left open.
+
+Pure protocols (see `taskq.broker.protocol`): no I/O, no thread, no clock. A session survives outages for as long as
+its lease does; after that the server answers `Lost` and the lane begins a new incarnation.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from taskq.broker import commands
+from taskq.broker.commands import Batch, QueueSet, Stale
+from taskq.broker.faults import NotSent, Passing, Unanswered, backoff
+from taskq.broker.keys import Keys
+from taskq.broker.outcomes import Outcome, id_of, words
+from taskq.broker.protocol import Pause, Protocol
+from taskq.errors import BrokerRefused
+
+log = logging.getLogger("taskq.worker")
+
+#: Longest pause between tries while the server does not answer, in seconds.
+_PAUSE_MAX = 1.0
+
+
+class Session:
+    """One lane's incarnation: its id, its call numbers, what it holds.
+
+    Attributes:
+        incarnation: A random id; empty before `open` and after `close`.
+        held: Ids taken and not yet settled.
+        fenced: Outcomes the server refused because the messages were another's by then.
+        doubtful: Whether the connection broke since the last exchange: the server may have been restored to an older
+            state since, in which this incarnation holds what it has settled. The next exchange begins with a sync.
+    """
+
+    def __init__(
+        self, keys: Keys, queues: QueueSet, info: bytes, lease_ms: int, result_ttl_ms: int, began: Callable[[str], None]
+    ) -> None:
+        """Prepare a session; ``began`` is called with each new incarnation before the server hears of it."""
+        self.keys = keys
+        self.queues = queues
+        self.info = info
+        self.lease_ms = lease_ms
+        self.result_ttl_ms = result_ttl_ms
+        self.incarnation = ""
+        self.held: set[bytes] = set()
+        self.fenced = 0
+        self.doubtful = False
+        self._number = 0
+        self._began = began
+
+    def open(self, serve: bool = True) -> Protocol[None]:
+        """Begin a new incarnation; what the last one held is forgotten."""
+        self.incarnation = os.urandom(8).hex()
+        self.held.clear()
+        self.doubtful = False
+        self._number = 0
+        self._began(self.incarnation)
+        queues = self.queues if serve else QueueSet("", ())
+        yield from self._until_answered(
+            commands.register(self.keys, self.incarnation, self.lease_ms, self.info, queues)
+        )
+
+    def exchange(
+        self, outcomes: Sequence[Outcome], *, want: int = 0, mode: str = "", caps: str = "", wait: float = 0.0
+    ) -> Protocol[Batch]:
+        """Settle ``outcomes`` and take up to ``want`` messages, however often the connection breaks.
+
+        With ``wait``, wait that many seconds at most for the bell of the queues first (at the first try).
+
+        Raises:
+            Lost: The lease ended and another recovered what this incarnation held; the outcomes changed nothing.
+        """
+        groups = words(outcomes, self.result_ttl_ms)
+        attempt = 0
+        while True:
+            if self.doubtful:
+                yield from self._sync(self._number)
+                self.doubtful = False
+            self._number += 1
+            number = self._number
+            try:
+                batch: Batch = yield commands.fetch(
+                    self.keys, self.incarnation, number, groups,
+                    want=want, set_id=self.queues.id, mode=mode, caps=caps, wait=wait,
+                )  # fmt: skip
+                break
+            except NotSent:
+                self.doubtful = True  # it was not executed: say the same again
+            except Passing:
+                pass  # neither was it
+            except (Unanswered, Stale):
+                if (yield from self._sync(number)) and groups:
+                    groups = []  # it was, so they are settled; what it took went back to the queues
+                    self.held.difference_update(map(id_of, outcomes))
+                    yield from self._sync(number)  # also what it gave back (a retry, a return) and took again
+            except BrokerRefused as error:
+                log.error("%s", error)  # an operator's doing (rights, a key of the wrong type): it may be mended
+                self.doubtful = True  # it may have been executed in part, and have taken something
+                attempt = max(attempt, 6)
+            wait = 0.0
+            yield Pause(backoff(attempt, _PAUSE_MAX))
+            attempt += 1
+        self.held.difference_update(map(id_of, outcomes))
+        self.held.update(batch.messages[::2])
+        if batch.fenced:
+            self.fenced += batch.fenced
+            log.warning("%d outcomes were refused: their messages had been given to others meanwhile", batch.fenced)
+        return batch
+
+    def _sync(self, lost: int) -> Protocol[bool]:
+        """After call number ``lost`` found no answer: agree with the server on what is held. Says whether it ran."""
+        attempt = 0
+        while True:
+            self._number += 1
+            try:
+                executed, gone = yield commands.sync(self.keys, self.incarnation, self._number, lost, tuple(self.held))
+            except (NotSent, Unanswered, Passing, Stale, BrokerRefused):
+                yield Pause(backoff(attempt, _PAUSE_MAX))
+                attempt += 1
+                continue
+            self.held.difference_update(gone)
+            return bool(executed)
+
+    def close(self) -> Protocol[None]:
+        """End the incarnation; what it still holds goes back to its queues, uncounted."""
+        if self.incarnation:
+            yield from self._until_answered(
+                commands.close(self.keys, self.incarnation, died=False, alone=False, running=())
+            )
+            self.incarnation = ""
+
+    def _until_answered(self, command: commands.Command[Any]) -> Protocol[None]:
+        attempt = 0
+        while True:
+            try:
+                yield command
+                return
+            except (NotSent, Unanswered, Passing):
+                yield Pause(backoff(attempt, _PAUSE_MAX))
+                attempt += 1

@@ -1,0 +1,170 @@
+"""Shared memory in which each child says what it runs, for its parent to read when the child has died.
+
+A child has a region a lane::
+
+    0   incarnation, 16 hexadecimal characters (zeros: none)
+    16  end of its lease, by the boot-time clock, in seconds (written by the parent)
+    24  index of the running message in the table, 255 for none; 254: every entry runs (loop lanes)
+    32  table: 16 bytes a message, zeros for none
+    ..  deadlines: when each must have ended, by the same clock; 0 for no limit
+
+An id of 16 bytes stands in the table as it is, a longer one as its digest. Writing costs a store, not a system call.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import mmap
+import struct
+import time
+from collections.abc import Callable, Sequence
+from functools import partial
+
+_DOUBLE = struct.Struct("<d")
+_TABLE = 32
+_IDLE, _ALL = 255, 254
+_EMPTY = bytes(16)
+
+#: Messages a lane can hold at most.
+CAPACITY = 128
+
+#: Seconds since the machine started, the same in every process of it. The clock also runs while the machine sleeps, so
+#: a lease cannot outlast a suspended laptop.
+boottime: Callable[[], float] = partial(time.clock_gettime, getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC))
+
+
+def digest(raw_id: bytes) -> bytes:
+    """Return the 16 bytes that stand for an id."""
+    return raw_id if len(raw_id) == 16 else hashlib.blake2b(raw_id, digest_size=16).digest()
+
+
+class Slot:
+    """The region of one lane of one child.
+
+    Attributes:
+        memory: The shared memory; a lane stores the index of its running message at ``index_at``, once a message.
+    """
+
+    def __init__(self, memory: mmap.mmap, offset: int, capacity: int) -> None:
+        """Look at ``memory`` from ``offset`` on."""
+        self.memory = memory
+        self._offset = offset
+        self.index_at = offset + 24
+        self._deadlines_at = offset + _TABLE + 16 * capacity
+        self.capacity = capacity
+        self._free = list(range(capacity - 1, -1, -1))
+
+    def clear(self) -> None:
+        """Forget everything (before a new child uses the region)."""
+        size = region_size(self.capacity)
+        self.memory[self._offset : self._offset + size] = bytes(size)
+        self.memory[self.index_at] = _IDLE
+
+    # -- the child writes ---------------------------------------------------------------------------------
+
+    def begin(self, incarnation: str, lease_until: float) -> None:
+        """Say which incarnation the lane is, and until when it may start anything."""
+        self.memory[self._offset : self._offset + 16] = incarnation.encode()
+        _DOUBLE.pack_into(self.memory, self._offset + 16, lease_until)
+
+    def load(self, raw_ids: Sequence[bytes]) -> None:
+        """Put a batch into the table; none of it runs yet."""
+        start = self._offset + _TABLE
+        plain = max(map(len, raw_ids)) == min(map(len, raw_ids)) == 16
+        table = b"".join(raw_ids if plain else map(digest, raw_ids))
+        self.memory[start : start + len(table)] = table
+
+    def idle(self) -> None:
+        """Say that nothing runs."""
+        self.memory[self.index_at] = _IDLE
+
+    def enter(self, raw_id: bytes) -> int:
+        """Say that one more message runs (loop lane); returns its place in the table."""
+        place = self._free.pop()
+        start = self._offset + _TABLE + 16 * place
+        self.memory[start : start + 16] = digest(raw_id)
+        self.memory[self.index_at] = _ALL
+        return place
+
+    def leave(self, place: int) -> None:
+        """Say that the message at ``place`` no longer runs."""
+        start = self._offset + _TABLE + 16 * place
+        self.memory[start : start + 16] = _EMPTY
+        self.limit(place, 0.0)
+        self._free.append(place)
+
+    def limit(self, place: int, deadline: float) -> None:
+        """Say when the message at ``place`` must have ended; 0 for no limit."""
+        _DOUBLE.pack_into(self.memory, self._deadlines_at + 8 * place, deadline)
+
+    # -- the parent writes, either reads ------------------------------------------------------------------
+
+    @property
+    def incarnation(self) -> str:
+        """The lane's incarnation, empty if it has none."""
+        return self.memory[self._offset : self._offset + 16].strip(b"\0").decode()
+
+    @property
+    def lease_until(self) -> float:
+        """End of the lease by `boottime`."""
+        return _DOUBLE.unpack_from(self.memory, self._offset + 16)[0]  # type: ignore[no-any-return]
+
+    def renewed(self, lease_until: float) -> None:
+        """Note a renewal."""
+        _DOUBLE.pack_into(self.memory, self._offset + 16, lease_until)
+
+    def entries(self) -> frozenset[bytes]:
+        """Return the digests of the messages that run."""
+        index = self.memory[self.index_at]
+        start = self._offset + _TABLE
+        if index == _IDLE:
+            return frozenset()
+        if index != _ALL:
+            return frozenset([self.memory[start + 16 * index : start + 16 * index + 16]])
+        table = self.memory[start : start + 16 * self.capacity]
+        return frozenset(table[i : i + 16] for i in range(0, len(table), 16)) - {_EMPTY}
+
+    def overdue(self, now: float) -> list[bytes]:
+        """Return the digests of running messages whose deadline has passed."""
+        deadlines = struct.unpack_from(f"<{self.capacity}d", self.memory, self._deadlines_at)
+        start = self._offset + _TABLE
+        late = [place for place, deadline in enumerate(deadlines) if 0 < deadline < now]
+        running = self.entries() if late else frozenset()
+        entries = (self.memory[start + 16 * place : start + 16 * place + 16] for place in late)
+        return [entry for entry in entries if entry in running]
+
+
+def region_size(capacity: int) -> int:
+    """Bytes a lane's region takes."""
+    return _TABLE + 24 * capacity
+
+
+class SlotTable:
+    """The slots of all children of a worker."""
+
+    def __init__(self, children: int, lanes: Sequence[int], path: str | None = None) -> None:
+        """Make the table, or open it.
+
+        Args:
+            children: How many children there can be at once.
+            lanes: Capacity of each of a child's lanes.
+            path: File to hold it, for children that are not forked; None for anonymous memory.
+        """
+        self.path = path
+        self._lanes = list(lanes)
+        self._child_size = sum(map(region_size, lanes))
+        size = max(1, children * self._child_size)
+        if path is None:
+            self.memory = mmap.mmap(-1, size)
+        else:
+            with open(path, "r+b") as file:
+                file.truncate(size)
+                self.memory = mmap.mmap(file.fileno(), size)
+
+    def of(self, child: int) -> list[Slot]:
+        """Return the slots of a child's lanes."""
+        offset, slots = child * self._child_size, []
+        for capacity in self._lanes:
+            slots.append(Slot(self.memory, offset, capacity))
+            offset += region_size(capacity)
+        return slots

@@ -1,0 +1,375 @@
+"""The parent of a worker: starts children, replaces those that die or have had enough, stops them all.
+
+It runs no user code. A child that has ended is closed (see ``closing``) and replaced; one that runs beyond a time limit
+is killed; one that has grown too large is replaced first and then told to end. A whole worker that dies is the reaper's
+business.
+"""
+
+from __future__ import annotations
+
+import faulthandler
+import gc
+import logging
+import multiprocessing
+import os
+import signal
+import tempfile
+import time
+import warnings
+from contextlib import suppress
+from dataclasses import dataclass, field
+from multiprocessing.connection import wait
+from multiprocessing.process import BaseProcess
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from taskq.broker import commands
+from taskq.broker.pool import Broker
+from taskq.errors import BrokerError, BrokerFull
+from taskq.execution import Executor
+from taskq.worker import child as child_process
+from taskq.worker.closing import Closer, Closing
+from taskq.worker.heartbeat import Heartbeat
+from taskq.worker.plan import Plan, settings_for_scripts
+from taskq.worker.slots import SlotTable, boottime
+from taskq.worker.watch import Scaling, describe_exit, oom_kills, resident_bytes
+
+if TYPE_CHECKING:
+    from taskq.app import TaskQ
+
+log = logging.getLogger("taskq.worker")
+
+#: Exit codes of ``taskq worker``.
+OK, INTERRUPTED = 0, 1
+
+_STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
+#: A child that ends sooner than this many seconds after its start did not get to work.
+_TOO_SOON = 1.0
+#: Seconds beyond the grace in which a worker tries to give back what its children held.
+_CLOSE_FOR = 5.0
+#: Seconds between two looks at the children's memory and at the work.
+_LOOK_EVERY = 1.0
+#: Seconds between two looks at their time limits, where there are any.
+_LIMITS_EVERY = 0.05
+
+
+@dataclass(slots=True)
+class Running:
+    """A child that runs.
+
+    Attributes:
+        retiring: It was told to end, and another takes its place.
+        overdue: Digests of messages for whose time limit it was killed.
+        memory: Its resident memory at the last look, in bytes.
+    """
+
+    process: BaseProcess
+    started: float
+    retiring: bool = False
+    overdue: set[bytes] = field(default_factory=set)
+    memory: int = 0
+
+
+class Supervisor:
+    """One worker."""
+
+    def __init__(self, app: TaskQ, plan: Plan) -> None:
+        """Prepare a worker for ``app``; its children are forked where that is safe, else spawned."""
+        self.app = app
+        self.plan = plan
+        method = os.environ.get("TASKQ_START_METHOD") or ("fork" if os.uname().sysname == "Linux" else "spawn")
+        self._context: Any = multiprocessing.get_context(method)
+        self._forks = method == "fork"
+        # Twice as many places as children, so that a replacement can start before its predecessor has ended; one more
+        # for the isolated child.
+        self._isolation = 2 * max(plan.concurrency, plan.max_concurrency)
+        self._slot_file: str | None = None
+        if not self._forks:
+            descriptor, self._slot_file = tempfile.mkstemp(prefix="taskq-slots-")
+            os.close(descriptor)
+        self.slots = SlotTable(self._isolation + 1, plan.capacities, self._slot_file)
+        self.broker = Broker(app.client.url, app.client.keys, send_timeout=1.0)
+        self._closer = Closer(self.broker, Executor(app.tasks, app.settings, plan.name))
+        self._closings: list[Closing] = []
+        self._children: dict[int, Running] = {}
+        self._wanted = plan.concurrency
+        self._scaling = Scaling(plan.concurrency, plan.max_concurrency) if plan.max_concurrency else None
+        self._too_soon = 0
+        self._look_at = 0.0
+        self._oom_kills = oom_kills()
+        self._suspects = False
+        self._stops = 0
+        self._hung_up = False
+        self._deadline = float("inf")
+
+    # -- the main loop -----------------------------------------------------------------------------------
+
+    def run(self) -> int:
+        """Run until stopped (or drained); returns the exit code."""
+        self._announce()
+        for place in range(self._isolation + 1):
+            for slot in self.slots.of(place):
+                slot.clear()
+        gc.collect()
+        gc.freeze()  # what is loaded now stays shared with the children
+        self._start_missing()
+        every_slot = [slot for place in range(self._isolation + 1) for slot in self.slots.of(place)]
+        lease = self.app.settings.lease
+        heartbeat = Heartbeat(self.broker.keys, self.broker.url, self.plan, lease, every_slot, self._on_suspects)
+        heartbeat.start()
+        try:
+            self._tend()
+            while self._children or self._closings or not self._finished():
+                if not self._children and time.monotonic() > self._deadline + _CLOSE_FOR:
+                    log.error("the server does not answer: what this worker held is recovered when its lease has ended")
+                    break
+                self._sleep()
+                self._tend()
+        finally:
+            heartbeat.ended = True
+            self._kill_all()
+            if self._slot_file:
+                Path(self._slot_file).unlink(missing_ok=True)
+        if self._closer.interrupted:
+            log.warning("%d running tasks were interrupted and returned to their queues", self._closer.interrupted)
+        return INTERRUPTED if self._closer.interrupted and self._stops else OK
+
+    def _announce(self) -> None:
+        keys = self.broker.keys
+        settings = settings_for_scripts(self.app.settings, self.app.tasks)
+        try:
+            for command in (commands.announce_app(keys), *commands.write_settings(keys, settings)):
+                self.broker.run(command, seconds=None)
+        except BrokerFull:  # a full server must still be drained; what an earlier worker published holds
+            log.warning("the server is full: this worker's settings could not be published")
+
+    def _tend(self) -> None:
+        """Look after everything once."""
+        for place, child in list(self._children.items()):
+            if child.process.exitcode is not None:
+                self._on_exit(place, child)
+        self._close_ended()
+        if os.getpid() == 1:
+            self._reap_orphans()
+        if self.plan.limited:
+            self._enforce_time_limits()
+        if self._stops:
+            self._stop()
+            return
+        if self._hung_up:
+            self._hung_up = False
+            for child in self._workforce:
+                self._retire(child)
+        if time.monotonic() >= self._look_at:
+            self._look_at = time.monotonic() + _LOOK_EVERY
+            self._look()
+        self._start_missing()
+        if self._suspects and self._isolation not in self._children:
+            self._suspects = False
+            self._start(self._isolation)
+
+    def _stop(self) -> None:
+        """Bring everything to its end: the children are told once, and killed when the grace is over."""
+        if self._deadline == float("inf"):
+            self._deadline = time.monotonic() + self.plan.grace
+            log.warning("stopping: running tasks have %g s to end; once more to end at once", self.plan.grace)
+        if self._stops >= 2:
+            self._deadline = min(self._deadline, time.monotonic())
+        for child in self._children.values():
+            if not child.retiring:
+                self._retire(child)
+        if time.monotonic() >= self._deadline:
+            self._kill_all()
+
+    def _sleep(self) -> None:
+        sentinels = [child.process.sentinel for child in self._children.values()]
+        timeout = min(_LOOK_EVERY, max(0.01, self._deadline - time.monotonic()))
+        if self.plan.limited:
+            timeout = min(timeout, _LIMITS_EVERY)
+        if self._closings:
+            timeout = 0.2
+        if self._wake_r in wait([*sentinels, self._wake_r], timeout):
+            os.read(self._wake_r, 4096)
+
+    def _finished(self) -> bool:
+        """Whether it is over, now that no child is left: when stopped; when draining, if nothing waits any more."""
+        if self._stops or not self.plan.drain:
+            return bool(self._stops)
+        try:
+            queues = self.broker.run(commands.survey(self.broker.keys))
+        except BrokerError:
+            return False
+        mine = [queues[name] for name in self.plan.queues if name in queues]
+        if any(queue.suspects for queue in mine):
+            self._start(self._isolation)
+        elif any(queue.pending for queue in mine):
+            self._wanted = self.plan.concurrency
+            self._start_missing()
+        return not self._children
+
+    # -- children ----------------------------------------------------------------------------------------
+
+    @property
+    def _workforce(self) -> list[Running]:
+        """The children that take messages as they come."""
+        return [child for place, child in self._children.items() if place != self._isolation and not child.retiring]
+
+    def _start_missing(self) -> None:
+        free = (place for place in range(self._isolation) if place not in self._children)
+        for place in list(free)[: max(0, self._wanted - len(self._workforce))]:
+            self._start(place)
+
+    def _start(self, place: int) -> None:
+        for slot in self.slots.of(place):
+            slot.clear()
+        alone = place == self._isolation
+        inherited = (self.app, self.slots) if self._forks else (None, self._slot_file)
+        process = self._context.Process(
+            target=child_process.main,
+            args=(self.plan, place, *inherited, self._isolation + 1, os.getpid(), alone),
+            name=f"taskq-{'isolated' if alone else place}",
+        )
+        # A signal must not find the child with this parent's handlers: the child lets them in when it is set up.
+        signal.pthread_sigmask(signal.SIG_BLOCK, _STOP_SIGNALS)
+        try:
+            with warnings.catch_warnings():
+                # Python warns of forking beside a thread; the heartbeat holds nothing that a child needs.
+                warnings.simplefilter("ignore", DeprecationWarning)
+                process.start()
+        finally:
+            signal.pthread_sigmask(signal.SIG_UNBLOCK, _STOP_SIGNALS)
+        self._children[place] = Running(process, time.monotonic())
+
+    def _on_exit(self, place: int, child: Running) -> None:
+        """A child has ended: note what it left."""
+        child.process.join()
+        code = child.process.exitcode
+        del self._children[place]
+        lanes = [(slot.incarnation, slot.entries()) for slot in self.slots.of(place) if slot.incarnation]
+        # A task may also end its process politely. What this parent killed was interrupted, or ran too long.
+        failed = code not in (0, child_process.NOTHING_TO_DO) or any(entries for _, entries in lanes)
+        died = failed and not self._stops and not child.overdue
+        cause = f"its process {self._describe(child)}"
+        if died:
+            log.error("child %s (pid %s) died: %s", place, child.process.pid, cause)
+        self._closings.append(Closing(died, lanes, frozenset(child.overdue), cause))
+        self._close_ended()
+        if place == self._isolation:
+            self._suspects = self._suspects or code != child_process.NOTHING_TO_DO
+        elif self.plan.drain and not failed and not child.retiring:
+            self._wanted -= 1  # it found nothing more to do
+        elif not self._stops:
+            self._pause_if_children_keep_dying(child, died)
+
+    def _describe(self, child: Running) -> str:
+        text = describe_exit(child.process.exitcode)
+        kills, self._oom_kills = self._oom_kills, oom_kills()
+        if child.process.exitcode == -signal.SIGKILL and self._oom_kills > kills:
+            text += (
+                f" of the kernel for lack of memory (out of memory; {child.memory >> 20} MiB resident when last seen)"
+            )
+        return text
+
+    def _pause_if_children_keep_dying(self, child: Running, died: bool) -> None:
+        quick = time.monotonic() - child.started < _TOO_SOON
+        self._too_soon = self._too_soon + 1 if died and quick else 0
+        excess = self._too_soon - 4 * self.plan.concurrency
+        if excess > 0:
+            pause = min(5.0, 0.1 * 2**excess)
+            log.error("children keep dying right after their start; the next one starts in %.1f s", pause)
+            wait([self._wake_r], pause)
+
+    def _close_ended(self) -> None:
+        todo, self._closings = self._closings, []
+        for closing in todo:
+            try:
+                self._suspects = self._closer.close(closing) or self._suspects
+            except BrokerError as error:
+                log.warning("cannot give back what a child held, trying again: %s", error)
+                self._closings.append(closing)
+
+    def _retire(self, child: Running) -> None:
+        """Let a child end when what it runs has ended; another takes its place at once."""
+        child.retiring = True
+        if child.process.pid is not None and child.process.exitcode is None:
+            os.kill(child.process.pid, signal.SIGTERM)
+
+    # -- looking after them ------------------------------------------------------------------------------
+
+    def _enforce_time_limits(self) -> None:
+        now = boottime()
+        for place, child in self._children.items():
+            for slot in self.slots.of(place):
+                if late := slot.overdue(now):
+                    log.error("child %s (pid %s) is killed: a task is over its time limit", place, child.process.pid)
+                    child.overdue.update(late)
+                    child.process.kill()
+
+    def _look(self) -> None:
+        """Look at the children's memory, and at how many of them the work needs."""
+        for child in self._workforce:
+            child.memory = resident_bytes(child.process.pid or 0)
+            if 0 < self.plan.max_memory < child.memory:
+                log.info("child (pid %s) has %d MiB: it is replaced", child.process.pid, child.memory >> 20)
+                self._retire(child)
+        if self._scaling is not None:
+            self._scale(self._scaling)
+
+    def _scale(self, scaling: Scaling) -> None:
+        try:
+            pending, oldest = self.broker.run(commands.backlog(self.broker.keys, self.plan.queues))
+        except BrokerError:
+            return
+        workforce = self._workforce
+        places = [place for place, child in self._children.items() if child in workforce]
+        busy = sum(any(slot.entries() for slot in self.slots.of(place)) for place in places)
+        self._wanted = scaling.wanted(len(workforce), busy, pending, oldest, time.monotonic())
+        for child in workforce[self._wanted :]:
+            self._retire(child)
+
+    def _reap_orphans(self) -> None:
+        """As the first process of a container: bury processes that tasks left behind."""
+        ours = {child.process.pid for child in self._children.values()}
+        with suppress(ChildProcessError):
+            while found := os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOHANG | os.WNOWAIT):
+                if found.si_pid in ours:
+                    return
+                os.waitpid(found.si_pid, os.WNOHANG)
+
+    # -- signals -----------------------------------------------------------------------------------------
+
+    def catch_signals(self) -> None:
+        """From now on a signal is heeded; to be called before `run`."""
+        self._wake_r, self._wake_w = os.pipe()
+        os.set_blocking(self._wake_w, False)
+        signal.set_wakeup_fd(self._wake_w, warn_on_full_buffer=False)
+        for number in (signal.SIGTERM, signal.SIGINT):
+            signal.signal(number, self._on_stop)
+        signal.signal(signal.SIGHUP, self._on_hangup)
+        signal.signal(signal.SIGQUIT, self._on_quit)
+
+    def _on_suspects(self) -> None:
+        self._suspects = True
+        with suppress(BlockingIOError):  # the pipe is full of reasons to wake up
+            os.write(self._wake_w, b"s")
+
+    # Handlers only leave word: they may run in the midst of anything, such as between the fork of a child and the
+    # note that it is there. The wake-up pipe has the main loop look at once.
+
+    def _on_stop(self, _number: int, _frame: Any) -> None:
+        self._stops += 1
+
+    def _on_hangup(self, _number: int, _frame: Any) -> None:
+        """Replace every child, one beside the other: what runs may end, nothing is lost."""
+        self._hung_up = True
+
+    def _on_quit(self, _number: int, _frame: Any) -> None:
+        """Show on standard error what every thread of every child is doing."""
+        faulthandler.dump_traceback(all_threads=True)
+        for child in self._children.values():
+            if child.process.pid is not None and child.process.exitcode is None:
+                os.kill(child.process.pid, signal.SIGQUIT)
+
+    def _kill_all(self) -> None:
+        for child in self._children.values():
+            child.process.kill()
