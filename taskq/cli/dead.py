@@ -1,0 +1,574 @@
+"""``taskq dead``: look at, replay or purge dead letters; needs no app's code.
+
+Everything goes page by page, so a hundred thousand of them are no more work for the server at once than a few. What a
+message's maker wrote is shown, never trusted: what cannot be decoded is said to be so, control characters are replaced.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import shutil
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import datetime, timezone
+from functools import cached_property
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from taskq.cli.common import USAGE, broker_for, server_url
+from taskq.errors import BrokerError, DecodeError
+
+if TYPE_CHECKING:
+    from taskq.broker.keys import Keys
+    from taskq.broker.pool import Broker
+    from taskq.envelope import Envelope
+
+#: Dead letters read in one call; each may have a megabyte.
+_PAGE = 100
+#: Headers that count what happened to a message: a replayed one begins anew.
+_HISTORY = ("retries", "first", "idle", "error", "unknown")
+_UNITS = {"": 1, "s": 1, "m": 60, "h": 3600, "d": 86400, "w": 7 * 86400}
+#: Longest value shown, in characters; parts of an error's detail that have a place of their own.
+_SHOWN_MAX, _SHOWN_APART = 4000, ("type", "message", "traceback", "retries")
+
+
+# -- dead letters ----------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class DeadLetter:
+    """A dead letter as the server keeps it; ``died`` is in seconds since the epoch, ``value`` None if it is gone."""
+
+    app: str
+    queue: str
+    id: bytes
+    died: float
+    value: bytes | None
+    raw_reason: bytes
+
+    @cached_property
+    def envelope(self) -> Envelope | None:
+        """The message, or None if it cannot be decoded."""
+        from taskq.envelope import decode
+
+        try:
+            return decode(self.value or b"")
+        except DecodeError:
+            return None
+
+    @cached_property
+    def task(self) -> str:
+        """The task's name; ``?`` if there is no readable head."""
+        from taskq.envelope import decode_head
+
+        try:
+            return decode_head(self.value or b"")[0]
+        except DecodeError:
+            return "?"
+
+    @property
+    def text_id(self) -> str:
+        """The id as users see it."""
+        from taskq.envelope import id_to_text
+
+        return id_to_text(self.id)
+
+    @property
+    def reason(self) -> str:
+        """Why it was given up, in a word; with ``discarded`` also by what."""
+        return self.raw_reason.partition(b"\n")[0].decode("ascii", "backslashreplace")
+
+    @cached_property
+    def detail(self) -> dict[str, Any]:
+        """What is known of the error: type, message, traceback, and more."""
+        from taskq.broker.outcomes import read_error_detail
+
+        return read_error_detail(self.raw_reason.partition(b"\n")[2])
+
+    @property
+    def error(self) -> str:
+        """The error in a line."""
+        kind, message = str(self.detail["type"]), str(self.detail["message"])
+        return f"{kind}: {message}" if kind and kind != self.reason else message
+
+    @property
+    def fresh_value(self) -> bytes:
+        """The value to replay it with, its history forgotten; empty to leave it as it is."""
+        if self.envelope is None:
+            return b""
+        headers = {name: value for name, value in self.envelope.headers.items() if name not in _HISTORY}
+        return self.envelope.with_headers(headers)
+
+
+@dataclass(frozen=True)
+class Filters:
+    """Which dead letters are meant; ``older`` is in seconds."""
+
+    names: tuple[str, ...] = ()
+    queue: str | None = None
+    task: str | None = None
+    reason: str | None = None
+    older: float | None = None
+
+    @property
+    def any(self) -> bool:
+        """Whether anything is filtered at all."""
+        return self != Filters()
+
+    def match(self, letter: DeadLetter, now: float) -> bool:
+        """Say whether a dead letter is meant; ``now`` is the server's time in seconds since the epoch."""
+        reason = letter.reason
+        return (
+            self.queue in (None, letter.queue)
+            and self.task in (None, letter.task)
+            and (self.reason in (None, reason, reason.partition(":")[0]))
+            and (self.older is None or now - letter.died >= self.older)
+        )
+
+
+class Graveyard:
+    """The dead letters of the apps on a server."""
+
+    def __init__(self, broker: Broker, filters: Filters) -> None:
+        """Look at those that ``filters`` let through."""
+        from taskq.broker import commands
+
+        self.broker = broker
+        self.filters = filters
+        self.apps = list(dict.fromkeys(filters.names)) or broker.run(commands.known_apps())
+        self.now = broker.run(commands.server_time())
+
+    def pages(self) -> Iterator[tuple[list[DeadLetter], Callable[[int], None]]]:
+        """Go through all, oldest first, queue by queue.
+
+        Only those that were there when a queue was begun are met, so a message that dies again after its replay is
+        not replayed for ever.
+
+        Yields:
+            A page, and a function to be told how many of it were taken away.
+        """
+        for app in self.apps:
+            for queue in self._queues(app):
+                yield from self._pages_of(app, queue)
+
+    def _queues(self, app: str) -> list[str]:
+        from taskq.broker import commands
+
+        surveys = self.broker.run(commands.survey(_keys(app)))
+        return sorted(name for name, survey in surveys.items() if survey.dead and self.filters.queue in (None, name))
+
+    def _pages_of(self, app: str, queue: str) -> Iterator[tuple[list[DeadLetter], Callable[[int], None]]]:
+        from taskq.broker import commands
+
+        keys, start = _keys(app), 0
+        newest = self.broker.run(commands.dead_ids(keys, queue, -1, -1))
+        until = newest[0][1] if newest else 0.0
+        if self.filters.older is not None:
+            until = min(until, self.now - self.filters.older)
+
+        def taken(count: int) -> None:
+            nonlocal start
+            start -= count
+
+        while True:
+            ids = self.broker.run(commands.dead_ids(keys, queue, start, start + _PAGE - 1))
+            ids = [(raw_id, died) for raw_id, died in ids if died <= until]
+            if not ids:
+                return
+            start += len(ids)
+            yield [one for one in self._read(app, queue, ids) if self.filters.match(one, self.now)], taken
+
+    def _read(self, app: str, queue: str, ids: list[tuple[bytes, float]]) -> list[DeadLetter]:
+        from taskq.broker import commands
+
+        keys, fields = _keys(app), [raw_id for raw_id, _ in ids]
+        values = self.broker.run(commands.hash_values(keys, "messages", fields))
+        reasons = self.broker.run(commands.hash_values(keys, "reasons", fields))
+        return [
+            DeadLetter(app, queue, raw_id, died, value, reason or b"?")
+            for (raw_id, died), value, reason in zip(ids, values, reasons, strict=True)
+        ]
+
+    def find(self, text_id: str) -> DeadLetter | None:
+        """Return the dead letter of that id, in whichever app; None if there is none that the filters let through."""
+        from taskq.broker import commands
+        from taskq.envelope import decode_head, id_from_text
+
+        try:
+            raw_id = id_from_text(text_id)
+        except ValueError as error:
+            raise click.UsageError(str(error)) from None
+        for app in self.apps:
+            keys = _keys(app)
+            value = self.broker.run(commands.hash_values(keys, "messages", [raw_id]))[0]
+            reason = self.broker.run(commands.hash_values(keys, "reasons", [raw_id]))[0]
+            if reason is None:
+                continue
+            try:
+                queues = [decode_head(value or b"")[1]]
+            except DecodeError:
+                queues = self._queues(app)
+            for queue in queues:
+                died = self.broker.run(commands.dead_time(keys, queue, raw_id))
+                if died is not None:
+                    letter = DeadLetter(app, queue, raw_id, died, value, reason)
+                    return letter if self.filters.match(letter, self.now) else None
+        return None
+
+    def batches(self, ids: tuple[str, ...], missing: list[str]) -> Iterator[tuple[list[DeadLetter], Any]]:
+        """Go through those with the given ids, noting which are ``missing``; without ids through all."""
+        if not ids:
+            yield from self.pages()
+        for text_id in dict.fromkeys(ids):
+            letter = self.find(text_id)
+            if letter is None:
+                missing.append(text_id)
+            else:
+                yield [letter], lambda _count: None
+
+    def replay(self, letter: DeadLetter) -> bool:
+        """Put one back into its queue; answers whether it was still there."""
+        from taskq.broker import commands
+
+        return self.broker.run(commands.replay(_keys(letter.app), letter.queue, letter.id, letter.fresh_value))
+
+    def purge(self, letters: list[DeadLetter]) -> int:
+        """Delete some of one queue; answers how many were still there."""
+        from taskq.broker import commands
+
+        if not letters:
+            return 0
+        first = letters[0]
+        return self.broker.run(commands.purge(_keys(first.app), first.queue, [letter.id for letter in letters]))
+
+
+def _keys(app: str) -> Keys:
+    from taskq.broker.keys import Keys
+
+    return Keys(app)
+
+
+# -- options ---------------------------------------------------------------------------------------------
+
+
+class _Age(click.ParamType[float]):
+    """``90``, ``30m``, ``2h``, ``7d``: seconds."""
+
+    name = "age"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
+        found = re.fullmatch(r"(\d+(?:\.\d+)?)([smhdw]?)", str(value).strip())
+        if found is None:
+            self.fail(f"{value!r} is not an age: use seconds, or a number with s, m, h, d or w (2h)", param, ctx)
+        return float(found[1]) * _UNITS[found[2]]
+
+
+_url_option = click.option(
+    "--url", metavar="URL", help="The server; TASKQ_URL or the project's embedded one unless given."
+)
+_name_option = click.option("--name", "names", multiple=True, metavar="APP", help="Of this app; may be repeated.")
+
+
+def _filter_options(function: Callable[..., Any]) -> Callable[..., Any]:
+    """Add the options that say which dead letters are meant."""
+    for option in (
+        _url_option,
+        click.option("--older-than", "older", type=_Age(), metavar="AGE", help="Dead for longer than 90 (s), 2h, 7d."),
+        click.option("--reason", metavar="REASON", help="Of this reason: failed, crashed, undecodable ..."),
+        click.option("--task", metavar="TASK", help="Of this task."),
+        click.option("--queue", metavar="QUEUE", help="Of this queue."),
+        _name_option,
+    ):
+        function = option(function)
+    return function
+
+
+@contextmanager
+def _graveyard(url: str | None, filters: Filters) -> Iterator[Graveyard]:
+    """Open the dead letters of a server; an error of the server is a line and exit code 2."""
+    try:
+        yield Graveyard(broker_for(server_url(url), "any"), filters)
+    except BrokerError as error:
+        click.echo(f"taskq: {error}", err=True)
+        sys.exit(USAGE)
+
+
+def _require_choice(ids: tuple[str, ...], filters: Filters, everything: bool, verb: str) -> None:
+    if not (ids or filters.any or everything):
+        raise click.UsageError(f"name the ids to {verb}, or filter, or say --all")
+
+
+def _end(missing: list[str], graveyard: Graveyard) -> None:
+    """Leave with exit code 1 if an id that was named is no dead letter."""
+    where = graveyard.broker.where + (", that the options let through" if graveyard.filters.any else "")
+    for text_id in missing:
+        click.echo(f"taskq: {text_id} is not a dead letter at {where}", err=True)
+    if missing:
+        sys.exit(1)
+
+
+# -- commands --------------------------------------------------------------------------------------------
+
+
+@click.group()
+def command() -> None:
+    """Look at, replay or purge dead letters.
+
+    Exit codes: 0 done, 1 an id that was named is no dead letter, 2 wrong usage or no server.
+    """
+
+
+@command.command("ls")
+@_filter_options
+@click.option("--json", "as_json", is_flag=True, help="A JSON object a line.")
+def ls(
+    names: tuple[str, ...],
+    queue: str | None,
+    task: str | None,
+    reason: str | None,
+    older: float | None,
+    url: str | None,
+    as_json: bool,
+) -> None:
+    """List dead letters, oldest first."""
+    with _graveyard(url, Filters(names, queue, task, reason, older)) as graveyard:
+        table, total = _Table(), 0
+        for page, _ in graveyard.pages():
+            total += len(page)
+            if as_json:
+                for letter in page:
+                    click.echo(_json(letter, graveyard.now))
+            else:
+                table.add([_row(letter, graveyard.now) for letter in page])
+        if not as_json:
+            table.flush()
+            click.echo(f"{_count(total) if total else 'no dead letters'} at {graveyard.broker.where}", err=True)
+
+
+@command.command()
+@click.argument("text_id", metavar="ID")
+@_name_option
+@_url_option
+def show(text_id: str, names: tuple[str, ...], url: str | None) -> None:
+    """Show all that is kept of a dead letter."""
+    with _graveyard(url, Filters(names)) as graveyard:
+        letter = graveyard.find(text_id)
+        if letter is None:
+            _end([text_id], graveyard)
+        else:
+            click.echo(_describe(letter, graveyard.now))
+
+
+@command.command()
+@click.argument("ids", nargs=-1, metavar="[ID]...")
+@_filter_options
+@click.option("--all", "everything", is_flag=True, help="All dead letters; needed without ids and filters.")
+def replay(
+    ids: tuple[str, ...],
+    names: tuple[str, ...],
+    queue: str | None,
+    task: str | None,
+    reason: str | None,
+    older: float | None,
+    url: str | None,
+    everything: bool,
+) -> None:
+    """Put dead letters back into their queues, as if new."""
+    filters = Filters(names, queue, task, reason, older)
+    _require_choice(ids, filters, everything, "replay")
+    missing: list[str] = []
+    replayed = expired = 0
+    with _graveyard(url, filters) as graveyard:
+        for letters, taken in graveyard.batches(ids, missing):
+            done = [letter for letter in letters if graveyard.replay(letter)]
+            taken(len(done))
+            replayed += len(done)
+            expired += sum(_has_expired(letter, graveyard.now) for letter in done)
+    click.echo(f"replayed {_count(replayed)}")
+    if expired:
+        click.echo(f"{expired} of them have expired meanwhile: a worker will discard them, not run them", err=True)
+    _end(missing, graveyard)
+
+
+@command.command()
+@click.argument("ids", nargs=-1, metavar="[ID]...")
+@_filter_options
+@click.option("--all", "everything", is_flag=True, help="All dead letters; needed without ids and filters.")
+@click.option("-y", "--yes", is_flag=True, help="Do not ask.")
+def purge(
+    ids: tuple[str, ...],
+    names: tuple[str, ...],
+    queue: str | None,
+    task: str | None,
+    reason: str | None,
+    older: float | None,
+    url: str | None,
+    everything: bool,
+    yes: bool,
+) -> None:
+    """Delete dead letters for good."""
+    filters = Filters(names, queue, task, reason, older)
+    _require_choice(ids, filters, everything, "purge")
+    missing: list[str] = []
+    with _graveyard(url, filters) as graveyard:
+        if not yes:
+            found = sum(len(letters) for letters, _ in graveyard.batches(ids, []))
+            if found:
+                click.confirm(f"Delete {_count(found)} for good?", abort=True, err=True)
+        purged = 0
+        for letters, taken in graveyard.batches(ids, missing):
+            gone = graveyard.purge(letters)
+            taken(gone)
+            purged += gone
+    click.echo(f"purged {_count(purged)}")
+    _end(missing, graveyard)
+
+
+# -- how they look ---------------------------------------------------------------------------------------
+
+
+_COLUMNS = ("ID", "APP", "QUEUE", "TASK", "REASON", "AGE", "ERROR")
+
+
+class _Table:
+    """Rows in columns, printed some hundred at a time; columns only grow, the last takes the rest of the line."""
+
+    def __init__(self) -> None:
+        self._widths = [len(title) for title in _COLUMNS]
+        self._line = shutil.get_terminal_size().columns if sys.stdout.isatty() else 200
+        self._rows: list[tuple[str, ...]] = [_COLUMNS]
+
+    def add(self, rows: list[tuple[str, ...]]) -> None:
+        """Take more rows."""
+        self._rows += rows
+        if len(self._rows) > _PAGE:
+            self.flush()
+
+    def flush(self) -> None:
+        """Print what was not printed yet; nothing at all while there are no rows."""
+        if self._rows in ([], [_COLUMNS]):
+            return
+        rows, self._rows = self._rows, []
+        for row in rows:
+            self._widths = [max(width, len(cell)) for width, cell in zip(self._widths, row, strict=True)]
+        left = max(30, self._line - sum(self._widths[:-1]) - 2 * (len(_COLUMNS) - 1))
+        for row in rows:
+            cells = [cell.ljust(width) for cell, width in zip(row[:-1], self._widths, strict=False)]
+            click.echo("  ".join([*cells, _shortened(row[-1], left)]).rstrip())
+
+
+def _row(letter: DeadLetter, now: float) -> tuple[str, ...]:
+    cells = (letter.text_id, letter.app, letter.queue, letter.task, letter.reason)
+    return (*(_one_line(cell) for cell in cells), _age(now - letter.died), _one_line(letter.error))
+
+
+def _json(letter: DeadLetter, now: float) -> str:
+    return json.dumps(
+        {
+            "id": letter.text_id,
+            "app": letter.app,
+            "queue": letter.queue,
+            "task": letter.task,
+            "reason": letter.reason,
+            "error": str(letter.detail["type"]),
+            "message": str(letter.detail["message"]),
+            "died_at": _moment(letter.died),
+            "age": round(max(0.0, now - letter.died), 3),
+        },
+        ensure_ascii=False,
+    )
+
+
+def _describe(letter: DeadLetter, now: float) -> str:
+    """Write all that is known of a dead letter."""
+    rows = [
+        ("id", letter.text_id),
+        ("app", letter.app),
+        ("queue", letter.queue),
+        ("task", letter.task),
+        ("reason", letter.reason),
+        ("died", f"{_moment(letter.died)}, {_age(now - letter.died)} ago"),
+        *_message_rows(letter, now),
+        *((str(name), value) for name, value in letter.detail.items() if name not in _SHOWN_APART),
+        ("error", letter.error),
+    ]
+    lines = [f"{name:<10}{_printable(_shortened(str(value), _SHOWN_MAX))}" for name, value in rows if value != ""]
+    if traceback := str(letter.detail["traceback"]).rstrip():
+        lines += ["", _printable(traceback)]
+    return "\n".join(lines)
+
+
+def _message_rows(letter: DeadLetter, now: float) -> list[tuple[str, Any]]:
+    """What the message itself says: when it was accepted, its retries, headers and arguments."""
+    from taskq import codec
+
+    if letter.value is None:
+        return [("message", "(gone)")]
+    envelope = letter.envelope
+    if envelope is None:
+        return [("message", f"(cannot be decoded) {len(letter.value)} bytes: {letter.value!r}")]
+    headers = dict(envelope.headers)
+    rows: list[tuple[str, Any]] = [("accepted", _moment(envelope.accepted / 1000))]
+    if envelope.expires is not None:
+        rows.append(("expires", _moment(envelope.expires / 1000)))
+    rows.append(("retries", headers.pop("retries", 0)))
+    headers.pop("sig", None)
+    user = headers.pop("user", None)
+    if user is not None:
+        rows.append(("headers", _decoded(codec.unpack, user)))
+    rows += [(str(name), value) for name, value in headers.items() if name not in _HISTORY]
+    try:
+        args, kwargs = codec.unpack_call(envelope.body)
+        rows += [("args", repr(tuple(args))), ("kwargs", repr(kwargs))]
+    except Exception:
+        rows.append(("body", f"(cannot be decoded) {len(envelope.body)} bytes: {envelope.body!r}"))
+    return rows
+
+
+def _decoded(read: Callable[[bytes], Any], data: Any) -> str:
+    try:
+        return repr(read(data))
+    except Exception:
+        return f"(cannot be decoded) {data!r}"
+
+
+def _has_expired(letter: DeadLetter, now: float) -> bool:
+    envelope = letter.envelope
+    return envelope is not None and envelope.expires is not None and envelope.expires <= now * 1000
+
+
+def _count(number: int) -> str:
+    return f"{number} dead letter{'' if number == 1 else 's'}"
+
+
+def _age(seconds: float) -> str:
+    """Write an age in its largest unit: ``3m``."""
+    seconds = max(0, int(seconds))
+    for unit, size in (("d", 86400), ("h", 3600), ("m", 60)):
+        if seconds >= size:
+            return f"{seconds // size}{unit}"
+    return f"{seconds}s"
+
+
+def _moment(seconds: float) -> str:
+    try:
+        return datetime.fromtimestamp(seconds, timezone.utc).isoformat(timespec="milliseconds")
+    except (ValueError, OverflowError, OSError):  # a stamp that is none
+        return f"{seconds!r} s since the epoch"
+
+
+def _one_line(text: str) -> str:
+    return _printable(" ".join(text.split()))
+
+
+def _printable(text: str) -> str:
+    """Replace control characters: a message must not steer the terminal it is shown on."""
+    return "".join(c if c.isprintable() or c in "\n\t" else "\ufffd" for c in text)
+
+
+def _shortened(text: str, length: int) -> str:
+    return text if len(text) <= length else text[: length - 1] + "…"

@@ -1,0 +1,178 @@
+"""``taskq worker``."""
+
+from __future__ import annotations
+
+import os
+import shlex
+import socket
+import sys
+from typing import TYPE_CHECKING, Any, NoReturn
+
+import click
+
+from taskq.cli.common import USAGE, app_of, wait_for_server
+from taskq.errors import BrokerError, ConfigError
+
+if TYPE_CHECKING:
+    from taskq.app import TaskQ
+    from taskq.worker.plan import Plan
+
+_LEVELS = ["debug", "info", "warning", "error", "critical"]
+
+
+@click.command()
+@click.option("-A", "--app", "path", envvar="TASKQ_APP", required=True, metavar="MODULE[:ATTR]", help="The app.")
+@click.option(
+    "-c",
+    "--concurrency",
+    default="auto",
+    show_default=True,
+    metavar="N",
+    help="Child processes; auto: as many as CPUs this worker may use.",
+)
+@click.option("-Q", "--queues", metavar="A,B", help="Queues to serve instead of those of all tasks.")
+@click.option("-n", "--name", help="Name of this worker; <app>.<host>:<pid> unless given.")
+@click.option(
+    "-l", "--loglevel", type=click.Choice(_LEVELS, case_sensitive=False), default="warning", show_default=True
+)
+@click.option(
+    "--async-slots",
+    type=click.IntRange(1, 10_000),
+    default=100,
+    show_default=True,
+    help="Coroutines a child runs at once.",
+)
+@click.option("--threads", type=click.IntRange(1, 1000), help="Run sync tasks in this many threads a child.")
+@click.option("--max-tasks-per-child", type=click.IntRange(1), metavar="N", help="Replace a child after N messages.")
+@click.option(
+    "--max-memory-per-child", type=click.IntRange(1), metavar="MIB", help="Replace a child that has grown beyond this."
+)
+@click.option("--autoscale", metavar="MIN,MAX", help="As many children as the work needs, instead of -c.")
+@click.option(
+    "--grace",
+    type=click.FloatRange(0),
+    default=25.0,
+    show_default=True,
+    help="Seconds running tasks get after SIGTERM.",
+)
+@click.option("--drain", "--once", "drain", is_flag=True, help="End when the queues are empty.")
+@click.option(
+    "--reload", is_flag=True, help="For development: start anew when a Python file below this folder changes."
+)
+def command(path: str, reload: bool, loglevel: str, **options: Any) -> None:
+    """Run the tasks of an app.
+
+    SIGTERM or Ctrl-C: start nothing more, let running tasks end within --grace, return the rest to their queues. The
+    second time: at once. SIGHUP: replace every child without losing a message. SIGQUIT: show the stack of every thread.
+
+    Exit codes: 0 all ended, 1 running tasks were interrupted (and returned to their queues), 2 wrong usage.
+    """
+    if sys.platform == "win32":
+        click.echo("taskq: workers need fork or POSIX signals; on Windows run them in WSL or a container", err=True)
+        sys.exit(USAGE)
+    if reload:
+        run_and_reload()
+    from taskq.loading import set_up_logging
+    from taskq.worker.supervisor import Supervisor
+
+    set_up_logging(loglevel)
+    app = app_of(path)
+    try:
+        plan = plan_of(app, path, loglevel, options)
+        broker = app.client.broker
+    except (ConfigError, BrokerError) as error:
+        click.echo(f"taskq: {error}", err=True)
+        sys.exit(USAGE)
+    wait_for_server(broker)
+    supervisor = Supervisor(app, plan)
+    supervisor.catch_signals()
+    click.echo(banner(app.name, broker.where, plan), err=True)
+    sys.exit(supervisor.run())
+
+
+def plan_of(app: TaskQ, path: str, loglevel: str, options: dict[str, Any]) -> Plan:
+    """Make the worker's plan from the command line.
+
+    Raises:
+        ConfigError: An option that cannot work, or an app without tasks.
+    """
+    from taskq.config import check_name
+    from taskq.worker.plan import Plan, lanes_of
+
+    only = [queue for queue in (options["queues"] or "").split(",") if queue]
+    low, high = _scale(options["autoscale"])
+    plan = Plan(
+        app_path=path,
+        name=check_name("worker", options["name"] or f"{app.name}.{socket.gethostname()}:{os.getpid()}"),
+        concurrency=low or _children(options["concurrency"]),
+        max_concurrency=high,
+        async_slots=options["async_slots"],
+        threads=options["threads"] or 10,
+        max_tasks=options["max_tasks_per_child"] or 0,
+        max_memory=(options["max_memory_per_child"] or 0) << 20,
+        grace=options["grace"],
+        drain=options["drain"],
+        level=loglevel,
+        tasks={task.name: task.fingerprint for task in app.tasks.values()},
+        limited=any(task.time_limit for task in app.tasks.values()),
+        **lanes_of(app.tasks, only, all_in_threads=options["threads"] is not None),
+    )
+    if not plan.sets:
+        raise ConfigError(f"{path} has no tasks, so there is nothing to run; is the module with the tasks imported?")
+    return plan
+
+
+def _children(text: str) -> int:
+    if text == "auto":
+        return cpus()
+    if not (text.isdigit() and int(text) >= 1):
+        raise ConfigError(f"--concurrency {text!r}: give a number of child processes from 1, or auto")
+    return int(text)
+
+
+def _scale(text: str | None) -> tuple[int, int]:
+    if text is None:
+        return 0, 0
+    low, comma, high = text.partition(",")
+    if not (comma and low.isdigit() and high.isdigit() and 1 <= int(low) <= int(high)):
+        raise ConfigError(f"--autoscale {text!r}: give the least and the most children, for example 2,8")
+    return int(low), int(high)
+
+
+def run_and_reload() -> NoReturn:
+    """Run the same command without ``--reload``, again whenever a Python file changes; never returns."""
+    try:
+        from watchfiles import PythonFilter, run_process
+    except ImportError:
+        click.echo("taskq: --reload needs watchfiles: pip install 'taskq-redis[reload]'", err=True)
+        sys.exit(USAGE)
+    arguments = [argument for argument in sys.argv[1:] if argument != "--reload"]
+    command_line = shlex.join([sys.executable, "-m", "taskq", *arguments])
+    run_process(".", target=command_line, target_type="command", watch_filter=PythonFilter(), sigint_timeout=30)
+    sys.exit(0)
+
+
+def cpus() -> int:
+    """Return how many CPUs this process may use, by its affinity and its cgroup's quota."""
+    available = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    try:
+        quota, period = open("/sys/fs/cgroup/cpu.max").read().split()
+        return max(1, min(available, round(int(quota) / int(period))))
+    except (OSError, ValueError):  # no cgroup, or no quota ("max")
+        return available
+
+
+def banner(app: str, where: str, plan: Plan) -> str:
+    """Say what the worker is about to do."""
+    children = f"{plan.concurrency} to {plan.max_concurrency}" if plan.max_concurrency else f"{plan.concurrency}"
+    each = [f"{plan.async_slots} coroutines"] if plan.loop.queues else []
+    each += [f"{plan.threads} threads"] if plan.thread.queues else []
+    lines = [
+        f"taskq worker {plan.name}",
+        f"  app          {app}",
+        f"  broker       {where}",
+        f"  concurrency  {children} processes{', each with ' + ' and '.join(each) if each else ''}",
+        f"  queues       {', '.join(sorted(plan.queues))}",
+        f"  tasks        {', '.join(sorted(plan.tasks)) or '(none)'}",
+    ]
+    return "\n".join(lines)
