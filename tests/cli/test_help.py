@@ -1,0 +1,41 @@
+"""What the command says of itself."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import pytest
+from importlib_metadata import version
+
+from tests.cli.conftest import Ran
+
+Run = Callable[..., Ran]
+
+
+def test_help_lists_every_command(taskq: Run) -> None:
+    ran = taskq("--help")
+
+    assert ran.returncode == 0
+    for name in ("worker", "reaper", "dead", "demo"):
+        assert f"\n  {name} " in ran.stdout
+
+
+def test_version(taskq: Run) -> None:
+    assert taskq("--version").stdout == f"taskq {version('taskq-redis')}\n"
+
+
+@pytest.mark.parametrize(
+    "words", [("worker",), ("reaper",), ("demo",), ("dead",), ("dead", "ls"), ("dead", "replay"), ("dead", "purge")]
+)
+def test_every_command_has_help(taskq: Run, words: tuple[str, ...]) -> None:
+    ran = taskq(*words, "--help")
+
+    assert ran.returncode == 0
+    assert "Usage: " in ran.stdout
+
+
+def test_a_command_that_does_not_exist_is_wrong_usage(taskq: Run) -> None:
+    ran = taskq("wroker")
+
+    assert ran.returncode == 2
+    assert "wroker" in ran.stderr

@@ -1,0 +1,207 @@
+"""``taskq worker`` from its start to its end, as seen from the shell."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+
+from tests.cli.conftest import Ran
+from tests.support import Server, Worker, survey, wait_until
+
+Run = Callable[..., Ran]
+Write = Callable[..., ModuleType]
+Start = Callable[..., Worker]
+
+ADD = """
+@app.task
+def add(a, b):
+    return a + b
+"""
+HANG = """
+@app.task
+def hang():
+    open("running", "w").close()
+    time.sleep(60)
+"""
+
+
+# -- what is wrong with -A -------------------------------------------------------------------------------
+
+
+def test_a_module_that_fails_to_import_shows_its_own_traceback(taskq: Run, tmp_path: Path) -> None:
+    (tmp_path / "broken.py").write_text("def divide():\n    return 1 / 0\n\ndivide()\n")
+
+    ran = taskq("worker", "-A", "broken")
+
+    assert ran.returncode == 2
+    assert "broken.py\", line 2, in divide" in ran.stderr  # fmt: skip
+    assert "ZeroDivisionError: division by zero" in ran.stderr
+    assert "taskq/loading.py" not in ran.stderr
+    assert ran.stderr.splitlines()[-1] == "taskq: importing 'broken' failed, see above"
+
+
+def test_a_module_that_does_not_exist(taskq: Run) -> None:
+    ran = taskq("worker", "-A", "nowhere_to_be_found")
+
+    assert ran.returncode == 2
+    assert "ModuleNotFoundError: No module named 'nowhere_to_be_found'" in ran.stderr
+
+
+def test_a_module_that_leaves_by_sys_exit_does_not_end_the_command_unheard(taskq: Run, tmp_path: Path) -> None:
+    (tmp_path / "leaves.py").write_text("import sys\nsys.exit(0)\n")
+
+    ran = taskq("worker", "-A", "leaves")
+
+    assert ran.returncode == 2
+    assert "SystemExit" in ran.stderr
+
+
+@pytest.mark.parametrize(
+    ("source", "path", "said"),
+    [
+        ("x = 1", "jobs", "no app in module 'jobs': looked for an attribute `app`, then for a single TaskQ"),
+        ("x = 1", "jobs:x", "'x' in module 'jobs' is 1, not a TaskQ"),
+        ("x = 1", "jobs:y", "'y' in module 'jobs' is None, not a TaskQ"),
+        ("from taskq import TaskQ\na = TaskQ('a')\nb = TaskQ('b')", "jobs", "several apps (a, b)"),
+        ("from taskq import TaskQ\napp = TaskQ('a')", "jobs", "has no tasks"),
+        ("from taskq import TaskQ\napp = TaskQ('a b')", "jobs", "app 'a b' is not a name"),
+    ],
+)
+def test_a_module_without_an_app_says_what_was_looked_for(
+    taskq: Run, tmp_path: Path, source: str, path: str, said: str
+) -> None:
+    (tmp_path / "jobs.py").write_text(source)
+
+    ran = taskq("worker", "-A", path)
+
+    assert ran.returncode == 2
+    assert said in ran.stderr
+
+
+def test_an_app_is_needed(taskq: Run) -> None:
+    ran = taskq("worker")
+
+    assert ran.returncode == 2
+    assert "'-A'" in ran.stderr
+
+
+# -- reaching the server ---------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("url", ["http://localhost", "redis://localhost:port", "localhost:6379", "unix://"])
+def test_a_wrong_url_is_a_line_and_no_traceback(taskq: Run, tmp_path: Path, url: str) -> None:
+    (tmp_path / "jobs.py").write_text("from taskq import TaskQ\napp = TaskQ('a')\n@app.task\ndef f(): pass\n")
+
+    ran = taskq("worker", "-A", "jobs", url=url)
+
+    assert ran.returncode == 2
+    assert ran.stderr.startswith("taskq: the server URL ")
+    assert "Traceback" not in ran.stderr
+
+
+def test_a_server_that_is_down_is_waited_for(own_server: Server, jobs: Write, start_worker: Start) -> None:
+    module = jobs(ADD, url=own_server.url)
+    own_server.kill()
+    worker = start_worker("-c", "1", url=own_server.url)
+    wait_until(lambda: "taskq: waiting for the server: no answer from unix://" in worker.log, "it says that it waits")
+    assert "Traceback" not in worker.log
+
+    own_server.start()
+
+    assert module.add.delay(1, 2).get(timeout=20) == 3
+
+
+# -- running and ending ----------------------------------------------------------------------------------
+
+
+def test_the_banner_says_what_the_worker_does(jobs: Write, start_worker: Start, session_server: Server) -> None:
+    module = jobs(ADD + HANG.replace("app.task", "app.task(queue='slow')"))
+    worker = start_worker("-c", "2", "-n", "number-one")
+    wait_until(lambda: "tasks " in worker.log, "the banner is shown")
+
+    assert worker.log.split("\n", 6)[:6] == [
+        "taskq worker number-one",
+        f"  app          {module.app.name}",
+        f"  broker       {session_server.url}",
+        "  concurrency  2 processes",
+        "  queues       jobs.add, slow",
+        "  tasks        jobs.add, jobs.hang",
+    ]
+
+
+@pytest.mark.parametrize("number", [15, 2])
+def test_an_idle_worker_ends_at_once_with_exit_code_0(jobs: Write, start_worker: Start, number: int) -> None:
+    module = jobs(ADD)
+    worker = start_worker("-c", "2")
+    assert module.add.delay(1, 2).get(timeout=20) == 3
+
+    assert worker.stop(number, seconds=5) == 0
+
+
+def test_a_task_that_outlasts_the_grace_goes_back_and_the_exit_code_is_1(
+    jobs: Write, start_worker: Start, tmp_path: Path
+) -> None:
+    module = jobs(HANG)
+    result = module.hang.delay()
+    worker = start_worker("-c", "1", "--grace", "0.1")
+    wait_until((tmp_path / "running").exists, "it runs")
+
+    assert worker.stop() == 1
+    assert result.state == "PENDING"
+    assert survey(module.app)["jobs.hang"].pending == 1
+
+
+@pytest.mark.parametrize("option", ["--drain", "--once"])
+def test_drain_runs_what_there_is_and_ends(jobs: Write, taskq: Run, option: str) -> None:
+    module = jobs(ADD)
+    results = module.add.delay_many([(n, n) for n in range(300)])
+
+    ran = taskq("worker", "-A", "jobs", "-c", "2", option)
+
+    assert ran.returncode == 0
+    assert [result.get(timeout=1) for result in results] == [2 * n for n in range(300)]
+
+
+def test_drain_of_empty_queues_ends_at_once(jobs: Write, taskq: Run) -> None:
+    jobs(ADD)
+
+    assert taskq("worker", "-A", "jobs", "-c", "1", "--drain", seconds=10).returncode == 0
+
+
+def test_only_the_queues_asked_for_are_served(jobs: Write, taskq: Run) -> None:
+    module = jobs(ADD)
+    there, elsewhere = module.add.apply_async((1, 1), queue="special"), module.add.delay(2, 2)
+
+    assert taskq("worker", "-A", "jobs", "-c", "1", "-Q", "special", "--drain").returncode == 0
+
+    assert there.get(timeout=1) == 2
+    assert elsewhere.state == "PENDING"
+
+
+def test_a_queue_that_is_no_name_is_wrong_usage(jobs: Write, taskq: Run) -> None:
+    jobs(ADD)
+
+    ran = taskq("worker", "-A", "jobs", "-Q", "a b")
+
+    assert ran.returncode == 2
+    assert "queue 'a b' is not a name" in ran.stderr
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [(["-c", "0"], "--concurrency '0'"), (["-c", "many"], "or auto"), (["--autoscale", "4,2"], "--autoscale '4,2'")],
+)
+def test_numbers_that_cannot_work_are_refused(jobs: Write, tmp_path: Path, options: list[str], said: str) -> None:
+    jobs(ADD)
+
+    done = subprocess.run(
+        [sys.executable, "-m", "taskq", "worker", "-A", "jobs", *options], cwd=tmp_path, capture_output=True, text=True
+    )
+
+    assert done.returncode == 2
+    assert said in done.stderr

@@ -1,0 +1,92 @@
+"""Servers and apps for the tests: real ones, each on a unix socket in a temporary folder."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import tempfile
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+from hypothesis import settings
+
+from taskq import TaskQ
+from tests.support import Server, Worker, load_jobs, new_app, programs
+
+# A clock decides nothing in a test: a busy machine makes any example slow once in a while.
+settings.register_profile("taskq", deadline=None)
+settings.load_profile("taskq")
+
+os.environ["TASKQ_TEST_CLOCK"] = "1"  # the server's clock can be moved by the key `clock`
+
+
+@pytest.fixture(scope="session")
+def short_folder() -> Iterator[Path]:
+    """A folder with a path short enough for a unix socket."""
+    folder = Path(tempfile.mkdtemp(prefix="tq"))
+    yield folder
+    shutil.rmtree(folder, ignore_errors=True)
+
+
+def _serve(program: str, base: Path) -> Iterator[Server]:
+    server = Server(program, Path(tempfile.mkdtemp(dir=base)))
+    server.start()
+    yield server
+    server.stop()
+
+
+@pytest.fixture(scope="session")
+def session_server(short_folder: Path) -> Iterator[Server]:
+    """One Valkey for all tests of this process that leave it running; each test has its own app."""
+    yield from _serve(programs()["valkey"], short_folder)
+
+
+@pytest.fixture
+def own_server(short_folder: Path) -> Iterator[Server]:
+    """A Valkey of the test's own, to be killed at will."""
+    yield from _serve(programs()["valkey"], short_folder)
+
+
+@pytest.fixture(scope="session", params=sorted(programs()))
+def each_server(request: pytest.FixtureRequest, short_folder: Path) -> Iterator[Server]:
+    """Each kind of server that is installed, in turn."""
+    yield from _serve(programs()[request.param], short_folder)
+
+
+@pytest.fixture
+def app(session_server: Server) -> Iterator[TaskQ]:
+    """An app on the session's server."""
+    made = new_app(session_server.url)
+    yield made
+    made.close()
+
+
+@pytest.fixture
+def jobs(tmp_path: Path, session_server: Server) -> Iterator[Callable[..., ModuleType]]:
+    """Write a module ``jobs`` with an app and the given tasks; returns it as the producer sees it."""
+    written: list[ModuleType] = []
+
+    def write(source: str, url: str = session_server.url, settings: str = "") -> ModuleType:
+        written.append(load_jobs(tmp_path, source, url, settings))
+        return written[-1]
+
+    yield write
+    for module in written:
+        module.app.close()
+
+
+@pytest.fixture
+def start_worker(tmp_path: Path, session_server: Server) -> Iterator[Callable[..., Worker]]:
+    """Start workers on modules in ``tmp_path``; what still runs at the end is killed."""
+    started: list[Worker] = []
+
+    def start(*options: str, url: str = session_server.url, **more: object) -> Worker:
+        started.append(Worker(tmp_path, url, *options, **more))  # type: ignore[arg-type]
+        return started[-1]
+
+    yield start
+    for worker in started:
+        if worker.process.poll() is None:
+            worker.kill_group()

@@ -1,0 +1,169 @@
+"""A server over its maxmemory: nothing new is accepted, all else goes on until it is empty."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+import pytest
+
+from taskq.broker import commands
+from taskq.broker.commands import Command
+from taskq.broker.outcomes import Again, Dead, Ended, Returned, words
+from taskq.broker.scripts import all_scripts
+from taskq.envelope import encode_envelope, encode_head
+from taskq.errors import BrokerFull
+from tests.contract.world import (
+    LEASE,
+    MINUTE,
+    SET,
+    T0,
+    Scores,
+    State,
+    World,
+    message,
+    messages,
+    raw_id,
+    serving,
+    without,
+)
+
+A, B, C, D, E = map(raw_id, range(1, 6))
+
+
+@contextmanager
+def full(world: World) -> Iterator[None]:
+    """Let the server be over its maxmemory."""
+    world.raw("CONFIG", "SET", "maxmemory", 1)
+    try:
+        yield
+    finally:
+        world.raw("CONFIG", "SET", "maxmemory", 0)
+
+
+def busy() -> State:
+    """An app in which every script has something to do."""
+    return serving("inc", "late") | {
+        "leases": Scores({b"inc": T0 + 9000.0, b"late": T0 - 1000.0}),
+        "pulse": b"%d" % (T0 - 1000),
+        "messages": messages(A, B, C, D, E),
+        "processing:inc": {A: b"1 q"},
+        "processing:late": {B: b"1 q"},
+        "queue:q": [C],
+        "ready:set": Scores({b"q": 1.0}),
+        "schedule": Scores({D: 1.0}),
+        "dead:q": Scores({E: 1.0}),
+        "reasons": {E: b"failed\n"},
+        "waiters": {A: b"in"},
+        "counters": {b"q|accepted": b"5", b"q|scheduled": b"1"},
+        "settings": {b"dead_ttl": b"1000"},
+    }
+
+
+def sent(id_: bytes, options: bytes) -> tuple[bytes, bytes, bytes]:
+    return id_, encode_head("t", "q") + encode_envelope(id_, {}, b""), options
+
+
+@pytest.mark.parametrize("options", [b"", b"d60000", b"cw", b"x60000"])
+def test_enqueue_is_refused_with_a_clear_error_and_changes_nothing(world: World, options: bytes) -> None:
+    world.seed(busy())
+    before = world.dump()
+
+    with full(world), pytest.raises(BrokerFull, match="maxmemory"):
+        world.run(commands.enqueue(world.keys, b"p", 1, [sent(raw_id(77), options), sent(raw_id(78), b"")]))
+
+    assert world.dump() == before
+
+
+def test_a_refused_send_may_be_repeated_under_its_number_when_there_is_room(world: World) -> None:
+    command = commands.enqueue(world.keys, b"p", 1, [sent(A, b"")])
+    with full(world), pytest.raises(BrokerFull):
+        world.run(command)
+
+    assert world.run(command) == b"+"
+    assert world.balances() == {"q": 0}
+
+
+def settle(world: World, *outcomes: object, want: int = 0) -> Command[commands.Batch]:
+    return commands.fetch(world.keys, "inc", 1, words(outcomes, MINUTE), want=want, set_id="set")  # type: ignore[arg-type]
+
+
+#: Keys whose values are times of the running clock, which differ by milliseconds.
+TIMED = {"dead:q", "leases", "pulse", "keeper", "processing:inc", "ready:set", "schedule", "set-leases", "solo:set"}
+
+CALLS: dict[str, tuple[str, Callable[[World], Command[object]]]] = {
+    "taking": ("fetch", lambda w: settle(w, want=10)),
+    "settling a value": ("fetch", lambda w: settle(w, (A, b"Sx"))),
+    "settling an end": ("fetch", lambda w: settle(w, Ended(A, "failed", b"F"))),
+    "settling a dead letter": ("fetch", lambda w: settle(w, Dead(A, "failed", b"", b"F"))),
+    "settling a retry": ("fetch", lambda w: settle(w, Again(A, message(A, body=b"x" * 500), 9.0, "retried"))),
+    "returning": ("fetch", lambda w: settle(w, Returned(A))),
+    "taking a suspect": ("fetch", lambda w: commands.fetch(w.keys, "inc", 1, (), want=1, set_id="set", mode="solo")),
+    "agreeing after a lost answer": ("sync", lambda w: commands.sync(w.keys, "inc", 5, 4, [])),
+    "renewing": ("renew", lambda w: commands.renew(w.keys, LEASE, ["set"], ["inc"])),
+    "registering": ("register", lambda w: commands.register(w.keys, "new", LEASE, b"info", SET)),
+    "closing": ("close", lambda w: commands.close(w.keys, "inc", died=True, alone=True, running=[A])),
+    "reaping": ("reap", lambda w: commands.reap(w.keys, 10)),
+    "promoting": ("promote", lambda w: commands.promote(w.keys, "me", 100, 1000)),
+    "waiting for a result": ("await", lambda w: commands.await_results(w.keys, "in2", [A, C])),
+    "locating": ("locate", lambda w: commands.locate(w.keys, A)),
+    "replaying": ("replay", lambda w: commands.replay(w.keys, "q", E, b"")),
+    "purging": ("purge", lambda w: commands.purge(w.keys, "q", [E])),
+    "retiring": ("retire", lambda w: commands.retire(w.keys, 10, ["q"])),
+    "asking for a backlog": ("backlog", lambda w: commands.backlog(w.keys, ["q"])),
+    "surveying": ("survey", lambda w: commands.survey(w.keys)),
+}
+
+
+@pytest.mark.parametrize("what", CALLS)
+def test_all_else_goes_on_as_if_there_were_room(world: World, what: str) -> None:
+    """The same call on the same state, without and with room, leaves the same keys."""
+    _, command = CALLS[what]
+    world.seed(busy())
+    world.run(command(world))
+    roomy = world.state()
+    for name in world.names():
+        world.raw("DEL", world.keys[name])
+    world.at(T0)
+    world.seed(busy())
+
+    with full(world):
+        world.run(command(world))
+
+    state = world.state()
+    assert set(state) == set(roomy)
+    for name in TIMED & set(state) - {"pulse", "keeper"}:
+        assert list(state[name]) == list(roomy[name])
+    assert without(state, *TIMED & set(state)) == without(roomy, *TIMED & set(roomy))
+
+
+def test_the_time_is_kept_on_a_full_server_although_nothing_is_due(world: World) -> None:
+    world.seed({"schedule": Scores({A: T0 + MINUTE}), "messages": messages(A)})
+
+    with full(world):
+        moved, wait = world.run(commands.promote(world.keys, "me", 100, 1000))
+
+    assert (moved, wait) == (0, 1)
+    assert world.state()["keeper"].startswith(b"me ")
+
+
+def test_every_script_but_enqueue_is_tried_on_a_full_server() -> None:
+    assert {script.name for script in all_scripts()} == {name for name, _ in CALLS.values()} | {"enqueue"}
+
+
+def test_a_full_server_drains(world: World) -> None:
+    ids = [raw_id(i) for i in range(300)]
+    world.run(commands.register(world.keys, "inc", LEASE, b"", SET))
+    world.run(commands.enqueue(world.keys, b"p", 1, [sent(id_, b"") for id_ in ids]))
+
+    drained: list[bytes] = []
+    with full(world):
+        held: list[bytes] = []
+        for number in range(1, 10):
+            groups = words([(id_, b"") for id_ in held], MINUTE)
+            fetch = commands.fetch(world.keys, "inc", number, groups, want=64, set_id="set")
+            drained += held
+            held = world.run(fetch).messages[::2]
+
+    assert drained == ids
+    assert world.run(commands.survey(world.keys))["q"].counters == {"accepted": 300, "done": 300}

@@ -1,0 +1,394 @@
+"""Time limits, replacing children, threads, scaling: what a worker in production needs."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+
+from taskq import TaskError
+from taskq.worker.watch import Scaling
+from tests.support import Worker, survey, wait_until
+
+Write = Callable[..., ModuleType]
+Start = Callable[..., Worker]
+
+JOBS = """
+import taskq, threading
+HERE = os.path.dirname(os.path.abspath(__file__))
+
+def note(text):
+    with open(os.path.join(HERE, "notes.log"), "a") as file:
+        file.write(text + "\\n")
+
+@app.task
+def pid():
+    return os.getpid()
+
+@app.task
+def nap(seconds, value=None):
+    note(f"nap {value}")
+    time.sleep(seconds)
+    return value
+
+def patient():
+    try:
+        time.sleep(60)
+    except taskq.SoftTimeLimitExceeded as error:
+        return f"tidied up: {error}"
+
+soft_main = app.task(name="jobs.soft_main", soft_time_limit=0.3)(patient)
+soft_spin = None
+
+@app.task(soft_time_limit=0.3)
+def spin():
+    while True:
+        pass
+
+@app.task(soft_time_limit=0.3, pool="thread")
+def soft_thread():
+    try:
+        while True:
+            time.sleep(0.01)
+    except taskq.SoftTimeLimitExceeded as error:
+        return f"tidied up: {error}"
+
+@app.task(soft_time_limit=0.3)
+async def soft_async():
+    try:
+        await asyncio.sleep(60)
+    except taskq.SoftTimeLimitExceeded as error:
+        await asyncio.sleep(0.01)
+        return f"tidied up: {error}"
+
+@app.task(soft_time_limit=0.3)
+async def soft_async_lost():
+    await asyncio.sleep(60)
+
+@app.task(time_limit=0.4)
+def hard():
+    note("hard")
+    time.sleep(60)
+
+@app.task(time_limit=0.4, autoretry_for=(taskq.TimeLimitExceeded,), max_retries=1, default_retry_delay=0)
+def hard_retried():
+    note("hard_retried")
+    time.sleep(60)
+
+@app.task(time_limit=0.4)
+async def hard_async():
+    note("hard_async")
+    time.sleep(60)   # blocks the loop, on purpose
+
+@app.task
+async def beside(seconds, value):
+    note(f"beside {value}")
+    await asyncio.sleep(seconds)
+    return value
+
+@app.task(pool="thread")
+def in_thread(seconds):
+    time.sleep(seconds)
+    return threading.current_thread().name
+
+@app.task
+def grow(mib):
+    global kept
+    kept = bytearray(mib << 20)
+    return os.getpid()
+
+@app.task(at_most_once=True)
+def once(i):
+    note(f"once {i}")
+    time.sleep(60 if i < 0 else 0)
+
+@app.task(bind=True)
+def watches(self):
+    note("watches")
+    while not self.request.shutting_down:
+        time.sleep(0.01)
+    return "saw it coming"
+
+@app.task
+def long_way():
+    note("long_way")
+    while True:
+        time.sleep(0.01)
+        try:
+            taskq.checkpoint()
+        except Exception:
+            pass
+"""
+
+
+def notes(folder: Path) -> list[str]:
+    path = folder / "notes.log"
+    return path.read_text().splitlines() if path.exists() else []
+
+
+@pytest.mark.parametrize("name", ["soft_main", "soft_thread", "soft_async"])
+def test_a_soft_limit_is_raised_inside_the_task(name: str, jobs: Write, start_worker: Start) -> None:
+    module = jobs(JOBS)
+    start_worker("-c", "1")
+
+    value = getattr(module, name).delay().get(timeout=10)
+
+    assert value.startswith("tidied up: the task has run longer than its soft_time_limit")
+
+
+@pytest.mark.parametrize("name", ["spin", "soft_async_lost"])
+def test_a_task_that_does_not_catch_its_soft_limit_fails(name: str, jobs: Write, start_worker: Start) -> None:
+    module = jobs(JOBS)
+    worker = start_worker("-c", "1")
+    wait_until(worker.children, "a child runs")
+    children = worker.children()
+
+    with pytest.raises(TaskError, match="SoftTimeLimitExceeded"):
+        getattr(module, name).delay().get(timeout=10)
+
+    assert worker.children() == children
+
+
+@pytest.mark.parametrize("name", ["hard", "hard_async"])
+def test_a_hard_limit_kills_the_child_and_fails_the_task(
+    name: str, jobs: Write, start_worker: Start, tmp_path: Path
+) -> None:
+    module = jobs(JOBS)
+    worker = start_worker("-c", "1")
+    neighbours = [module.beside.delay(1.0, i) for i in range(3)]
+    wait_until(lambda: len(notes(tmp_path)) == 3, "the neighbours run")
+    before = worker.children()
+
+    with pytest.raises(TaskError, match=r"TimeLimitExceeded.*0\.4 s"):
+        getattr(module, name).delay().get(timeout=10)
+
+    assert [r.get(timeout=10) for r in neighbours] == [0, 1, 2], "they ran again"
+    assert worker.children() != before
+    ledger = survey(module.app)
+    assert sum(queue.counters.get("crashes", 0) for queue in ledger.values()) == 0
+    assert ledger[f"jobs.{name}"].dead == 1
+    assert all(queue.balance == 0 for queue in ledger.values())
+
+
+def test_a_hard_limit_is_a_failure_that_the_policy_may_retry(jobs: Write, start_worker: Start, tmp_path: Path) -> None:
+    module = jobs(JOBS)
+    start_worker("-c", "1")
+
+    with pytest.raises(TaskError, match="TimeLimitExceeded"):
+        module.hard_retried.delay().get(timeout=10)
+
+    assert notes(tmp_path) == ["hard_retried", "hard_retried"]
+
+
+def test_children_are_replaced_after_so_many_messages(jobs: Write, start_worker: Start) -> None:
+    module = jobs(JOBS)
+    start_worker("-c", "1", "--max-tasks-per-child", "10")
+
+    pids = [result.get(timeout=20) for result in module.pid.delay_many([()] * 50)]
+
+    assert len(set(pids)) == 5
+    assert all(pids.count(pid) == 10 for pid in set(pids))
+
+
+def test_a_child_that_has_grown_is_replaced_before_it_ends(jobs: Write, start_worker: Start) -> None:
+    module = jobs(JOBS)
+    worker = start_worker("-c", "1", "--max-memory-per-child", "150")
+    grown = module.grow.delay(200).get(timeout=10)
+
+    wait_until(lambda: grown not in worker.children() and len(worker.children()) == 1, "it was replaced")
+
+    assert module.pid.delay().get(timeout=10) != grown
+    assert "MiB: it is replaced" in worker.log
+
+
+def test_sync_tasks_run_side_by_side_in_threads(jobs: Write, start_worker: Start) -> None:
+    module = jobs(JOBS)
+    start_worker("-c", "1", "--threads", "20")
+
+    began = time.monotonic()
+    names = [result.get(timeout=20) for result in [module.in_thread.delay(0.5) for _ in range(20)]]
+
+    assert len(set(names)) == 20
+    assert time.monotonic() - began < 5, "one after the other they would take 10 s"
+    assert module.pid.delay().get(timeout=10)
+
+
+def test_a_blocked_main_thread_stops_no_coroutine(jobs: Write, start_worker: Start, tmp_path: Path) -> None:
+    module = jobs(JOBS)
+    start_worker("-c", "1")
+    blocking = module.nap.delay(2, "blocked")
+    wait_until(lambda: "nap blocked" in notes(tmp_path), "the main thread is busy")
+
+    assert module.beside.delay(0.01, 7).get(timeout=1.5) == 7
+    assert module.in_thread.delay(0.01).get(timeout=1.5)
+    assert not blocking.ready()
+
+
+def test_hangup_replaces_every_child_and_loses_nothing(jobs: Write, start_worker: Start) -> None:
+    module = jobs(JOBS)
+    worker = start_worker("-c", "2")
+    wait_until(lambda: len(worker.children()) == 2, "two children run")
+    before = set(worker.children())
+    results = module.nap.delay_many([(0.01, i) for i in range(100)])
+
+    worker.process.send_signal(signal.SIGHUP)
+
+    assert [r.get(timeout=20) for r in results] == list(range(100))
+    wait_until(lambda: len(worker.children()) == 2 and not before & set(worker.children()), "both were replaced")
+    ledger = survey(module.app)["jobs.nap"]
+    assert ledger.counters["done"] == 100
+    assert ledger.counters.get("crashes", 0) == 0
+
+
+def test_quit_shows_what_every_child_is_doing(jobs: Write, start_worker: Start, tmp_path: Path) -> None:
+    module = jobs(JOBS)
+    worker = start_worker("-c", "1")
+    module.nap.delay(30, "here")
+    wait_until(lambda: "nap here" in notes(tmp_path), "it runs")
+
+    worker.process.send_signal(signal.SIGQUIT)
+
+    wait_until(lambda: "in nap" in worker.log, "its frame is shown")
+    assert worker.process.poll() is None
+
+
+def test_tasks_see_a_stop_coming(jobs: Write, start_worker: Start, tmp_path: Path) -> None:
+    module = jobs(JOBS)
+    worker = start_worker("-c", "2")
+    sees, interrupted = module.watches.delay(), module.long_way.delay()
+    wait_until(lambda: len(notes(tmp_path)) == 2, "both run")
+
+    assert worker.stop(seconds=10) == 0, worker.log
+
+    assert sees.get(timeout=1) == "saw it coming"
+    assert interrupted.state == "PENDING"
+    ledger = survey(module.app)["jobs.long_way"]
+    assert ledger.pending == 1
+    assert ledger.counters["returned"] == 1
+
+
+def test_at_most_once_is_never_run_again(jobs: Write, start_worker: Start, tmp_path: Path) -> None:
+    module = jobs(JOBS)
+    worker = start_worker("-c", "1")
+    doomed, fine = module.once.delay(-1), module.once.delay(1)
+    wait_until(lambda: "once -1" in notes(tmp_path), "it runs")
+
+    os.kill(worker.children()[0], signal.SIGKILL)
+
+    with pytest.raises(TaskError, match="abandoned"):
+        doomed.get(timeout=10)
+    assert fine.get(timeout=10) is None
+    assert notes(tmp_path).count("once -1") == 1
+    assert survey(module.app)["jobs.once"].dead == 1
+
+
+def test_at_most_once_messages_are_taken_one_at_a_time(jobs: Write, start_worker: Start, tmp_path: Path) -> None:
+    module = jobs(JOBS)
+    calls = [module.once.call(i) for i in range(1, 100)]
+    module.app.enqueue_many([*calls, module.once.call(-1), *(module.once.call(i) for i in range(100, 110))])
+    worker = start_worker("-c", "1")
+    wait_until(lambda: "once -1" in notes(tmp_path), "the long one runs")
+
+    worker.kill_group()
+
+    ledger = survey(module.app)["jobs.once"]
+    assert ledger.processing == 1
+    assert ledger.pending == 10
+
+
+def test_at_most_once_is_not_returned_by_a_stop_either(jobs: Write, start_worker: Start, tmp_path: Path) -> None:
+    module = jobs(JOBS)
+    worker = start_worker("-c", "1", "--grace", "0.2")
+    result = module.once.delay(-1)
+    wait_until(lambda: "once -1" in notes(tmp_path), "it runs")
+
+    worker.stop()
+
+    with pytest.raises(TaskError, match="abandoned"):
+        result.get(timeout=5)
+    ledger = survey(module.app)["jobs.once"]
+    assert ledger.dead == 1
+    assert ledger.pending == 0
+
+
+def test_children_come_and_go_with_the_work(jobs: Write, start_worker: Start) -> None:
+    module = jobs(JOBS)
+    worker = start_worker("--autoscale", "1,4")
+    wait_until(lambda: len(worker.children()) == 1, "one child runs")
+
+    results = module.nap.delay_many([(0.5, i) for i in range(30)])
+
+    wait_until(lambda: len(worker.children()) == 4, "there are four")
+    assert [r.get(timeout=20) for r in results] == list(range(30))
+
+
+def test_scaling_takes_children_away_when_nothing_waits() -> None:
+    scaling = Scaling(1, 8, idleness=10, _quiet_since=0)
+
+    assert scaling.wanted(2, busy=2, pending=5, oldest=1.0, now=1.0) == 4
+    assert scaling.wanted(4, busy=3, pending=5, oldest=9.0, now=2.0) == 4, "an idle child will take them"
+    assert scaling.wanted(4, busy=0, pending=0, oldest=0.0, now=11.0) == 4
+    assert scaling.wanted(4, busy=0, pending=0, oldest=0.0, now=13.0) == 3
+    assert scaling.wanted(3, busy=0, pending=0, oldest=0.0, now=14.0) == 3
+
+
+def test_a_changed_file_starts_the_worker_anew(jobs: Write, start_worker: Start, tmp_path: Path) -> None:
+    module = jobs(JOBS)
+    worker = start_worker("-c", "1", "--reload")
+    assert module.beside.delay(0, "old").get(timeout=20) == "old"
+
+    path = tmp_path / "jobs.py"
+    path.write_text(path.read_text().replace("return value", "return ['new', value]"))
+
+    wait_until(lambda: module.beside.delay(0, 1).get(timeout=20) == ["new", 1], "the new code runs", seconds=30)
+    assert worker.stop(signal.SIGINT) == 0
+
+
+@pytest.mark.skipif(os.geteuid() != 0 or not shutil.which("unshare"), reason="needs a process namespace of its own")
+def test_a_worker_can_be_the_first_process_of_a_container(jobs: Write, tmp_path: Path) -> None:
+    module = jobs(
+        """
+        import subprocess
+        @app.task
+        def orphan():
+            # A grandchild whose parent ends at once: the first process inherits it.
+            subprocess.run(["sh", "-c", "sleep 0.1 &"])
+            return os.getppid()
+        """
+    )
+    log = open(tmp_path / "log", "wb")
+    container = subprocess.Popen(
+        ["unshare", "--pid", "--fork", "--mount-proc", "--kill-child",
+         sys.executable, "-m", "taskq", "worker", "-A", "jobs", "-c", "1"],
+        cwd=tmp_path, stdout=log, stderr=log,
+    )  # fmt: skip
+    try:
+        assert module.orphan.delay().get(timeout=20) == 1
+        wait_until(lambda: _zombies(container.pid) == 0, "orphans are buried")
+        inner = _children(container.pid)[0]
+        os.kill(inner, signal.SIGTERM)
+        assert container.wait(20) == 0
+    finally:
+        container.kill()
+        container.wait()
+        log.close()
+
+
+def _children(pid: int) -> list[int]:
+    return [int(word) for word in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
+
+
+def _zombies(pid: int) -> int:
+    found = 0
+    for child in _children(pid):
+        state = Path(f"/proc/{child}/stat").read_text().rpartition(")")[2].split()[0]
+        found += (state == "Z") + _zombies(child)
+    return found

@@ -1,0 +1,262 @@
+"""One read of all keys of an app, and what must be true of them at any instant.
+
+`SCRIPT` reads every key at once; `violations` says what is wrong with what it found. Both know nothing of how a state
+came about: what must be true of a *step* is checked where the step is made.
+"""
+
+from __future__ import annotations
+
+import struct
+from collections import Counter
+from dataclasses import dataclass
+from functools import cache
+from typing import Any
+
+from taskq.envelope import decode_head
+from tests.contract.world import documented
+
+#: KEYS: the prefix; ARGV: what the scripts' clock is to show from now on (ms); if it shows a little more it stays,
+#: since it never goes back. Returns that time, then for each key: name, type, ms until it expires, the bytes the server
+#: would write to disk, content.
+SCRIPT = b"""
+local P = KEYS[1]
+local t = redis.call('TIME')
+local real, wanted = t[1] * 1000 + t[2] / 1000, tonumber(ARGV[1])
+local shown = real + (tonumber(redis.call('GET', P .. 'clock')) or 0)
+if shown > wanted and shown < wanted + 300 then wanted = shown end
+redis.call('SET', P .. 'clock', string.format('%.3f', wanted - real))
+local out = { string.format('%.3f', wanted) }
+for _, key in ipairs(redis.call('KEYS', (string.gsub(P, '{', '[{]')) .. '*')) do
+  if key ~= P .. 'clock' then
+    local kind = redis.call('TYPE', key).ok
+    out[#out + 1] = string.sub(key, #P + 1)
+    out[#out + 1] = kind
+    out[#out + 1] = redis.call('PTTL', key)
+    out[#out + 1] = redis.call('DUMP', key)
+    out[#out + 1] = kind == 'hash' and redis.call('HGETALL', key)
+      or kind == 'zset' and redis.call('ZRANGE', key, 0, -1, 'WITHSCORES')
+      or kind == 'list' and redis.call('LRANGE', key, 0, -1) or redis.call('GET', key)
+  end
+end
+return out
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class Held:
+    """What an incarnation holds of a message: the queue it came from, and whether it was taken as a suspect."""
+
+    queue: str
+    suspect: bool
+
+
+class Snapshot:
+    """All keys of an app at one instant."""
+
+    def __init__(self, reply: list[Any]) -> None:
+        self.now = float(reply[0])
+        self.kinds: dict[str, str] = {}
+        self.expires: dict[str, int] = {}
+        self.dump: dict[str, bytes] = {}
+        self._content: dict[str, Any] = {}
+        self._families: dict[str, dict[str, Any]] = {}
+        for at in range(1, len(reply), 5):
+            name = reply[at].decode()
+            self.kinds[name], self.expires[name], self.dump[name] = reply[at + 1].decode(), reply[at + 2], reply[at + 3]
+            content = reply[at + 4]
+            if self.kinds[name] == "hash":
+                content = dict(zip(content[::2], content[1::2], strict=True))
+            elif self.kinds[name] == "zset":
+                content = {member: float(score) for member, score in zip(content[::2], content[1::2], strict=True)}
+            self._content[name] = content
+            family, _, rest = name.partition(":")
+            if rest:
+                self._families.setdefault(family, {})[rest] = content
+
+    def __getitem__(self, name: str) -> Any:
+        """A hash or sorted set as a dict in the server's order, a list as a list, a string as bytes."""
+        return self._content[name]
+
+    def __contains__(self, name: object) -> bool:
+        return name in self._content
+
+    def result(self, id_: bytes) -> bytes:
+        """A stored result; empty if there is none."""
+        return self._content.get("result:" + id_.decode(), b"")  # type: ignore[no-any-return]
+
+    def table(self, name: str) -> dict[bytes, Any]:
+        """A hash or sorted set; empty if there is none."""
+        return self._content.get(name, {})  # type: ignore[no-any-return]
+
+    def row(self, name: str) -> list[bytes]:
+        """A list; empty if there is none."""
+        return self._content.get(name, [])  # type: ignore[no-any-return]
+
+    def under(self, family: str) -> dict[str, Any]:
+        """The keys ``<family>:<name>``, by name."""
+        return self._families.get(family, {})
+
+    # -- messages -----------------------------------------------------------------------------------------
+
+    def queue_of(self, id_: bytes) -> str:
+        """The queue a message belongs to, by its head."""
+        return _head(self["messages"][id_])[0]
+
+    def accepted(self, id_: bytes) -> float:
+        """When a message was accepted."""
+        return _head(self["messages"][id_])[1]
+
+    def in_order(self, ids: Any) -> list[bytes]:
+        """Messages in the order in which they were accepted."""
+        return sorted(ids, key=lambda id_: (self.accepted(id_), id_))
+
+    def held(self, incarnation: str) -> dict[bytes, Held]:
+        """What an incarnation holds."""
+        found = {}
+        for id_, value in self.table("processing:" + incarnation).items():
+            mark, _, queue = value.partition(b" ")
+            found[id_] = Held(queue.decode(), mark.startswith(b"!"))
+        return found
+
+    def counter(self, queue: str, name: str) -> int:
+        """A counter of the ledger."""
+        return int(self.table("counters").get(f"{queue}|{name}".encode(), 0))
+
+    def places(self) -> dict[bytes, list[str]]:
+        """For each id that stands anywhere: where, once for each time it does."""
+        found: dict[bytes, list[str]] = {}
+        for family in ("queue", "suspects", "processing", "dead"):
+            for name, ids in self.under(family).items():
+                for id_ in ids:
+                    found.setdefault(id_, []).append(f"{family}:{name}")
+        for id_ in self.table("schedule"):
+            found.setdefault(id_, []).append("schedule")
+        return found
+
+
+@cache
+def _head(value: bytes) -> tuple[str, float]:
+    _, queue, accepted, _, _ = decode_head(value)
+    return queue, accepted
+
+
+@cache
+def _rows(name: str) -> list[tuple[str, bool]]:
+    return [(kind, expires) for pattern, kind, expires in documented() if pattern.fullmatch(name)]
+
+
+def violations(snap: Snapshot, max_crashes: int = 3) -> list[str]:
+    """Everything that is wrong with a state."""
+    return [
+        *_conservation(snap),
+        *_ledger(snap),
+        *_owners(snap),
+        *_suspects(snap, max_crashes),
+        *_dead_letters(snap),
+        *_wake_ups(snap),
+        *_keys(snap),
+    ]
+
+
+def _conservation(snap: Snapshot) -> list[str]:
+    places, messages = snap.places(), snap.table("messages")
+    wrong = [f"{id_!r} is in {places.get(id_, [])}" for id_ in messages if len(places.get(id_, [])) != 1]
+    wrong += [f"{id_!r} is in {where} without a message" for id_, where in places.items() if id_ not in messages]
+    for id_, where in places.items():
+        family, _, name = where[0].partition(":")
+        if family == "processing":
+            name = snap.held(name)[id_].queue
+        if id_ in messages and family != "schedule" and name != snap.queue_of(id_):
+            wrong.append(f"{id_!r} of queue {snap.queue_of(id_)} is in {where[0]}")
+    return wrong
+
+
+def _ledger(snap: Snapshot) -> list[str]:
+    """Per queue: accepted = done + failed + discarded + purged + what is in a place."""
+    counters: dict[str, Counter[str]] = {}
+    for field, value in snap.table("counters").items():
+        queue, _, name = field.decode().rpartition("|")
+        counters.setdefault(queue, Counter())[name] = int(value)
+    here = Counter(snap.queue_of(id_) for id_ in snap.table("messages"))
+    later = Counter(snap.queue_of(id_) for id_ in snap.table("schedule") if id_ in snap.table("messages"))
+    wrong = []
+    for queue in {*counters, *here}:
+        of = counters.get(queue, Counter())
+        gone = of["done"] + of["failed"] + of["discarded"] + of["purged"]
+        if of["accepted"] != gone + here[queue]:
+            wrong.append(f"queue {queue}: {of['accepted']} accepted, {gone} ended, {here[queue]} here")
+        if of["scheduled"] != later[queue]:
+            wrong.append(f"queue {queue}: {of['scheduled']} counted as scheduled, {later[queue]} are")
+    return wrong
+
+
+def _owners(snap: Snapshot) -> list[str]:
+    """Only a registered incarnation holds anything, and it is registered wholly."""
+    calls, leases, workers = set(snap.table("calls")), set(snap.table("leases")), set(snap.table("workers"))
+    wrong = [] if calls == leases == workers else [f"half registered: {calls}, {leases}, {workers}"]
+    wrong += [f"{inc} holds without a lease" for inc in snap.under("processing") if inc.encode() not in leases]
+    if set(snap.table("sets")) != set(snap.table("set-leases")):
+        wrong.append(f"half a set: {snap.table('sets')} with {snap.table('set-leases')}")
+    serving = {(queue, s) for queue, sets in snap.table("serving").items() for s in sets.split()}
+    if serving != {(queue, s) for s, queues in snap.table("sets").items() for queue in queues.split()}:
+        wrong.append(f"serving {snap.table('serving')} against sets {snap.table('sets')}")
+    return wrong
+
+
+def _suspects(snap: Snapshot, max_crashes: int) -> list[str]:
+    """A message with a counted death runs alone, and the last counted death is its end."""
+    wrong, places = [], snap.places()
+    for id_, count in snap.table("crashes").items():
+        where = (places.get(id_) or ["nowhere"])[0]
+        alone = where == "schedule" or where.startswith("suspects:")
+        if where.startswith("processing:"):
+            alone = snap.held(where.partition(":")[2])[id_].suspect
+        if not alone:
+            wrong.append(f"{id_!r} with {count!r} counted deaths is in {where}")
+        if not 0 < int(count) < max_crashes:
+            wrong.append(f"{id_!r} is alive after {count!r} counted deaths of {max_crashes}")
+    for inc in snap.under("processing"):
+        held = snap.held(inc)
+        if len(held) > 1 and any(item.suspect for item in held.values()):
+            wrong.append(f"{inc} holds a suspect in company: {held}")
+    return wrong
+
+
+def _dead_letters(snap: Snapshot) -> list[str]:
+    dead = {id_ for ids in snap.under("dead").values() for id_ in ids}
+    wrong = [] if dead == set(snap.table("reasons")) else [f"dead {dead} with reasons {snap.table('reasons')}"]
+    wrong += [f"{id_!r} is waited for but has ended" for id_ in snap.table("waiters") if id_ in dead]
+    wrong += [f"{id_!r} is waited for but gone" for id_ in snap.table("waiters") if id_ not in snap.table("messages")]
+    return wrong
+
+
+def _wake_ups(snap: Snapshot) -> list[str]:
+    """What can be taken is announced to every set that serves it; for the bells see `silent_bells`."""
+    wrong = []
+    for queue, sets in snap.table("serving").items():
+        for family, list_ in (("queue", "ready"), ("suspects", "solo")):
+            for name in sets.decode().split():
+                if snap.row(f"{family}:{queue.decode()}") and queue not in snap.table(f"{list_}:{name}"):
+                    wrong.append(f"{family}:{queue.decode()} has something, {list_}:{name} does not say so")
+    return wrong
+
+
+def silent_bells(snap: Snapshot) -> set[str]:
+    """Sets that have something to take and a bell without a token."""
+    return {name for name in snap.under("ready") if not snap.row("bell:" + name)}
+
+
+def _keys(snap: Snapshot) -> list[str]:
+    """No key that is not in the table of ``taskq/broker/keys.py``, none with another life, no bell with two tokens."""
+    wrong = []
+    for name, kind in snap.kinds.items():
+        if _rows(name.partition(":")[0] + ":x" if ":" in name else name) != [(kind, snap.expires[name] >= 0)]:
+            wrong.append(f"{name} is a {kind} that expires in {snap.expires[name]} ms")
+        if name.startswith(("bell:", "solo-bell:", "alarm")) and len(snap[name]) > 1:
+            wrong.append(f"{name} has {len(snap[name])} tokens")
+    return wrong
+
+
+def told(id_: bytes, result: bytes) -> bytes:
+    """What an inbox gets about an id."""
+    return struct.pack("B", len(id_)) + id_ + result

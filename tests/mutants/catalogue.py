@@ -1,0 +1,377 @@
+"""The faults to plant: each one replacement in one file, the kind of slip that a refactoring makes.
+
+``fencing`` marks those that let a presumed-dead worker, or a call that was given up, change something: they must be
+caught by a directed test, since random runs seldom get there. ``tests`` are the directed tests beside `DIRECTED` that a
+mutant is about.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+DIRECTED = ("tests/contract", "tests/model/test_directed.py")
+MODEL = ("tests/model/test_exhaustive.py", "tests/model/test_machine.py")
+
+_KILLS = "tests/faults/test_kills.py::"
+_LIMITS = "tests/integration/test_limits.py::"
+
+
+@dataclass(frozen=True)
+class Mutant:
+    """One fault: ``old`` in ``taskq/<file>`` becomes ``new``."""
+
+    name: str
+    file: str
+    old: str
+    new: str
+    fencing: bool = False
+    tests: tuple[str, ...] = ()
+
+
+def lua(name: str, script: str, old: str, new: str = "", fencing: bool = False) -> Mutant:
+    """A fault in a script."""
+    return Mutant(name, f"broker/lua/{script}.lua", old, new, fencing)
+
+
+def py(name: str, file: str, old: str, new: str = "", *tests: str, fencing: bool = False) -> Mutant:
+    """A fault in a module."""
+    return Mutant(name, f"{file}.py", old, new, fencing, tests)
+
+
+MUTANTS = [
+    # -- fetch: settling
+    lua(
+        "an unregistered incarnation may speak",
+        "fetch",
+        "if not last then return { 'lost' } end",
+        "last = last or '0'",
+        True,
+    ),
+    lua("a late call may speak", "fetch", "if number <= tonumber(last) then return { 'stale' } end", "", True),
+    lua("the same call may speak twice", "fetch", "if number <= tonumber(last)", "if number < tonumber(last)", True),
+    lua("a fetch does not raise the call number", "fetch", "call('HSET', P .. 'calls', inc, number)", "", True),
+    lua(
+        "a success needs no ownership",
+        "fetch",
+        "local function settle_done(blob, ttl, first_result, n_results)",
+        "local function settle_done(blob, ttl, first_result, n_results)\n"
+        "for i = 1, #blob, 16 do call('HSETNX', processing, sub(blob, i, i + 15), '0 q') end",
+        True,
+    ),
+    lua(
+        "another end needs no ownership",
+        "fetch",
+        "local value = call('HGET', processing, id)",
+        "local value = call('HGET', processing, id) or '0 q'",
+        True,
+    ),
+    lua("what is settled stays in processing", "fetch", "call('HDEL', processing, id)"),
+    lua("successes stay in processing", "fetch", "call('HDEL', processing, unpack(mine))"),
+    lua("successes stay in messages", "fetch", "call('HDEL', messages, unpack(mine))"),
+    lua(
+        "successes keep their crashes",
+        "fetch",
+        "if call('EXISTS', P .. 'crashes') == 1 then call('HDEL', P .. 'crashes', unpack(mine)) end",
+    ),
+    lua("results go to the wrong ids", "fetch", "ARGV[first_result + i - 1]", "ARGV[first_result + i]"),
+    lua(
+        "a return goes to the tail",
+        "fetch",
+        "else push(queue, { id }, now, true) end",
+        "else push(queue, { id }, now) end",
+    ),
+    lua("a returned suspect is in company again", "fetch", "if byte(value, 1) == 33 then", "if false then"),
+    lua(
+        "a retried suspect is in company again",
+        "fetch",
+        "elseif call('HEXISTS', P .. 'crashes', id) == 1 then",
+        "elseif false then",
+    ),
+    lua("a retry keeps its old value", "fetch", "call('HSET', messages, id, ARGV[i + 2])"),
+    # -- fetch: taking
+    lua("messages are taken from the wrong end", "fetch", "call('LPOP', key, n)", "call('RPOP', key, n)"),
+    lua("what is taken is not held", "fetch", "call('HSET', processing, unpack(fields))"),
+    lua("a fetch does not promote", "fetch", "promote(now, 100)"),
+    lua("a queue with more is not ready", "fetch", "call('ZADD', ready, now, queue) end", "counts = counts end"),
+    lua("the bell is not passed on", "fetch", "> 0 then ring(P .. 'bell:' .. set) end", "> 0 then counts = counts end"),
+    lua("a wait in vain repairs nothing", "fetch", "if mode == 'repair' then", "if mode == 'mend' then"),
+    lua("a suspect is taken as any other", "fetch", "take(key, name, 1, '!')", "take(key, name, 1, '')"),
+    lua("suspects behind one are forgotten", "fetch", "announce_suspects(name, now) end", "counts = counts end"),
+    lua("a fetch takes one more than wanted", "fetch", "math.min(left, math.max(1", "math.min(left + 1, math.max(1"),
+    # -- what scripts share
+    lua("a queue that fills is not announced", "lib/base", "if total == n then", "if total == 0 then"),
+    lua(
+        "a head is pushed in reverse",
+        "lib/base",
+        "for i = n - first + 1, n - last + 1, -1 do",
+        "for i = n - last + 1, n - first + 1 do",
+    ),
+    lua("suspects are pushed in reverse", "lib/base", "for i = #ids, 1, -1 do", "for i = 1, #ids do"),
+    lua(
+        "bells collect tokens",
+        "lib/base",
+        "if call('LLEN', bell) == 0 then call('RPUSH', bell, '1') end",
+        "call('RPUSH', bell, '1')",
+    ),
+    lua(
+        "an earlier due time wakes nobody",
+        "lib/base",
+        "== id then ring(P .. 'alarm') end",
+        "== id then counts = counts end",
+    ),
+    lua("suspects are announced in silence", "lib/base", "    ring(P .. 'solo-bell:' .. set)\n"),
+    lua("counters are not written", "lib/base", "if n ~= 0 then call('HINCRBY'", "if n == 0 then call('HINCRBY'"),
+    lua("a full server cannot be drained", "lib/base", "call('DEL', P .. 'none')", "counts = counts"),
+    # -- promotion
+    lua(
+        "what is promoted stays in the schedule", "lib/promote", "call('ZREMRANGEBYRANK', P .. 'schedule', 0, #ids - 1)"
+    ),
+    lua(
+        "a promoted suspect is in company again",
+        "lib/promote",
+        "local to = crashed[i] and suspects or queues",
+        "local to = queues",
+    ),
+    lua("what is promoted still counts as scheduled", "lib/promote", "count(queue, 'scheduled', -1)"),
+    lua("messages are promoted early", "lib/promote", "'-inf', int(now), 'LIMIT'", "'-inf', int(now + 20000), 'LIMIT'"),
+    lua("the wrong one keeps the time", "promote", "who ~= ARGV[1]", "who == ARGV[1]"),
+    lua("a keeper never expires", "promote", ", 'PX', int(wait + 1000))", ")"),
+    lua("a keeper that comes too late is kept", "promote", "tonumber(until_) <= due and ", ""),
+    # -- the pulse
+    lua("after a silence everybody is reaped", "lib/pulse", "elseif now - last > lease / 2 then", "elseif false then"),
+    lua("leases are not clamped when the clock went back", "lib/pulse", "if last > now then", "if false then"),
+    lua("the pulse forgets the sets", "lib/pulse", "{ P .. 'leases', P .. 'set-leases' }", "{ P .. 'leases' }"),
+    lua("the pulse is not kept", "lib/pulse", "call('SET', P .. 'pulse', int(now))"),
+    # -- recovery
+    lua("a recovered incarnation may go on speaking", "lib/recover", "call('HDEL', P .. 'calls', inc)", "", True),
+    lua(
+        "a recovered incarnation keeps its messages", "lib/recover", "call('DEL', P .. 'processing:' .. inc)", "", True
+    ),
+    lua("a recovered incarnation keeps its lease", "lib/recover", "call('ZREM', P .. 'leases', inc)"),
+    lua(
+        "suspects are blamed",
+        "lib/recover",
+        "local counted = may_run == 1 and (alone or #held == 1)",
+        "local counted = true",
+    ),
+    lua("one in company is blamed", "lib/recover", "may_run == 1 and (alone or #held == 1)", "may_run == 1"),
+    lua("one alone is not blamed", "lib/recover", "may_run == 1 and (alone or #held == 1)", "#held == 1"),
+    lua("one death too many is borne", "lib/recover", "if crashes >= (setting", "if crashes > (setting"),
+    lua("a deploy counts as a crash", "lib/recover", "elseif died and (not running or", "elseif (not running or"),
+    lua("at most once runs twice", "lib/recover", "elseif item.once and (not running", "elseif false and (not running"),
+    lua(
+        "what had not started goes to the tail", "lib/recover", "push(queue, list, now, true)", "push(queue, list, now)"
+    ),
+    lua(
+        "a suspect that had not started is in company again",
+        "lib/recover",
+        "elseif item.suspect then",
+        "elseif false then",
+    ),
+    lua(
+        "what had not started is suspected",
+        "lib/recover",
+        "elseif died and (not running or running[item.id]) then",
+        "elseif died then",
+    ),
+    lua("the wait after a death is doubled", "lib/recover", "2 ^ (crashes - 2)", "2 ^ (crashes - 1)"),
+    lua("a young message is discarded", "lib/recover", "age > discard", "age < discard"),
+    lua(
+        "messages come back out of order",
+        "lib/recover",
+        "return a.accepted < b.accepted",
+        "return a.accepted > b.accepted",
+    ),
+    # -- ends
+    lua("results never expire", "lib/terminal", "result, 'PX', ttl)", "result)"),
+    lua("inboxes never expire", "lib/terminal", "call('PEXPIRE', key, 60000)"),
+    lua("waiters are never forgotten", "lib/terminal", "call('HDEL', P .. 'waiters', id)"),
+    lua("waiters are not told", "lib/terminal", "    call('RPUSH', key, struct.pack('B', #id) .. id .. result)\n"),
+    lua("a dead letter keeps its crashes", "lib/terminal", "call('HDEL', P .. 'crashes', id)"),
+    lua("the youngest dead letters go", "lib/terminal", "call('ZRANGE', key, 0,", "call('ZREVRANGE', key, 0,"),
+    # -- producers
+    lua(
+        "a repeated send is not recognised",
+        "enqueue",
+        "if tonumber(last) == seq and first == ARGV[3] then return reply end",
+    ),
+    lua(
+        "a send that went back is executed", "enqueue", "if tonumber(last) >= seq then", "if tonumber(last) > seq then"
+    ),
+    lua("an id may be used while its result exists", "enqueue", " or call('EXISTS', P .. 'result:' .. id) == 1"),
+    lua("an id may be used while it is alive", "enqueue", "call('HEXISTS', P .. 'messages', id) == 1 or ", "false or "),
+    lua("producers never expire", "enqueue", ", 'EX', 3600)", ")"),
+    lua(
+        "scheduled messages are not accepted",
+        "enqueue",
+        "'accepted', #place.now + #place.later)",
+        "'accepted', #place.now)",
+    ),
+    lua(
+        "the clock of the client counts",
+        "enqueue",
+        "elseif word == 'a' then due = n",
+        "elseif word == 'a' then due = n - 60000",
+    ),
+    # -- sync
+    lua(
+        "a sync does not raise the call number",
+        "sync",
+        "call('HSET', P .. 'calls', inc, int(number) .. (executed and '' or '.5'))",
+        "",
+        True,
+    ),
+    lua("a late sync is executed", "sync", "if number <= last then return { 'stale' } end", "", True),
+    lua("a lost incarnation may sync", "sync", "if last < 0 then return { 'lost' } end", "", True),
+    lua("a sync forgets its verdict", "sync", "(executed and '' or '.5')", "''"),
+    lua("what a lost call took is orphaned", "sync", "call('HDEL', processing, id)"),
+    lua(
+        "a sync returns messages out of order",
+        "sync",
+        "return accepted[a] < accepted[b]",
+        "return accepted[a] > accepted[b]",
+    ),
+    lua("a sync makes suspects innocent", "sync", "if suspect == '!' then", "if false then"),
+    lua("a sync puts messages at the tail", "sync", "push(queue, ids, now, true)", "push(queue, ids, now)"),
+    # -- leases
+    lua(
+        "the living are reaped",
+        "reap",
+        "'-inf', int(now), 'LIMIT', 0, limit",
+        "'-inf', int(now + lease), 'LIMIT', 0, limit",
+        True,
+    ),
+    lua("a reaper does not look at the pulse", "reap", "if not dry then pulse(now, lease) end"),
+    lua("a reaper suspects nobody", "reap", "recover(inc, now, nil, true", "recover(inc, now, {}, true"),
+    lua("a reaper calls it a deploy", "reap", "recover(inc, now, nil, true", "recover(inc, now, nil, false"),
+    lua("sets are dropped at once", "reap", "int(now - lease), 'LIMIT', 0, 20", "int(now), 'LIMIT', 0, 20"),
+    lua("a second registration begins anew", "register", "'HSETNX', P .. 'calls'", "'HSET', P .. 'calls'", True),
+    lua(
+        "what waits already is not announced",
+        "register",
+        "if call('LLEN', P .. 'queue:' .. queue) > 0 then announce(queue, now) end",
+    ),
+    lua(
+        "a renewal does not say who is lost",
+        "renew",
+        "if call('ZSCORE', P .. 'leases', ARGV[i]) then",
+        "if true then",
+        True,
+    ),
+    lua("a renewal gives no time", "renew", "int(now + lease), ARGV[i])", "int(now), ARGV[i])"),
+    # -- those who look on
+    lua("a replay leaves the reason", "replay", "call('HDEL', P .. 'reasons', id)"),
+    lua("a replay keeps the old result", "replay", "call('DEL', P .. 'result:' .. id)"),
+    lua(
+        "the living are purged",
+        "purge",
+        "call('ZREM', P .. 'dead:' .. queue, id) == 1",
+        "call('ZREM', P .. 'dead:' .. queue, id) <= 1",
+    ),
+    lua("the second who waits replaces the first", "await", "inboxes .. ' ' .. inbox)", "inbox)"),
+    # -- a worker's dialogue
+    py(
+        "no sync after a lost answer",
+        "worker/session",
+        "if (yield from self._sync(number)) and groups:",
+        "if False:",
+        fencing=True,
+    ),
+    py("outcomes are sent again after they took effect", "worker/session", "groups = []  # it was", "pass  # it was"),
+    py("what was taken again is orphaned", "worker/session", "yield from self._sync(number)  # also", "pass  # also"),
+    py(
+        "the session reuses a call number",
+        "worker/session",
+        "            self._number += 1\n            number = self._number",
+        "            number = self._number + 1",
+        fencing=True,
+    ),
+    py("what a refused call took is orphaned", "worker/session", "self.doubtful = True  # it may", "pass  # it may"),
+    py("a session forgets what it holds", "worker/session", "self.held.update(batch.messages[::2])", "pass"),
+    py("a sync gives back what runs", "worker/session", "lost, tuple(self.held))", "lost, ())"),
+    py(
+        "what is returned goes back in reverse",
+        "broker/outcomes",
+        "for raw_id in reversed(returned):",
+        "for raw_id in returned:",
+    ),
+    # -- a worker's end
+    py(
+        "coroutines beside a death are blamed",
+        "worker/closing",
+        "for _, entries in self.lanes) == 1",
+        "for _, entries in self.lanes) >= 1",
+    ),
+    py(
+        "a parent does not say what ran",
+        "worker/closing",
+        "alone=closing.alone, running=running,",
+        "alone=closing.alone, running=(),",
+    ),
+    py("only the first over its time limit fails", "worker/closing", "next(_last_numbers), words", "1 << 52, words"),
+    py(
+        "a parent blames those it stopped",
+        "worker/supervisor",
+        "died = failed and not self._stops and not child.overdue",
+        "died = failed",
+        _KILLS + "test_a_second_stop_ends_at_once_and_returns_what_ran",
+    ),
+    py(
+        "a parent counts no death",
+        "worker/supervisor",
+        "died = failed and not self._stops and not child.overdue",
+        "died = False",
+        _KILLS + "test_poison_is_a_dead_letter_after_three_counted_deaths",
+    ),
+    py(
+        "a lane runs what may be another's",
+        "worker/main_lane",
+        "if began > lease_until:  # not",
+        "if began < 0:  # not",
+        "tests/model/test_lane.py",
+        fencing=True,
+    ),
+    py(
+        "a lane speaks for a lost incarnation",
+        "worker/main_lane",
+        "if self.session.incarnation is incarnation:\n                outcomes.append(outcome)",
+        "outcomes.append(outcome)",
+        "tests/model/test_lane.py",
+        fencing=True,
+    ),
+    py(
+        "a lane does not say what runs",
+        "worker/main_lane",
+        "slot.memory[slot.index_at] = ",
+        "_ = ",
+        "tests/model/test_lane.py",
+    ),
+    # -- upkeep
+    py("a reaper stops after one call", "reaper", "if len(reaping.moves) < _REAP_LIMIT:", "if True:"),
+    py(
+        "a reaper sleeps through the next end",
+        "reaper",
+        "return min(self.interval, next_end + 0.01)",
+        "return self.interval",
+    ),
+    py("a promoter stops after one call", "reaper", "if moved < _PROMOTE_LIMIT:", "if True:"),
+    # -- a producer's dialogue
+    py(
+        "a send is repeated under a new number",
+        "broker/producer",
+        "self.producer, self.number, messages)",
+        "self.producer, self.number + attempt, messages)",
+    ),
+    py(
+        "a first try is repeated under a new number",
+        "broker/producer",
+        "        if failed is None:\n            self.number += 1",
+        "        self.number += 1",
+    ),
+    py(
+        "an uncertain send is called unsent",
+        "broker/producer",
+        "uncertain = uncertain or isinstance(failed, Unanswered)",
+        "uncertain = False",
+    ),
+]

@@ -1,0 +1,150 @@
+"""What tests share: real servers, real workers, waiting for a condition."""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import shutil
+import socket
+import subprocess
+import sys
+import textwrap
+import time
+from collections.abc import Callable
+from pathlib import Path
+from types import ModuleType
+
+from taskq import TaskQ
+from taskq.broker import commands
+from taskq.broker.embedded import server_program
+
+
+def wait_until(condition: Callable[[], object], what: str, seconds: float = 20.0) -> None:
+    """Wait until ``condition()`` is true; fail with ``what`` after ``seconds``."""
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline, f"not within {seconds:g} s: {what}"
+        time.sleep(0.005)
+
+
+class Server:
+    """A server on a unix socket, with an append-only file."""
+
+    def __init__(self, program: str, folder: Path) -> None:
+        self.program = program
+        self.folder = folder
+        self.socket = folder / "s.sock"
+        self.url = f"unix://{self.socket}"
+        self._process: subprocess.Popen[bytes] | None = None
+
+    def start(self) -> None:
+        self.socket.unlink(missing_ok=True)
+        arguments = ["--port", "0", "--unixsocket", str(self.socket), "--dir", str(self.folder)]
+        arguments += [
+            "--save",
+            "",
+            "--appendonly",
+            "yes",
+            "--appendfsync",
+            "everysec",
+            "--logfile",
+            str(self.folder / "log"),
+        ]
+        self._process = subprocess.Popen([self.program, *arguments], stdout=subprocess.DEVNULL)
+        wait_until(self.answers, f"{self.program} answers, see {self.folder}/log")
+
+    def answers(self) -> bool:
+        try:
+            with socket.socket(socket.AF_UNIX) as s:
+                s.settimeout(1)
+                s.connect(str(self.socket))
+                s.sendall(b"PING\r\n")
+                return s.recv(16).startswith(b"+PONG")
+        except OSError:
+            return False
+
+    def kill(self) -> None:
+        assert self._process is not None
+        self._process.kill()
+        self._process.wait()
+
+    def stop(self) -> None:
+        if self._process is not None and self._process.poll() is None:
+            self.kill()
+
+    def signal(self, number: int) -> None:
+        assert self._process is not None
+        self._process.send_signal(number)
+
+
+def programs() -> dict[str, str]:
+    found = {"valkey": server_program()}
+    if redis := shutil.which("redis-server"):
+        found["redis"] = redis
+    return found
+
+
+_apps = iter(range(1, 1 << 30))
+
+
+def unique_name() -> str:
+    """A name for an app that no other test has."""
+    return f"test{os.getpid()}.{next(_apps)}"
+
+
+def new_app(url: str, **settings: object) -> TaskQ:
+    """Make an app of a name that no other test has."""
+    return TaskQ(unique_name(), url, **settings)  # type: ignore[arg-type]
+
+
+def survey(app: TaskQ) -> dict[str, commands.QueueSurvey]:
+    """The ledger of every queue of an app."""
+    return app.client.broker.run(commands.survey(app.client.keys))
+
+
+class Worker:
+    """A real worker process, started on a module written into a folder."""
+
+    def __init__(
+        self, folder: Path, url: str, *options: str, module: str = "jobs", env: dict[str, str] | None = None
+    ) -> None:
+        self.log_path = folder / f"worker-{time.monotonic_ns()}.log"
+        environ = {**os.environ, "TASKQ_URL": url, "PYTHONPATH": str(folder), **(env or {})}
+        with open(self.log_path, "wb") as log:
+            self.process = subprocess.Popen(
+                [sys.executable, "-m", "taskq", "worker", "-A", module, "-l", "info", *options],
+                cwd=folder, env=environ, stdout=log, stderr=log, start_new_session=True,
+            )  # fmt: skip
+
+    @property
+    def log(self) -> str:
+        return self.log_path.read_text()
+
+    def children(self) -> list[int]:
+        """Pids of the child processes."""
+        path = Path(f"/proc/{self.process.pid}/task/{self.process.pid}/children")
+        return [int(pid) for pid in path.read_text().split()] if path.exists() else []
+
+    def stop(self, number: int = 15, seconds: float = 30.0) -> int:
+        """Send a signal and wait for the end; returns the exit code."""
+        if self.process.poll() is None:
+            self.process.send_signal(number)
+        return self.process.wait(seconds)
+
+    def kill_group(self) -> None:
+        """SIGKILL the parent and all its children at once."""
+        os.killpg(self.process.pid, 9)
+        self.process.wait()
+
+
+def load_jobs(folder: Path, source: str, url: str, settings: str = "") -> ModuleType:
+    """Write ``jobs.py`` with an app of its own and the given tasks, and import it (not into ``sys.modules``)."""
+    path = folder / "jobs.py"
+    head = f"import asyncio, os, time\nfrom taskq import TaskQ\napp = TaskQ({unique_name()!r}, {url!r}, {settings})\n"
+    path.write_text(head + textwrap.dedent(source))
+    spec = importlib.util.spec_from_file_location("jobs", path)
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module

@@ -1,0 +1,103 @@
+"""User code for mypy: each line marked `error` must be one for the type checker, all others must pass."""
+
+from __future__ import annotations
+
+from typing import assert_type
+
+from taskq import AsyncResult, AsyncTask, Context, TaskQ
+
+app = TaskQ("typing", "redis://127.0.0.1:1")
+
+
+@app.task
+def add(a: int, b: int = 2) -> int:
+    return a + b
+
+
+@app.task(max_retries=5, queue="q")
+def optioned(text: str, *, times: int) -> list[str]:
+    return [text] * times
+
+
+@app.task
+async def wait(seconds: float) -> str:
+    return "done"
+
+
+@app.task(ignore_result=True)
+async def wait_optioned(seconds: float) -> str:
+    return "done"
+
+
+@app.task(bind=True)
+def bound(self: Context, x: int) -> str:
+    assert_type(self.request.args, tuple[object, ...])  # error
+    return self.request.id
+
+
+@app.task(bind=True, max_retries=1)
+async def bound_async(self: Context, x: int) -> bytes:
+    self.retry(countdown=5)
+
+
+@app.task
+def nothing() -> None: ...
+
+
+@app.task
+def any_number(*args: int, **kwargs: str) -> None: ...
+
+
+# -- good calls -------------------------------------------------------------------------------------------------------
+
+assert_type(add.delay(1), AsyncResult[int])
+assert_type(add.delay(1, b=3).get(timeout=5), int)
+assert_type(add(1, 2), int)
+assert_type(add.apply((1,)).get(), int)
+assert_type(add.apply_async((1,), countdown=5).get(), int)
+assert_type(add.delay_many([1, 2]), list[AsyncResult[int]])
+assert_type(optioned.delay("x", times=3).get(), list[str])
+assert_type(wait.delay(1.5).get(), str)
+assert_type(wait_optioned.delay(1).get(), str)
+assert_type(bound.delay(5).get(), str)
+assert_type(bound_async.delay(5).get(), bytes)
+assert_type(nothing.delay(), AsyncResult[None])
+any_number.delay(1, 2, 3, a="b")
+app.enqueue_many([add.call(1), wait.call(2), add.prepare_call((1,), countdown=1)])
+
+
+async def on_a_loop() -> None:
+    assert_type(await wait(1), str)
+    assert_type(await wait.adelay(1), AsyncResult[str])
+    assert_type(await (await add.adelay(1)).aget(), int)
+    assert_type(await (await bound_async.aapply_async((1,))).aget(), bytes)
+    tasks: list[AsyncTask[..., str]] = [wait, wait_optioned]
+    assert_type(await tasks[0](1), str)
+
+
+# -- bad calls --------------------------------------------------------------------------------------------------------
+
+add.delay()  # error, also at run time
+add.delay("1")  # error
+add.delay(1, c=2)  # error, also at run time
+add.delay(1, 2, 3)  # error, also at run time
+optioned.delay("x")  # error, also at run time
+optioned.delay("x", 3)  # error, also at run time
+wait.delay("1")  # error
+wait_optioned.delay()  # error, also at run time
+bound.delay()  # error, also at run time
+bound.delay("5")  # error
+bound.delay(None, 5)  # error, also at run time
+bound_async.delay(b"")  # error
+nothing.delay(1)  # error, also at run time
+any_number.delay("1")  # error
+add.call("1")  # error
+number: str = add.delay(1).get()  # error
+text: int = wait.delay(1).get()  # error
+app.task(add, bind=True)  # error
+
+
+async def badly_on_a_loop() -> None:
+    await wait.adelay("1")  # error
+    await add(1, 2)  # error
+    assert_type(await wait(1), int)  # error

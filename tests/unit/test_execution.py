@@ -1,0 +1,494 @@
+"""One delivery from its bytes to its outcome."""
+
+from __future__ import annotations
+
+import logging
+import struct
+import time
+from collections.abc import Callable
+from datetime import datetime, timezone
+from typing import Any
+
+import msgpack
+import pytest
+from tenacity import retry_if_result, stop_after_attempt, wait_fixed
+
+from taskq import Context, ResultTimeout, TaskError, TaskQ, WouldDeadlock, current_request
+from taskq.broker.outcomes import Again, Dead, Ended, Outcome, read_error_detail
+from taskq.codec import pack_call, unpack
+from taskq.delivery import Delivery, Taken, current
+from taskq.envelope import decode, encode_envelope, encode_head
+from taskq.execution import Executor, format_error, safe_text, type_name
+from taskq.task import Task
+
+NOW = 1_000_000_000.0
+ID = b"an-id"
+
+
+@pytest.fixture
+def app() -> TaskQ:
+    """An app that never speaks to a server."""
+    return TaskQ("unit", "redis://127.0.0.1:1", send_timeout=0.01)
+
+
+def stored(
+    task: Task[..., Any] | str,
+    *args: Any,
+    headers: dict[str, Any] | None = None,
+    body: bytes | None = None,
+    id_: bytes = ID,
+    expires: float | None = None,
+    **kwargs: Any,
+) -> bytes:
+    """A message as a worker takes it."""
+    name = task if isinstance(task, str) else task.name
+    known = {} if isinstance(task, str) else {"sig": task.fingerprint}
+    head = encode_head(name, "q")
+    stamps = struct.pack(">d", NOW - 500) + (b"" if expires is None else struct.pack(">d", expires))
+    body = pack_call(args, kwargs) if body is None else body
+    return (
+        head[:1]
+        + bytes([expires is not None])
+        + stamps
+        + head[2:]
+        + encode_envelope(id_, known | (headers or {}), body)
+    )
+
+
+def executor(app: TaskQ) -> Executor:
+    return Executor(app.tasks, app.settings, "worker-1")
+
+
+def run(app: TaskQ, value: bytes, now: float = NOW, crashes: int = 0) -> Outcome:
+    """Do what a lane does with a message."""
+    steps = executor(app)
+    delivery = Delivery(ID, value, Taken(now, time.monotonic(), crashes))
+    if (outcome := steps.prepare(delivery)) is not None:
+        return outcome
+    token = current.set(delivery)
+    try:
+        result = delivery.task.function(*delivery.args, **delivery.kwargs)
+    except BaseException as error:
+        return steps.failed(delivery, error)
+    finally:
+        current.reset(token)
+    return steps.succeeded(delivery, result)
+
+
+def dead(outcome: Outcome) -> tuple[str, dict[str, Any]]:
+    assert isinstance(outcome, Dead)
+    assert outcome.result in (b"F" + outcome.detail, b"")
+    return outcome.reason, read_error_detail(outcome.detail)
+
+
+def again(outcome: Outcome) -> tuple[Again, dict[str, Any]]:
+    assert isinstance(outcome, Again)
+    return outcome, decode(outcome.value).headers
+
+
+# -- the way of a good call -------------------------------------------------------------------------------------------
+
+
+def test_a_value_is_the_result(app: TaskQ) -> None:
+    @app.task
+    def add(a: int, b: int = 2) -> int:
+        return a + b
+
+    for value in (stored(add, 1), stored(add, 1, b=2), stored(add, b=2, a=1)):
+        assert run(app, value) == (ID, b"S\x03")
+
+
+@pytest.mark.parametrize("by", ["task", "call"])
+def test_an_ignored_result_is_not_kept(app: TaskQ, by: str) -> None:
+    @app.task(ignore_result=by == "task")
+    def big() -> bytes:
+        return b"x" * 10_000_000
+
+    assert run(app, stored(big, headers={"ignore": True} if by == "call" else {})) == (ID, b"")
+
+
+def test_a_call_may_keep_the_result_its_task_would_drop(app: TaskQ) -> None:
+    @app.task(ignore_result=True)
+    def one() -> int:
+        return 1
+
+    assert run(app, stored(one, headers={"ignore": False})) == (ID, b"S\x01")
+
+
+def test_a_bound_task_sees_its_request(app: TaskQ) -> None:
+    seen: list[Any] = []
+
+    @app.task(bind=True)
+    def look(self: Context, a: int, *, b: int) -> None:
+        seen.append((self.request, self.name, self.task, current_request()))
+
+    headers = {"retries": 2, "user": msgpack.packb({"k": "v"}), "eta": 5000.0}
+    run(app, stored(look, 1, b=2, headers=headers), crashes=1)
+
+    request, name, task, also = seen[0]
+    assert (request.id, request.task, request.args, request.kwargs) == ("an-id", look.name, (1,), {"b": 2})
+    assert (request.retries, request.crashes, request.queue, request.worker) == (2, 1, "q", "worker-1")
+    assert (request.headers, request.eta) == ({"k": "v"}, datetime.fromtimestamp(5, timezone.utc))
+    assert (name, task) == (look.name, look)
+    assert also == request
+    assert current_request() is None
+
+
+def test_an_older_producers_call_is_checked_against_the_signature(app: TaskQ) -> None:
+    @app.task
+    def add(a: int, b: int) -> int:
+        return a + b
+
+    assert run(app, stored(add, 1, 2, headers={"sig": b"old!"})) == (ID, b"S\x03")
+    reason, detail = dead(run(app, stored(add, 1, headers={"sig": b"old!"})))
+    assert reason == "bad-arguments"
+    assert "missing 1 required positional argument: 'b'" in detail["message"]
+
+
+# -- errors -----------------------------------------------------------------------------------------------------------
+
+
+class Strange(Exception):
+    def __str__(self) -> str:
+        raise RuntimeError("no text")
+
+    def __reduce__(self) -> Any:
+        raise RuntimeError("no pickle")
+
+
+class Surrogate(Exception):
+    def __str__(self) -> str:
+        return "a\ud800b"
+
+
+@pytest.mark.parametrize(
+    ("error", "kind", "text"),
+    [
+        (KeyError("k"), "KeyError", "'k'"),
+        (SystemExit(3), "SystemExit", "3"),
+        (KeyboardInterrupt(), "KeyboardInterrupt", ""),
+        (GeneratorExit(), "GeneratorExit", ""),
+        (MemoryError("all"), "MemoryError", "all"),
+        (RecursionError("deep"), "RecursionError", "deep"),
+        (Strange(), f"{__name__}.Strange", "<Strange whose __str__ raised RuntimeError>"),
+        (Surrogate(), f"{__name__}.Surrogate", "a\\ud800b"),
+        (ValueError("x" * 10_000), "ValueError", "x" * 4096),
+        (ExceptionGroup("many", [ValueError("one")]), "ExceptionGroup", "many (1 sub-exception)"),
+        (StopIteration(5), "StopIteration", "5"),
+    ],
+    ids=lambda value: value if isinstance(value, str) and len(value) < 40 else None,
+)
+def test_whatever_a_task_raises_it_has_failed_and_is_kept(
+    app: TaskQ, error: BaseException, kind: str, text: str
+) -> None:
+    @app.task
+    def fail() -> None:
+        raise error
+
+    reason, detail = dead(run(app, stored(fail)))
+
+    assert reason == "failed"
+    assert (detail["type"], detail["message"], detail["worker"], detail["retries"]) == (kind, text, "worker-1", 0)
+    assert "in fail" in detail["traceback"]
+    assert "taskq/execution" not in detail["traceback"]
+
+
+@pytest.mark.parametrize("ignored", [True, False])
+@pytest.mark.parametrize("kept", [True, False])
+def test_a_failure_is_stored_unless_ignored_and_kept_unless_told_otherwise(
+    app: TaskQ, ignored: bool, kept: bool
+) -> None:
+    @app.task(dead_letter=kept, ignore_result=ignored)
+    def fail() -> None:
+        raise ValueError
+
+    outcome = run(app, stored(fail))
+
+    assert isinstance(outcome, Dead if kept else Ended)
+    assert bool(outcome.result) == (not ignored)
+    assert kept or outcome.counter == "failed"
+
+
+@pytest.mark.parametrize("value", [object(), lambda: 1, [{"a": object()}], "\ud800", TaskError])
+def test_a_result_that_cannot_be_written_fails_the_task_with_that_reason(app: TaskQ, value: object) -> None:
+    @app.task
+    def odd() -> object:
+        return value
+
+    reason, detail = dead(run(app, stored(odd)))
+
+    assert (reason, detail["type"]) == ("failed", "taskq.errors.SerializationError")
+    assert "cannot serialise" in detail["message"]
+
+
+def test_a_result_above_the_limit_fails_the_task_with_that_reason() -> None:
+    app = TaskQ("unit", "redis://127.0.0.1:1", max_message_bytes=1000)
+
+    @app.task
+    def big(n: int) -> bytes:
+        return b"x" * n
+
+    assert isinstance(run(app, stored(big, 900)), tuple)
+    assert "more than max_message_bytes=1000" in dead(run(app, stored(big, 1100)))[1]["message"]
+
+
+def test_a_long_traceback_is_kept_by_its_end() -> None:
+    def deep(n: int) -> None:
+        if n:
+            deep(n - 1)
+        raise ValueError("x" * 100_000 + "the end")
+
+    try:
+        deep(300)
+    except ValueError as error:
+        text = format_error(error)
+
+    assert len(text) <= 32_768
+    assert text.endswith("the end\n")
+
+
+def test_names_and_texts_of_errors() -> None:
+    assert type_name(ValueError()) == "ValueError"
+    assert type_name(TaskError()) == "taskq.errors.TaskError"
+    assert safe_text(ValueError("ä")) == "ä"
+
+
+# -- retries ----------------------------------------------------------------------------------------------------------
+
+
+def test_a_retry_carries_what_the_policy_needs_next_time(app: TaskQ) -> None:
+    @app.task(autoretry_for=ValueError, default_retry_delay=7, max_retries=2)
+    def fail() -> None:
+        raise ValueError("why")
+
+    first, headers = again(run(app, stored(fail)))
+    assert (first.id, first.delay, first.counter) == (ID, 7, "retried")
+    assert (headers["retries"], headers["first"], headers["idle"], headers["error"]) == (1, NOW, 7, "ValueError: why")
+    second, headers = again(run(app, first.value, now=NOW + 8000))
+    assert (headers["retries"], headers["first"], headers["idle"]) == (2, NOW, 14)
+    reason, detail = dead(run(app, second.value, now=NOW + 16_000))
+    assert (reason, detail["type"], detail["retries"]) == ("failed", "ValueError", 2)
+
+
+def test_time_over_all_attempts_counts_by_the_servers_clock(app: TaskQ) -> None:
+    from tenacity import stop_after_delay
+
+    @app.task(autoretry_for=ValueError, wait=wait_fixed(1), stop=stop_after_delay(60))
+    def fail() -> None:
+        raise ValueError
+
+    assert isinstance(run(app, stored(fail, headers={"first": NOW - 59_000, "retries": 50})), Again)
+    assert isinstance(run(app, stored(fail, headers={"first": NOW - 61_000, "retries": 1})), Dead)
+
+
+def test_a_refused_value_is_retried_and_then_fails(app: TaskQ) -> None:
+    @app.task(retry=retry_if_result(lambda v: v is None), wait=wait_fixed(1), stop=stop_after_attempt(2))
+    def maybe(value: int | None) -> int | None:
+        return value
+
+    assert run(app, stored(maybe, 5)) == (ID, b"S\x05")
+    first, _ = again(run(app, stored(maybe, None)))
+    assert "refuses the value None" in dead(run(app, first.value))[1]["message"]
+
+
+def test_a_calls_own_options_replace_the_tasks(app: TaskQ) -> None:
+    @app.task(autoretry_for=ValueError, max_retries=0)
+    def fail() -> None:
+        raise ValueError
+
+    assert isinstance(run(app, stored(fail)), Dead)
+    asked, headers = again(run(app, stored(fail, headers={"retry": {"max_retries": 1, "default_retry_delay": 3}})))
+    assert asked.delay == 3
+    assert headers["retry"] == {"max_retries": 1, "default_retry_delay": 3}
+
+
+def asking(app: TaskQ, **options: Any) -> Callable[..., Outcome]:
+    """A bound task that asks for a retry with these options; returns how to run it."""
+
+    @app.task(bind=True, max_retries=2, default_retry_delay=9)
+    def ask(self: Context) -> None:
+        try:
+            self.retry(**options)
+        except Exception as error:  # a task's own net must let the request pass, or at least raise it again
+            raise error from None
+
+    return lambda **headers: run(app, stored(ask, headers=headers))
+
+
+def test_a_task_may_ask_for_a_retry(app: TaskQ) -> None:
+    outcome, headers = again(asking(app, exc=ValueError("not yet"))())
+    assert (outcome.delay, outcome.counter, headers["retries"]) == (9, "retried", 1)
+    assert headers["error"] == "ValueError: not yet"
+
+
+@pytest.mark.parametrize(("countdown", "delay"), [(0, 0), (2.5, 2.5), (-1, 0)])
+def test_the_countdown_of_a_request_is_obeyed(app: TaskQ, countdown: float, delay: float) -> None:
+    assert again(asking(app, countdown=countdown)())[0].delay == delay
+
+
+def test_a_request_to_wait_for_ever_is_a_failure(app: TaskQ) -> None:
+    _, detail = dead(asking(app, countdown=float("inf"))())
+
+    assert (detail["type"], detail["message"]) == (
+        "taskq.errors.ConfigError",
+        "self.retry() was asked to wait for ever",
+    )
+
+
+def test_without_retries_left_the_request_fails_with_its_reason(app: TaskQ) -> None:
+    _, detail = dead(asking(app, exc=ValueError("at last"))(retries=2))
+    assert (detail["type"], detail["message"]) == ("ValueError", "at last")
+    _, detail = dead(asking(app)(retries=2))
+    assert detail["type"] == "taskq.errors.MaxRetriesExceeded"
+
+
+def test_a_request_may_bring_its_own_limit(app: TaskQ) -> None:
+    assert isinstance(asking(app, max_retries=5)(retries=4), Again)
+    assert isinstance(asking(app, max_retries=0)(retries=0), Dead)
+    assert isinstance(asking(app)(retries=4, retry={"max_retries": 5}), Again)
+
+
+# -- what must not run ------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("expires", "runs"), [(NOW - 1, False), (NOW, False), (NOW + 1, True)])
+def test_an_expired_message_is_discarded_with_that_reason(app: TaskQ, expires: float, runs: bool) -> None:
+    @app.task
+    def one() -> int:
+        return 1
+
+    outcome = run(app, stored(one, expires=expires))
+
+    assert outcome == ((ID, b"S\x01") if runs else Ended(ID, "discarded", b"Xexpired"))
+
+
+def test_an_unknown_task_waits_longer_and_longer_and_is_a_dead_letter_in_the_end(app: TaskQ) -> None:
+    first, headers = again(run(app, stored("no.such")))
+    assert (first.delay, first.counter, headers["unknown"]) == (1, "deferred", NOW)
+    assert "retries" not in headers
+
+    pauses = []
+    for waited in (1, 2, 10, 30, 200, 3590):
+        outcome, headers = again(run(app, first.value, now=NOW + waited * 1000))
+        assert headers["unknown"] == NOW
+        pauses.append(outcome.delay)
+    assert pauses == [1, 2, 10, 30, 60, 10]
+
+    reason, detail = dead(run(app, first.value, now=NOW + 3_600_000))
+    assert reason == "unknown-task"
+    assert "'no.such'" in detail["message"]
+
+
+@pytest.mark.parametrize("body", [b"", b"\xc1", b"\x93\x90\x80\xc0", b"\x92\x90", b"\x92\x91\xc7\x01\x63\x00\x80"])
+def test_a_body_that_cannot_be_read_is_a_dead_letter(app: TaskQ, body: bytes) -> None:
+    @app.task
+    def one(*args: object) -> None: ...
+
+    assert dead(run(app, stored(one, body=body)))[0] == "undecodable"
+
+
+@pytest.mark.parametrize("value", [b"", b"\x01", b"\x02" + bytes(30), stored("t")[:-1], stored("t", id_=b"other")])
+def test_a_message_that_cannot_be_read_is_a_dead_letter(app: TaskQ, value: bytes) -> None:
+    assert dead(run(app, value))[0] == "undecodable"
+
+
+def test_an_argument_that_is_not_what_its_annotation_says_is_a_dead_letter(app: TaskQ) -> None:
+    import enum
+
+    class Colour(enum.Enum):
+        RED = "red"
+
+    def paint(colour: Any) -> None: ...
+
+    paint.__annotations__["colour"] = Colour
+    task = app.task(paint)
+
+    reason, detail = dead(run(app, stored(task, "green")))
+    assert reason == "bad-arguments"
+    assert "'green' is not a valid" in detail["message"]
+
+
+# -- here and now -----------------------------------------------------------------------------------------------------
+
+
+def test_apply_takes_the_whole_way_without_a_server(app: TaskQ) -> None:
+    runs: list[int] = []
+
+    @app.task(bind=True, autoretry_for=ValueError, max_retries=3, default_retry_delay=1000)
+    def third_time(self: Context, pair: tuple[int, int]) -> tuple[int, ...]:
+        runs.append(self.request.retries)
+        if len(runs) < 3:
+            raise ValueError("not yet")
+        return (*pair, self.request.retries)
+
+    result = third_time.apply(((1, 2),), task_id="mine", headers={"a": 1})
+
+    assert (result.id, result.state, result.get()) == ("mine", "SUCCESS", (1, 2, 2))
+    assert runs == [0, 1, 2]
+
+
+def test_apply_fails_as_a_worker_would(app: TaskQ) -> None:
+    @app.task
+    def fail() -> None:
+        raise KeyError("gone")
+
+    result = fail.apply()
+
+    assert (result.state, result.failed(), result.ready()) == ("FAILURE", True, True)
+    assert isinstance(result.result, KeyError)
+    with pytest.raises(KeyError, match="gone") as caught:
+        result.get()
+    assert isinstance(caught.value, TaskError)
+    assert result.get(propagate=False) is result.result
+    assert "raise KeyError" in (result.traceback or "")
+
+
+def test_apply_runs_coroutines_and_refuses_wrong_arguments(app: TaskQ) -> None:
+    @app.task
+    async def double(x: int) -> int:
+        return x * 2
+
+    assert double.apply((4,)).get() == 8
+    with pytest.raises(TypeError, match="missing 1 required positional argument"):
+        double.apply()
+
+
+def test_apply_of_a_task_without_result_has_succeeded(app: TaskQ) -> None:
+    @app.task(ignore_result=True)
+    def quiet() -> int:
+        return 5
+
+    assert quiet.apply().state == "SUCCESS"
+
+
+def test_calling_a_task_is_calling_the_function(app: TaskQ) -> None:
+    @app.task
+    def same(x: object) -> object:
+        return x
+
+    thing = object()
+    assert same(thing) is thing
+
+
+def test_waiting_inside_a_task_is_refused_with_the_reason(app: TaskQ) -> None:
+    @app.task
+    def inner() -> None:
+        app.AsyncResult("other").get()
+
+    _, detail = dead(run(app, stored(inner)))
+
+    assert detail["type"] == "taskq.errors.WouldDeadlock"
+    assert issubclass(WouldDeadlock, RuntimeError)
+    assert not issubclass(ResultTimeout, WouldDeadlock)
+
+
+def test_a_failure_is_logged_once_with_its_task_and_id(app: TaskQ, caplog: pytest.LogCaptureFixture) -> None:
+    @app.task(name="shop.fail")
+    def fail() -> None:
+        raise ValueError("why")
+
+    with caplog.at_level(logging.WARNING, "taskq.task"):
+        run(app, stored(fail))
+
+    assert [r.message.splitlines()[0] for r in caplog.records] == ["task shop.fail[an-id] failed: why"]
+    assert unpack(b"\xc0") is None

@@ -1,0 +1,55 @@
+"""The Lua scripts as files."""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from importlib.resources import files
+
+import pytest
+
+from taskq.broker.scripts import Script, all_scripts, script
+
+LUA = files("taskq.broker") / "lua"
+NAMES = {f.name.removesuffix(".lua") for f in LUA.iterdir() if f.name.endswith(".lua")}
+
+
+def test_every_file_is_a_script_and_none_of_the_parts_is() -> None:
+    assert {s.name for s in all_scripts()} == NAMES
+    assert "base" not in NAMES
+
+
+@pytest.mark.parametrize("made", all_scripts(), ids=lambda s: s.name)
+def test_a_script_has_its_parts_and_no_comments(made: Script) -> None:
+    text = made.text.decode()
+
+    assert made.sha.decode() == hashlib.sha1(made.text).hexdigest()
+    assert "@include" not in text
+    assert "local function clock()" in text
+    assert not re.search(r"^\s*--", text, re.M)
+    assert made == script(made.name)
+
+
+@pytest.mark.parametrize("made", all_scripts(), ids=lambda s: s.name)
+def test_no_script_asks_for_what_takes_the_server_long(made: Script) -> None:
+    forbidden = re.findall(r"'(KEYS|SCAN|HSCAN|SSCAN|ZSCAN|LREM|SMEMBERS|FLUSH\w*|EVAL|cmsgpack)\b", made.text.decode())
+
+    assert forbidden == []
+    assert b"cmsgpack" not in made.text
+
+
+@pytest.mark.parametrize("name", sorted(NAMES))
+def test_every_script_states_its_contract(name: str) -> None:
+    head = "\n".join(line for line in (LUA / f"{name}.lua").read_text().splitlines() if line.startswith("--"))
+
+    assert "-- KEYS  1 prefix" in head
+    assert "-- Returns" in head
+
+
+def test_every_script_takes_one_key() -> None:
+    assert all(set(re.findall(r"KEYS\[(\d+)\]", made.text.decode())) == {"1"} for made in all_scripts())
+
+
+def test_a_script_that_does_not_exist_is_an_error() -> None:
+    with pytest.raises(FileNotFoundError):
+        script("nothing")

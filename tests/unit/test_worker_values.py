@@ -1,0 +1,242 @@
+"""What a worker notes down: slots, pace, plan, and how it words its outcomes."""
+
+from __future__ import annotations
+
+import mmap
+from pathlib import Path
+
+import msgpack
+import pytest
+
+from taskq import TaskQ
+from taskq.broker.outcomes import Again, Dead, Ended, Outcome, Returned, error_detail, read_error_detail, words
+from taskq.config import Settings
+from taskq.errors import ConfigError
+from taskq.worker.pace import BATCH, BUDGET, Pace
+from taskq.worker.plan import settings_for_scripts
+from taskq.worker.slots import Slot, SlotTable, boottime, digest, region_size
+
+IDS = [b"%016d" % i for i in range(8)]
+
+
+@pytest.fixture
+def slot() -> Slot:
+    """A slot of eight places."""
+    made = Slot(mmap.mmap(-1, region_size(8)), 0, 8)
+    made.clear()
+    return made
+
+
+# -- slots ------------------------------------------------------------------------------------------------------------
+
+
+def test_a_cleared_slot_says_nothing(slot: Slot) -> None:
+    assert (slot.incarnation, slot.lease_until, slot.entries()) == ("", 0.0, frozenset())
+
+
+def test_a_slot_says_who_it_is_and_until_when_it_may_start_anything(slot: Slot) -> None:
+    slot.begin("0123456789abcdef", 12.5)
+    assert (slot.incarnation, slot.lease_until) == ("0123456789abcdef", 12.5)
+
+    slot.renewed(27.5)
+    assert (slot.incarnation, slot.lease_until) == ("0123456789abcdef", 27.5)
+
+
+def test_of_a_batch_only_the_one_that_runs_is_named(slot: Slot) -> None:
+    slot.load(IDS)
+    assert slot.entries() == frozenset()
+
+    for index, id_ in enumerate(IDS):
+        slot.memory[slot.index_at] = index
+        assert slot.entries() == {id_}
+
+    slot.idle()
+    assert slot.entries() == frozenset()
+
+
+def test_ids_of_other_lengths_are_named_by_their_digest(slot: Slot) -> None:
+    ids = [b"a", b"b" * 200, IDS[0]]
+    slot.load(ids)
+
+    for index, id_ in enumerate(ids):
+        slot.memory[slot.index_at] = index
+        assert slot.entries() == {digest(id_)}
+    assert digest(IDS[0]) == IDS[0]
+    assert len({digest(b"a"), digest(b"b"), digest(b"a" * 200)}) == 3
+    assert len(digest(b"a" * 200)) == 16
+
+
+def test_of_coroutines_all_that_run_are_named(slot: Slot) -> None:
+    places = [slot.enter(id_) for id_ in IDS]
+    assert slot.entries() == set(IDS)
+
+    for place in places[1:7]:
+        slot.leave(place)
+    assert slot.entries() == {IDS[0], IDS[7]}
+
+    slot.enter(b"again")
+    assert slot.entries() == {IDS[0], IDS[7], digest(b"again")}
+
+
+def test_slots_do_not_touch_one_another(tmp_path: Path) -> None:
+    path = tmp_path / "slots"
+    path.touch()
+    table = SlotTable(3, [128, 8], str(path))
+    slots = [slot for child in range(3) for slot in table.of(child)]
+    for slot in slots:
+        slot.clear()
+
+    for n, slot in enumerate(slots):
+        slot.begin(f"{n:016x}", float(n))
+        slot.load([b"%016d" % (n * 1000 + i) for i in range(slot.capacity)])
+        slot.memory[slot.index_at] = slot.capacity - 1
+
+    same_file = SlotTable(3, [128, 8], str(path))
+    for n, slot in enumerate(slot for child in range(3) for slot in same_file.of(child)):
+        assert (slot.incarnation, slot.lease_until) == (f"{n:016x}", float(n))
+        assert slot.entries() == {b"%016d" % (n * 1000 + slot.capacity - 1)}
+
+
+def test_the_clock_of_leases_never_goes_back() -> None:
+    times = [boottime() for _ in range(1000)]
+
+    assert times == sorted(times)
+
+
+# -- pace -------------------------------------------------------------------------------------------------------------
+
+
+def caps(pace: Pace) -> dict[str, int]:
+    return {name: int(cap) for name, cap in (word.split("=") for word in pace.caps.split())}
+
+
+def test_a_queue_not_seen_yet_has_no_cap_and_so_gives_one() -> None:
+    assert Pace().caps == " "
+
+
+@pytest.mark.parametrize(
+    ("seconds", "cap"), [(0.0, BATCH), (1e-6, BATCH), (BUDGET / 10, 10), (BUDGET / 2, 2), (BUDGET, 1), (3600.0, 1)]
+)
+def test_a_fetch_brings_about_ten_milliseconds_of_work(seconds: float, cap: int) -> None:
+    pace = Pace()
+
+    pace.saw("q", seconds, 1)
+
+    assert caps(pace) == {"q": cap}
+
+
+def test_one_slow_message_counts_at_once_and_fast_ones_by_and_by() -> None:
+    pace = Pace()
+    pace.saw("q", BUDGET / 64, 1)
+    assert caps(pace) == {"q": BATCH}
+
+    pace.saw("q", 1.0, 1)
+    assert caps(pace) == {"q": 1}
+
+    pace.saw("q", BUDGET / 64, 1)
+    assert caps(pace) == {"q": 1}
+    for _ in range(60):
+        pace.saw("q", BUDGET / 64, 1)
+    assert caps(pace)["q"] > 32
+
+
+def test_each_queue_has_its_own_pace_and_a_batch_counts_by_its_mean() -> None:
+    pace = Pace()
+
+    pace.saw("a", BUDGET, 10)
+    pace.saw("b", BUDGET, 5)
+
+    assert caps(pace) == {"a": 10, "b": 5}
+    assert pace.caps.startswith(" ")
+    assert pace.caps.endswith(" ")
+
+
+# -- outcomes ---------------------------------------------------------------------------------------------------------
+
+
+def test_outcomes_are_worded_in_groups_and_returned_ones_last_first() -> None:
+    outcomes: list[Outcome] = [
+        (IDS[0], b""),
+        Returned(IDS[1]),
+        (IDS[2], b"Sx"),
+        (b"name", b"Sy"),
+        Ended(IDS[3], "failed", b"F"),
+        (IDS[4], b""),
+        Dead(IDS[5], "failed", b"d", b"F"),
+        Returned(IDS[6]),
+        Again(IDS[7], b"value", 1.2345, "retried"),
+    ]
+
+    assert words(outcomes, 999) == [
+        *[b"done", IDS[0] + IDS[4], 0, 0],
+        *[b"done", IDS[2], 999, 1, b"Sx"],
+        *[b"end", b"name", b"done", b"Sy", 999],
+        *[b"end", IDS[3], "failed", b"F", 999],
+        *[b"dead", IDS[5], "failed", b"d", b"F", 999],
+        *[b"schedule", IDS[7], b"value", 1234, "retried"],
+        *[b"return", IDS[6]],
+        *[b"return", IDS[1]],
+    ]
+    assert words([], 999) == []
+
+
+def test_a_delay_below_zero_is_none() -> None:
+    assert words([Again(IDS[0], b"", -5.0, "retried")], 1)[3] == 0
+
+
+def test_the_detail_of_an_error_comes_back() -> None:
+    assert read_error_detail(error_detail("T", "m", "tb", worker="w")) == {
+        "type": "T", "message": "m", "traceback": "tb", "worker": "w",
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize("data", [b"", b"\xc1", b"\xc0", msgpack.packb([1]), b"\x81\xa4type"])
+def test_a_detail_that_cannot_be_read_is_an_empty_one(data: bytes) -> None:
+    detail = read_error_detail(data)
+
+    assert (detail["type"], detail["traceback"]) == ("", "")
+    assert isinstance(detail["message"], str)
+
+
+# -- what is published ------------------------------------------------------------------------------------------------
+
+
+def test_windows_and_limits_are_published_in_milliseconds_by_app_and_by_task() -> None:
+    app = TaskQ("unit", "redis://127.0.0.1:1")
+    app.task(name="a", discard_after=1.5)(lambda: None)
+    app.task(name="b")(lambda: None)
+    settings = Settings(lease=20, result_ttl=0.5, discard_after=60)
+
+    published = settings_for_scripts(settings, app.tasks)
+
+    assert published["lease"] == 20_000
+    assert published["result_ttl"] == 500
+    assert (published["discard_after"], published["discard_after:a"], published["discard_after:b"]) == (
+        60_000,
+        1500,
+        None,
+    )
+    assert (published["max_crashes"], published["dead_max"]) == (3, 100_000)
+    assert settings_for_scripts(Settings(), {})["discard_after"] is None
+
+
+# -- the app ----------------------------------------------------------------------------------------------------------
+
+
+def test_two_functions_cannot_share_a_name_but_a_module_may_be_imported_again() -> None:
+    app = TaskQ("unit", "redis://127.0.0.1:1")
+
+    def one() -> None: ...
+
+    first, second = app.task(one), app.task(one)
+
+    assert app.tasks[first.name] is second
+    with pytest.raises(ConfigError, match="two tasks are named"):
+        app.task(name=first.name)(lambda: None)
+
+
+def test_an_option_that_does_not_exist_is_named() -> None:
+    app = TaskQ("unit", "redis://127.0.0.1:1")
+
+    with pytest.raises(ConfigError, match="no option acks_late"):
+        app.task(acks_late=True)(lambda: None)
