@@ -1,0 +1,76 @@
+"""Measure one peer, from within its environment: ``python -m benchmarks.peers NAME enqueue|drain|ask N``."""
+
+from __future__ import annotations
+
+import asyncio
+import importlib
+import inspect
+import json
+import os
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from benchmarks import lab
+from benchmarks.peers import URL
+
+#: Calls before the clock starts: to connect, and for a worker to be there.
+_WARM = 3
+
+
+def repeat(function: Callable[[], Any], n: int) -> tuple[float, list[float]]:
+    """Call a function or coroutine function ``n`` times, warm; returns CPU seconds, and the seconds of each call."""
+    if inspect.iscoroutinefunction(function):
+        return asyncio.run(_repeat_on_loop(function, n))
+    for _ in range(_WARM):
+        function()
+    took, began = [], time.process_time()
+    for _ in range(n):
+        at = time.perf_counter()
+        function()
+        took.append(time.perf_counter() - at)
+    return time.process_time() - began, took
+
+
+async def _repeat_on_loop(function: Callable[[], Any], n: int) -> tuple[float, list[float]]:
+    for _ in range(_WARM):
+        await function()
+    took, began = [], time.process_time()
+    for _ in range(n):
+        at = time.perf_counter()
+        await function()
+        took.append(time.perf_counter() - at)
+    return time.process_time() - began, took
+
+
+def enqueue(peer: Any, n: int) -> dict[str, float]:
+    """Producer CPU a message."""
+    os.sched_setaffinity(0, {lab.CORE})
+    return {"producer": repeat(peer.send, n)[0] / n * 1e6}
+
+
+def drain(peer: Any, n: int) -> dict[str, float]:
+    """Worker and server CPU a message, and messages a second, all on one core."""
+    lab.observe_from_elsewhere()
+    server = lab.Server(URL)
+    repeat(peer.send, n)
+    total = peer.remaining(server.client)
+    log = Path(os.environ["BENCH_FOLDER"]) / f"{peer.__name__}.log"
+    with lab.running([sys.executable, *peer.WORKER], pinned=True, log=log) as worker:
+        return vars(lab.observe_drain(worker.pid, server, lambda: peer.remaining(server.client), total))
+
+
+def ask(peer: Any, n: int) -> dict[str, float]:
+    """Milliseconds of a round trip to an idle worker, on any core."""
+    log = Path(os.environ["BENCH_FOLDER"]) / f"{peer.__name__}.log"
+    with lab.running([sys.executable, *peer.WORKER], log=log):
+        took = sorted(repeat(peer.ask, n)[1])
+    return {"p50": took[n // 2] * 1000, "p99": took[n * 99 // 100] * 1000}
+
+
+if __name__ == "__main__":
+    name, what, n = sys.argv[1:]
+    peer = importlib.import_module(f"benchmarks.peers.{name}")
+    print(json.dumps({"enqueue": enqueue, "drain": drain, "ask": ask}[what](peer, int(n))))

@@ -1,0 +1,73 @@
+"""The app that is measured. Each task has a queue of its own, and each scenario serves only the queues it is about."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import time
+
+from taskq import TaskQ
+
+app = TaskQ("bench")
+
+#: Where tasks note when they ran: lines written in one piece, in a file that outlives the process.
+_log = os.open(os.environ.get("BENCH_LOG", os.devnull), os.O_WRONLY | os.O_APPEND | os.O_CREAT)
+
+
+def note(*words: object) -> None:
+    """Write a line to the log."""
+    os.write(_log, (" ".join(map(str, words)) + "\n").encode())
+
+
+@app.task(ignore_result=True)
+def noop() -> None:
+    """Do nothing."""
+
+
+@app.task
+def noop_result() -> None:
+    """Do nothing; the result, None, is kept."""
+
+
+@app.task(ignore_result=True)
+def take(data: str) -> None:
+    """Take an argument of any size."""
+
+
+@app.task(ignore_result=True)
+def started(sent_ns: int) -> None:
+    """Note how long it took from the call to here."""
+    note(time.monotonic_ns() - sent_ns)
+
+
+@app.task(ignore_result=True)
+async def wait_async(seconds: float) -> None:
+    """Wait on the event loop."""
+    began = time.monotonic()
+    await asyncio.sleep(seconds)
+    note(began, time.monotonic())
+
+
+@app.task(ignore_result=True)
+def wait_sync(seconds: float) -> None:
+    """Wait in a thread."""
+    began = time.monotonic()
+    time.sleep(seconds)
+    note(began, time.monotonic())
+
+
+@app.task(ignore_result=True)
+def work(number: int, seconds: float) -> None:
+    """Note the start, last, note the end."""
+    note("start", number, time.monotonic(), os.getpid())
+    if seconds:
+        time.sleep(seconds)
+    note("end", number, time.monotonic(), os.getpid())
+
+
+def _nothing() -> None:
+    """Do nothing, on one of many queues."""
+
+
+#: As many tasks, each with its queue, as ``BENCH_QUEUES`` says.
+many = [app.task(name=f"many.{i}", ignore_result=True)(_nothing) for i in range(int(os.environ.get("BENCH_QUEUES", 0)))]
