@@ -51,6 +51,7 @@ def run_lanes(lanes: list[LoopLane]) -> None:
     A bug in there ends the whole child, at once: its parent gives back what it held. Otherwise the thread would end
     alone, and its leases be renewed for ever.
     """
+
     async def all_of_them() -> None:
         await asyncio.gather(*(lane.main() for lane in lanes))
 
