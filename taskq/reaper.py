@@ -1,4 +1,4 @@
-"""Bringing back what a lost worker held, promoting what is due, retiring old dead letters.
+"""Bringing back what a lost worker held, promoting what is due; once a minute: retiring old dead letters, the audit.
 
 Every worker's parent does this, and so does ``taskq reaper``, which needs no user code: the windows it goes by are
 stored on the server by the workers. There is no leader: each step is one idempotent script, so any number may run at
@@ -14,6 +14,7 @@ import logging
 import time
 from collections.abc import Callable
 
+from taskq.audit import audit
 from taskq.broker import commands
 from taskq.broker.commands import Move, Reaping
 from taskq.broker.keys import Keys
@@ -24,7 +25,7 @@ log = logging.getLogger("taskq.reaper")
 
 #: Incarnations recovered in one call, messages promoted in one call.
 _REAP_LIMIT, _PROMOTE_LIMIT = 10, 500
-_RETIRE_EVERY = 60.0
+_UPKEEP_EVERY = 60.0
 
 #: Told of each incarnation that was recovered, with the moves of its messages.
 Report = Callable[[str, list[Move]], None]
@@ -50,7 +51,7 @@ class Reaper:
         self.name = name
         self.interval = lease / 3
         self._report = report
-        self._retire_at = 0.0
+        self._upkeep_at = 0.0
 
     def promote(self) -> Protocol[float]:
         """Move what is due to its queue; answers in how many seconds to come again."""
@@ -69,18 +70,19 @@ class Reaper:
                 next_end = self.interval if reaping.next_end is None else reaping.next_end
                 return min(self.interval, next_end + 0.01)
 
-    def retire(self) -> Protocol[None]:
-        """Purge dead letters past their time; once a minute."""
-        if time.monotonic() < self._retire_at:
+    def upkeep(self) -> Protocol[None]:
+        """Purge dead letters past their time, and audit; once a minute."""
+        if time.monotonic() < self._upkeep_at:
             return
-        self._retire_at = time.monotonic() + _RETIRE_EVERY
+        self._upkeep_at = time.monotonic() + _UPKEEP_EVERY
         queues = yield commands.survey(self.keys)
         if dead := [queue for queue, survey in queues.items() if survey.dead]:
             yield commands.retire(self.keys, 100, dead)
+        yield from audit(self.keys, int(_UPKEEP_EVERY * 1000) - 1000)
 
     def step(self) -> Protocol[float]:
         """Do all of it once; answers in how many seconds to come again."""
         again = yield from self.reap()
         due = yield from self.promote()
-        yield from self.retire()
+        yield from self.upkeep()
         return min(again, due)

@@ -220,6 +220,60 @@ def retire(keys: Keys, limit: int, queues: Iterable[str]) -> Command[int]:
     return Command(script("retire"), [keys.prefix, limit, *queues], int)
 
 
+# -- the audit --------------------------------------------------------------------------------------------
+
+
+@dataclass(slots=True)
+class Check:
+    """What a look at the conservation law found: as many messages as ids in places, or not; what was put right."""
+
+    messages: int
+    placed: int
+    incarnations: int
+    recounted: int
+    queues: list[str]
+
+
+def _check(reply: Any) -> Check | None:
+    if not reply:
+        return None
+    messages, placed, incarnations, recounted, *queues = reply
+    return Check(messages, placed, incarnations, recounted, [queue.decode() for queue in queues])
+
+
+def audit(keys: Keys, every_ms: int) -> Command[Check | None]:
+    """Compare what there is with where it is; None if another has looked less than ``every_ms`` ago."""
+    return Command(script("audit"), [keys.prefix, every_ms], _check)
+
+
+def scan_ids(keys: Keys, cursor: bytes, about: int) -> Command[tuple[bytes, list[bytes]]]:
+    """Some of the ids there are, and the cursor for more (``0`` at the end)."""
+    return Command(script("scan"), [keys.prefix, cursor, about], lambda reply: (reply[0], reply[1:]))
+
+
+def ids_in_list(keys: Keys, name: str, start: int, stop: int) -> Command[list[bytes]]:
+    """Ids of a list (``queue:<queue>``, ``suspects:<queue>``)."""
+    return Command(None, [b"LRANGE", keys[name], start, stop], _same)
+
+
+def ids_in_set(keys: Keys, name: str, start: int, stop: int) -> Command[list[bytes]]:
+    """Ids of a sorted set (``schedule``, ``dead:<queue>``)."""
+    return Command(None, [b"ZRANGE", keys[name], start, stop], _same)
+
+
+def mend(keys: Keys, doubtful: Iterable[tuple[bytes, str]]) -> Command[list[str]]:
+    """Put right what stands in no place, in several, or without a message; ids with the key where each was seen."""
+    args: list[Arg] = [keys.prefix]
+    for raw_id, seen in doubtful:
+        args += [raw_id, seen]
+    return Command(script("mend"), args, lambda reply: [word.decode() for word in reply])
+
+
+def incarnations(keys: Keys) -> Command[list[str]]:
+    """All incarnations that are registered."""
+    return Command(None, [b"ZRANGE", keys["leases"], 0, -1], lambda reply: [name.decode() for name in reply])
+
+
 # -- results ----------------------------------------------------------------------------------------------
 
 
@@ -282,6 +336,10 @@ def purge(keys: Keys, queue: str, ids: Sequence[bytes]) -> Command[int]:
     return Command(script("purge"), [keys.prefix, queue, *ids], int)
 
 
+#: Counters of what has left for good; ``dangling`` is what lost its message to somebody's hand.
+GONE = ("done", "failed", "discarded", "purged", "dangling")
+
+
 @dataclass(slots=True)
 class QueueSurvey:
     """Counters and places of one queue. ``counters`` has the ledger: accepted, done, failed, discarded, purged ..."""
@@ -300,7 +358,7 @@ class QueueSurvey:
     @property
     def balance(self) -> int:
         """Accepted messages that are in no place: 0 by the conservation law."""
-        gone = sum(self.counters.get(name, 0) for name in ("done", "failed", "discarded", "purged"))
+        gone = sum(self.counters.get(name, 0) for name in GONE)
         here = self.scheduled + self.pending + self.suspects + self.processing + self.dead
         return self.counters.get("accepted", 0) - gone - here
 

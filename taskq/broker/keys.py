@@ -32,6 +32,7 @@ waiters              hash        id → inboxes of the processes that wait for i
 inbox:<process>      list        results for a waiting process; expires after a minute
 producer:<id>        string      number, answer and first id of a producer's last call; expires after an hour
 counters             hash        ``<queue>|<counter>`` → number (the ledger)
+audited              string      an audit was made lately; expires after a minute
 settings             hash        windows and limits for scripts, ``name`` or ``name:<task>`` → number
 ===================  ==========  ===================================================================
 """

@@ -56,7 +56,7 @@ class Heartbeat(threading.Thread):
                 if time.monotonic() >= reap_at:
                     reap_at = time.monotonic() + drive(self._reaper.reap(), self._connection)
                 due = time.monotonic() + drive(self._reaper.promote(), self._connection)
-                drive(self._reaper.retire(), self._connection)
+                drive(self._reaper.upkeep(), self._connection)
                 self._wait(min(due, renew_at, reap_at) - time.monotonic())
                 attempt = 0
             except (NotSent, Unanswered, Passing, BrokerRefused):

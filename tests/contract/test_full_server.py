@@ -112,6 +112,9 @@ CALLS: dict[str, tuple[str, Callable[[World], Command[object]]]] = {
     "retiring": ("retire", lambda w: commands.retire(w.keys, 10, ["q"])),
     "asking for a backlog": ("backlog", lambda w: commands.backlog(w.keys, ["q"])),
     "surveying": ("survey", lambda w: commands.survey(w.keys)),
+    "auditing": ("audit", lambda w: commands.audit(w.keys, MINUTE)),
+    "scanning": ("scan", lambda w: commands.scan_ids(w.keys, b"0", 10)),
+    "mending": ("mend", lambda w: commands.mend(w.keys, [(A, "queue:q"), (raw_id(99), "")])),
 }
 
 

@@ -148,6 +148,8 @@ for _ in range(5):
 broker.run(commands.retire(keys, 100, ["jobs.fails"]))
 broker.run(commands.backlog(keys, ["jobs.double"]))
 broker.run(commands.survey(keys))
+broker.run(commands.scan_ids(keys, b"0", 10))
+broker.run(commands.mend(keys, [(b"nothing", "")]))
 """
 
 

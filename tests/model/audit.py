@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from functools import cache
 from typing import Any
 
+from taskq.broker.commands import GONE
 from taskq.envelope import decode_head
 from tests.contract.world import documented
 
@@ -182,7 +183,7 @@ def _ledger(snap: Snapshot) -> list[str]:
     wrong = []
     for queue in {*counters, *here}:
         of = counters.get(queue, Counter())
-        gone = of["done"] + of["failed"] + of["discarded"] + of["purged"]
+        gone = sum(of[name] for name in GONE)
         if of["accepted"] != gone + here[queue]:
             wrong.append(f"queue {queue}: {of['accepted']} accepted, {gone} ended, {here[queue]} here")
         if of["scheduled"] != later[queue]:

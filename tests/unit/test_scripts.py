@@ -30,11 +30,15 @@ def test_a_script_has_its_parts_and_no_comments(made: Script) -> None:
     assert made == script(made.name)
 
 
+#: One step of a scan, and the search in a list for an id that stands in a second place: the audit's, seldom needed.
+ALLOWED = {"scan": ["HSCAN"], "mend": ["LREM"]}
+
+
 @pytest.mark.parametrize("made", all_scripts(), ids=lambda s: s.name)
 def test_no_script_asks_for_what_takes_the_server_long(made: Script) -> None:
     forbidden = re.findall(r"'(KEYS|SCAN|HSCAN|SSCAN|ZSCAN|LREM|SMEMBERS|FLUSH\w*|EVAL|cmsgpack)\b", made.text.decode())
 
-    assert forbidden == []
+    assert forbidden == ALLOWED.get(made.name, [])
     assert b"cmsgpack" not in made.text
 
 

@@ -1,0 +1,50 @@
+-- The places of an id, of which there must be one: those a message of `queue` can be in, and the key `seen` (after the
+-- prefix). The best to keep comes first: a worker's, then what waits, then the schedule, then the dead letters.
+local function places_of(id, queue, seen)
+  local places = {}
+  for _, inc in ipairs(call('ZRANGE', P .. 'leases', 0, 999)) do
+    local held = call('HGET', P .. 'processing:' .. inc, id)
+    if held then
+      places[#places + 1] = { kind = 'hash', key = 'processing:' .. inc, queue = string.match(held, '^!?%d+ (.*)$') }
+    end
+  end
+  local looked = {}
+  local function look(kind, key, name)
+    if looked[key] then return end
+    looked[key] = true
+    if kind == 'zset' then
+      if call('ZSCORE', P .. key, id) then places[#places + 1] = { kind = kind, key = key, queue = name } end
+    else
+      for _ = 1, #call('LPOS', P .. key, id, 'COUNT', 0) do
+        places[#places + 1] = { kind = kind, key = key, queue = name }
+      end
+    end
+  end
+  local family, name = string.match(seen, '^(%a+):(.*)$')
+  if family == 'suspects' or family == 'queue' then look('list', seen, name) end
+  if queue then
+    look('list', 'suspects:' .. queue, queue)
+    look('list', 'queue:' .. queue, queue)
+  end
+  look('zset', 'schedule', queue)
+  if family == 'dead' then look('zset', seen, name) end
+  if queue then look('zset', 'dead:' .. queue, queue) end
+  return places
+end
+
+-- Take an id out of one of its places; of several in one list the last goes.
+local function leave(id, place, queue)
+  local key = P .. place.key
+  if place.kind == 'hash' then
+    call('HDEL', key, id)
+  elseif place.kind == 'list' then
+    call('LREM', key, -1, id)
+  else
+    call('ZREM', key, id)
+    if place.key == 'schedule' then
+      if queue then count(queue, 'scheduled', -1) end
+    else
+      call('HDEL', P .. 'reasons', id)
+    end
+  end
+end
