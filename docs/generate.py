@@ -138,6 +138,8 @@ def _settings() -> list[tuple[str, Any, str]]:
 def _default(value: Any) -> str:
     if value is None:
         return "none"
+    if isinstance(value, str):
+        return f"`{value}`"
     return f"{int(value):,}" if value == int(value) else f"{value:g}"
 
 

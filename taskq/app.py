@@ -49,6 +49,7 @@ class TaskQ:
         dead_max: int | None = None,
         max_message_bytes: int | None = None,
         send_timeout: float | None = None,
+        server_check: str | None = None,
     ) -> None:
         """Make an app. Nothing is connected yet.
 
@@ -69,6 +70,8 @@ class TaskQ:
             dead_max: Dead letters kept per queue (100,000).
             max_message_bytes: Largest message, and largest result (1 MiB).
             send_timeout: Seconds ``delay()`` goes on trying when the server does not answer (5).
+            server_check: ``refuse`` for workers that do not start at a server that may lose messages; else they
+                ``warn``.
 
         Raises:
             ConfigError: A name or setting that cannot work.

@@ -53,6 +53,9 @@ class Settings:
     max_message_bytes: int = 1 << 20
     #: Seconds ``delay()`` goes on trying when the server does not answer.
     send_timeout: float = 5.0
+    #: What a worker does at a server that may lose messages (it evicts them, or keeps nothing on disk): ``warn`` or
+    #: ``refuse``.
+    server_check: str = "warn"
 
     def __post_init__(self) -> None:
         """Check every value against its range."""
@@ -65,6 +68,8 @@ class Settings:
         for name in ("max_crashes", "dead_max", "max_message_bytes"):
             if not isinstance(getattr(self, name), int):
                 raise ConfigError(f"setting {name} must be a whole number, not {getattr(self, name)!r}")
+        if self.server_check not in ("warn", "refuse"):
+            raise ConfigError(f"setting server_check must be 'warn' or 'refuse', not {self.server_check!r}")
         if self.url is not None and not isinstance(self.url, str):
             raise ConfigError(f"setting url must be a string, not {self.url!r}")
 
@@ -85,6 +90,7 @@ _AT_LEAST: dict[str, float] = {
     "max_message_bytes": 256,
     "send_timeout": 0.001,
 }
+_TEXTS = ("url", "server_check")
 
 
 def load_settings(given: Mapping[str, Any], environ: Mapping[str, str] | None = None) -> Settings:
@@ -106,7 +112,7 @@ def load_settings(given: Mapping[str, Any], environ: Mapping[str, str] | None = 
     for name in known:
         variable = f"TASKQ_{name.upper()}"
         if raw := environ.get(variable):
-            values[name], sources[name] = raw if name == "url" else _number(variable, raw), variable
+            values[name], sources[name] = raw if name in _TEXTS else _number(variable, raw), variable
     for name, value in given.items():
         if value is not None:
             values[name], sources[name] = value, "an argument"

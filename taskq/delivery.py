@@ -84,6 +84,11 @@ class Request(NamedTuple):
         """Whether the worker has been told to stop; the task has then what is left of the grace to end."""
         return Stopping.now
 
+    @property
+    def idempotency_key(self) -> str:
+        """What to give to a service that recognises repeats: the same in every run of this call, and of no other."""
+        return self.id
+
 
 class Taken(NamedTuple):
     """What the messages of one fetch have in common.

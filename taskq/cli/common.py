@@ -69,15 +69,18 @@ def broker_for(url: str, app: str) -> Broker:
         sys.exit(USAGE)
 
 
-def wait_for_server(broker: Broker) -> None:
-    """Wait until the server answers, saying so; leave with exit code 2 if it cannot be used at all."""
+def wait_for_server(broker: Broker, server_check: str = "warn") -> None:
+    """Wait until the server answers, saying so; leave with exit code 2 if it cannot be used, or must not be."""
     from taskq.broker.server import check_server
 
     told = 0.0
     while True:
         try:
-            for warning in check_server(broker):
-                click.echo(f"taskq: warning: {warning}", err=True)
+            warnings = check_server(broker)
+            for warning in warnings:
+                click.echo(f"taskq: {'warning: ' if server_check == 'warn' else ''}{warning}", err=True)
+            if warnings and server_check == "refuse":
+                raise ServerUnsuitable(f"{broker.where} may lose messages, and server_check=refuse forbids that")
             return
         except (ServerUnsuitable, BrokerRefused) as error:
             click.echo(f"taskq: {error}", err=True)

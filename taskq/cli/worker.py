@@ -83,7 +83,7 @@ def command(path: str, reload: bool, loglevel: str, **options: Any) -> None:
     except (ConfigError, BrokerError) as error:
         click.echo(f"taskq: {error}", err=True)
         sys.exit(USAGE)
-    wait_for_server(broker)
+    wait_for_server(broker, app.settings.server_check)
     supervisor = Supervisor(app, plan)
     supervisor.catch_signals()
     click.echo(banner(app.name, broker.where, plan), err=True)

@@ -60,6 +60,7 @@ def test_a_url_is_taken_as_it_is(project: Write) -> None:
     assert load_settings({}, {}).url == "redis://one"
     assert load_settings({}, {"TASKQ_URL": "redis://two"}).url == "redis://two"
     assert load_settings({"url": "redis://three"}, {"TASKQ_URL": "redis://two"}).url == "redis://three"
+    assert load_settings({}, {"TASKQ_SERVER_CHECK": "refuse"}).server_check == "refuse"
 
 
 def test_an_empty_variable_counts_as_absent() -> None:
@@ -119,6 +120,7 @@ def test_a_pyproject_that_does_not_speak_of_taskq_is_not_even_parsed(project: Wr
         ("max_message_bytes", 10),
         ("send_timeout", 0),
         ("url", 5),
+        ("server_check", "panic"),
     ],
 )
 def test_a_value_that_cannot_work_is_refused_by_name(name: str, value: object) -> None:

@@ -130,6 +130,7 @@ def test_a_bound_task_sees_its_request(app: TaskQ) -> None:
     assert (request.retries, request.crashes, request.queue, request.worker) == (2, 1, "q", "worker-1")
     assert (request.headers, request.eta) == ({"k": "v"}, datetime.fromtimestamp(5, timezone.utc))
     assert (name, task) == (look.name, look)
+    assert request.idempotency_key == "an-id"
     assert also == request
     assert current_request() is None
 

@@ -1,4 +1,4 @@
-"""A server that is too old to keep taskq's promises is named as that."""
+"""A server that cannot keep taskq's promises is named as that: too old, or one that may lose messages."""
 
 from __future__ import annotations
 
@@ -12,8 +12,9 @@ from pathlib import Path
 import pytest
 
 from taskq import BrokerError
+from taskq.broker.commands import Command
 from taskq.errors import ServerUnsuitable
-from tests.support import load_jobs, new_app
+from tests.support import Server, load_jobs, new_app
 
 
 class OldServer(socketserver.StreamRequestHandler):
@@ -58,3 +59,22 @@ def test_a_worker_says_it_and_leaves_with_exit_code_2(old_url: str, tmp_path: Pa
     assert done.returncode == 2
     assert "older than Redis 6" in done.stderr
     assert "Traceback" not in done.stderr
+
+
+@pytest.mark.parametrize(("check", "code"), [("warn", 0), ("refuse", 2)])
+def test_a_worker_warns_of_a_server_that_may_lose_messages_or_refuses_it(
+    check: str, code: int, own_server: Server, tmp_path: Path
+) -> None:
+    module = load_jobs(tmp_path, "@app.task\ndef nothing(): ...", own_server.url, f"server_check={check!r}")
+    for words in (["appendonly", "no"], ["maxmemory-policy", "allkeys-lru"], ["maxmemory", "100mb"]):
+        module.app.client.broker.run(Command(None, ["CONFIG", "SET", *words], lambda reply: reply))
+
+    done = subprocess.run(
+        [sys.executable, "-m", "taskq", "worker", "-A", "jobs", "--drain", "-c", "1"],
+        cwd=tmp_path, capture_output=True, text=True,
+    )  # fmt: skip
+
+    assert done.returncode == code, done.stderr
+    assert "Set appendonly yes" in done.stderr
+    assert "Set it to noeviction" in done.stderr
+    assert ("server_check=refuse forbids" in done.stderr) == (check == "refuse")
