@@ -1,4 +1,5 @@
 --@include base
+--@include waiting
 --@include terminal
 --@include recover
 -- Compare how many messages there are with how many ids stand in places: by the conservation law they are as many. For

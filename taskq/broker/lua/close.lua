@@ -1,4 +1,5 @@
 --@include base
+--@include waiting
 --@include terminal
 --@include recover
 -- End an incarnation whose process is known to be gone, or which ends by itself: what it held goes back.

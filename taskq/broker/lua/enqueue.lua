@@ -1,4 +1,5 @@
 --@include base
+--@include waiting
 -- Accept messages: each into its queue or the schedule, or refused as a duplicate.
 --
 -- KEYS  1 prefix

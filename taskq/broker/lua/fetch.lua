@@ -1,4 +1,5 @@
 --@include base
+--@include waiting
 --@include terminal
 --@include promote
 -- Settle deliveries that have ended, promote what is due, take new messages: one round trip of a worker.
@@ -33,7 +34,7 @@ local queue_of = {} -- processing value -> queue; few distinct values in a batch
 local function queue_in(value)
   local queue = queue_of[value]
   if not queue then
-    queue = string.match(value, '^!?%d+ (.*)$') or 'unreadable'
+    queue = taken_from(value)
     queue_of[value] = queue
   end
   return queue

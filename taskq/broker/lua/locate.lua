@@ -19,7 +19,7 @@ if due then return { 'scheduled', value, due } end
 for _, inc in ipairs(call('ZRANGE', P .. 'leases', 0, 999)) do
   local held = call('HGET', P .. 'processing:' .. inc, id)
   if held then
-    return { 'processing', value, string.match(held, '%d+'), call('HGET', P .. 'workers', inc) or '' }
+    return { 'processing', value, select(3, taken_from(held)), call('HGET', P .. 'workers', inc) or '' }
   end
 end
 return { 'pending', value }

@@ -1,4 +1,5 @@
 --@include base
+--@include waiting
 --@include terminal
 --@include places
 -- Put right what stands in no place, in several, or in a place without a message: half-states that no script leaves, but

@@ -1,4 +1,5 @@
 --@include base
+--@include waiting
 --@include terminal
 --@include promote
 -- Move what is due to its queue, and name the next due time to one caller only: its keeper. The others are told to come

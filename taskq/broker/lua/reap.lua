@@ -1,4 +1,5 @@
 --@include base
+--@include waiting
 --@include terminal
 --@include pulse
 --@include recover

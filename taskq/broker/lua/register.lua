@@ -1,4 +1,5 @@
 --@include base
+--@include waiting
 -- A new incarnation, and the set of queues it serves.
 --
 -- KEYS  1 prefix

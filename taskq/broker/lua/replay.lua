@@ -1,4 +1,5 @@
 --@include base
+--@include waiting
 -- A dead letter goes back to the end of its queue, as if new.
 --
 -- KEYS  1 prefix

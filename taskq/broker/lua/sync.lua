@@ -1,4 +1,5 @@
 --@include base
+--@include waiting
 -- After a call whose outcome is unknown: settle what is whose. Raises the call number first, so that a call still
 -- on its way cannot execute afterwards; then returns to their queues, uncounted, the messages this incarnation holds
 -- and does not know of.
@@ -26,16 +27,16 @@ for i = 1, #flat, 2 do
   if known[id] then
     known[id] = nil
   else
-    local suspect, queue = string.match(flat[i + 1], '^(!?)%d+ (.*)$')
+    local queue, suspect = taken_from(flat[i + 1])
     call('HDEL', processing, id)
-    if suspect == '!' then
+    if suspect then
       push_suspects(queue, { id }, now, true)
     else
       accepted[id] = select(3, head(call('HGET', P .. 'messages', id))) or 0
-      queues[queue or 'unreadable'] = queues[queue or 'unreadable'] or {}
-      table.insert(queues[queue or 'unreadable'], id)
+      queues[queue] = queues[queue] or {}
+      table.insert(queues[queue], id)
     end
-    count(queue or 'unreadable', 'returned')
+    count(queue, 'returned')
   end
 end
 for queue, ids in pairs(queues) do

@@ -5,7 +5,7 @@ local function places_of(id, queue, seen)
   for _, inc in ipairs(call('ZRANGE', P .. 'leases', 0, 999)) do
     local held = call('HGET', P .. 'processing:' .. inc, id)
     if held then
-      places[#places + 1] = { kind = 'hash', key = 'processing:' .. inc, queue = string.match(held, '^!?%d+ (.*)$') }
+      places[#places + 1] = { kind = 'hash', key = 'processing:' .. inc, queue = taken_from(held) }
     end
   end
   local looked = {}

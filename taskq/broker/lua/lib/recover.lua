@@ -10,8 +10,8 @@ local function held_in_order(inc)
   local flat = call('HGETALL', P .. 'processing:' .. inc)
   local list, ids = {}, {}
   for i = 1, #flat, 2 do
-    local suspect, taken, queue = string.match(flat[i + 1], '^(!?)(%d+) (.*)$')
-    list[#list + 1] = { id = flat[i], queue = queue or 'unreadable', suspect = suspect == '!' }
+    local queue, suspect = taken_from(flat[i + 1])
+    list[#list + 1] = { id = flat[i], queue = queue, suspect = suspect }
     ids[#ids + 1] = flat[i]
   end
   if #ids > 0 then

@@ -1,0 +1,62 @@
+-- Messages that wait: bells, the names of ready queues, putting ids into queues, suspects and the schedule.
+
+-- Ring a bell that is silent.
+local function ring(bell)
+  if call('LLEN', bell) == 0 then call('RPUSH', bell, '1') end
+end
+
+-- A queue that had nothing has something now: tell every set of workers that serves it.
+-- Returns whether there is one.
+local function announce(queue, now)
+  local sets = call('HGET', P .. 'serving', queue)
+  if not sets then return false end
+  for set in string.gmatch(sets, '%S+') do
+    call('ZADD', P .. 'ready:' .. set, 'NX', now, queue)
+    ring(P .. 'bell:' .. set)
+  end
+  return true
+end
+
+-- The same for messages that must run alone; the parents listen for these.
+local function announce_suspects(queue, now)
+  local sets = call('HGET', P .. 'serving', queue) or ''
+  for set in string.gmatch(sets, '%S+') do
+    call('ZADD', P .. 'solo:' .. set, 'NX', now, queue)
+    ring(P .. 'solo-bell:' .. set)
+  end
+end
+
+-- Put ids (a list) into a queue: at its end, or in order at its head.
+local function push(queue, ids, now, at_head)
+  local key = P .. 'queue:' .. queue
+  local n, total = #ids, 0
+  for first = 1, n, 1000 do
+    local last = math.min(first + 999, n)
+    if at_head then
+      local reversed = {}
+      for i = n - first + 1, n - last + 1, -1 do reversed[#reversed + 1] = ids[i] end
+      total = call('LPUSH', key, unpack(reversed))
+    else
+      total = call('RPUSH', key, unpack(ids, first, last))
+    end
+  end
+  if total == n then return announce(queue, now) end
+  return true
+end
+
+local function push_suspects(queue, ids, now, at_head)
+  local key = P .. 'suspects:' .. queue
+  if at_head then
+    for i = #ids, 1, -1 do call('LPUSH', key, ids[i]) end
+  else
+    call('RPUSH', key, unpack(ids))
+  end
+  announce_suspects(queue, now)
+end
+
+-- Put an id into the schedule; if it is the earliest now, wake whoever keeps the time.
+local function schedule(queue, id, due)
+  call('ZADD', P .. 'schedule', int(due), id)
+  count(queue, 'scheduled', 1)
+  if call('ZRANGE', P .. 'schedule', 0, 0)[1] == id then ring(P .. 'alarm') end
+end
