@@ -11,10 +11,13 @@ from taskq.errors import (
     BrokerRefused,
     BrokerUnavailable,
     ConfigError,
+    DuplicateCall,
     DuplicateTaskId,
     EnqueueUncertain,
     MaxRetriesExceeded,
     MessageTooLarge,
+    QueueFull,
+    RateLimited,
     ResultTimeout,
     SerializationError,
     SoftTimeLimitExceeded,
@@ -25,6 +28,7 @@ from taskq.errors import (
     UnknownResult,
     WouldDeadlock,
 )
+from taskq.flow import Breaker, Limit
 from taskq.result import AsyncResult, Status
 from taskq.sending import Call
 from taskq.task import AsyncTask, Task
@@ -32,6 +36,7 @@ from taskq.task import AsyncTask, Task
 __all__ = [
     "AsyncResult",
     "AsyncTask",
+    "Breaker",
     "BrokerError",
     "BrokerFull",
     "BrokerRefused",
@@ -39,10 +44,14 @@ __all__ = [
     "Call",
     "ConfigError",
     "Context",
+    "DuplicateCall",
     "DuplicateTaskId",
     "EnqueueUncertain",
+    "Limit",
     "MaxRetriesExceeded",
     "MessageTooLarge",
+    "QueueFull",
+    "RateLimited",
     "Request",
     "ResultTimeout",
     "Retry",

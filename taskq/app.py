@@ -12,6 +12,7 @@ from taskq.definition import Definition
 from taskq.delivery import Context
 from taskq.envelope import id_from_text
 from taskq.errors import ConfigError
+from taskq.flow import split_flow_options
 from taskq.result import AsyncResult, Origin
 from taskq.retry import split_options
 from taskq.sending import Call, asend_calls, send_calls
@@ -123,6 +124,22 @@ class TaskQ:
                 ``at_most_once`` (bool): A message whose worker died under it is a dead letter, ``abandoned``, instead
                 of running again.
 
+                ``priority`` (int): From -100 to 100; higher ones are taken first (0).
+                ``fair_by`` (str or callable): Each key of it gets its turn, however many messages another has: the name
+                of an argument, or a function of the arguments by name. ``fair_weight`` (callable): Its share (1).
+                ``rate`` (str), ``max_concurrency`` (int), ``burst`` (int), ``key`` (str or callable): A `Limit` for the
+                whole fleet. ``limits`` (list of `Limit`): More of them.
+                ``unique`` (str): ``"until_start"`` or ``"until_done"``: while a call waits (and runs), another one with
+                the same arguments is that call. ``unique_by`` (str or callable): What counts as the same, instead.
+                ``unique_for`` (float): Not longer than this many seconds. ``on_duplicate`` (str): ``"raise"``
+                `DuplicateCall` instead of returning the handle of the first.
+                ``debounce`` (float): Run once, this many seconds after the last of a series of calls, with its
+                arguments; ``max_wait`` (float): at most this many after the first.
+                ``throttle`` (float): Run once in this many seconds; further calls are the first one.
+                ``max_length`` (int): Calls raise `QueueFull` while so many messages wait; ``full_timeout`` (float):
+                after waiting for room for that many seconds (0).
+                ``breaker`` (`Breaker`): Pauses the task while it keeps failing.
+
                 tenacity's ``retry``, ``wait``, ``stop``, ``before_sleep`` objects, or Celery's names:
 
                 ``autoretry_for``, ``dont_autoretry_for`` (exception classes): Which failures are retried.
@@ -141,12 +158,12 @@ class TaskQ:
 
     def _register(self, function: Callable[..., Any], options: dict[str, Any]) -> Task[..., Any]:
         given = dict(options)
-        retry = split_options(given)
+        retry, flow = split_options(given), split_flow_options(given)
         if unknown := set(given) - _TASK_OPTIONS:
             raise ConfigError(f"@app.task has no option {', '.join(sorted(unknown))}")
-        probe = Definition(function, retry=retry, **given)
+        probe = Definition(function, retry=retry, flow=flow, **given)
         kind: type[Task[..., Any]] = AsyncTask if probe.is_async else Task
-        task = kind(function, self.client, retry=retry, **given)
+        task = kind(function, self.client, retry=retry, flow=flow, **given)
         other = self._tasks.get(task.name)
         if other is not None and (other.__module__, other.__qualname__) != (task.__module__, task.__qualname__):
             raise ConfigError(

@@ -15,6 +15,7 @@ from taskq import codec
 from taskq.annotations import Converter, converter, hints_of
 from taskq.config import check_name
 from taskq.errors import ConfigError
+from taskq.flow import Flow
 from taskq.retry import Policy, RetryOptions
 
 
@@ -34,6 +35,7 @@ class Definition:
         soft_time_limit: Seconds after which `SoftTimeLimitExceeded` is raised inside the task.
         time_limit: Seconds after which the process that runs it is killed.
         at_most_once: Whether a message whose worker died is a dead letter instead of running again.
+        flow: When a waiting message may run, and in which turn: priority, limits, unique work.
     """
 
     def __init__(
@@ -51,6 +53,7 @@ class Definition:
         time_limit: float | None = None,
         at_most_once: bool = False,
         retry: RetryOptions | None = None,
+        flow: Flow | None = None,
     ) -> None:
         """Declare a task.
 
@@ -73,6 +76,7 @@ class Definition:
         self.soft_time_limit = soft_time_limit
         self.time_limit = time_limit
         self.at_most_once = at_most_once
+        self.flow = flow or Flow()
         self._check_limits()
         self.policy = Policy(retry or RetryOptions())
         self.__doc__ = function.__doc__

@@ -6,11 +6,15 @@ What is stored for a message is ``head ‖ envelope``:
 offset   head
 =======  =====================================================================================
 0        format version, 1
-1        flags: 1 = an expiry follows, 2 = at most once
+1        flags: 1 = an expiry follows, 2 = at most once, 4 = more follows the names
 2        accepted: server time in milliseconds, a big-endian double, stamped by the enqueue script
 10       expiry, likewise, only with its flag
 then     length (one byte) and name of the task; length and name of the queue
+then     only with its flag: length (two bytes), then fields: a letter, length (one byte), content
 =======  =====================================================================================
+
+The letters: ``p`` priority (a byte, 128 is 0), ``f`` weight (a big-endian double) and key in a fair queue, ``1`` to
+``9`` keys of the limits of that number, ``l`` (empty) has limits, ``u`` lock of unique work, ``d`` how it is debounced.
 
 The envelope is a msgpack array ``[version, id, headers, body]``. The body is opaque bytes made by the
 codec, so a body that cannot be read never stops its message from being handled.
@@ -36,7 +40,7 @@ from taskq.config import NAME
 from taskq.errors import DecodeError
 
 VERSION = 1
-FLAG_EXPIRES, FLAG_AT_MOST_ONCE = 1, 2
+FLAG_EXPIRES, FLAG_AT_MOST_ONCE, FLAG_MORE = 1, 2, 4
 _VARIANT_AND_VERSION = (0x7 << 76) | (0b10 << 62)
 _DOUBLE = struct.Struct(">d")
 #: A UUID of the RFC's variant in its canonical form.
@@ -94,11 +98,12 @@ def id_time(raw: bytes) -> float | None:
     return None
 
 
-def encode_head(task: str, queue: str, at_most_once: bool = False) -> bytes:
+def encode_head(task: str, queue: str, at_most_once: bool = False, more: bytes = b"") -> bytes:
     """Return the head as a producer sends it: without the time stamps that the enqueue script puts in."""
     names = task.encode(), queue.encode()
-    flags = FLAG_AT_MOST_ONCE if at_most_once else 0
-    return bytes([VERSION, flags, len(names[0])]) + names[0] + bytes([len(names[1])]) + names[1]
+    flags = (FLAG_AT_MOST_ONCE if at_most_once else 0) + (FLAG_MORE if more else 0)
+    head = bytes([VERSION, flags, len(names[0])]) + names[0] + bytes([len(names[1])]) + names[1]
+    return head + len(more).to_bytes(2, "big") + more if more else head
 
 
 #: How the envelope of a call without options begins: [version, 16 bytes of id, ...
@@ -161,10 +166,12 @@ def decode_head(value: bytes) -> tuple[str, str, float, float | None, int]:
         if value[1] & FLAG_EXPIRES:
             expires, at = _DOUBLE.unpack_from(value, 10)[0], 18
         split = at + 1 + value[at]
-        end = split + 1 + value[split]
+        names_end = end = split + 1 + value[split]
+        if value[1] & FLAG_MORE:
+            end += 2 + (value[end] << 8 | value[end + 1])
         if end > len(value):
             raise DecodeError("a message cut short within its head")
-        return value[at + 1 : split].decode(), value[split + 1 : end].decode(), accepted, expires, end
+        return value[at + 1 : split].decode(), value[split + 1 : names_end].decode(), accepted, expires, end
     except (IndexError, struct.error, UnicodeDecodeError):
         raise DecodeError("a message without a readable head") from None
 

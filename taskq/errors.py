@@ -13,6 +13,9 @@
     │   ├── BrokerRefused           the server answered with an error
     │   │   └── BrokerFull          ... because it is out of memory
     │   └── ServerUnsuitable        a server that cannot keep taskq's promises
+    ├── QueueFull                   the queue has its ``max_length``
+    ├── DuplicateCall               the same unique work waits or runs, and ``on_duplicate="raise"``
+    ├── RateLimited                 to be raised by a task: nothing more of this for a while
     ├── DuplicateTaskId             that ``task_id`` has a message or a result already
     ├── TaskError                   the task ended without a value; raised by ``AsyncResult.get``
     │   └── TaskRevoked             ... because it was revoked, expired or discarded
@@ -82,6 +85,35 @@ class BrokerFull(BrokerRefused):
 
 class ServerUnsuitable(BrokerError):
     """A server too old, read-only, or set up so that it would lose messages."""
+
+
+class QueueFull(TaskqError):
+    """The queue has as many messages waiting as its ``max_length`` allows; nothing was enqueued."""
+
+
+class DuplicateCall(TaskqError):
+    """The same unique work is waiting or running, and its task has ``on_duplicate="raise"``.
+
+    Attributes:
+        task_id: The id of that call.
+    """
+
+    def __init__(self, message: str, task_id: str) -> None:
+        super().__init__(message)
+        self.task_id = task_id
+
+
+class RateLimited(TaskqError):
+    """To be raised by a task that was told to slow down, by an API it calls for example.
+
+    Nothing of the task (of the same key, if its first limit has one) is started for ``retry_after`` seconds, by any
+    worker; then this message runs again. That counts neither as a failure nor as a retry.
+    """
+
+    def __init__(self, retry_after: float) -> None:
+        """Ask for ``retry_after`` seconds of quiet, from 0."""
+        super().__init__(f"told to wait for {retry_after:g} s")
+        self.retry_after = retry_after
 
 
 class DuplicateTaskId(TaskqError, ValueError):

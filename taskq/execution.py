@@ -12,13 +12,24 @@ from collections.abc import Mapping
 from typing import Any
 
 from taskq import codec
-from taskq.broker.outcomes import DISCARDED, FAILURE, SUCCESS, Again, Dead, Ended, Outcome, Returned, error_detail
+from taskq.broker.outcomes import (
+    DISCARDED,
+    FAILURE,
+    SUCCESS,
+    Again,
+    Dead,
+    Ended,
+    Limited,
+    Outcome,
+    Returned,
+    error_detail,
+)
 from taskq.codec import NO_ARGUMENTS
 from taskq.config import Settings
 from taskq.definition import Definition
 from taskq.delivery import Context, Delivery, Retry, Route, ShuttingDown
 from taskq.envelope import PLAIN, Envelope, id_to_text, plain_body
-from taskq.errors import ConfigError, DecodeError, MaxRetriesExceeded, SerializationError, TaskqError
+from taskq.errors import ConfigError, DecodeError, MaxRetriesExceeded, RateLimited, SerializationError, TaskqError
 from taskq.retry import Attempt, GiveUp, RunAgain
 
 log = logging.getLogger("taskq.task")
@@ -69,7 +80,9 @@ class Executor:
             envelope = delivery.envelope
         except DecodeError as error:
             return self._bury(delivery, "undecodable", error)
-        if envelope.id != delivery.id:
+        if envelope.id != delivery.id and not envelope.headers.get(
+            "debounced"
+        ):  # that has the place of an earlier call
             return self._bury(delivery, "undecodable", DecodeError("the envelope is of another id"))
         if envelope.expires is not None and delivery.taken.now >= envelope.expires:
             return Ended(delivery.id, "discarded", DISCARDED + b"expired")
@@ -157,6 +170,8 @@ class Executor:
         try:
             if isinstance(error, ShuttingDown):
                 return self.interrupted(delivery)
+            if isinstance(error, RateLimited):
+                return Limited(delivery.id, float(error.retry_after))
             if isinstance(error, Retry):
                 return self._asked_for_retry(delivery, error)
             decision = self._decide(delivery, error, None)

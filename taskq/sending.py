@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import logging
 import math
+import re
+import time
 from collections.abc import Iterable
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
 from taskq import envelope
 from taskq.envelope import id_to_text
-from taskq.errors import ConfigError, DuplicateTaskId
+from taskq.errors import ConfigError, DuplicateCall, DuplicateTaskId, QueueFull, TaskqError
+from taskq.flow import Flow
 from taskq.result import AsyncResult, Origin
 
 if TYPE_CHECKING:
@@ -23,18 +26,23 @@ _LATEST = 253_402_300_799_999
 #: Messages and bytes that go in one round trip at most.
 _CHUNK, _CHUNK_BYTES = 500, 4 << 20
 
+#: What the server answers for one message; see ``enqueue.lua``.
+_ANSWER = re.compile(rb"~[0-9a-f]*\.|.")
+_FULL = b"!"
+
 _unserved_told: set[str] = set()
 
 
 class Call:
     """A call ready to be sent: its id, its stored value and options for the enqueue script."""
 
-    __slots__ = ("message", "origin")
+    __slots__ = ("flow", "message", "origin")
 
-    def __init__(self, message: tuple[bytes, bytes, bytes], origin: Origin) -> None:
+    def __init__(self, message: tuple[bytes, bytes, bytes], origin: Origin, flow: Flow | None = None) -> None:
         """Hold the call; made by ``task.call`` and ``task.prepare_call``."""
         self.message = message
         self.origin = origin
+        self.flow = flow
 
     def handle(self) -> AsyncResult[Any]:
         """Return the handle of the call's result."""
@@ -46,7 +54,7 @@ def send_calls(client: Client, calls: Iterable[Call]) -> list[AsyncResult[Any]]:
     handles: list[AsyncResult[Any]] = []
     for chunk in _chunks(calls):
         answer = client.broker.send_many([call.message for call in chunk])
-        handles += _all_accepted(chunk, answer)
+        handles += _all_handles(chunk, answer)
     return handles
 
 
@@ -55,7 +63,7 @@ async def asend_calls(client: Client, calls: Iterable[Call]) -> list[AsyncResult
     handles: list[AsyncResult[Any]] = []
     for chunk in _chunks(calls):
         answer = await client.abroker.send_many([call.message for call in chunk])
-        handles += _all_accepted(chunk, answer)
+        handles += _all_handles(chunk, answer)
     return handles
 
 
@@ -72,30 +80,80 @@ def _chunks(calls: Iterable[Call]) -> Iterable[list[Call]]:
         yield chunk
 
 
-def accepted(call: Call, answer: bytes) -> AsyncResult[Any]:
-    """Return the handle of a call the server answered; raises `DuplicateTaskId` if it was refused."""
+def send_call(client: Client, call: Call) -> AsyncResult[Any]:
+    """Send one prepared call; waits for room in its queue as long as its task says. Raises as `Task.apply_async` says."""
+    patience = Patience(call)
+    while (answer := client.broker.send(*call.message)) == _FULL and patience.pause():
+        time.sleep(patience.seconds)
+    return _handle_of(call, answer)
+
+
+async def asend_call(client: Client, call: Call) -> AsyncResult[Any]:
+    """Do what `send_call` does, on an event loop."""
+    import asyncio
+
+    patience = Patience(call)
+    while (answer := await client.abroker.send_many([call.message])) == _FULL and patience.pause():
+        await asyncio.sleep(patience.seconds)
+    return _handle_of(call, answer)
+
+
+class Patience:
+    """How long a call waits for room in a full queue, and the pause before its next try."""
+
+    def __init__(self, call: Call) -> None:
+        """Begin to wait."""
+        self._ends = time.monotonic() + (call.flow.full_timeout if call.flow else 0.0)
+        self.seconds = 0.01
+
+    def pause(self) -> bool:
+        """Say whether to try again after ``seconds``."""
+        left = self._ends - time.monotonic()
+        self.seconds = min(self.seconds * 1.5, 0.25, max(left, 0.001))
+        return left > 0
+
+
+def _handle_of(call: Call, answer: bytes) -> AsyncResult[Any]:
+    """Return the handle of a call by what the server answered; raises if it was refused."""
     if answer == b"=":
         raise DuplicateTaskId(f"task_id {id_to_text(call.message[0])!r} belongs to a message or a result that exists")
+    if answer == _FULL:
+        most = call.flow.max_length if call.flow else None
+        raise QueueFull(
+            f"queue {_queue_of(call)!r} has its max_length={most} of messages waiting; nothing was enqueued"
+        )
     if answer == b"-":
         _warn_unserved(call)
+    if answer[:1] == b"~":
+        first = AsyncResult[Any](bytes.fromhex(answer[1:-1].decode()), call.origin)
+        if call.flow and call.flow.on_duplicate == "raise":
+            raise DuplicateCall(f"{call.origin.task}: the same work waits or runs, as {first.id}", first.id)
+        return first
     return call.handle()
 
 
-def _all_accepted(chunk: list[Call], answer: bytes) -> list[AsyncResult[Any]]:
-    if b"=" in answer or b"-" in answer:
-        for call, one in zip(chunk, answer, strict=True):
-            if one == ord("-"):
-                _warn_unserved(call)
-        if used := [id_to_text(c.message[0]) for c, one in zip(chunk, answer, strict=True) if one == ord("=")]:
-            raise DuplicateTaskId(
-                f"{len(used)} of {len(chunk)} calls were refused, the others accepted: "
-                f"a message or result of these task_ids exists: {', '.join(used[:10])}"
-            )
-    return [call.handle() for call in chunk]
+def _all_handles(chunk: list[Call], answer: bytes) -> list[AsyncResult[Any]]:
+    if answer.count(b"+") == len(chunk):
+        return [call.handle() for call in chunk]
+    handles, refused = [], []
+    for call, one in zip(chunk, _ANSWER.findall(answer), strict=True):
+        try:
+            handles.append(_handle_of(call, one))
+        except TaskqError as error:
+            refused.append(error)
+    if refused:
+        others = f"; {len(refused)} of {len(chunk)} calls were refused, the others accepted"
+        refused[0].args = (str(refused[0]) + others, *refused[0].args[1:])
+        raise refused[0]
+    return handles
+
+
+def _queue_of(call: Call) -> str:
+    return envelope.decode_head(call.message[1][:2] + bytes(8) + call.message[1][2:])[1]
 
 
 def _warn_unserved(call: Call) -> None:
-    queue = envelope.decode_head(b"\x01\x00" + bytes(8) + call.message[1][2:])[1]
+    queue = _queue_of(call)
     if queue not in _unserved_told:
         _unserved_told.add(queue)
         log.warning("no live worker serves the queue %r; start one with: taskq worker -A ... -Q %s", queue, queue)

@@ -15,9 +15,10 @@ from taskq.definition import Definition
 from taskq.delivery import Delivery, Taken, current
 from taskq.envelope import encode_envelope, encode_head, encode_plain, id_from_text
 from taskq.errors import ConfigError, MessageTooLarge
+from taskq.flow import NO_ARGUMENTS, Arguments
 from taskq.result import AsyncResult, Origin
 from taskq.retry import CALL_OPTIONS
-from taskq.sending import Call, accepted, asend_calls, expiry_words, send_calls, when_words
+from taskq.sending import Call, asend_call, asend_calls, expiry_words, send_call, send_calls, when_words
 
 if TYPE_CHECKING:
     from taskq.client import Client
@@ -34,7 +35,8 @@ class Task(Definition, Generic[P, R]):
         """Declare a task that is called through ``client``; the options are those of `Definition`."""
         super().__init__(function, **options)
         self.client = client
-        self._head = encode_head(self.name, self.queue, self.at_most_once)
+        self._varies = self.flow.depends_on_call
+        self._head = self._head_of(self.queue, self.flow.priority, (), {}) if not self._varies else b""
         self._plain = self.plain_headers
         self._check = self.check
         self.origin = Origin(client, self.name, self.convert_result, self.ignore_result)
@@ -56,7 +58,11 @@ class Task(Definition, Generic[P, R]):
             BrokerUnavailable: No answer within ``send_timeout``, and nothing was accepted.
             EnqueueUncertain: No answer, and it is not known whether the message was accepted.
             BrokerFull: The server is out of memory.
+            QueueFull: The queue has its ``max_length``.
+            DuplicateCall: The same unique work waits or runs, and ``on_duplicate="raise"``.
         """
+        if self._varies:
+            return self.apply_async(args, kwargs)
         self._check(*args, **kwargs)
         raw_id = envelope.new_id()
         self.client.broker.send(raw_id, self._value(raw_id, codec.pack_call(args, kwargs)))
@@ -75,6 +81,7 @@ class Task(Definition, Generic[P, R]):
         eta: datetime | None = None,
         expires: float | datetime | None = None,
         queue: str | None = None,
+        priority: int | None = None,
         task_id: str | None = None,
         headers: Mapping[str, Any] | None = None,
         ignore_result: bool | None = None,
@@ -89,6 +96,7 @@ class Task(Definition, Generic[P, R]):
             eta: The moment before which it may not run; must have a time zone.
             expires: Seconds from now, or a moment with a time zone, after which it no longer runs.
             queue: Another queue than the task's own; some worker must serve it (``taskq worker -Q``).
+            priority: From -100 to 100, if not as the task says; higher ones are taken first.
             task_id: An id of one's own, 1 to 200 of ``A-Z a-z 0-9 _ . : -``; refused while it is in use.
             headers: A map that the task finds in ``self.request.headers``.
             ignore_result: Whether to drop the result, if not as the task says.
@@ -98,21 +106,20 @@ class Task(Definition, Generic[P, R]):
         Raises:
             ConfigError: An option that cannot work, such as a moment without a time zone.
             DuplicateTaskId: A message or result of that ``task_id`` exists.
+            QueueFull, DuplicateCall: As `delay` raises them.
             TypeError, SerializationError, MessageTooLarge, BrokerError: As `delay` raises them.
         """
         call = self.prepare_call(
-            args, kwargs, countdown=countdown, eta=eta, expires=expires, queue=queue, task_id=task_id,
-            headers=headers, ignore_result=ignore_result, **retry,
+            args, kwargs, countdown=countdown, eta=eta, expires=expires, queue=queue, priority=priority,
+            task_id=task_id, headers=headers, ignore_result=ignore_result, **retry,
         )  # fmt: skip
-        return accepted(call, self.client.broker.send(*call.message))
+        return send_call(self.client, call)
 
     async def aapply_async(
         self, args: Iterable[Any] = (), kwargs: Mapping[str, Any] | None = None, **options: Any
     ) -> AsyncResult[R]:
         """Do what `apply_async` does, with the same options, on an event loop."""
-        call = self.prepare_call(args, kwargs, **options)
-        answer = await self.client.abroker.send_many([call.message])
-        return accepted(call, answer)
+        return await asend_call(self.client, self.prepare_call(args, kwargs, **options))
 
     # -- many calls -------------------------------------------------------------------------------------
 
@@ -140,6 +147,8 @@ class Task(Definition, Generic[P, R]):
 
     def call(self, *args: P.args, **kwargs: P.kwargs) -> Call:
         """Prepare a call for ``app.enqueue_many``; raises what `delay` raises before it sends."""
+        if self._varies:
+            return self.prepare_call(args, kwargs)
         self._check(*args, **kwargs)
         raw_id = envelope.new_id()
         return Call((raw_id, self._value(raw_id, codec.pack_call(args, kwargs)), b""), self.origin)
@@ -202,6 +211,7 @@ class Task(Definition, Generic[P, R]):
         eta: datetime | None = None,
         expires: float | datetime | None = None,
         queue: str | None = None,
+        priority: int | None = None,
         task_id: str | None = None,
         headers: Mapping[str, Any] | None = None,
         ignore_result: bool | None = None,
@@ -212,7 +222,7 @@ class Task(Definition, Generic[P, R]):
         self._check(*positional, **named)
         if unknown := set(retry) - set(CALL_OPTIONS):
             raise ConfigError(f"apply_async has no option {', '.join(sorted(unknown))}")
-        words = when_words(countdown, eta) + expiry_words(expires)
+        words = when_words(countdown, eta) + expiry_words(expires) + self.flow.words
         raw_id = envelope.new_id()
         if task_id is not None:
             try:
@@ -220,13 +230,17 @@ class Task(Definition, Generic[P, R]):
             except ValueError as error:
                 raise ConfigError(str(error)) from None
         head = self._head
-        if queue is not None and queue != self.queue:
-            head = encode_head(self.name, check_name("queue", queue), self.at_most_once)
+        elsewhere = queue is not None and queue != self.queue
+        if elsewhere or self._varies or priority is not None:
+            head = self._head_of(check_name("queue", queue or self.queue), priority, positional, named)
+        if elsewhere:
             words += b"w"
         more: dict[str, Any] = {"sig": self.fingerprint}
         ignored = self.ignore_result if ignore_result is None else ignore_result
         if ignored != self.ignore_result:
             more["ignore"] = ignored
+        if self.flow.debounce:
+            more["debounced"] = True
         if headers:
             more["user"] = codec.pack(dict(headers))
         if eta is not None:
@@ -238,7 +252,12 @@ class Task(Definition, Generic[P, R]):
         if len(value) > self._max_bytes:
             self._too_large(len(value))
         origin = self.origin if ignored == self.ignore_result else self.origin._replace(ignored=ignored)
-        return Call((raw_id, value, words), origin)
+        return Call((raw_id, value, words), origin, self.flow)
+
+    def _head_of(self, queue: str, priority: int | None, args: tuple[Any, ...], kwargs: dict[str, Any]) -> bytes:
+        arguments = Arguments(self.signature, args, kwargs) if self._varies else NO_ARGUMENTS
+        more = self.flow.fields(self.name, arguments, priority)
+        return encode_head(self.name, queue, self.at_most_once, more)
 
 
 class AsyncTask(Task[P, R]):

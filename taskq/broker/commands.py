@@ -269,6 +269,17 @@ def mend(keys: Keys, doubtful: Iterable[tuple[bytes, str]]) -> Command[list[str]
     return Command(script("mend"), args, lambda reply: [word.decode() for word in reply])
 
 
+def lines(keys: Keys) -> Command[list[str]]:
+    """The lines at gates, each ``<queue>|<gate>``."""
+
+    def parse(reply: Any) -> list[str]:
+        found = _as_dict(reply).items()
+        pairs = ((who.decode(), gate.decode()) for gate, queues in found for who in queues.split())
+        return [f"{who}|{gate}" for who, gate in pairs if who[0] not in ".!"]
+
+    return Command(None, [b"HGETALL", keys["gates"]], parse)
+
+
 def incarnations(keys: Keys) -> Command[list[str]]:
     """All incarnations that are registered."""
     return Command(None, [b"ZRANGE", keys["leases"], 0, -1], lambda reply: [name.decode() for name in reply])
@@ -336,6 +347,49 @@ def purge(keys: Keys, queue: str, ids: Sequence[bytes]) -> Command[int]:
     return Command(script("purge"), [keys.prefix, queue, *ids], int)
 
 
+@dataclass(frozen=True, slots=True)
+class Pause:
+    """Why nothing is taken from a queue: since when and until when (seconds since the epoch; None: until resumed)."""
+
+    since: float
+    until: float | None
+    author: str
+    reason: str
+
+
+def _pause(stored: bytes) -> Pause | None:
+    if not stored:
+        return None
+    since, until, text = stored.decode(errors="replace").split(" ", 2)
+    author, _, reason = text.partition("\n")
+    return Pause(int(since) / 1000, int(until) / 1000 or None, author, reason)
+
+
+def pause(keys: Keys, name: str, seconds: float, author: str, reason: str) -> Command[bool]:
+    """Let nothing more be taken of a queue or task, for ``seconds`` (0: until resumed); answers whether it was not."""
+    return Command(script("pause"), [keys.prefix, name, round(seconds * 1000), f"{author}\n{reason}"], bool)
+
+
+def resume(keys: Keys, name: str) -> Command[bool]:
+    """Let messages of a queue or task be taken again; answers whether it was paused."""
+    return Command(script("resume"), [keys.prefix, name], bool)
+
+
+def declare(keys: Keys, tasks: Iterable[tuple[str, str, str]]) -> Command[Any]:
+    """Publish tasks, each with its queue and its limits (as ``gates.lua`` reads them)."""
+    return Command(script("declare"), [keys.prefix, *(word for task in tasks for word in task)], _same)
+
+
+def limit(keys: Keys, task: str, limits: str) -> Command[bool]:
+    """Set the limits of a task by hand (``-``: those of its code); answers whether there is such a task."""
+    return Command(script("limit"), [keys.prefix, task, limits], bool)
+
+
+def revoke(keys: Keys, raw_id: bytes, why: str) -> Command[str]:
+    """Let a message not run, or run no longer; answers as ``revoke.lua`` says."""
+    return Command(script("revoke"), [keys.prefix, raw_id, why], lambda reply: reply.decode())
+
+
 #: Counters of what has left for good; ``dangling`` is what lost its message to somebody's hand.
 GONE = ("done", "failed", "discarded", "purged", "dangling")
 
@@ -349,6 +403,7 @@ class QueueSurvey:
     suspects: int = 0
     dead: int = 0
     processing: int = 0
+    paused: Pause | None = None
 
     @property
     def scheduled(self) -> int:
@@ -356,10 +411,15 @@ class QueueSurvey:
         return self.counters.get("scheduled", 0)
 
     @property
+    def gated(self) -> int:
+        """Messages waiting at a closed gate of a limit."""
+        return self.counters.get("gated", 0)
+
+    @property
     def balance(self) -> int:
         """Accepted messages that are in no place: 0 by the conservation law."""
         gone = sum(self.counters.get(name, 0) for name in GONE)
-        here = self.scheduled + self.pending + self.suspects + self.processing + self.dead
+        here = self.scheduled + self.gated + self.pending + self.suspects + self.processing + self.dead
         return self.counters.get("accepted", 0) - gone - here
 
 
@@ -369,12 +429,12 @@ def _survey(reply: Any) -> dict[str, QueueSurvey]:
     for field, value in zip(counters[::2], counters[1::2], strict=True):
         queue, _, name = field.decode().rpartition("|")
         queues.setdefault(queue, QueueSurvey({})).counters[name] = int(value)
-    for at in range(0, len(places), 4):
+    for at in range(0, len(places), 5):
         survey = queues[places[at].decode()]
         survey.pending, survey.suspects, survey.dead = places[at + 1 : at + 4]
-    for value in held:
-        queue = value.decode().split(" ", 1)[1]
-        queues.setdefault(queue, QueueSurvey({})).processing += 1
+        survey.paused = _pause(places[at + 4])
+    for queue in held:
+        queues.setdefault(queue.decode(), QueueSurvey({})).processing += 1
     return queues
 
 
@@ -383,9 +443,18 @@ def survey(keys: Keys) -> Command[dict[str, QueueSurvey]]:
     return Command(script("survey"), [keys.prefix], _survey)
 
 
-def backlog(keys: Keys, queues: Iterable[str]) -> Command[tuple[int, float]]:
-    """How many messages wait in some queues, and for how many seconds the oldest of the next ones has."""
-    return Command(script("backlog"), [keys.prefix, *queues], lambda r: (r[0], int(r[1]) / 1000))
+@dataclass(frozen=True, slots=True)
+class Backlog:
+    """What waits in queues that are not paused: how much, how long the oldest has (seconds), how many run alone."""
+
+    pending: int
+    oldest: float
+    suspects: int
+
+
+def backlog(keys: Keys, queues: Iterable[str]) -> Command[Backlog]:
+    """How much waits in some queues."""
+    return Command(script("backlog"), [keys.prefix, *queues], lambda r: Backlog(r[0], int(r[1]) / 1000, r[2]))
 
 
 def workers(keys: Keys) -> Command[dict[bytes, bytes]]:

@@ -8,9 +8,28 @@ key                  type        holds
 ===================  ==========  ===================================================================
 messages             hash        id → head ‖ envelope, from acceptance to the end
 queue:<queue>        list        ids waiting, the next one first
+ranked:<queue>       sorted set  ids waiting that have a priority, or a key in a fair queue, by rank
+turns                hash        queue → turns given to its ranked messages without a key
+fair:<queue>         sorted set  ``<priority>|<key>`` by its last turn; ``<priority>`` by the last turn taken
+gated:<line>         list        ids waiting at a gate; the line is ``<queue>|<gate>``
+gates                hash        gate → who waits there: queue with a line, ``.queue`` as a whole, ``!queue``: its
+                                 suspects; joined by spaces
+openings             sorted set  gate by when it opens (ms); ``=<queue>`` by when its pause is over
+arrivals             sorted set  gate of a rate by its theoretical arrival time (ms)
+slots                hash        gate of a concurrency → slots in use
+limits               hash        task → its limits, a line each; ``!<task>``: set by hand instead
+tasks                hash        task → its queue
+breakers             hash        task → its breaker: c closed, o open, h half open; until (ms); last outcomes
+unique               hash        lock → until (ms, 0: no limit) and id of the message that holds it
+paused               hash        queue, or ``=<task>`` in a shared one → since and until (ms), by whom, newline, why
+lines:<queue>        set         gates whose lines came up while the queue was paused
+marks                hash        queue → letters of what is special of it: p paused, r ranked, l limited
+revoked              hash        id → why; of messages that end when their turn comes, or run
+control:<inc>        list        ids whose runs an incarnation's parent is to stop; expires after a minute
 suspects:<queue>     list        ids that must run alone, since a process may have died under them
 schedule             sorted set  id by due time (ms)
-processing:<inc>     hash        id → ``[!]<taken at, ms> <queue>`` (``!``: taken from suspects)
+processing:<inc>     hash        id → ``[!]<taken at, ms> <queue>`` (``!``: taken from suspects), then the gates it
+                                 passed, a line each
 dead:<queue>         sorted set  id by time of death (ms)
 reasons              hash        id of a dead letter → reason, newline, detail (opaque)
 crashes              hash        id → counted deaths of its process; only where there were any

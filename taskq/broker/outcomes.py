@@ -52,13 +52,21 @@ class Again:
 
 
 @dataclass(slots=True)
+class Limited:
+    """Told to slow down: its gate is shut for ``delay`` seconds; back to the head of its queue, uncounted."""
+
+    id: bytes
+    delay: float
+
+
+@dataclass(slots=True)
 class Returned:
     """Not started, or interrupted: back to the head of its queue, uncounted."""
 
     id: bytes
 
 
-Outcome = Done | Ended | Dead | Again | Returned
+Outcome = Done | Ended | Dead | Again | Limited | Returned
 
 
 def id_of(outcome: Outcome) -> bytes:
@@ -127,5 +135,7 @@ def _group(outcome: Outcome, ttl: int) -> list[Arg]:
             return [b"dead", raw_id, reason, detail, result, ttl]
         case Again(raw_id, value, delay, counter):
             return [b"schedule", raw_id, value, max(0, round(delay * 1000)), counter]
+        case Limited(raw_id, delay):
+            return [b"limit", raw_id, max(0, round(delay * 1000))]
         case _:
             return [b"return", outcome.id]

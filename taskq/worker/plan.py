@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import socket
+from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
@@ -110,6 +111,15 @@ def lanes_of(
         "loop": QueueSet.of(loop),
         "thread": QueueSet.of(thread),
     }
+
+
+def declarations(tasks: Mapping[str, Definition]) -> list[tuple[str, str, str]]:
+    """Return each task with its queue and limits, as they are published for scripts."""
+    sharing = Counter(task.queue for task in tasks.values())
+    return [
+        (task.name, task.queue, task.flow.published(own=task.queue == task.name and sharing[task.queue] == 1))
+        for task in tasks.values()
+    ]
 
 
 def settings_for_scripts(settings: Settings, tasks: Mapping[str, Definition]) -> dict[str, int | None]:

@@ -30,7 +30,7 @@ from taskq.execution import Executor
 from taskq.worker import child as child_process
 from taskq.worker.closing import Closer, Closing
 from taskq.worker.heartbeat import Heartbeat
-from taskq.worker.plan import Plan, settings_for_scripts
+from taskq.worker.plan import Plan, declarations, settings_for_scripts
 from taskq.worker.slots import SlotTable, boottime
 from taskq.worker.watch import Scaling, describe_exit, oom_kills, resident_bytes
 
@@ -137,8 +137,9 @@ class Supervisor:
     def _announce(self) -> None:
         keys = self.broker.keys
         settings = settings_for_scripts(self.app.settings, self.app.tasks)
+        declare = commands.declare(keys, declarations(self.app.tasks))
         try:
-            for command in (commands.announce_app(keys), *commands.write_settings(keys, settings)):
+            for command in (commands.announce_app(keys), *commands.write_settings(keys, settings), declare):
                 self.broker.run(command, seconds=None)
         except BrokerFull:  # a full server must still be drained; what an earlier worker published holds
             log.warning("the server is full: this worker's settings could not be published")
@@ -196,13 +197,12 @@ class Supervisor:
         if self._stops or not self.plan.drain:
             return bool(self._stops)
         try:
-            queues = self.broker.run(commands.survey(self.broker.keys))
+            backlog = self.broker.run(commands.backlog(self.broker.keys, self.plan.queues))
         except BrokerError:
             return False
-        mine = [queues[name] for name in self.plan.queues if name in queues]
-        if any(queue.suspects for queue in mine):
+        if backlog.suspects:
             self._start(self._isolation)
-        elif any(queue.pending for queue in mine):
+        elif backlog.pending:
             self._wanted = self.plan.concurrency
             self._start_missing()
         return not self._children
@@ -317,13 +317,13 @@ class Supervisor:
 
     def _scale(self, scaling: Scaling) -> None:
         try:
-            pending, oldest = self.broker.run(commands.backlog(self.broker.keys, self.plan.queues))
+            backlog = self.broker.run(commands.backlog(self.broker.keys, self.plan.queues))
         except BrokerError:
             return
         workforce = self._workforce
         places = [place for place, child in self._children.items() if child in workforce]
         busy = sum(any(slot.entries() for slot in self.slots.of(place)) for place in places)
-        self._wanted = scaling.wanted(len(workforce), busy, pending, oldest, time.monotonic())
+        self._wanted = scaling.wanted(len(workforce), busy, backlog.pending, backlog.oldest, time.monotonic())
         for child in workforce[self._wanted :]:
             self._retire(child)
 

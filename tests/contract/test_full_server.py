@@ -89,7 +89,19 @@ def settle(world: World, *outcomes: object, want: int = 0) -> Command[commands.B
 
 
 #: Keys whose values are times of the running clock, which differ by milliseconds.
-TIMED = {"dead:q", "leases", "pulse", "keeper", "processing:inc", "ready:set", "schedule", "set-leases", "solo:set"}
+TIMED = {
+    "dead:q",
+    "leases",
+    "openings",
+    "paused",
+    "pulse",
+    "keeper",
+    "processing:inc",
+    "ready:set",
+    "schedule",
+    "set-leases",
+    "solo:set",
+}
 
 CALLS: dict[str, tuple[str, Callable[[World], Command[object]]]] = {
     "taking": ("fetch", lambda w: settle(w, want=10)),
@@ -112,6 +124,11 @@ CALLS: dict[str, tuple[str, Callable[[World], Command[object]]]] = {
     "retiring": ("retire", lambda w: commands.retire(w.keys, 10, ["q"])),
     "asking for a backlog": ("backlog", lambda w: commands.backlog(w.keys, ["q"])),
     "surveying": ("survey", lambda w: commands.survey(w.keys)),
+    "pausing": ("pause", lambda w: commands.pause(w.keys, "q", 60.0, "me", "x" * 500)),
+    "declaring": ("declare", lambda w: commands.declare(w.keys, [("t", "q", "o 10.000 1 0")])),
+    "limiting": ("limit", lambda w: commands.limit(w.keys, "t", "s 0 1 5")),
+    "resuming": ("resume", lambda w: commands.resume(w.keys, "q")),
+    "revoking": ("revoke", lambda w: commands.revoke(w.keys, A, "x" * 500)),
     "auditing": ("audit", lambda w: commands.audit(w.keys, MINUTE)),
     "scanning": ("scan", lambda w: commands.scan_ids(w.keys, b"0", 10)),
     "mending": ("mend", lambda w: commands.mend(w.keys, [(A, "queue:q"), (raw_id(99), "")])),

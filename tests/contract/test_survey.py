@@ -6,6 +6,7 @@ import pytest
 
 from taskq.broker import commands
 from taskq.broker.commands import (
+    Backlog,
     QueueSet,
     QueueSurvey,
     announce_app,
@@ -72,9 +73,11 @@ def test_a_backlog_is_what_waits_in_some_queues_and_for_how_long(world: World) -
     )
     before = world.dump()
 
-    assert world.run(commands.backlog(world.keys, ["q"])) == (2, pytest.approx(5, abs=1))
-    assert world.run(commands.backlog(world.keys, ["q", "p", "empty", "dangling"])) == (4, pytest.approx(9, abs=1))
-    assert world.run(commands.backlog(world.keys, ["empty"])) == (0, 0)
+    assert world.run(commands.backlog(world.keys, ["q"])) == Backlog(2, pytest.approx(5, abs=1), 0)
+    assert world.run(commands.backlog(world.keys, ["q", "p", "empty", "dangling"])) == Backlog(
+        4, pytest.approx(9, abs=1), 0
+    )
+    assert world.run(commands.backlog(world.keys, ["empty"])) == Backlog(0, 0, 0)
     assert world.dump() == before
 
 

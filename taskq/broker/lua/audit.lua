@@ -1,6 +1,8 @@
 --@include base
 --@include waiting
 --@include terminal
+--@include unique
+--@include gates
 --@include recover
 -- Compare how many messages there are with how many ids stand in places: by the conservation law they are as many. For
 -- one caller a while. Puts right what needs no search: incarnations half registered, and the count of what is scheduled.
@@ -26,14 +28,24 @@ for i = 1, #fields, 2 do
   end
 end
 
+local function lines()
+  local flat, found = call('HGETALL', P .. 'gates'), {}
+  for i = 1, #flat, 2 do
+    for who in string.gmatch(flat[i + 1], '%S+') do
+      if not find(who, '^[.!]') then found[#found + 1] = who .. '|' .. flat[i] end
+    end
+  end
+  return found
+end
+
 local later = call('ZCARD', P .. 'schedule')
 local function in_places()
   local n = later
   for _, queue in ipairs(queues) do
-    n = n + call('LLEN', P .. 'queue:' .. queue) + call('LLEN', P .. 'suspects:' .. queue)
-      + call('ZCARD', P .. 'dead:' .. queue)
+    n = n + waiting(queue) + call('LLEN', P .. 'suspects:' .. queue) + call('ZCARD', P .. 'dead:' .. queue)
   end
   for _, inc in ipairs(incs) do n = n + call('HLEN', P .. 'processing:' .. inc) end
+  for _, line in ipairs(lines()) do n = n + call('LLEN', P .. 'gated:' .. line) end
   return n
 end
 

@@ -1,6 +1,8 @@
 --@include base
 --@include waiting
 --@include terminal
+--@include unique
+--@include gates
 --@include recover
 -- End an incarnation whose process is known to be gone, or which ends by itself: what it held goes back.
 --

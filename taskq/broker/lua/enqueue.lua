@@ -1,12 +1,14 @@
 --@include base
 --@include waiting
+--@include unique
 -- Accept messages: each into its queue or the schedule, or refused as a duplicate.
 --
 -- KEYS  1 prefix
 -- ARGV  1 producer id, 2 its sequence number, then for each message: id, value, options
 --       options is '' or words: w (say if nobody serves the queue), d<ms> (delay), a<ms> (due at), x<ms> (expires in),
---       e<ms> (expires at)
--- Returns a character a message: '+' accepted, '-' accepted but no live worker serves its queue, '=' duplicate.
+--       e<ms> (expires at), m<n> (refuse if n wait in the queue)
+-- Returns for each message a character: '+' accepted, '-' accepted but no live worker serves its queue, '=' duplicate id,
+--       '!' the queue is full, '~', the id in hexadecimal digits, '.': unique work that this message is waiting or doing.
 -- Again: the same number with the same first id is answered as the first time and changes nothing.
 local producer = P .. 'producer:' .. ARGV[1]
 local seq = tonumber(ARGV[2])
@@ -26,9 +28,9 @@ local function used(id)
   return given[id] or call('HEXISTS', P .. 'messages', id) == 1 or call('EXISTS', P .. 'result:' .. id) == 1
 end
 
--- What the options of a message ask for: its answer, due time (ms) or nil, expiry stamp.
+-- What the options of a message ask for: its answer, due time (ms) or nil, expiry stamp, length of the queue at most.
 local function read_options(options, queue)
-  local due, answer, expiry = nil, '+', ''
+  local due, answer, expiry, most = nil, '+', '', nil
   for word, digits in string.gmatch(options, '(%a)(%d*)') do
     local n = tonumber(digits)
     if word == 'w' then
@@ -37,32 +39,73 @@ local function read_options(options, queue)
     elseif word == 'a' then due = n
     elseif word == 'x' then expiry = struct.pack('>d', now + n)
     elseif word == 'e' then expiry = struct.pack('>d', n)
+    elseif word == 'm' then most = n
     end
   end
   if due and due <= now then due = nil end
-  return answer, due, expiry
+  return answer, due, expiry, most
+end
+
+-- Unique work: the answer if another message is it already; else its lock is this one's from now on. A debounced call
+-- replaces the message that still waits for its time, and puts that off; not beyond the longest wait (letter d: ms, colon,
+-- ms at most; 0: no limit).
+local locks, replaced = {}, {}
+local function first_with_lock(id, found, stored)
+  local lock, mode, ms = lock_in(found.u)
+  local by = locks[lock] and locks[lock][1] or holder(lock, mode, now)
+  if not by then
+    locks[lock] = { id, ms }
+    return nil
+  end
+  if found.d then
+    local wait, longest = string.match(found.d, '^(%d+):(%d+)$')
+    local old = not given[by] and call('HGET', P .. 'messages', by)
+    if old and not call('ZSCORE', P .. 'schedule', by) then -- it has come to its turn: this is the first of a new series
+      locks[lock] = { id, ms }
+      return nil
+    end
+    local due, accepted = now + tonumber(wait), old and sub(old, 3, 10) or stamp
+    if longest ~= '0' then due = math.min(due, (struct.unpack('>d', accepted)) + tonumber(longest)) end
+    replaced[by] = { sub(stored, 1, 2) .. accepted .. sub(stored, 11), due }
+  end
+  return '~' .. string.gsub(by, '.', function(c) return string.format('%02x', byte(c)) end) .. '.'
 end
 
 for i = 3, #ARGV, 3 do
   local id, value, options = ARGV[i], ARGV[i + 1], ARGV[i + 2]
   local queue_at = 4 + byte(value, 3)
   local queue = sub(value, queue_at + 1, queue_at + byte(value, queue_at))
-  local answer, due, expiry, flags = '+', nil, '', sub(value, 2, 2)
+  local answer, due, expiry, flags, most, found = '+', nil, '', byte(value, 2), nil, nil
   if options ~= '' then
-    answer, due, expiry = read_options(options, queue)
-    if expiry ~= '' then flags = string.char(byte(flags) + 1) end
+    answer, due, expiry, most = read_options(options, queue)
+    if expiry ~= '' then flags = flags + 1 end
   end
-  if used(id) then answer = '=' end
-  given[id] = true
+  local place = queues[queue]
+  if not place then
+    place = { now = {}, later = {} }
+    queues[queue] = place
+    order[#order + 1] = queue
+  end
+  local stored = sub(value, 1, 1) .. string.char(flags) .. stamp .. expiry .. sub(value, 3)
+  if flags >= 4 then
+    found = extras(value, flags, queue_at + 1 + byte(value, queue_at))
+    if found.d then due = now + tonumber(string.match(found.d, '^%d+')) end
+  end
+  if used(id) then
+    answer = '='
+  elseif most and waiting(queue) + #place.now >= most then
+    answer = '!'
+  elseif found and found.u then
+    answer = first_with_lock(id, found, stored) or answer
+  end
   reply[#reply + 1] = answer
-  if answer ~= '=' then
+  if answer == '+' or answer == '-' then
+    given[id] = true
     fields[#fields + 1] = id
-    fields[#fields + 1] = sub(value, 1, 1) .. flags .. stamp .. expiry .. sub(value, 3)
-    local place = queues[queue]
-    if not place then
-      place = { now = {}, later = {} }
-      queues[queue] = place
-      order[#order + 1] = queue
+    fields[#fields + 1] = stored
+    if found then
+      if found.p or found.f then place.ranked = true end
+      if found.l then place.limited = true end
     end
     if due then
       place.later[#place.later + 1] = { id, due }
@@ -72,11 +115,18 @@ for i = 3, #ARGV, 3 do
   end
 end
 if #fields > 0 then call('HSET', P .. 'messages', unpack(fields)) end
+for lock, by in pairs(locks) do take_lock(lock, by[2], by[1], now) end
+for id, new in pairs(replaced) do
+  call('HSET', P .. 'messages', id, new[1])
+  call('ZADD', P .. 'schedule', int(new[2]), id)
+end
 for _, queue in ipairs(order) do
   local place = queues[queue]
   for _, item in ipairs(place.later) do schedule(queue, item[1], item[2]) end
-  if #place.now > 0 then push(queue, place.now, now) end
-  count(queue, 'accepted', #place.now + #place.later)
+  if place.ranked then mark(queue, 'r', true) end
+  if place.limited then mark(queue, 'l', true) end
+  if #place.now > 0 then (place.ranked and offer or push)(queue, place.now, now) end
+  if #place.now + #place.later > 0 then count(queue, 'accepted', #place.now + #place.later) end
 end
 write_counts()
 reply = table.concat(reply)

@@ -1,6 +1,8 @@
 --@include base
 --@include waiting
 --@include terminal
+--@include unique
+--@include gates
 --@include places
 -- Put right what stands in no place, in several, or in a place without a message: half-states that no script leaves, but
 -- an operator's hand or a restored snapshot can. What is held by a worker stays with it, else what waits stays.
@@ -16,8 +18,9 @@ local verdicts = {}
 
 local function mend(id, seen)
   local value = call('HGET', P .. 'messages', id)
-  local queue = head(value or nil)
-  local places = places_of(id, queue, seen)
+  local queue, task, _, flags, at = head(value)
+  local gates = queue and gates_of(task, extras(value, flags, at)) or {}
+  local places = places_of(id, queue, seen, gates)
   if value and #places == 1 then return 'sound' end
   if not value and #places == 0 then return 'sound' end
   begin_writes()
@@ -32,7 +35,7 @@ local function mend(id, seen)
     if #places == 0 then bury('unreadable', id, now, 'unreadable', '') end
   elseif #places == 0 then
     verdict = 'resurrected'
-    if call('HEXISTS', P .. 'crashes', id) == 1 then push_suspects(queue, { id }, now) else push(queue, { id }, now) end
+    if call('HEXISTS', P .. 'crashes', id) == 1 then push_suspects(queue, { id }, now) else offer(queue, { id }, now) end
   end
   count(queue or '?', verdict)
   return verdict

@@ -1,6 +1,9 @@
 --@include base
 --@include waiting
 --@include terminal
+--@include unique
+--@include gates
+--@include pausing
 --@include promote
 -- Move what is due to its queue, and name the next due time to one caller only: its keeper. The others are told to come
 -- half a second later, for the case that the keeper is gone by then.

@@ -2,6 +2,8 @@
 --@include waiting
 --@include terminal
 --@include pulse
+--@include unique
+--@include gates
 --@include recover
 -- Recover what incarnations with an ended lease held, at most `limit` of them; drop sets nobody serves any more and
 -- dead letters past their time.

@@ -20,7 +20,7 @@ if set ~= '' then
     end
   end
   for queue in string.gmatch(ARGV[5], '%S+') do
-    if call('LLEN', P .. 'queue:' .. queue) > 0 then announce(queue, now) end
+    if waiting(queue) > 0 then announce(queue, now) end
     if call('LLEN', P .. 'suspects:' .. queue) > 0 then announce_suspects(queue, now) end
   end
 end

@@ -1,19 +1,29 @@
 --@include base
 --@include waiting
+--@include unique
 -- A dead letter goes back to the end of its queue, as if new.
 --
 -- KEYS  1 prefix
 -- ARGV  1 queue, 2 id, 3 value to store ('' to keep the present one)
--- Returns 1, or 0 if that is not a dead letter of that queue.  Again: 0.
+-- Returns 1, 0 if that is not a dead letter of that queue, or -1 if it is unique work that another message is by now.
+-- Again: 0.
 local queue, id = ARGV[1], ARGV[2]
 if not call('ZSCORE', P .. 'dead:' .. queue, id) or call('HEXISTS', P .. 'messages', id) == 0 then return 0 end
+local _, _, _, flags, at = head(call('HGET', P .. 'messages', id))
+local found = extras(call('HGET', P .. 'messages', id), flags or 0, at)
+local lock, mode, ms
+if found.u then
+  lock, mode, ms = lock_in(found.u)
+  if mode ~= 't' and holder(lock, mode, clock()) then return -1 end
+end
 begin_writes()
+if lock then take_lock(lock, ms, id, clock()) end
 call('ZREM', P .. 'dead:' .. queue, id)
 call('HDEL', P .. 'reasons', id)
 call('HDEL', P .. 'crashes', id)
 call('DEL', P .. 'result:' .. id)
 if ARGV[3] ~= '' then call('HSET', P .. 'messages', id, ARGV[3]) end
-push(queue, { id }, clock())
+offer(queue, { id }, clock())
 count(queue, 'replayed')
 write_counts()
 return 1

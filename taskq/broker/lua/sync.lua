@@ -1,5 +1,8 @@
 --@include base
 --@include waiting
+--@include terminal
+--@include unique
+--@include gates
 -- After a call whose outcome is unknown: settle what is whose. Raises the call number first, so that a call still
 -- on its way cannot execute afterwards; then returns to their queues, uncounted, the messages this incarnation holds
 -- and does not know of.
@@ -27,7 +30,7 @@ for i = 1, #flat, 2 do
   if known[id] then
     known[id] = nil
   else
-    local queue, suspect = taken_from(flat[i + 1])
+    local queue, suspect, _, gates = taken_from(flat[i + 1])
     call('HDEL', processing, id)
     if suspect then
       push_suspects(queue, { id }, now, true)
@@ -37,6 +40,7 @@ for i = 1, #flat, 2 do
       table.insert(queues[queue], id)
     end
     count(queue, 'returned')
+    free(gates, now)
   end
 end
 for queue, ids in pairs(queues) do
@@ -44,7 +48,7 @@ for queue, ids in pairs(queues) do
     if accepted[a] ~= accepted[b] then return accepted[a] < accepted[b] end
     return a < b
   end)
-  push(queue, ids, now, true)
+  put_back(queue, ids, now)
 end
 write_counts()
 local out = { executed and 1 or 0 }

@@ -14,7 +14,8 @@ local function int(n) return string.format('%.0f', n) end
 -- A script whose first write frees memory goes on to its end when the server is over maxmemory.
 local function begin_writes() call('DEL', P .. 'none') end
 
--- queue, task, accepted (ms), flags, or nothing if this is not a head (see taskq/envelope.py for the layout).
+-- queue, task, accepted (ms), flags, and where what follows the names begins; nothing if this is not a head (see
+-- taskq/envelope.py for the layout).
 local function head(value)
   if not value or byte(value, 1) ~= 1 then return nil end
   local at = 11
@@ -24,13 +25,43 @@ local function head(value)
   local queue_len = queue_at and byte(value, queue_at)
   if not queue_len or queue_at + queue_len > #value then return nil end
   return sub(value, queue_at + 1, queue_at + queue_len), sub(value, at + 1, queue_at - 1),
-    (struct.unpack('>d', sub(value, 3, 10))), byte(value, 2)
+    (struct.unpack('>d', sub(value, 3, 10))), byte(value, 2), queue_at + queue_len + 1
 end
 
--- What a processing hash has for an id: the queue it was taken from, whether as a suspect, when (ms, as text).
+-- What else a head says, by its letter: of a value whose flags say so, from where the names end.
+local function extras(value, flags, at)
+  local found = {}
+  if flags < 4 then return found end
+  local stop = at + 2 + byte(value, at) * 256 + byte(value, at + 1)
+  at = at + 2
+  while at < stop do
+    local n = byte(value, at + 1)
+    found[sub(value, at, at)] = sub(value, at + 2, at + 1 + n)
+    at = at + 2 + n
+  end
+  return found
+end
+
+-- Letters that say what is special of a queue, so that one without them pays nothing: p paused, r has ranked messages,
+-- l has tasks with limits.
+local marks_of = {}
+local function marks(queue)
+  if marks_of[queue] == nil then marks_of[queue] = call('HGET', P .. 'marks', queue) or '' end
+  return marks_of[queue]
+end
+local function marked(queue, letter) return find(marks(queue), letter, 1, true) ~= nil end
+local function mark(queue, letter, on)
+  if marked(queue, letter) == on then return end
+  local letters = on and marks(queue) .. letter or string.gsub(marks(queue), letter, '')
+  marks_of[queue] = letters
+  if letters == '' then call('HDEL', P .. 'marks', queue) else call('HSET', P .. 'marks', queue, letters) end
+end
+
+-- What a processing hash has for an id: the queue it was taken from, whether as a suspect, when (ms, as text), and the
+-- gates it passed, each after a newline ('' for none).
 local function taken_from(value)
-  local suspect, at, queue = string.match(value, '^(!?)(%d+) (.*)$')
-  return queue or 'unreadable', suspect == '!', at
+  local suspect, at, queue, gates = string.match(value, '^(!?)(%d+) ([^\n]*)(.*)$')
+  return queue or 'unreadable', suspect == '!', at, gates or ''
 end
 
 -- Counters of the ledger: gathered in a table, written once a call.

@@ -1,6 +1,6 @@
 -- The places of an id, of which there must be one: those a message of `queue` can be in, and the key `seen` (after the
 -- prefix). The best to keep comes first: a worker's, then what waits, then the schedule, then the dead letters.
-local function places_of(id, queue, seen)
+local function places_of(id, queue, seen, gates)
   local places = {}
   for _, inc in ipairs(call('ZRANGE', P .. 'leases', 0, 999)) do
     local held = call('HGET', P .. 'processing:' .. inc, id)
@@ -22,12 +22,15 @@ local function places_of(id, queue, seen)
   end
   local family, name = string.match(seen, '^(%a+):(.*)$')
   if family == 'suspects' or family == 'queue' then look('list', seen, name) end
+  if family == 'gated' then look('list', seen, string.match(name, '^[^|]*')) end
   if queue then
     look('list', 'suspects:' .. queue, queue)
     look('list', 'queue:' .. queue, queue)
+    look('zset', 'ranked:' .. queue, queue)
+    for _, gate in ipairs(gates) do look('list', 'gated:' .. queue .. '|' .. gate, queue) end
   end
   look('zset', 'schedule', queue)
-  if family == 'dead' then look('zset', seen, name) end
+  if family == 'dead' or family == 'ranked' then look('zset', seen, name) end
   if queue then look('zset', 'dead:' .. queue, queue) end
   return places
 end
@@ -35,15 +38,22 @@ end
 -- Take an id out of one of its places; of several in one list the last goes.
 local function leave(id, place, queue)
   local key = P .. place.key
+  local of, gate = string.match(place.key, '^gated:([^|]*)|(.*)$')
   if place.kind == 'hash' then
+    local _, _, _, gates = taken_from(call('HGET', key, id))
     call('HDEL', key, id)
+    free(gates, clock())
   elseif place.kind == 'list' then
     call('LREM', key, -1, id)
+    if of then
+      count(of, 'gated', -1)
+      if call('EXISTS', key) == 0 then leave_line(gate, of) end
+    end
   else
     call('ZREM', key, id)
     if place.key == 'schedule' then
       if queue then count(queue, 'scheduled', -1) end
-    else
+    elseif find(place.key, 'dead:', 1, true) == 1 then
       call('HDEL', P .. 'reasons', id)
     end
   end

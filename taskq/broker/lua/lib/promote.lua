@@ -1,7 +1,24 @@
--- Scheduled messages whose time has come go to their queues. Returns how many, and the next due time (ms) or nil.
+-- Scheduled messages whose time has come go to their queues, gates whose time has come open. Returns how many messages,
+-- and the next time (ms) at which something is due, or nil.
+
+-- Returns the next time at which a gate opens or a pause is over, or nil.
+local function open_due(now)
+  local next_one = tonumber(call('ZRANGE', P .. 'openings', 0, 0, 'WITHSCORES')[2])
+  if not next_one or next_one > now then return next_one end
+  local due = call('ZRANGEBYSCORE', P .. 'openings', '-inf', int(now), 'LIMIT', 0, 50)
+  begin_writes()
+  call('ZREM', P .. 'openings', unpack(due))
+  call('ZREMRANGEBYSCORE', P .. 'arrivals', '-inf', int(now))
+  for _, name in ipairs(due) do
+    if sub(name, 1, 1) == '=' then resume(sub(name, 2), now) else open(name, now) end
+  end
+  return tonumber(call('ZRANGE', P .. 'openings', 0, 0, 'WITHSCORES')[2])
+end
+
 local function promote(now, limit)
-  local first = call('ZRANGE', P .. 'schedule', 0, 0, 'WITHSCORES')
-  if not first[1] or tonumber(first[2]) > now then return 0, tonumber(first[2]) end
+  local opens = open_due(now)
+  local first = tonumber(call('ZRANGE', P .. 'schedule', 0, 0, 'WITHSCORES')[2])
+  if not first or first > now then return 0, first and opens and math.min(first, opens) or first or opens end
   local ids = call('ZRANGEBYSCORE', P .. 'schedule', '-inf', int(now), 'LIMIT', 0, limit)
   local values = call('HMGET', P .. 'messages', unpack(ids))
   local crashed = call('EXISTS', P .. 'crashes') == 1 and call('HMGET', P .. 'crashes', unpack(ids)) or {}
@@ -23,8 +40,8 @@ local function promote(now, limit)
       end
     end
   end
-  for queue, list in pairs(queues) do push(queue, list, now) end
+  for queue, list in pairs(queues) do offer(queue, list, now) end
   for queue, list in pairs(suspects) do push_suspects(queue, list, now) end
-  local next_due = call('ZRANGE', P .. 'schedule', 0, 0, 'WITHSCORES')[2]
-  return #ids, tonumber(next_due)
+  local next_due = tonumber(call('ZRANGE', P .. 'schedule', 0, 0, 'WITHSCORES')[2])
+  return #ids, next_due and opens and math.min(next_due, opens) or next_due or opens
 end

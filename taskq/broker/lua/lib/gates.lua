@@ -1,0 +1,210 @@
+-- Gates: each limit of a task is one, or one for each of its keys. A message passes all of its gates at the moment it is
+-- taken; if one is closed it waits in the line of that gate, or, where the limit is of all that is in the queue, its
+-- queue waits as a whole. A gate opens when its time has come (a rate) or when a slot is freed (a concurrency).
+-- Source of the rates: the generic cell rate algorithm, ITU-T I.371, with the theoretical arrival time as the state.
+
+-- The limits of a task as they were published, or set by hand: {interval ms, burst, slots, keyed, own} each; `breaker`:
+-- {interval = share of failures, burst = of how many, slots = ms of its pause, own}.
+local limits_of_task = {}
+local function limits_of(task)
+  local limits = limits_of_task[task]
+  if limits then return limits end
+  limits = {}
+  local text = call('HGET', P .. 'limits', '!' .. task) or call('HGET', P .. 'limits', task) or ''
+  for kind, interval, burst, slots in string.gmatch(text, '(%a) (%S+) (%d+) (%d+)') do
+    local limit = {
+      interval = tonumber(interval), burst = tonumber(burst), slots = tonumber(slots),
+      keyed = kind == 'k', own = kind == 'o' or kind == 'B',
+    }
+    if string.lower(kind) == 'b' then limits.breaker = limit else limits[#limits + 1] = limit end
+  end
+  limits.paused = call('HEXISTS', P .. 'paused', '=' .. task) == 1
+  limits_of_task[task] = limits
+  return limits
+end
+
+-- A gate by its name: <task>#<which of its limits>, <task>#<which>=<key>; <task>#p, shut while the task is paused;
+-- <task>#0, which RateLimited closes where there is no limit. It is open if that limit is no more.
+local OPEN = { interval = 0, burst = 1, slots = 0 }
+local SHUT = { interval = 0, burst = 1, slots = 0, shut = true }
+local function gate_named(name)
+  local task, which = string.match(name, '^([^#]*)#(%w+)')
+  local limits = task and limits_of(task) or {}
+  if which == 'p' then return limits.paused and SHUT or OPEN end
+  return limits[tonumber(which)] or OPEN
+end
+
+-- Names of the gates of a message; found is what its head says of keys.
+local function gates_of(task, found)
+  local names, limits = {}, limits_of(task)
+  if limits.paused then names[1] = task .. '#p' end
+  for i, limit in ipairs(limits) do
+    local key = found[tostring(i)]
+    if not limit.keyed then names[#names + 1] = task .. '#' .. i
+    elseif key then names[#names + 1] = task .. '#' .. i .. '=' .. key end
+  end
+  if #names == 0 and call('ZSCORE', P .. 'arrivals', task .. '#0') then names[1] = task .. '#0' end
+  if limits.breaker then names[#names + 1] = task .. '#b' end
+  return names
+end
+
+-- A breaker: 'c' closed (all may pass), 'o' open until a time, 'h' half open (one has passed, and decides); and what the
+-- last ones came to, a digit each: 1 failed.
+local function breaker_of(task)
+  local mode, ends, outcomes = string.match(call('HGET', P .. 'breakers', task) or 'c 0 ', '^(%a) (%d+) (%d*)$')
+  return mode, tonumber(ends), outcomes
+end
+local function set_breaker(task, mode, ends, outcomes)
+  call('HSET', P .. 'breakers', task, mode .. ' ' .. int(ends) .. ' ' .. outcomes)
+end
+
+local function room_at_breaker(task, now)
+  local mode, ends = breaker_of(task)
+  if mode == 'c' then return 1 / 0 end
+  if mode == 'o' and now >= ends then return 1 end
+  return 0, mode == 'o' and ends or nil
+end
+
+-- A delivery of a task with a breaker has ended: failed, or not, or (nil) nobody can say.
+local function record(task, failed, now)
+  local breaker, mode, _, outcomes = limits_of(task).breaker, breaker_of(task)
+  if not breaker or mode == 'o' then return end
+  if mode == 'h' then
+    if failed == false then set_breaker(task, 'c', 0, '') else set_breaker(task, 'o', failed and now + breaker.slots or now, '') end
+  elseif failed ~= nil then
+    outcomes = sub(outcomes .. (failed and '1' or '0'), -breaker.burst)
+    local failures = #string.gsub(outcomes, '0', '')
+    if #outcomes >= breaker.burst and failures >= breaker.interval * breaker.burst then
+      set_breaker(task, 'o', now + breaker.slots, '')
+      count(task, 'tripped')
+    else
+      set_breaker(task, 'c', 0, outcomes)
+    end
+  end
+end
+
+-- How many may pass a gate now; if none, also when it opens (ms; nil if that is up to a slot).
+local function room(name, now)
+  local guarded = string.match(name, '^(.*)#b$')
+  if guarded then return room_at_breaker(guarded, now) end
+  local gate, n, opens = gate_named(name), 1 / 0, nil
+  local arrival = tonumber(call('ZSCORE', P .. 'arrivals', name) or 0)
+  if gate.shut then return 0 end
+  if gate.interval > 0 then
+    n = math.floor((now - math.max(arrival, now)) / gate.interval + gate.burst + 1e-9)
+    opens = arrival - (gate.burst - 1) * gate.interval
+  elseif arrival > now then
+    n, opens = 0, arrival
+  end
+  if gate.slots > 0 then
+    local free = gate.slots - tonumber(call('HGET', P .. 'slots', name) or 0)
+    if free < n then n = free end
+    if free < 1 then opens = nil end
+  end
+  return n, n < 1 and opens or nil
+end
+
+local function pass(name, now)
+  local guarded = string.match(name, '^(.*)#b$')
+  if guarded and breaker_of(guarded) == 'o' then set_breaker(guarded, 'h', 0, '') end
+  local gate = gate_named(name)
+  if gate.slots > 0 then call('HINCRBY', P .. 'slots', name, 1) end
+  if gate.interval > 0 then
+    local arrival = math.max(now, tonumber(call('ZSCORE', P .. 'arrivals', name) or 0))
+    call('ZADD', P .. 'arrivals', string.format('%.3f', arrival + gate.interval), name)
+  end
+end
+
+-- Nothing passes a gate before a time (RateLimited).
+local function shut_until(name, time)
+  local gate = gate_named(name)
+  local arrival = time + (gate.burst - 1) * gate.interval
+  call('ZADD', P .. 'arrivals', 'GT', string.format('%.3f', arrival), name)
+end
+
+-- Who waits for a gate: names of queues with a line at it, `.queue` for a whole queue, `!queue` for its suspects.
+local function waits_at(name) return call('HGET', P .. 'gates', name) or '' end
+
+local function has_line(name, queue) return find(waits_at(name), ' ' .. queue .. ' ', 1, true) ~= nil end
+
+local function wait_at(name, who, opens)
+  local waiters = waits_at(name)
+  if not find(waiters, ' ' .. who .. ' ', 1, true) then
+    call('HSET', P .. 'gates', name, (waiters == '' and ' ' or waiters) .. who .. ' ')
+  end
+  if opens then
+    call('ZADD', P .. 'openings', int(math.ceil(opens)), name)
+    if call('ZRANGE', P .. 'openings', 0, 0)[1] == name then ring(P .. 'alarm') end
+  end
+end
+
+local function leave_line(name, queue)
+  local before, after = string.match(waits_at(name), '^(.* )' .. string.gsub(queue, '%p', '%%%0') .. ' (.*)$')
+  local left = before and before .. after or ' '
+  if left == ' ' then call('HDEL', P .. 'gates', name) else call('HSET', P .. 'gates', name, left) end
+end
+
+-- A gate may let something pass again: tell those that can take what waits at it. The lines stay, whole queues go on.
+local function open(name, now)
+  local lines = ' '
+  for who in string.gmatch(waits_at(name), '%S+') do
+    local first = sub(who, 1, 1)
+    if first == '.' then announce(sub(who, 2), now)
+    elseif first == '!' then announce_suspects(sub(who, 2), now)
+    else
+      announce(who, now, name)
+      lines = lines .. who .. ' '
+    end
+  end
+  if lines == ' ' then call('HDEL', P .. 'gates', name) else call('HSET', P .. 'gates', name, lines) end
+end
+
+-- A delivery that passed these gates has ended: its slots are free again, its breakers know.
+local function free(gates, now, failed)
+  for name in string.gmatch(gates, '[^\n]+') do
+    local guarded = string.match(name, '^(.*)#b$')
+    if guarded then record(guarded, failed, now) end
+    if call('HEXISTS', P .. 'slots', name) == 1 then
+      if call('HINCRBY', P .. 'slots', name, -1) <= 0 then call('HDEL', P .. 'slots', name) end
+    end
+    if waits_at(name) ~= '' then open(name, now) end
+  end
+end
+
+-- What was taken and not started goes to the head of its queue, or of the line it came from if that is still there. Work
+-- that was unique until its start is so again, or superseded by what has come since.
+local function put_back(queue, ids, now)
+  if not marked(queue, 'l') then return offer(queue, ids, now, true) end
+  for i = #ids, 1, -1 do
+    local value, at_line = call('HGET', P .. 'messages', ids[i]), nil
+    local _, task, _, flags, at = head(value)
+    local found = extras(value, flags or 0, at)
+    for _, name in ipairs(task and gates_of(task, found) or {}) do
+      if has_line(name, queue) then at_line = name end
+    end
+    if found.u and not lock_again(found.u, ids[i], now) then
+      call('HDEL', P .. 'messages', ids[i])
+      count(queue, 'discarded')
+      publish(ids[i], 'Xsuperseded', setting('result_ttl') or 3600000, anybody_waits())
+    elseif at_line then
+      call('LPUSH', P .. 'gated:' .. queue .. '|' .. at_line, ids[i])
+      count(queue, 'gated')
+      if room(at_line, now) >= 1 then announce(queue, now, at_line) end
+    else
+      offer(queue, { ids[i] }, now, true)
+    end
+  end
+end
+
+-- The limits of a task have changed: whatever waits at one of its gates looks again. Returns how many gates there are.
+local function open_all(task, now)
+  limits_of_task[task] = nil
+  local n = 0
+  for _, name in ipairs(call('HKEYS', P .. 'gates')) do
+    if sub(name, 1, #task + 1) == task .. '#' then
+      open(name, now)
+      n = n + 1
+    end
+  end
+  return n
+end

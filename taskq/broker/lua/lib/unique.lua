@@ -1,0 +1,36 @@
+-- Unique work: a lock of a task and a key, held by the id of a message. It counts only while that message is alive and no
+-- dead letter, so one whose message has gone holds nobody. In a head (letter u): mode (s until its start, d until it is
+-- done, t for a time, whatever becomes of it), ms it counts at most (0: no limit), colon, lock.
+
+local function lock_in(text)
+  local mode, ms, lock = string.match(text, '^(%a)(%d+):(.*)$')
+  return lock, mode, tonumber(ms)
+end
+
+-- The id that holds a lock, or nil.
+local function holder(lock, mode, now)
+  local ends, id = string.match(call('HGET', P .. 'unique', lock) or '', '^(%d+) (.*)$')
+  if not id or (ends ~= '0' and now >= tonumber(ends)) then return nil end
+  if mode == 't' then return id end
+  local alive = call('HEXISTS', P .. 'messages', id) == 1 and call('HEXISTS', P .. 'reasons', id) == 0
+  return alive and id or nil
+end
+
+local function take_lock(lock, ms, id, now)
+  call('HSET', P .. 'unique', lock, (ms > 0 and int(now + ms) or '0') .. ' ' .. id)
+end
+
+local function unlock(text, id)
+  local lock = lock_in(text)
+  local held = call('HGET', P .. 'unique', lock)
+  if held and string.match(held, '^%d+ (.*)$') == id then call('HDEL', P .. 'unique', lock) end
+end
+
+-- A message goes back to where it waits: whether its lock is its own (again).
+local function lock_again(text, id, now)
+  local lock, mode, ms = lock_in(text)
+  local by = holder(lock, mode, now)
+  if by and by ~= id then return mode ~= 's' end
+  take_lock(lock, ms, id, now)
+  return true
+end

@@ -1,0 +1,22 @@
+--@include base
+--@include waiting
+--@include terminal
+--@include unique
+--@include gates
+-- Set the limits of a task by hand, or let those of its code hold again.
+--
+-- KEYS  1 prefix
+-- ARGV  1 task, 2 limits as declare.lua takes them; '-': those of its code
+-- Returns 1, or 0 if no worker has declared that task.  Again: the same.
+local task, limits = ARGV[1], ARGV[2]
+local queue = call('HGET', P .. 'tasks', task)
+if not queue then return 0 end
+begin_writes()
+if limits == '-' then
+  call('HDEL', P .. 'limits', '!' .. task)
+else
+  call('HSET', P .. 'limits', '!' .. task, limits)
+  mark(queue, 'l', true)
+end
+open_all(task, clock())
+return 1

@@ -1,0 +1,13 @@
+--@include base
+--@include waiting
+--@include terminal
+--@include unique
+--@include gates
+--@include pausing
+-- Let messages of a paused queue or task be taken again.
+--
+-- KEYS  1 prefix
+-- ARGV  1 queue or task
+-- Returns 1, or 0 if it was not paused.  Again: 0.
+begin_writes()
+return resume(ARGV[1], clock())

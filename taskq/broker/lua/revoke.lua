@@ -1,0 +1,57 @@
+--@include base
+--@include waiting
+--@include terminal
+--@include unique
+--@include gates
+-- A message is not to run, or to run no longer. What waits ends at once where its place is quickly searched, else when its
+-- turn comes; whoever waits for its result is told at once. What runs is stopped by its worker, which is told.
+--
+-- KEYS  1 prefix
+-- ARGV  1 id, 2 why (opaque)
+-- Returns 'unknown', 'dead' (a dead letter: purge it instead), 'revoked' (it will not run), or 'running'.
+-- Again: the same, or 'unknown' when it has ended.
+local id = ARGV[1]
+local value = call('HGET', P .. 'messages', id)
+if not value then return 'unknown' end
+local queue, task, _, flags, at = head(value)
+if not queue or call('HEXISTS', P .. 'reasons', id) == 1 then return 'dead' end
+
+for _, inc in ipairs(call('ZRANGE', P .. 'leases', 0, -1)) do
+  if call('HEXISTS', P .. 'processing:' .. inc, id) == 1 then
+    begin_writes()
+    call('HSET', P .. 'revoked', id, ARGV[2])
+    call('RPUSH', P .. 'control:' .. inc, id)
+    call('PEXPIRE', P .. 'control:' .. inc, 60000)
+    return 'running'
+  end
+end
+
+-- Whether it stood there and is gone now.
+local function left(key, kind)
+  if kind == 'zset' then return call('ZREM', P .. key, id) == 1 end
+  return call('LLEN', P .. key) <= 1000 and call('LREM', P .. key, 1, id) == 1
+end
+
+begin_writes()
+local gone = left('schedule', 'zset')
+if gone then count(queue, 'scheduled', -1) end
+gone = gone or left('ranked:' .. queue, 'zset') or left('suspects:' .. queue) or left('queue:' .. queue)
+for _, name in ipairs(gone and {} or gates_of(task, extras(value, flags, at))) do
+  if left('gated:' .. queue .. '|' .. name) then
+    count(queue, 'gated', -1)
+    gone = true
+    if call('LLEN', P .. 'gated:' .. queue .. '|' .. name) == 0 then leave_line(name, queue) end
+    break
+  end
+end
+publish(id, 'Xrevoked', setting('result_ttl') or 3600000, anybody_waits())
+if gone then
+  call('HDEL', P .. 'messages', id)
+  call('HDEL', P .. 'crashes', id)
+  call('HDEL', P .. 'revoked', id)
+  count(queue, 'discarded')
+else
+  call('HSET', P .. 'revoked', id, ARGV[2])
+end
+write_counts()
+return 'revoked'
