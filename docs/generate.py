@@ -44,6 +44,7 @@ def pages() -> dict[str, str]:
 _SECTIONS = {
     "taskq.app": "The app",
     "taskq.task": "Tasks",
+    "taskq.flow": "Tasks",
     "taskq.sending": "Tasks",
     "taskq.delivery": "Inside a task",
     "taskq.result": "Results",

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterable, Callable, Coroutine, Iterable
 from types import MappingProxyType
-from typing import Any, Concatenate, Literal, ParamSpec, TypeVar, overload
+from typing import TYPE_CHECKING, Any, Concatenate, Literal, ParamSpec, TypeVar, overload
 
 from taskq.client import Client
-from taskq.config import Settings, check_name, load_settings
+from taskq.config import Settings, check_name, load_settings, whoami
 from taskq.definition import Definition
 from taskq.delivery import Context
 from taskq.envelope import id_from_text
@@ -17,6 +17,9 @@ from taskq.result import AsyncResult, Origin
 from taskq.retry import split_options
 from taskq.sending import Call, asend_calls, send_calls
 from taskq.task import AsyncTask, Task
+
+if TYPE_CHECKING:
+    from taskq.broker.commands import Command
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -134,8 +137,8 @@ class TaskQ:
                 ``unique_for`` (float): Not longer than this many seconds. ``on_duplicate`` (str): ``"raise"``
                 `DuplicateCall` instead of returning the handle of the first.
                 ``debounce`` (float): Run once, this many seconds after the last of a series of calls, with its
-                arguments; ``max_wait`` (float): at most this many after the first.
-                ``throttle`` (float): Run once in this many seconds; further calls are the first one.
+                arguments; ``max_wait`` (float): at most this many after the first. ``throttle`` (float): Run once in
+                this many seconds; further calls are the first one. Each value of ``unique_by`` is a series of its own.
                 ``max_length`` (int): Calls raise `QueueFull` while so many messages wait; ``full_timeout`` (float):
                 after waiting for room for that many seconds (0).
                 ``breaker`` (`Breaker`): Pauses the task while it keeps failing.
@@ -204,6 +207,65 @@ class TaskQ:
         """
         return AsyncResult(id_from_text(id), Origin(self.client))
 
+    # -- stop and go ------------------------------------------------------------------------------------
+
+    def pause(self, what: str | Definition, reason: str = "", *, seconds: float = 0.0, author: str = "") -> bool:
+        """Let nothing more be taken from a queue, or of a task, by any worker, until `resume`. What runs goes on.
+
+        Args:
+            what: A task, or the name of a queue or task. A task that has its queue for itself stands for the queue.
+            reason: Why, for those who wonder later.
+            seconds: It is resumed by itself after so many seconds; 0: never.
+            author: By whom; the user and host of this process unless given.
+
+        Returns:
+            False if it was paused before; the new reason and time hold.
+        """
+        return self.client.broker.run(self._pausing(what, reason, seconds, author))
+
+    async def apause(self, what: str | Definition, reason: str = "", *, seconds: float = 0.0, author: str = "") -> bool:
+        """Do what `pause` does, on an event loop."""
+        return await self.client.abroker.run(self._pausing(what, reason, seconds, author))
+
+    def resume(self, what: str | Definition) -> bool:
+        """Let messages of a paused queue or task be taken again; answers whether it was paused."""
+        from taskq.broker import commands
+
+        return self.client.broker.run(commands.resume(self.client.keys, _name_of(what)))
+
+    async def aresume(self, what: str | Definition) -> bool:
+        """Do what `resume` does, on an event loop."""
+        from taskq.broker import commands
+
+        return await self.client.abroker.run(commands.resume(self.client.keys, _name_of(what)))
+
+    def revoke(self, id: str, reason: str = "") -> str:
+        """Let a call not run, or run no longer.
+
+        What waits is discarded, and whoever waits for its result is told at once. What runs gets `TaskRevoked` raised
+        inside; if it has not ended some seconds later, its process is killed.
+
+        Returns:
+            ``revoked``, ``running`` (its worker has been told), ``dead`` (it is a dead letter: purge it instead), or
+            ``unknown``: it has ended, or never was.
+        """
+        from taskq.broker import commands
+
+        return self.client.broker.run(commands.revoke(self.client.keys, id_from_text(id), reason))
+
+    async def arevoke(self, id: str, reason: str = "") -> str:
+        """Do what `revoke` does, on an event loop."""
+        from taskq.broker import commands
+
+        return await self.client.abroker.run(commands.revoke(self.client.keys, id_from_text(id), reason))
+
+    def _pausing(self, what: str | Definition, reason: str, seconds: float, author: str) -> Command[bool]:
+        from taskq.broker import commands
+
+        if isinstance(seconds, bool) or not 0 <= seconds < float("inf"):
+            raise ConfigError(f"seconds must be a number from 0, not {seconds!r}")
+        return commands.pause(self.client.keys, _name_of(what), seconds, author or whoami(), reason)
+
     def close(self) -> None:
         """Close the connections that this process's threads have; a later call makes new ones."""
         self.client.close()
@@ -231,3 +293,7 @@ class _BoundDecorator:
     @overload
     def __call__(self, function: Callable[Concatenate[Context, P], R], /) -> Task[P, R]: ...
     def __call__(self, function: Any, /) -> Any: ...
+
+
+def _name_of(what: str | Definition) -> str:
+    return check_name("queue or task", what if isinstance(what, str) else what.name)

@@ -135,6 +135,18 @@ def _number(source: str, raw: str) -> int | float | None:
         raise ConfigError(f"{source}={raw!r} is not a number") from None
 
 
+def whoami() -> str:
+    """Return who runs this process, ``user@host``, as the author of what an operator does."""
+    import getpass
+    import socket
+
+    try:
+        user = getpass.getuser()
+    except (KeyError, OSError):  # a container's user without a name
+        user = str(os.getuid())
+    return f"{user}@{socket.gethostname()}"
+
+
 def project_dir() -> str:
     """Return the nearest folder, from the current one upwards, with a ``pyproject.toml``; else the current one."""
     folder = here = os.getcwd()

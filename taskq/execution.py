@@ -80,9 +80,7 @@ class Executor:
             envelope = delivery.envelope
         except DecodeError as error:
             return self._bury(delivery, "undecodable", error)
-        if envelope.id != delivery.id and not envelope.headers.get(
-            "debounced"
-        ):  # that has the place of an earlier call
+        if envelope.id != delivery.id and not envelope.headers.get("debounced"):  # such a call has another's place
             return self._bury(delivery, "undecodable", DecodeError("the envelope is of another id"))
         if envelope.expires is not None and delivery.taken.now >= envelope.expires:
             return Ended(delivery.id, "discarded", DISCARDED + b"expired")

@@ -199,7 +199,10 @@ class Flow:
             mode, seconds = b"t", self.throttle
         else:
             return []
-        key = call.digest() if self.unique_by is None else call.key(task, "unique_by", self.unique_by)
+        if self.unique_by is not None:
+            key = call.key(task, "unique_by", self.unique_by)
+        else:
+            key = call.digest() if self.unique else None  # a series of calls differs in its arguments
         name = f"{task}|{key or ''}"
         if len(name) > 200:
             name = "~" + hashlib.blake2b(name.encode(), digest_size=16).hexdigest()

@@ -81,7 +81,7 @@ def _chunks(calls: Iterable[Call]) -> Iterable[list[Call]]:
 
 
 def send_call(client: Client, call: Call) -> AsyncResult[Any]:
-    """Send one prepared call; waits for room in its queue as long as its task says. Raises as `Task.apply_async` says."""
+    """Send one prepared call; waits for room in its queue as long as its task says. Raises as `Task.apply_async`."""
     patience = Patience(call)
     while (answer := client.broker.send(*call.message)) == _FULL and patience.pause():
         time.sleep(patience.seconds)

@@ -148,6 +148,10 @@ for _ in range(5):
 broker.run(commands.retire(keys, 100, ["jobs.fails"]))
 broker.run(commands.backlog(keys, ["jobs.double"]))
 broker.run(commands.survey(keys))
+broker.run(commands.limit(keys, "jobs.double", "-"))
+broker.run(commands.pause(keys, "jobs.nothing", 0.0, "me", "no reason"))
+broker.run(commands.resume(keys, "jobs.nothing"))
+broker.run(commands.revoke(keys, b"nothing", "no reason"))
 broker.run(commands.scan_ids(keys, b"0", 10))
 broker.run(commands.mend(keys, [(b"nothing", "")]))
 """
