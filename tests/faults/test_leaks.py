@@ -62,9 +62,9 @@ def die(a):
 """
 
 #: Names of keys that stay for as long as the app exists.
-REGISTRY = {b"counters", b"settings", b"pulse"}
+REGISTRY = {b"counters", b"settings", b"pulse", b"tasks"}
 #: Names of keys that end by themselves.
-PASSING = {b"producer", b"inbox", b"keeper"}
+PASSING = {b"audited", b"producer", b"inbox", b"keeper"}
 
 
 def raw(module: ModuleType, *words: Any) -> Any:
