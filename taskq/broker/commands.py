@@ -5,7 +5,7 @@ Pure: nothing here does I/O, so the sync and the async connection execute the ve
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Generic, TypeVar
 
@@ -110,13 +110,14 @@ def fetch(
     set_id: str = "",
     mode: str = "",
     caps: str = "",
+    order: str = "",
     wait: float = 0.0,
 ) -> Command[Batch]:
     """Settle ``outcomes`` (groups as ``fetch.lua`` lists them) and take up to ``want`` messages.
 
     With ``wait``, first wait that many seconds at most for the set's bell. Whatever it says, the fetch follows.
     """
-    args = [keys.prefix, incarnation, number, want, set_id, mode, caps, *outcomes]
+    args = [keys.prefix, incarnation, number, want, set_id, mode, caps, order, *outcomes]
     bell = keys["bell:" + set_id] if wait else None
     return Command(script("fetch"), args, _batch, repeatable=False, block=wait, bell=bell)
 
@@ -519,10 +520,15 @@ def server_info() -> Command[Any]:
 
 @dataclass(frozen=True, slots=True)
 class QueueSet:
-    """The queues one kind of child serves; the id is the same for every worker that serves the same ones."""
+    """The queues one kind of child serves; the id is the same for every worker that serves the same ones.
+
+    Attributes:
+        order: In which order it takes from them, as ``fetch.lua`` reads it.
+    """
 
     id: str
     queues: tuple[str, ...]
+    order: str = ""
 
     @property
     def joined(self) -> str:
@@ -530,9 +536,11 @@ class QueueSet:
         return " ".join(self.queues)
 
     @classmethod
-    def of(cls, queues: Iterable[str]) -> QueueSet:
-        """Make the set of these queues."""
+    def of(cls, queues: Iterable[str], weights: Mapping[str, int] | None = None, strict: bool = False) -> QueueSet:
+        """Make the set of these queues; with ``weights`` they are taken from by weight, or the highest first."""
         import hashlib
 
-        names = tuple(sorted(set(queues)))
-        return cls(hashlib.blake2b(" ".join(names).encode(), digest_size=6).hexdigest(), names)
+        names, order = tuple(sorted(set(queues))), ""
+        if weights:
+            order = "!" * strict + "".join(f" {name}={weights.get(name, 1)}" for name in names) + " "
+        return cls(hashlib.blake2b((" ".join(names) + order).encode(), digest_size=6).hexdigest(), names, order)

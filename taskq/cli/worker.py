@@ -30,7 +30,13 @@ _LEVELS = ["debug", "info", "warning", "error", "critical"]
     metavar="N",
     help="Child processes; auto: as many as CPUs this worker may use.",
 )
-@click.option("-Q", "--queues", metavar="A,B", help="Queues to serve instead of those of all tasks.")
+@click.option(
+    "-Q",
+    "--queues",
+    metavar="A,B:N",
+    help="Queues to serve instead of those of all tasks; with weights, as in critical:6,default:2, if not in turn.",
+)
+@click.option("--strict", is_flag=True, help="Take from the first of -Q as long as there is something, and so on.")
 @click.option("-n", "--name", help="Name of this worker; <app>.<host>:<pid> unless given.")
 @click.option(
     "-l", "--loglevel", type=click.Choice(_LEVELS, case_sensitive=False), default="warning", show_default=True
@@ -97,9 +103,12 @@ def plan_of(app: TaskQ, path: str, loglevel: str, options: dict[str, Any]) -> Pl
         ConfigError: An option that cannot work, or an app without tasks.
     """
     from taskq.config import check_name
-    from taskq.worker.plan import Plan, lanes_of
+    from taskq.worker.plan import Plan, lanes_of, read_weights
 
-    only = [queue for queue in (options["queues"] or "").split(",") if queue]
+    known = {task.queue for task in app.tasks.values()}
+    only, weights = read_weights(options["queues"] or "", known, options["strict"])
+    if options["strict"] and not only:
+        raise ConfigError("--strict takes the queues in the order of -Q: name them there")
     low, high = _scale(options["autoscale"])
     plan = Plan(
         app_path=path,
@@ -115,7 +124,7 @@ def plan_of(app: TaskQ, path: str, loglevel: str, options: dict[str, Any]) -> Pl
         level=loglevel,
         tasks={task.name: task.fingerprint for task in app.tasks.values()},
         limited=any(task.time_limit for task in app.tasks.values()),
-        **lanes_of(app.tasks, only, all_in_threads=options["threads"] is not None),
+        **lanes_of(app.tasks, only, options["threads"] is not None, weights, options["strict"]),
     )
     if not plan.sets:
         raise ConfigError(f"{path} has no tasks, so there is nothing to run; is the module with the tasks imported?")

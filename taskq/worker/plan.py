@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import socket
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field
 
 import msgpack
@@ -14,6 +14,7 @@ from taskq.broker.commands import QueueSet
 from taskq.config import Settings, check_name
 from taskq.definition import Definition
 from taskq.envelope import VERSION
+from taskq.errors import ConfigError
 from taskq.worker.slots import CAPACITY
 
 
@@ -90,7 +91,11 @@ class Plan:
 
 
 def lanes_of(
-    tasks: Mapping[str, Definition], only: Iterable[str] = (), all_in_threads: bool = False
+    tasks: Mapping[str, Definition],
+    only: Iterable[str] = (),
+    all_in_threads: bool = False,
+    weights: Mapping[str, int] | None = None,
+    strict: bool = False,
 ) -> dict[str, QueueSet]:
     """Say which queues go on which lane.
 
@@ -98,6 +103,8 @@ def lanes_of(
         tasks: The app's tasks.
         only: Queues to serve instead of those of all tasks (``-Q``); may name others than the tasks' own.
         all_in_threads: Run every sync task in threads (``--threads``).
+        weights: How much of each queue is taken beside the others.
+        strict: Take what has the highest weight first, always.
 
     Returns:
         The sets ``main``, ``loop`` and ``thread`` of a `Plan`. A queue with an ``async def`` task on it goes to the
@@ -107,10 +114,31 @@ def lanes_of(
     loop = {task.queue for task in tasks.values() if task.is_async} & queues
     thread = {task.queue for task in tasks.values() if all_in_threads or task.pool == "thread"} & queues - loop
     return {
-        "main": QueueSet.of(queues - loop - thread),
-        "loop": QueueSet.of(loop),
-        "thread": QueueSet.of(thread),
+        "main": QueueSet.of(queues - loop - thread, weights, strict),
+        "loop": QueueSet.of(loop, weights, strict),
+        "thread": QueueSet.of(thread, weights, strict),
     }
+
+
+def read_weights(text: str, known: Collection[str], strict: bool) -> tuple[list[str], dict[str, int]]:
+    """Read ``-Q``: names with weights, as in ``critical:6,default:2``; with ``strict`` the first named is the highest.
+
+    Raises:
+        ConfigError: A weight beside ``strict``, or one that is not from 1 to 1000.
+    """
+    names, weights = [], {}
+    for word in filter(None, text.split(",")):
+        name, colon, weight = word.rpartition(":")
+        if word in known or not colon or not weight.isdigit():
+            names.append(word)
+        elif strict or not 1 <= int(weight) <= 1000:
+            raise ConfigError(f"-Q {word}: a weight is a whole number from 1 to 1000, and there is none with --strict")
+        else:
+            names.append(name)
+            weights[name] = int(weight)
+    if strict:
+        weights = {name: len(names) - n for n, name in enumerate(names)}
+    return names, weights
 
 
 def declarations(tasks: Mapping[str, Definition]) -> list[tuple[str, str, str]]:

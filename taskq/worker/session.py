@@ -85,7 +85,7 @@ class Session:
             try:
                 batch: Batch = yield commands.fetch(
                     self.keys, self.incarnation, number, groups,
-                    want=want, set_id=self.queues.id, mode=mode, caps=caps, wait=wait,
+                    want=want, set_id=self.queues.id, mode=mode, caps=caps, order=self.queues.order, wait=wait,
                 )  # fmt: skip
                 break
             except NotSent:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections import Counter
+
 import pytest
 
 from taskq.broker.commands import Batch, Lost, QueueSet, Stale, fetch
@@ -361,3 +363,42 @@ def test_suspects_are_not_taken_in_company(world: World) -> None:
     assert take(world, 64).messages == []
     assert take(world, 64, number=2, mode="repair").messages == []
     assert world.state() == before | {"calls": {b"inc": b"2"}}
+
+
+MANY = {name: [b"%s-%013d" % (name[-1:].encode(), n) for n in range(200)] for name in ("qa", "qb", "qc")}
+
+
+def full_queues(world: World) -> None:
+    queues = QueueSet("set", tuple(MANY))
+    world.seed(
+        serving("inc", queues=queues),
+        *({"messages": messages(*ids, queue=name), f"queue:{name}": list(ids)} for name, ids in MANY.items()),
+        {"ready:set": Scores({name.encode(): T0 + n for n, name in enumerate(MANY)})},
+    )
+
+
+def queues_of(world: World, times: int, want: int, order: str) -> Counter[str]:
+    """From which queues so many fetches take."""
+    taken: Counter[str] = Counter()
+    for number in range(1, times + 1):
+        batch = world.run(fetch(world.keys, "inc", number, (), want=want, set_id="set", order=order))
+        taken.update("q" + raw_id[:1].decode() for raw_id in batch.messages[::2])
+        world.raw("DEL", world.keys["processing:inc"])
+    return taken
+
+
+def test_queues_with_weights_share_what_is_taken_by_their_weights(world: World) -> None:
+    full_queues(world)
+
+    taken = queues_of(world, 90, 1, " qa=6 qb=2 qc=1 ")
+
+    assert sum(taken.values()) == 90
+    assert abs(taken["qa"] - 60) <= 3
+    assert abs(taken["qb"] - 20) <= 3
+    assert abs(taken["qc"] - 10) <= 3
+
+
+def test_in_strict_order_the_first_is_emptied_first(world: World) -> None:
+    full_queues(world)
+
+    assert queues_of(world, 4, 100, "! qa=1 qb=3 qc=2 ") == Counter(qb=200, qc=200)

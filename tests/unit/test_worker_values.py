@@ -9,11 +9,12 @@ import msgpack
 import pytest
 
 from taskq import TaskQ
+from taskq.broker.commands import QueueSet
 from taskq.broker.outcomes import Again, Dead, Ended, Outcome, Returned, error_detail, read_error_detail, words
 from taskq.config import Settings
 from taskq.errors import ConfigError
 from taskq.worker.pace import BATCH, BUDGET, Pace
-from taskq.worker.plan import settings_for_scripts
+from taskq.worker.plan import read_weights, settings_for_scripts
 from taskq.worker.slots import Slot, SlotTable, boottime, digest, region_size
 
 IDS = [b"%016d" % i for i in range(8)]
@@ -240,3 +241,21 @@ def test_an_option_that_does_not_exist_is_named() -> None:
 
     with pytest.raises(ConfigError, match="no option acks_late"):
         app.task(acks_late=True)(lambda: None)
+
+
+def test_weights_are_read_unless_a_queue_has_such_a_name() -> None:
+    assert read_weights("a:6,b,c:x,d:2", {"d:2"}, strict=False) == (["a", "b", "c:x", "d:2"], {"a": 6})
+    assert read_weights("a,b", set(), strict=True) == (["a", "b"], {"a": 2, "b": 1})
+
+
+@pytest.mark.parametrize(("text", "strict"), [("a:0", False), ("a:1001", False), ("a:6,b", True)])
+def test_a_weight_that_cannot_work_is_refused(text: str, strict: bool) -> None:
+    with pytest.raises(ConfigError, match="a weight is a whole number"):
+        read_weights(text, set(), strict)
+
+
+def test_sets_that_take_in_another_order_are_others() -> None:
+    plain, weighted = QueueSet.of(["a", "b"]), QueueSet.of(["a", "b"], {"a": 6})
+    assert weighted.order == " a=6 b=1 "
+    assert QueueSet.of(["a", "b"], {"a": 6}, strict=True).order == "! a=6 b=1 "
+    assert len({plain.id, weighted.id, QueueSet.of(["a", "b"], {"a": 5}).id}) == 3

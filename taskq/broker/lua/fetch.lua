@@ -12,6 +12,7 @@
 --       5 mode: '' | 'repair' (after a wait in vain: put back missing names of ready queues) | 'solo' (one suspect)
 --       6 caps: '' or ' queue=n queue=n ' : how many of a queue fill one fetch alone; a queue not named: 1;
 --         0: one, and nothing else with it
+--       7 order of the queues: '' in turn | ' queue=n queue=n ' by weight | '! queue=n queue=n ' the highest n first
 --       then groups of outcomes:
 --         'done', ids of 16 bytes joined, result TTL ms, n results, results ...   (n is 0 or the number of ids)
 --         'end', id, counter, result, result TTL ms          done | failed | discarded
@@ -26,7 +27,7 @@ local inc, number = ARGV[1], tonumber(ARGV[2])
 local last = call('HGET', P .. 'calls', inc)
 if not last then return { 'lost' } end
 if number <= tonumber(last) then return { 'stale' } end
-local want, set, mode, caps = tonumber(ARGV[3]), ARGV[4], ARGV[5], ARGV[6]
+local want, set, mode, caps, order = tonumber(ARGV[3]), ARGV[4], ARGV[5], ARGV[6], ARGV[7]
 local now = clock()
 local processing, messages = P .. 'processing:' .. inc, P .. 'messages'
 begin_writes()
@@ -41,7 +42,7 @@ local function has_failed(kind, i)
   if kind == 'end' and how == 'done' then return false end
 end
 
-local i = 7
+local i = 8
 while i <= #ARGV do
   local kind = ARGV[i]
   if kind == 'done' then

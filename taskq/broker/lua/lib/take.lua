@@ -159,11 +159,39 @@ local function take_from(line, n)
   return (marks(line) == '' and take_plain or take_special)(line, n)
 end
 
+-- The next line to take from: each in its turn, unless the set says otherwise: the first in a given order, or by lot, in
+-- which a queue has as many tickets as its weight. `k` is the how manieth it is in this fetch.
+local function next_line(ready, k)
+  if order == '' then return call('ZPOPMIN', ready)[1] end
+  local lines, strict = call('ZRANGE', ready, 0, 99), byte(order) == 33
+  local function weight(line)
+    local _, at = find(order, ' ' .. string.match(line, '^[^|]*') .. '=', 1, true)
+    return at and tonumber(string.match(order, '^%d+', at + 1)) or strict and 0 or 1
+  end
+  local total, best = 0, lines[1]
+  for _, line in ipairs(lines) do
+    if strict and weight(line) > weight(best) then best = line end
+    total = total + weight(line)
+  end
+  -- Steps of the golden ratio spread over the tickets more evenly than chance does, if each keeps its place.
+  table.sort(lines)
+  local ticket = (number * 0.6180339887 + k * 0.7548776662) % 1 * total
+  for _, line in ipairs(strict and {} or lines) do
+    ticket = ticket - weight(line)
+    if ticket < 0 then
+      best = line
+      break
+    end
+  end
+  call('ZREM', ready, best)
+  return best
+end
+
 -- A fetch is full when it holds one budget: a queue of cap n fills it with n messages.
 local function take_ready()
   local ready, budget, left = P .. 'ready:' .. set, 1, want
-  for _ = 1, call('ZCARD', ready) do
-    local line = call('ZPOPMIN', ready)[1]
+  for k = 1, call('ZCARD', ready) do
+    local line = next_line(ready, k)
     local most, got, more = cap(string.match(line, '^[^|]*')), 0, true
     if most > 0 then
       got, more = take_from(line, math.min(left, math.max(1, math.floor(most * budget))))
