@@ -111,3 +111,11 @@ def test_files_that_are_named_exist(page: Path) -> None:
 
 #: Named as something that is still to be written.
 _TO_COME: set[str] = set()
+
+
+def test_every_test_that_a_promise_rests_on_exists() -> None:
+    named = set(re.findall(r"`(test_\w+)`", (ROOT / "docs" / "explanation" / "guarantees.md").read_text()))
+    there = set(re.findall(r"^def (test_\w+)", "\n".join(p.read_text() for p in (ROOT / "tests").rglob("*.py")), re.M))
+
+    assert named
+    assert named - there == set()
