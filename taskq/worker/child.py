@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import ctypes
 import faulthandler
 import logging
@@ -11,14 +10,10 @@ import os
 import signal
 import sys
 import threading
-import time
 from typing import TYPE_CHECKING, Any
 
 from taskq.broker.commands import QueueSet
-from taskq.broker.connection import Connection
-from taskq.broker.outcomes import Outcome
-from taskq.broker.protocol import drive
-from taskq.delivery import Delivery, Stopping, Taken, current
+from taskq.delivery import Stopping
 from taskq.execution import Executor
 from taskq.worker.loop_lane import LoopLane, run_lanes
 from taskq.worker.main_lane import MainLane
@@ -26,46 +21,44 @@ from taskq.worker.plan import Plan
 from taskq.worker.quota import Quota
 from taskq.worker.session import Session
 from taskq.worker.slots import Slot, SlotTable, boottime
+from taskq.worker.twin import watch_for_twins
 
 if TYPE_CHECKING:
     from taskq.app import TaskQ
 
 log = logging.getLogger("taskq.worker")
 
-#: Exit code of an isolated child that found no suspect to run.
-NOTHING_TO_DO = 3
+#: Exit codes: of an isolated child that found no suspect to run; of a child that cancelled a coroutine.
+NOTHING_TO_DO, INTERRUPTED = 3, 4
 
 
 class Child:
     """One child of a worker."""
 
-    def __init__(self, plan: Plan, number: int, app: TaskQ, slots: SlotTable, parent: int) -> None:
-        """Prepare child ``number`` of the process ``parent``."""
+    def __init__(self, plan: Plan, number: int, app: TaskQ, slots: SlotTable, parent: int, alone: bool) -> None:
+        """Prepare child ``number`` of the process ``parent``; with ``alone`` it is to run one suspect."""
         self.plan = plan
         self.number = number
         self.app = app
         self.slots = slots.of(number)
         self.parent = parent
         self.executor = Executor(app.tasks, app.settings, plan.name)
-        self.lanes: list[MainLane | LoopLane] = []
+        quota = Quota(plan.max_tasks or None, self._retire)
+        kinds: list[tuple[type[MainLane | LoopLane], QueueSet]]
+        kinds = [(MainLane, plan.main), (LoopLane, plan.loop), (LoopLane, plan.thread)]
+        self.lanes = [
+            kind(self._session(queues, slot, alone), self.executor, slot, app.client.url, quota, plan.drain)
+            for (kind, queues), slot in zip(kinds, self.slots, strict=True)
+            if queues.queues
+        ]
 
     def run(self) -> None:
         """Run the lanes until told to stop."""
-        url, plan = self.app.client.url, self.plan
-        quota = Quota(plan.max_tasks or None, self._retire)
-        main_lane = loop_thread = None
-        loop_lanes = [
-            LoopLane(*self._lane(queues, slot), url, quota, plan.drain)
-            for queues, slot in ((plan.loop, self.slots[1]), (plan.thread, self.slots[2]))
-            if queues.queues
-        ]
-        self.lanes += loop_lanes
-        if plan.main.queues:
-            main_lane = MainLane(*self._lane(plan.main, self.slots[0]), url, quota, plan.drain)
-            self.lanes.append(main_lane)
         self._set_up()
-        if loop_lanes:
-            loop_thread = threading.Thread(target=run_lanes, args=(loop_lanes,), name="taskq-loop")
+        main_lane = next((lane for lane in self.lanes if isinstance(lane, MainLane)), None)
+        loop_thread = None
+        if mains := [lane.main for lane in self.lanes if isinstance(lane, LoopLane)]:
+            loop_thread = threading.Thread(target=run_lanes, args=(mains,), name="taskq-loop")
             loop_thread.start()
         if main_lane is not None:
             main_lane.run()
@@ -75,25 +68,9 @@ class Child:
     def run_alone(self) -> int:
         """Run one suspect, with nothing else in this process; returns the exit code."""
         self._set_up()
-        connection = Connection(self.app.client.url)
-        for queues in self.plan.sets:
-            session, executor, slot = self._lane(queues, self.slots[0])
-            drive(session.open(serve=False), connection)
-            batch = drive(session.exchange([], want=1, mode="solo"), connection)
-            if batch.messages:
-                raw_id, value = batch.messages
-                slot.load([raw_id])
-                slot.memory[slot.index_at] = 0
-                taken = Taken(batch.now, time.monotonic(), batch.crashes)
-                outcome = _run_to_end(executor, slot, Delivery(raw_id, value, taken))
-                slot.idle()
-                drive(session.exchange([outcome]), connection)
-            drive(session.close(), connection)
-            if batch.messages:
-                return 0
-        return NOTHING_TO_DO
+        return 0 if any(lane.run_alone() for lane in self.lanes) else NOTHING_TO_DO
 
-    def _lane(self, queues: QueueSet, slot: Slot) -> tuple[Session, Executor, Slot]:
+    def _session(self, queues: QueueSet, slot: Slot, alone: bool) -> Session:
         settings = self.app.settings
 
         def began(incarnation: str) -> None:
@@ -101,41 +78,31 @@ class Child:
 
         info = self.plan.info(self.number, queues)
         ttl_ms = int(settings.result_ttl * 1000)
-        return Session(self.app.client.keys, queues, info, settings.lease_ms, ttl_ms, began), self.executor, slot
+        return Session(self.app.client.keys, queues, info, settings.lease_ms, ttl_ms, began, alone)
 
     def _set_up(self) -> None:
         signal.set_wakeup_fd(-1)
         signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C goes to the whole group; the parent acts on it
-        signal.signal(signal.SIGTERM, self._stop)
-        signal.signal(signal.SIGHUP, signal.SIG_IGN)
+        signal.signal(signal.SIGTERM, self._on_stop)
+        signal.signal(signal.SIGHUP, self._on_retire)
         faulthandler.register(signal.SIGQUIT, all_threads=True)
+        watch_for_twins()
         signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGTERM, signal.SIGINT, signal.SIGHUP})
         die_with_parent(self.parent)
 
-    def _stop(self, _signal: int, _frame: Any) -> None:
+    def _on_stop(self, _number: int, _frame: Any) -> None:
+        """The worker stops: what runs has the grace to end."""
         Stopping.now = True
+        self._retire(self.plan.grace)
+
+    def _on_retire(self, _number: int, _frame: Any) -> None:
+        """Another child takes this one's place: what runs has all the time it takes."""
         self._retire()
 
-    def _retire(self) -> None:
+    def _retire(self, grace: float | None = None) -> None:
         """Take nothing more, and end when what runs has ended."""
         for lane in self.lanes:
-            lane.stop()
-
-
-def _run_to_end(executor: Executor, slot: Slot, delivery: Delivery) -> Outcome:
-    outcome = executor.prepare(delivery)
-    if outcome is not None:
-        return outcome
-    current.set(delivery)
-    if delivery.task.time_limit:
-        slot.limit(0, boottime() + delivery.task.time_limit)
-    try:
-        value = delivery.task.function(*delivery.args, **delivery.kwargs)
-        if delivery.task.is_async:
-            value = asyncio.run(value)
-    except BaseException as error:
-        return executor.failed(delivery, error)
-    return executor.succeeded(delivery, value)
+            lane.stop(grace)
 
 
 def die_with_parent(parent: int) -> None:
@@ -167,10 +134,10 @@ def main(
         app = find_app(plan.app_path)
     if isinstance(slots, str):
         slots = SlotTable(children, plan.capacities, slots)
-    child = Child(plan, number, app, slots, parent)
+    child = Child(plan, number, app, slots, parent, alone)
     code = 0
     if alone:
         code = child.run_alone()
     else:
         child.run()
-    sys.exit(code)
+    sys.exit(INTERRUPTED if any(lane.interrupted for lane in child.lanes) else code)

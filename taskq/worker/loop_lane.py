@@ -13,6 +13,7 @@ import os
 import time
 from collections.abc import Callable, Coroutine
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from typing import Any
 
 from taskq.broker import commands
@@ -28,11 +29,14 @@ from taskq.worker.quota import Quota
 from taskq.worker.session import Session
 from taskq.worker.slots import CAPACITY, Slot, boottime
 from taskq.worker.soft_limit import CoroutineLimit, ThreadLimit
+from taskq.worker.twin import leave_if_twin
 
 log = logging.getLogger("taskq.worker")
 
 #: Seconds an outcome waits for others before it is settled.
 _SETTLE_AFTER = 0.002
+#: Seconds before the end of the grace at which coroutines are cancelled; a fifth of a short grace.
+_TO_TIDY_UP = 1.0
 
 
 def _loop_factory() -> Callable[[], asyncio.AbstractEventLoop] | None:
@@ -45,7 +49,7 @@ def _loop_factory() -> Callable[[], asyncio.AbstractEventLoop] | None:
     return factory
 
 
-def run_lanes(lanes: list[LoopLane]) -> None:
+def run_lanes(mains: list[Callable[[], Coroutine[Any, Any, None]]]) -> None:
     """Run lanes on a new event loop until all have ended; blocks its thread. Uses uvloop if it is installed.
 
     A bug in there ends the whole child, at once: its parent gives back what it held. Otherwise the thread would end
@@ -53,12 +57,13 @@ def run_lanes(lanes: list[LoopLane]) -> None:
     """
 
     async def all_of_them() -> None:
-        await asyncio.gather(*(lane.main() for lane in lanes))
+        await asyncio.gather(*(main() for main in mains))
 
     runner = asyncio.Runner(loop_factory=_loop_factory())
     try:
         runner.run(all_of_them())
     except BaseException:
+        leave_if_twin(1)
         log.critical("the event loop of this child broke", exc_info=True)
         logging.shutdown()
         os._exit(1)  # before the runner cancels what runs, which would pass for failures
@@ -66,7 +71,11 @@ def run_lanes(lanes: list[LoopLane]) -> None:
 
 
 class LoopLane:
-    """One lane of a child's event loop."""
+    """One lane of a child's event loop.
+
+    Attributes:
+        interrupted: Whether a coroutine was cancelled since the grace was nearly over.
+    """
 
     def __init__(
         self, session: Session, executor: Executor, slot: Slot, url: str, quota: Quota, drain: bool = False
@@ -80,29 +89,39 @@ class LoopLane:
         self.stopping = False
         self._url = url
         self._loop: asyncio.AbstractEventLoop | None = None
-        self._running: set[asyncio.Task[None]] = set()
+        self._running: dict[asyncio.Task[None], Delivery] = {}
+        self.interrupted = False
+        self._cancelled = False
+        self._cancel_at: asyncio.TimerHandle | None = None
         self._outcomes: list[Outcome] = []
         self._threads = ThreadPoolExecutor(slot.capacity, "taskq-task")  # threads are made as they are needed
 
-    def stop(self) -> None:
-        """Start nothing more; safe from any thread and from a signal handler."""
+    def stop(self, grace: float | None = None) -> None:
+        """Start nothing more; safe from any thread and from a signal handler.
+
+        With ``grace`` the process is killed after that many seconds, so coroutines are cancelled shortly before.
+        """
         self.stopping = True
         if self._loop is not None:
-            self._loop.call_soon_threadsafe(self._wake)
+            self._loop.call_soon_threadsafe(self._wake, grace)
 
-    def _wake(self) -> None:
+    def _wake(self, grace: float | None) -> None:
         self._changed.set()
         if self._bell is not None:
             self._bell.cancel()
+        if grace is not None and self._cancel_at is None:
+            left = max(grace - _TO_TIDY_UP, grace * 0.8)
+            self._cancel_at = asyncio.get_running_loop().call_later(left, self._cancel)
+
+    def _cancel(self) -> None:
+        self._cancelled = True
+        for task, delivery in self._running.items():
+            if delivery.task.is_async:
+                task.cancel()
 
     async def main(self) -> None:
         """Take and run messages until told to stop."""
-        self._changed = asyncio.Event()  # an outcome, a free slot, a stop
-        self._bell: asyncio.Task[bool] | None = None
-        self._connection = AsyncConnection(self._url)
-        self._bell_connection = AsyncConnection(self._url)
-        self._loop = asyncio.get_running_loop()
-        await adrive(self.session.open(), self._connection)
+        await self._begin()
         mode = ""
         while not self.stopping:
             free = self.quota.room(min(CAPACITY, self.slot.capacity - len(self._running)))
@@ -117,6 +136,38 @@ class LoopLane:
             else:
                 mode = await self._rest(free)
         await self._finish()
+
+    def run_alone(self) -> bool:
+        """Run one message, for which the child was made; says whether there was one."""
+        batch: Batch | None = None
+
+        async def main() -> None:
+            nonlocal batch
+            await self._begin()
+            batch = None if self.stopping else await self._exchange(1)
+            if batch is not None:
+                self._start(batch)
+            await self._finish()
+
+        run_lanes([main])
+        return batch is not None and bool(batch.messages)
+
+    async def _begin(self) -> None:
+        self._changed = asyncio.Event()  # an outcome, a free slot, a stop
+        self._bell: asyncio.Task[bool] | None = None
+        self._connection = AsyncConnection(self._url)
+        self._bell_connection = AsyncConnection(self._url)
+        self._loop = asyncio.get_running_loop()
+        os.register_at_fork(after_in_child=self._became_twin)
+        await adrive(self.session.open(), self._connection)
+
+    def _became_twin(self) -> None:
+        """In the twin of a coroutine that forks: that coroutine alone goes on, and no further than to the loop."""
+        assert self._loop is not None
+        ready = getattr(self._loop, "_ready", None)  # asyncio's own; uvloop's cannot be reached
+        if ready is not None:
+            ready.clear()
+        self._loop.call_soon(os._exit, 1)
 
     async def _rest(self, free: int) -> str:
         """Wait for the bell (if there is room), an outcome, or a stop; answers the next fetch's mode."""
@@ -166,15 +217,17 @@ class LoopLane:
                 self._changed.set()
                 continue
             task = asyncio.create_task(self._run_one(delivery, self.session.incarnation))
-            self._running.add(task)
-            task.add_done_callback(self._running.discard)
+            self._running[task] = delivery
+            task.add_done_callback(self._running.pop)
         self.quota.spend(len(batch.messages) // 2)
 
     async def _run_one(self, delivery: Delivery, incarnation: str) -> None:
-        place = self.slot.enter(delivery.id)
+        task, place = delivery.task, self.slot.enter(delivery.id)
+        if task.time_limit:  # the parent watches it
+            self.slot.limit(place, boottime() + task.time_limit)
         current.set(delivery)
         try:
-            outcome = await self._outcome(delivery, place)
+            outcome = await (self._await(delivery) if task.is_async else self._run_in_thread(delivery))
         finally:
             self.slot.leave(place)
         # After a lost lease the message is another's, and may even have come back to this very lane.
@@ -182,47 +235,39 @@ class LoopLane:
             self._outcomes.append(outcome)
         self._changed.set()
 
-    async def _outcome(self, delivery: Delivery, place: int) -> Outcome:
+    async def _await(self, delivery: Delivery) -> Outcome:
+        """Run a coroutine to its outcome."""
+        task = delivery.task
         try:
-            if delivery.route.limited:
-                value = await self._within_limits(delivery, place)
-            elif delivery.task.is_async:
-                value = await delivery.task.function(*delivery.args, **delivery.kwargs)
-            else:
-                value = await self._in_thread(delivery, delivery.task.function)
-        except asyncio.CancelledError as error:
-            if self.stopping:
+            running = task.function(*delivery.args, **delivery.kwargs)
+            value = await (CoroutineLimit(running, task.soft_time_limit) if task.soft_time_limit else running)
+        except BaseException as error:
+            leave_if_twin(1)
+            if isinstance(error, asyncio.CancelledError) and self._cancelled:
+                self.interrupted = True
                 return self.executor.interrupted(delivery)
             return self.executor.failed(delivery, error)
-        except BaseException as error:
-            return self.executor.failed(delivery, error)
+        leave_if_twin(0)
         return self.executor.succeeded(delivery, value)
 
-    def _in_thread(self, delivery: Delivery, function: Any, *before: Any) -> asyncio.Future[Any]:
-        context = contextvars.copy_context()
-        return asyncio.get_running_loop().run_in_executor(
-            self._threads, lambda: context.run(function, *before, *delivery.args, **delivery.kwargs)
-        )
+    async def _run_in_thread(self, delivery: Delivery) -> Outcome:
+        """Run a sync task in a thread to its outcome."""
+        loop, context, limit = asyncio.get_running_loop(), contextvars.copy_context(), ThreadLimit()
+        function, soft = delivery.task.function, delivery.task.soft_time_limit
+        call = partial(limit.run, function) if soft else function
 
-    async def _within_limits(self, delivery: Delivery, place: int) -> Any:
-        """Run a task that has time limits: the parent watches the hard one, this loop the soft one."""
-        task = delivery.task
-        if task.time_limit:
-            self.slot.limit(place, boottime() + task.time_limit)
-        soft = task.soft_time_limit or 0.0
-        limit: CoroutineLimit | ThreadLimit
-        running: Coroutine[Any, Any, Any] | asyncio.Future[Any] | CoroutineLimit
-        if task.is_async:
-            running = task.function(*delivery.args, **delivery.kwargs)
-            this = asyncio.current_task()
-            assert this is not None
-            limit = running = CoroutineLimit(running, soft, this.cancel)
-        else:
-            limit = ThreadLimit()
-            running = self._in_thread(delivery, limit.run, task.function)
-        timer = asyncio.get_running_loop().call_later(soft, limit.fire) if soft else None
+        def run() -> Outcome:
+            try:
+                value = call(*delivery.args, **delivery.kwargs)
+            except BaseException as error:
+                leave_if_twin(1)
+                return self.executor.failed(delivery, error)
+            leave_if_twin(0)
+            return self.executor.succeeded(delivery, value)
+
+        timer = loop.call_later(soft, limit.fire) if soft else None
         try:
-            return await running
+            return await loop.run_in_executor(self._threads, context.run, run)
         finally:
             if timer is not None:
                 timer.cancel()

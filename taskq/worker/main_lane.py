@@ -24,6 +24,7 @@ from taskq.worker.quota import Quota
 from taskq.worker.session import Session
 from taskq.worker.slots import Slot, boottime
 from taskq.worker.soft_limit import MainThreadLimit
+from taskq.worker.twin import Twin, leave_if_twin
 
 log = logging.getLogger("taskq.worker")
 
@@ -41,6 +42,8 @@ _RETURN_AFTER, _RETURN_BATCH_AFTER = 0.020, 0.040
 
 class MainLane:
     """The lane of a child's main thread."""
+
+    interrupted = False  # nothing here can be interrupted but by the death of the process
 
     def __init__(
         self, session: Session, executor: Executor, slot: Slot, url: str, quota: Quota, drain: bool = False
@@ -65,14 +68,8 @@ class MainLane:
         self._ended = False
         self._soft_limit = MainThreadLimit()
         self._soft_at = 0.0  # when the running task is to be interrupted, 0 for never
-        self._foreign = False
-        os.register_at_fork(after_in_child=self._became_foreign)
 
-    def _became_foreign(self) -> None:
-        """In the twin of a task that forks: it must not go on as if it were the worker."""
-        self._foreign = True
-
-    def stop(self) -> None:
+    def stop(self, grace: float | None = None) -> None:
         """Start nothing more; called by the signal handler, in the lane's own thread."""
         self.stopping = True
         if self._waiting:
@@ -80,8 +77,7 @@ class MainLane:
 
     def run(self) -> None:
         """Take and run messages until told to stop."""
-        drive(self.session.open(), self._connection)
-        threading.Thread(target=self._settle_for_long_tasks, name="taskq-settler", daemon=True).start()
+        self._begin()
         wait = 0.0
         while not self.stopping:
             if boottime() > self.slot.lease_until:  # take nothing before it is renewed, or known to be lost
@@ -98,6 +94,22 @@ class MainLane:
                 break
             else:
                 wait = WAIT
+        self._end()
+
+    def run_alone(self) -> bool:
+        """Run one message, for which the child was made; says whether there was one."""
+        self._begin()
+        batch = None if self.stopping else self._exchange(self._connection, want=1)
+        if batch is not None and batch.messages:
+            self._run_batch(batch)
+        self._end()
+        return batch is not None and bool(batch.messages)
+
+    def _begin(self) -> None:
+        drive(self.session.open(), self._connection)
+        threading.Thread(target=self._settle_for_long_tasks, name="taskq-settler", daemon=True).start()
+
+    def _end(self) -> None:
         self._ended = True
         self._outcomes.extend(Returned(delivery.id) for delivery in self._take_buffer())
         self._exchange(self._connection)
@@ -203,10 +215,9 @@ class MainLane:
             else:
                 value = delivery.route.task.function(*delivery.args, **delivery.kwargs)
         except BaseException as error:  # SystemExit and KeyboardInterrupt too: a task cannot end the worker
-            if self._foreign:
-                os._exit(1)
+            leave_if_twin(1)
             return self.executor.failed(delivery, error)
-        if self._foreign:
+        if Twin.here:
             os._exit(0)
         if delivery.route.quiet and delivery._envelope is None:  # nothing to judge, nothing to store
             return delivery.id, b""

@@ -37,9 +37,19 @@ class Session:
     """
 
     def __init__(
-        self, keys: Keys, queues: QueueSet, info: bytes, lease_ms: int, result_ttl_ms: int, began: Callable[[str], None]
+        self,
+        keys: Keys,
+        queues: QueueSet,
+        info: bytes,
+        lease_ms: int,
+        result_ttl_ms: int,
+        began: Callable[[str], None],
+        alone: bool = False,
     ) -> None:
-        """Prepare a session; ``began`` is called with each new incarnation before the server hears of it."""
+        """Prepare a session; ``began`` is called with each new incarnation before the server hears of it.
+
+        With ``alone`` it does not serve the queues: it takes their suspects, one at a time.
+        """
         self.keys = keys
         self.queues = queues
         self.info = info
@@ -51,15 +61,16 @@ class Session:
         self.doubtful = False
         self._number = 0
         self._began = began
+        self._alone = alone
 
-    def open(self, serve: bool = True) -> Protocol[None]:
+    def open(self) -> Protocol[None]:
         """Begin a new incarnation; what the last one held is forgotten."""
         self.incarnation = os.urandom(8).hex()
         self.held.clear()
         self.doubtful = False
         self._number = 0
         self._began(self.incarnation)
-        queues = self.queues if serve else QueueSet("", ())
+        queues = QueueSet("", ()) if self._alone else self.queues
         yield from self._until_answered(
             commands.register(self.keys, self.incarnation, self.lease_ms, self.info, queues)
         )
@@ -75,6 +86,7 @@ class Session:
             Lost: The lease ended and another recovered what this incarnation held; the outcomes changed nothing.
         """
         groups = words(outcomes, self.result_ttl_ms)
+        mode = "solo" if self._alone else mode
         attempt = 0
         while True:
             if self.doubtful:

@@ -88,37 +88,39 @@ class CoroutineLimit:
     Its asyncio task is cancelled, and the cancellation is replaced by the error on its way into the coroutine.
     """
 
-    def __init__(self, coroutine: Any, seconds: float, cancel: Callable[[], object]) -> None:
-        """Wrap ``coroutine``; ``cancel`` cancels the asyncio task that awaits this."""
+    def __init__(self, coroutine: Any, seconds: float) -> None:
+        """Wrap ``coroutine``, which has ``seconds`` from the moment it is awaited."""
         self._coroutine = coroutine
         self._seconds = seconds
-        self._cancel = cancel
-        self._fired = False
-
-    def fire(self) -> None:
-        """Interrupt it; called on the loop."""
-        self._fired = True
-        self._cancel()
 
     def __await__(self) -> Generator[Any, Any, Any]:
         """Await the coroutine, step by step."""
         import asyncio
 
-        step: Callable[[], Any] = lambda: self._coroutine.send(None)  # noqa: E731
-        while True:
-            try:
-                awaited = step()
-            except StopIteration as stop:
-                return stop.value
-            try:
-                yield awaited
-                step = lambda: self._coroutine.send(None)  # noqa: E731
-            except asyncio.CancelledError as cancelled:
-                error: BaseException = cancelled
-                if self._fired:
-                    self._fired = False
-                    task = asyncio.current_task()
-                    if task is not None:
+        task, fired = asyncio.current_task(), False
+        assert task is not None
+
+        def fire() -> None:
+            nonlocal fired
+            fired = True
+            task.cancel()
+
+        timer = asyncio.get_running_loop().call_later(self._seconds, fire)
+        error: BaseException | None = None
+        try:
+            while True:
+                try:
+                    awaited = self._coroutine.send(None) if error is None else self._coroutine.throw(error)
+                except StopIteration as stop:
+                    return stop.value
+                try:
+                    yield awaited
+                    error = None
+                except BaseException as thrown:  # what it awaited failed, or it is cancelled
+                    error = thrown
+                    if fired and isinstance(thrown, asyncio.CancelledError):
+                        fired = False
                         task.uncancel()
-                    error = _error(self._seconds)
-                step = lambda error=error: self._coroutine.throw(error)  # type: ignore[misc]  # noqa: E731
+                        error = _error(self._seconds)
+        finally:
+            timer.cancel()

@@ -59,6 +59,7 @@ class Running:
 
     Attributes:
         retiring: It was told to end, and another takes its place.
+        stopping: It was told that the worker stops.
         overdue: Digests of messages for whose time limit it was killed.
         memory: Its resident memory at the last look, in bytes.
     """
@@ -66,6 +67,7 @@ class Running:
     process: BaseProcess
     started: float
     retiring: bool = False
+    stopping: bool = False
     overdue: set[bytes] = field(default_factory=set)
     memory: int = 0
 
@@ -100,6 +102,7 @@ class Supervisor:
         self._suspects = False
         self._stops = 0
         self._hung_up = False
+        self._interrupted = False
         self._deadline = float("inf")
 
     # -- the main loop -----------------------------------------------------------------------------------
@@ -132,7 +135,8 @@ class Supervisor:
                 Path(self._slot_file).unlink(missing_ok=True)
         if self._closer.interrupted:
             log.warning("%d running tasks were interrupted and returned to their queues", self._closer.interrupted)
-        return INTERRUPTED if self._closer.interrupted and self._stops else OK
+        interrupted = self._closer.interrupted or self._interrupted
+        return INTERRUPTED if interrupted and self._stops else OK
 
     def _announce(self) -> None:
         keys = self.broker.keys
@@ -177,8 +181,9 @@ class Supervisor:
         if self._stops >= 2:
             self._deadline = min(self._deadline, time.monotonic())
         for child in self._children.values():
-            if not child.retiring:
-                self._retire(child)
+            if not child.stopping:
+                child.stopping = child.retiring = True
+                self._signal(child, signal.SIGTERM)
         if time.monotonic() >= self._deadline:
             self._kill_all()
 
@@ -247,7 +252,9 @@ class Supervisor:
         del self._children[place]
         lanes = [(slot.incarnation, slot.entries()) for slot in self.slots.of(place) if slot.incarnation]
         # A task may also end its process politely. What this parent killed was interrupted, or ran too long.
-        failed = code not in (0, child_process.NOTHING_TO_DO) or any(entries for _, entries in lanes)
+        polite = (0, child_process.NOTHING_TO_DO, child_process.INTERRUPTED)
+        failed = code not in polite or any(entries for _, entries in lanes)
+        self._interrupted = self._interrupted or code == child_process.INTERRUPTED
         died = failed and not self._stops and not child.overdue
         cause = f"its process {self._describe(child)}"
         if died:
@@ -291,19 +298,22 @@ class Supervisor:
     def _retire(self, child: Running) -> None:
         """Let a child end when what it runs has ended; another takes its place at once."""
         child.retiring = True
+        self._signal(child, signal.SIGHUP)
+
+    def _signal(self, child: Running, number: int) -> None:
         if child.process.pid is not None and child.process.exitcode is None:
-            os.kill(child.process.pid, signal.SIGTERM)
+            os.kill(child.process.pid, number)
 
     # -- looking after them ------------------------------------------------------------------------------
 
     def _enforce_time_limits(self) -> None:
         now = boottime()
         for place, child in self._children.items():
-            for slot in self.slots.of(place):
-                if late := slot.overdue(now):
-                    log.error("child %s (pid %s) is killed: a task is over its time limit", place, child.process.pid)
-                    child.overdue.update(late)
-                    child.process.kill()
+            late = [entry for slot in self.slots.of(place) for entry in slot.overdue(now)]
+            if late and not child.overdue:
+                log.error("child %s (pid %s) is killed: a task is over its time limit", place, child.process.pid)
+                child.overdue.update(late)
+                child.process.kill()
 
     def _look(self) -> None:
         """Look at the children's memory, and at how many of them the work needs."""

@@ -117,6 +117,91 @@ def watches(self):
         time.sleep(0.01)
     return "saw it coming"
 
+def killed_once(name):
+    if not os.path.exists(os.path.join(HERE, "killed-" + name)):
+        open(os.path.join(HERE, "killed-" + name), "w").close()
+        os.kill(os.getpid(), 9)
+
+@app.task(soft_time_limit=0.3)
+def suspect_soft_main():
+    killed_once("main")
+    return patient()
+
+@app.task(soft_time_limit=0.3, pool="thread")
+def suspect_soft_thread():
+    killed_once("thread")
+    return soft_thread.function()
+
+@app.task(soft_time_limit=0.3)
+async def suspect_soft_async():
+    killed_once("async")
+    return await soft_async.function()
+
+@app.task(bind=True)
+def suspect_watches(self):
+    killed_once("watches")
+    return watches.function(self)
+
+@app.task
+async def suspect_waits():
+    killed_once("waits")
+    return await waits.function()
+
+async def fails(error):
+    await asyncio.sleep(0.01)
+    raise error
+
+@app.task(soft_time_limit=60)
+async def catches():
+    caught = []
+    for error in (KeyError("k"), OSError("o")):
+        try:
+            await asyncio.create_task(fails(error))
+        except type(error) as same:
+            caught.append(same is error)
+    try:
+        async with asyncio.timeout(0.01):
+            await asyncio.sleep(60)
+    except TimeoutError:
+        caught.append(True)
+    return caught
+
+@app.task(pool="thread")
+def stops(error):
+    raise StopIteration if error == "StopIteration" else SystemExit(error)
+
+@app.task
+async def waits():
+    note("waits")
+    try:
+        await asyncio.sleep(60)
+    finally:
+        note("tidied up")
+
+@app.task
+async def clings():
+    note("clings")
+    try:
+        await asyncio.sleep(60)
+    except asyncio.CancelledError:
+        return "ended all the same"
+
+@app.task(pool="thread")
+def stays():
+    note("stays")
+    while "tidied up" not in open(os.path.join(HERE, "notes.log")).read():
+        time.sleep(0.01)
+    return "not cancelled"
+
+@app.task
+def passes(seconds):
+    note("passes")
+    end = time.monotonic() + seconds
+    while time.monotonic() < end:
+        time.sleep(0.01)
+        taskq.checkpoint()
+    return "to its end"
+
 @app.task
 def long_way():
     note("long_way")
@@ -157,6 +242,33 @@ def test_a_task_that_does_not_catch_its_soft_limit_fails(name: str, jobs: Write,
     assert worker.children() == children
 
 
+@pytest.mark.parametrize("name", ["main", "thread", "async"])
+def test_a_suspect_has_its_soft_limit_too(name: str, jobs: Write, start_worker: Start) -> None:
+    module = jobs(JOBS)
+    start_worker("-c", "1")
+
+    value = getattr(module, f"suspect_soft_{name}").delay().get(timeout=15)
+
+    assert value.startswith("tidied up: the task has run longer than its soft_time_limit")
+
+
+def test_a_coroutine_with_a_soft_limit_meets_the_errors_of_what_it_awaits(jobs: Write, start_worker: Start) -> None:
+    module = jobs(JOBS)
+    start_worker("-c", "1")
+
+    assert module.catches.delay().get(timeout=15) == [True, True, True]
+
+
+@pytest.mark.parametrize("name", ["StopIteration", "SystemExit"])
+def test_a_thread_may_raise_anything(name: str, jobs: Write, start_worker: Start) -> None:
+    module = jobs(JOBS)
+    start_worker("-c", "1")
+
+    error = module.stops.delay(name).get(timeout=15, propagate=False)
+
+    assert error.type == name
+
+
 @pytest.mark.parametrize("name", ["hard", "hard_async"])
 def test_a_hard_limit_kills_the_child_and_fails_the_task(
     name: str, jobs: Write, start_worker: Start, tmp_path: Path
@@ -172,6 +284,7 @@ def test_a_hard_limit_kills_the_child_and_fails_the_task(
 
     assert [r.get(timeout=10) for r in neighbours] == [0, 1, 2], "they ran again"
     assert worker.children() != before
+    assert worker.log.count("is killed: a task is over its time limit") == 1
     ledger = survey(module.app)
     assert sum(queue.counters.get("crashes", 0) for queue in ledger.values()) == 0
     assert ledger[f"jobs.{name}"].dead == 1
@@ -273,6 +386,54 @@ def test_tasks_see_a_stop_coming(jobs: Write, start_worker: Start, tmp_path: Pat
     ledger = survey(module.app)["jobs.long_way"]
     assert ledger.pending == 1
     assert ledger.counters["returned"] == 1
+
+
+def test_a_suspect_sees_a_stop_coming(jobs: Write, start_worker: Start, tmp_path: Path) -> None:
+    module = jobs(JOBS)
+    worker = start_worker("-c", "1")
+    result = module.suspect_watches.delay()
+    wait_until(lambda: notes(tmp_path) == ["watches"], "it runs alone")
+
+    assert worker.stop(seconds=10) == 0, worker.log
+
+    assert result.get(timeout=1) == "saw it coming"
+
+
+@pytest.mark.parametrize("name", ["waits", "suspect_waits"])
+def test_coroutines_are_cancelled_before_the_grace_is_over(
+    name: str, jobs: Write, start_worker: Start, tmp_path: Path
+) -> None:
+    module = jobs(JOBS)
+    worker = start_worker("-c", "1", "--grace", "4")
+    result = getattr(module, name).delay()
+    others = [module.clings.delay(), module.stays.delay()] if name == "waits" else []
+    wait_until(lambda: len(notes(tmp_path)) == 1 + len(others), "all run")
+
+    assert worker.stop(seconds=10) == 1, worker.log
+
+    assert "tidied up" in notes(tmp_path)
+    assert result.state == "PENDING"
+    assert [other.get(timeout=1) for other in others] == ["ended all the same", "not cancelled"][: len(others)]
+    ledger = survey(module.app)
+    assert ledger[f"jobs.{name}"].pending + ledger[f"jobs.{name}"].suspects == 1
+    assert ledger[f"jobs.{name}"].counters["returned"] == 1
+
+
+def test_what_runs_in_a_child_that_is_replaced_is_not_interrupted(
+    jobs: Write, start_worker: Start, tmp_path: Path
+) -> None:
+    module = jobs(JOBS)
+    worker = start_worker("-c", "1", "--grace", "0.2")
+    sync, coroutine = module.passes.delay(1.0), module.beside.delay(1.0, 7)
+    wait_until(lambda: len(notes(tmp_path)) == 2, "both run")
+    before = worker.children()
+
+    worker.process.send_signal(signal.SIGHUP)
+
+    assert sync.get(timeout=10) == "to its end"
+    assert coroutine.get(timeout=10) == 7
+    assert notes(tmp_path) == ["passes", "beside 7"], "and ran once"
+    wait_until(lambda: len(worker.children()) == 1 and worker.children() != before, "the child was replaced")
 
 
 def test_at_most_once_is_never_run_again(jobs: Write, start_worker: Start, tmp_path: Path) -> None:
