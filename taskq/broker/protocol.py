@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable, Generator
+from collections.abc import Awaitable, Callable, Generator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -54,15 +54,16 @@ def drive(steps: Protocol[T], connection: Connection, sleep: Callable[[float], o
         return stop.value  # type: ignore[no-any-return]
 
 
-async def adrive(steps: Protocol[T], connection: AsyncConnection) -> T:
+async def adrive(
+    steps: Protocol[T], connection: AsyncConnection, sleep: Callable[[float], Awaitable[object]] = asyncio.sleep
+) -> T:
     """Run a protocol on an event loop's connection and return its value."""
     try:
         step = next(steps)
         while True:
             try:
                 if isinstance(step, Pause):
-                    await asyncio.sleep(step.seconds)
-                    reply: Any = None
+                    reply: Any = await sleep(step.seconds)
                 else:
                     reply = await connection.execute(step)
             except _THROWN as error:

@@ -93,7 +93,11 @@ def command(path: str, reload: bool, loglevel: str, **options: Any) -> None:
     supervisor = Supervisor(app, plan)
     supervisor.catch_signals()
     click.echo(banner(app.name, broker.where, plan), err=True)
-    sys.exit(supervisor.run())
+    try:
+        sys.exit(supervisor.run())
+    except BrokerError as error:  # it answered, and then refused what a worker begins with
+        click.echo(f"taskq: {error}", err=True)
+        sys.exit(USAGE)
 
 
 def plan_of(app: TaskQ, path: str, loglevel: str, options: dict[str, Any]) -> Plan:

@@ -34,7 +34,7 @@ class Closing:
         died: Whether it died under what ran in it; else that was interrupted.
         lanes: Its incarnations, each with the digests of what ran.
         overdue: Digests of those for whose time limit it was killed.
-        cause: How it died, for people.
+        cause: How it came to its end, for people.
     """
 
     died: bool
@@ -55,8 +55,8 @@ class Closer:
         """Prepare; ``executor`` decides about messages that ran too long."""
         self._broker = broker
         self._executor = executor
-        #: Running messages that were interrupted and returned.
-        self.interrupted = 0
+        #: Running messages that were interrupted: returned, and given up since they may run at most once.
+        self.interrupted = self.abandoned = 0
 
     def close(self, closing: Closing) -> bool:
         """Give back everything; answers whether suspects are waiting now. Again: changes nothing.
@@ -70,15 +70,17 @@ class Closer:
             for raw_id in [raw_id for raw_id in held if digest(raw_id) in closing.overdue]:
                 self._fail_overdue(incarnation, raw_id)
             running = [raw_id for raw_id in held if digest(raw_id) in entries - closing.overdue]
-            cause = error_detail("crashed", closing.cause, worker=self._executor.worker) if closing.died else b""
+            kind = "crashed" if closing.died else "interrupted"
+            cause = error_detail(kind, closing.cause, worker=self._executor.worker)
             command = commands.close(
                 self._broker.keys, incarnation, died=closing.died, alone=closing.alone, running=running, cause=cause
             )
             for move in self._broker.run(command):
                 log.info("message %s of queue %s: back to %s", id_to_text(move.id), move.queue, move.place)
                 suspects = suspects or move.place == "suspect"
-            if not closing.died:
-                self.interrupted += len(running)
+                if not closing.died and move.id in running:
+                    self.interrupted += move.place != "dead"
+                    self.abandoned += move.place == "dead"
         return suspects
 
     def _fail_overdue(self, incarnation: str, raw_id: bytes) -> None:

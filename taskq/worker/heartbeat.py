@@ -26,7 +26,11 @@ log = logging.getLogger("taskq.worker")
 
 
 class Heartbeat(threading.Thread):
-    """Renews leases every third of a lease; in between it waits for due times and for suspects."""
+    """Renews leases every third of a lease; in between it waits for due times and for suspects.
+
+    Attributes:
+        trouble: Why the server cannot be reached at the moment, empty if it can; for the main thread to report.
+    """
 
     def __init__(
         self, keys: Keys, url: str, plan: Plan, lease: float, slots: list[Slot], suspects: Callable[[], None]
@@ -38,6 +42,7 @@ class Heartbeat(threading.Thread):
         self.lease = lease
         self.slots = slots
         self.ended = False
+        self.trouble = ""
         self._suspects = suspects
         self._reaper = Reaper(keys, plan.name, lease)
         self._connection = Connection(url, timeout=lease / 5)
@@ -58,9 +63,9 @@ class Heartbeat(threading.Thread):
                 due = time.monotonic() + drive(self._reaper.promote(), self._connection)
                 drive(self._reaper.upkeep(), self._connection)
                 self._wait(min(due, renew_at, reap_at) - time.monotonic())
-                attempt = 0
-            except (NotSent, Unanswered, Passing, BrokerRefused):
-                renew_at = 0.0
+                attempt, self.trouble = 0, ""
+            except (NotSent, Unanswered, Passing, BrokerRefused) as error:
+                renew_at, self.trouble = 0.0, str(error)
                 time.sleep(backoff(attempt, min(1.0, self.lease / 10)))
                 attempt += 1
 

@@ -13,6 +13,7 @@ import os
 import time
 from collections.abc import Callable, Coroutine
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from functools import partial
 from typing import Any
 
@@ -26,7 +27,7 @@ from taskq.delivery import Delivery, Taken, current
 from taskq.execution import Executor
 from taskq.worker.main_lane import WAIT
 from taskq.worker.quota import Quota
-from taskq.worker.session import Session
+from taskq.worker.session import Session, Stopped
 from taskq.worker.slots import CAPACITY, Slot, boottime
 from taskq.worker.soft_limit import CoroutineLimit, ThreadLimit
 from taskq.worker.twin import leave_if_twin
@@ -159,7 +160,8 @@ class LoopLane:
         self._bell_connection = AsyncConnection(self._url)
         self._loop = asyncio.get_running_loop()
         os.register_at_fork(after_in_child=self._became_twin)
-        await adrive(self.session.open(), self._connection)
+        with suppress(Stopped):
+            await adrive(self.session.open(), self._connection, self._pause)
 
     def _became_twin(self) -> None:
         """In the twin of a coroutine that forks: that coroutine alone goes on, and no further than to the loop."""
@@ -199,13 +201,23 @@ class LoopLane:
     async def _exchange(self, want: int, mode: str = "") -> Batch | None:
         """Settle what has ended and take up to ``want`` messages; None if the incarnation was lost."""
         outcomes, self._outcomes = self._outcomes, []
+        steps = self.session.exchange(outcomes, want=want, mode=mode)
         try:
-            return await adrive(self.session.exchange(outcomes, want=want, mode=mode), self._connection)
+            return await adrive(steps, self._connection, asyncio.sleep if outcomes else self._pause)
+        except Stopped:
+            self.session.doubtful = True
+            return None
         except Lost:
             log.warning("the lease of this child ended before it could be renewed: starting anew")
             self._outcomes = []
             await adrive(self.session.open(), self._connection)
             return None
+
+    async def _pause(self, seconds: float) -> None:
+        """Wait between two tries of what need not be done any more once the lane is to stop."""
+        if self.stopping and not self._running:
+            raise Stopped
+        await asyncio.sleep(seconds)
 
     def _start(self, batch: Batch) -> None:
         taken = Taken(batch.now, time.monotonic(), batch.crashes)

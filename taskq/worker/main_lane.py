@@ -11,6 +11,7 @@ import os
 import threading
 import time
 from collections import deque
+from contextlib import suppress
 from typing import Any
 
 from taskq.broker.commands import Batch, Lost
@@ -21,7 +22,7 @@ from taskq.delivery import NOWHERE, Delivery, Route, Taken, current
 from taskq.execution import Executor
 from taskq.worker.pace import BATCH, Pace
 from taskq.worker.quota import Quota
-from taskq.worker.session import Session
+from taskq.worker.session import Session, Stopped
 from taskq.worker.slots import Slot, boottime
 from taskq.worker.soft_limit import MainThreadLimit
 from taskq.worker.twin import Twin, leave_if_twin
@@ -106,7 +107,8 @@ class MainLane:
         return batch is not None and bool(batch.messages)
 
     def _begin(self) -> None:
-        drive(self.session.open(), self._connection)
+        with suppress(Stopped):
+            drive(self.session.open(), self._connection, self._pause)
         threading.Thread(target=self._settle_for_long_tasks, name="taskq-settler", daemon=True).start()
 
     def _end(self) -> None:
@@ -135,22 +137,28 @@ class MainLane:
                 outcomes, want=want, mode="repair" if wait else "", caps=self._pace.caps, wait=wait
             )
             try:
-                return drive(steps, connection)
+                return drive(steps, connection, time.sleep if outcomes else self._pause)
             except Lost:
                 log.warning("the lease of this child ended before it could be renewed: starting anew")
                 self._take_buffer()
                 self._outcomes.clear()
                 drive(self.session.open(), connection)
                 return None
-            except Exception:
-                if not (self._waiting and self.stopping):
+            except Exception as error:
+                if not (self.stopping and (self._waiting or isinstance(error, Stopped))):
                     raise
-                # The signal's handler closed the connection in the midst of its use. What it took meanwhile is
-                # found by the sync that goes before the next call.
+                # Perhaps the signal's handler closed the connection in the midst of its use. What was taken meanwhile
+                # is found by the sync that goes before the next call.
                 self.session.doubtful = True
                 return None
             finally:
                 self._waiting = False
+
+    def _pause(self, seconds: float) -> None:
+        """Wait between two tries of what need not be done any more once the lane is to stop."""
+        if self.stopping:
+            raise Stopped
+        time.sleep(seconds)
 
     def _take_buffer(self) -> list[Delivery]:
         """Empty the buffer; each entry goes to exactly one of the two threads."""

@@ -23,6 +23,12 @@ log = logging.getLogger("taskq.worker")
 
 #: Longest pause between tries while the server does not answer, in seconds.
 _PAUSE_MAX = 1.0
+#: How often to try to say goodbye if nothing is held: about a second. The end of the lease does the same.
+_GOODBYES = 8
+
+
+class Stopped(Exception):
+    """The lane is to stop, and what it was trying to do need not be done."""
 
 
 class Session:
@@ -140,14 +146,13 @@ class Session:
     def close(self) -> Protocol[None]:
         """End the incarnation; what it still holds goes back to its queues, uncounted."""
         if self.incarnation:
-            yield from self._until_answered(
-                commands.close(self.keys, self.incarnation, died=False, alone=False, running=())
-            )
+            command = commands.close(self.keys, self.incarnation, died=False, alone=False, running=())
+            yield from self._until_answered(command, None if self.held else _GOODBYES)
             self.incarnation = ""
 
-    def _until_answered(self, command: commands.Command[Any]) -> Protocol[None]:
+    def _until_answered(self, command: commands.Command[Any], tries: int | None = None) -> Protocol[None]:
         attempt = 0
-        while True:
+        while attempt != tries:
             try:
                 yield command
                 return

@@ -51,6 +51,8 @@ _CLOSE_FOR = 5.0
 _LOOK_EVERY = 1.0
 #: Seconds between two looks at their time limits, where there are any.
 _LIMITS_EVERY = 0.05
+#: Seconds a child has to show its stacks before the next one does.
+_STACK_TAKES = 0.05
 
 
 @dataclass(slots=True)
@@ -98,10 +100,12 @@ class Supervisor:
         self._scaling = Scaling(plan.concurrency, plan.max_concurrency) if plan.max_concurrency else None
         self._too_soon = 0
         self._look_at = 0.0
+        self._troubled = False
         self._oom_kills = oom_kills()
         self._suspects = False
         self._stops = 0
         self._hung_up = False
+        self._quits = False
         self._interrupted = False
         self._deadline = float("inf")
 
@@ -120,6 +124,7 @@ class Supervisor:
         lease = self.app.settings.lease
         heartbeat = Heartbeat(self.broker.keys, self.broker.url, self.plan, lease, every_slot, self._on_suspects)
         heartbeat.start()
+        self._heartbeat = heartbeat
         try:
             self._tend()
             while self._children or self._closings or not self._finished():
@@ -133,10 +138,12 @@ class Supervisor:
             self._kill_all()
             if self._slot_file:
                 Path(self._slot_file).unlink(missing_ok=True)
-        if self._closer.interrupted:
-            log.warning("%d running tasks were interrupted and returned to their queues", self._closer.interrupted)
-        interrupted = self._closer.interrupted or self._interrupted
-        return INTERRUPTED if interrupted and self._stops else OK
+        returned, abandoned = self._closer.interrupted, self._closer.abandoned
+        if returned:
+            log.warning("%d running tasks were interrupted and returned to their queues", returned)
+        if abandoned:
+            log.warning("%d running tasks with at_most_once were interrupted: they are dead letters", abandoned)
+        return INTERRUPTED if self._stops and (returned or abandoned or self._interrupted) else OK
 
     def _announce(self) -> None:
         keys = self.broker.keys
@@ -158,6 +165,9 @@ class Supervisor:
             self._reap_orphans()
         if self.plan.limited:
             self._enforce_time_limits()
+        if self._quits:
+            self._quits = False
+            self._show_stacks()
         if self._stops:
             self._stop()
             return
@@ -178,7 +188,7 @@ class Supervisor:
         if self._deadline == float("inf"):
             self._deadline = time.monotonic() + self.plan.grace
             log.warning("stopping: running tasks have %g s to end; once more to end at once", self.plan.grace)
-        if self._stops >= 2:
+        if self._stops >= 2 or not self._children:
             self._deadline = min(self._deadline, time.monotonic())
         for child in self._children.values():
             if not child.stopping:
@@ -256,9 +266,13 @@ class Supervisor:
         failed = code not in polite or any(entries for _, entries in lanes)
         self._interrupted = self._interrupted or code == child_process.INTERRUPTED
         died = failed and not self._stops and not child.overdue
-        cause = f"its process {self._describe(child)}"
         if died:
+            cause = f"its process {self._describe(child)}"
             log.error("child %s (pid %s) died: %s", place, child.process.pid, cause)
+        elif child.overdue:
+            cause = "its process was killed since a task in it was over its time_limit"
+        else:
+            cause = "its worker was stopped before it had ended"
         self._closings.append(Closing(died, lanes, frozenset(child.overdue), cause))
         self._close_ended()
         if place == self._isolation:
@@ -316,11 +330,18 @@ class Supervisor:
                 child.process.kill()
 
     def _look(self) -> None:
-        """Look at the children's memory, and at how many of them the work needs."""
+        """Look at the server, at the children's memory, and at how many of them the work needs."""
+        trouble = self._heartbeat.trouble
+        if bool(trouble) != self._troubled:
+            self._troubled = bool(trouble)
+            log.warning("no lease can be renewed, trying on: %s" if trouble else "the server answers again%s", trouble)
         for child in self._workforce:
             child.memory = resident_bytes(child.process.pid or 0)
             if 0 < self.plan.max_memory < child.memory:
-                log.info("child (pid %s) has %d MiB: it is replaced", child.process.pid, child.memory >> 20)
+                log.info(
+                    "child (pid %s) has %d MiB, more than --max-memory-per-child %d: it is replaced",
+                    child.process.pid, child.memory >> 20, self.plan.max_memory >> 20,
+                )  # fmt: skip
                 self._retire(child)
         if self._scaling is not None:
             self._scale(self._scaling)
@@ -336,6 +357,13 @@ class Supervisor:
         self._wanted = scaling.wanted(len(workforce), busy, backlog.pending, backlog.oldest, time.monotonic())
         for child in workforce[self._wanted :]:
             self._retire(child)
+
+    def _show_stacks(self) -> None:
+        for place, child in self._children.items():
+            os.write(2, b"\nchild %d (pid %d):\n" % (place, child.process.pid or 0))
+            self._signal(child, signal.SIGQUIT)
+            time.sleep(_STACK_TAKES)
+        os.write(2, b"\n")
 
     def _reap_orphans(self) -> None:
         """As the first process of a container: bury processes that tasks left behind."""
@@ -374,11 +402,9 @@ class Supervisor:
         self._hung_up = True
 
     def _on_quit(self, _number: int, _frame: Any) -> None:
-        """Show on standard error what every thread of every child is doing."""
+        """Show on standard error what every thread is doing: of this process here and now, then of every child."""
         faulthandler.dump_traceback(all_threads=True)
-        for child in self._children.values():
-            if child.process.pid is not None and child.process.exitcode is None:
-                os.kill(child.process.pid, signal.SIGQUIT)
+        self._quits = True
 
     def _kill_all(self) -> None:
         for child in self._children.values():

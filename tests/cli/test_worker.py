@@ -10,8 +10,9 @@ from types import ModuleType
 
 import pytest
 
+from taskq.broker.commands import Command
 from tests.cli.conftest import Ran
-from tests.support import Server, Worker, survey, wait_until
+from tests.support import Server, Worker, new_app, survey, wait_until
 
 Run = Callable[..., Ran]
 Write = Callable[..., ModuleType]
@@ -114,6 +115,20 @@ def test_a_server_that_is_down_is_waited_for(own_server: Server, jobs: Write, st
     own_server.start()
 
     assert module.add.delay(1, 2).get(timeout=20) == 3
+
+
+def test_a_server_that_refuses_the_users_keys_is_a_line_and_no_traceback(
+    own_server: Server, jobs: Write, taskq: Run
+) -> None:
+    words = ["ACL", "SETUSER", "guest", "on", ">pw", "~other:*", "+@all"]
+    new_app(own_server.url).client.broker.run(Command(None, words, lambda reply: reply))
+    jobs(ADD, url=own_server.url.replace("unix://", "unix://guest:pw@"))
+
+    ran = taskq("worker", "-A", "jobs")
+
+    assert ran.returncode == 2
+    assert "taskq: the server refused: " in ran.stderr
+    assert "Traceback" not in ran.stderr
 
 
 # -- running and ending ----------------------------------------------------------------------------------

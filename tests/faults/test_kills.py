@@ -14,6 +14,7 @@ from types import ModuleType
 import pytest
 
 from taskq import TaskError
+from taskq.broker.commands import Command
 from tests.support import Server, Worker, survey, wait_until
 
 Write = Callable[..., ModuleType]
@@ -115,8 +116,6 @@ def test_a_whole_workers_messages_run_again_when_its_lease_has_ended(
 
 
 def _leases(module: ModuleType) -> object:
-    from taskq.broker.commands import Command
-
     return Command(None, [b"ZRANGE", module.app.client.keys["leases"], 0, -1], lambda reply: reply)
 
 
@@ -193,8 +192,6 @@ def test_the_server_is_killed_and_comes_back(
 
 
 def test_scripts_are_flushed_and_connections_killed(jobs: Write, start_worker: Start, own_server: Server) -> None:
-    from taskq.broker.commands import Command
-
     module = jobs(LEDGER, url=own_server.url)
     start_worker("-c", "2", url=own_server.url)
     results = []
@@ -300,6 +297,34 @@ def test_a_stopped_worker_leaves_even_if_the_server_has_gone(
 
     assert worker.stop(seconds=15) == 0
     assert "recovered when its lease has ended" in worker.log
+
+
+def test_an_idle_worker_leaves_soon_even_if_the_server_has_gone(
+    jobs: Write, start_worker: Start, own_server: Server
+) -> None:
+    module = jobs(LEDGER, url=own_server.url)
+    worker = start_worker("-c", "2", "--grace", "600", url=own_server.url)
+    clients = Command(None, [b"INFO", b"clients"], lambda reply: reply)
+    run = module.app.client.broker.run
+    wait_until(lambda: b"blocked_clients:5\r" in run(clients), "two lanes of two children and the parent wait")
+    own_server.kill()
+
+    assert worker.stop(seconds=30) == 0, worker.log
+
+
+def test_a_worker_says_when_the_server_goes_and_when_it_is_back(
+    jobs: Write, start_worker: Start, own_server: Server
+) -> None:
+    module = jobs(LEDGER, url=own_server.url)
+    worker = start_worker("-c", "1", url=own_server.url)
+    assert module.work.delay(1, 0).get(timeout=20) == 1
+
+    own_server.kill()
+    wait_until(lambda: "no lease can be renewed, trying on: " in worker.log, "it says so")
+    own_server.start()
+    wait_until(lambda: "the server answers again" in worker.log, "it says that too")
+
+    assert worker.log.count("no lease can be renewed") == 1
 
 
 def test_what_a_child_takes_while_its_parent_cannot_renew_is_not_stranded(
