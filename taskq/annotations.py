@@ -8,21 +8,33 @@ from __future__ import annotations
 
 import collections.abc
 import dataclasses
+import functools
+import inspect
+import sys
 import types
 import typing
 from collections.abc import Callable
+from contextlib import suppress
 from enum import Enum
 from typing import Any
 
 Converter = Callable[[Any], Any]
 
 
-def hints_of(function: Callable[..., Any]) -> dict[str, Any]:
-    """Return the resolved annotations of ``function``; empty if one exists only for the type checker."""
+def hints_of(owner: Callable[..., Any]) -> dict[str, Any]:
+    """Return the resolved annotations of a function or class, without those that exist only for the type checker."""
     try:
-        return typing.get_type_hints(function)
-    except Exception:
-        return {}
+        return typing.get_type_hints(owner)
+    except Exception:  # one of them, but which?
+        pass
+    hints: dict[str, Any] = {}
+    for part in reversed(owner.__mro__) if isinstance(owner, type) else [inspect.unwrap(owner)]:
+        names = getattr(part, "__globals__", None) or vars(sys.modules[part.__module__])
+        for name, annotation in getattr(part, "__annotations__", {}).items():
+            with suppress(Exception):
+                one = types.SimpleNamespace(__annotations__={name: annotation})
+                hints |= typing.get_type_hints(one, names)
+    return hints
 
 
 def converter(annotation: Any) -> Converter | None:
@@ -37,39 +49,79 @@ def converter(annotation: Any) -> Converter | None:
     if origin is not None:
         return _container(origin, typing.get_args(annotation))
     if isinstance(annotation, type):
-        return _class(annotation)
+        return _class(annotation, {})
     return None
 
 
-def _class(cls: type) -> Converter | None:
+def _class(cls: type, bound: dict[Any, Any]) -> Converter | None:
+    """Convert to a class, whose type variables stand for what ``bound`` says."""
     if issubclass(cls, Enum):
         return cls
     if hasattr(cls, "model_validate"):
-        return cls.model_validate  # type: ignore[no-any-return]
+        return _model(cls.model_validate)
     if dataclasses.is_dataclass(cls):
-        return _dataclass(cls)
+        return _dataclass(cls, bound)
     if issubclass(cls, tuple) and hasattr(cls, "_fields"):
-        return lambda value: cls(*value)
+        return _named_tuple(cls, _fields_of(cls, bound))
+    if typing.is_typeddict(cls):
+        return _typed_dict(_fields_of(cls, bound))
     return None
 
 
-def _dataclass(cls: type) -> Converter:
-    convert: dict[str, Converter | None] | None = None
+def _model(validate: Callable[..., Any]) -> Converter:
+    """Convert to a pydantic model from the names of its fields, whatever aliases they have (since pydantic 2.11)."""
+    if "by_name" in inspect.signature(validate).parameters:
+        return lambda value: validate(value, by_alias=True, by_name=True)
+    return validate
+
+
+def _fields_of(cls: type, bound: dict[Any, Any]) -> Callable[[], dict[str, Converter | None]]:
+    """Return what gives the converters of a class's fields: at first use, since a class may refer to itself."""
+
+    @functools.cache
+    def fields() -> dict[str, Converter | None]:
+        return {name: converter(_with_types(hint, bound)) for name, hint in hints_of(cls).items()}
+
+    return fields
+
+
+def _with_types(hint: Any, bound: dict[Any, Any]) -> Any:
+    """Return an annotation with its type variables replaced."""
+    if isinstance(hint, typing.TypeVar):
+        return bound.get(hint, hint)
+    free = getattr(hint, "__parameters__", ())
+    return hint if isinstance(hint, type) or not free else hint[tuple(bound.get(name, name) for name in free)]
+
+
+def _dataclass(cls: type, bound: dict[Any, Any]) -> Converter:
+    names = {f.name for f in dataclasses.fields(cls)}
+    fields_of = _fields_of(cls, bound)
 
     def build(value: Any) -> Any:
-        nonlocal convert
         if isinstance(value, cls):
             return value
-        if convert is None:  # at first use: a class may refer to itself
-            hints = hints_of(cls)
-            convert = {f.name: converter(hints.get(f.name)) for f in dataclasses.fields(cls)}
-        fields = {}
-        for name, item in value.items():
-            apply = convert[name]
-            fields[name] = item if apply is None else apply(item)
-        return cls(**fields)
+        if not isinstance(value, dict):
+            raise TypeError(f"a {cls.__name__} cannot be made of {value!r:.80}")
+        if unknown := value.keys() - names:
+            raise TypeError(f"{cls.__name__} has no field {', '.join(sorted(map(str, unknown)))}")
+        return cls(**_convert_items(value, fields_of()))
 
     return build
+
+
+def _named_tuple(cls: Any, fields_of: Callable[[], dict[str, Converter | None]]) -> Converter:
+    def build(value: Any) -> Any:
+        return cls(**_convert_items(dict(zip(cls._fields, value, strict=True)), fields_of()))
+
+    return build
+
+
+def _typed_dict(fields_of: Callable[[], dict[str, Converter | None]]) -> Converter:
+    return lambda value: _convert_items(value, fields_of())
+
+
+def _convert_items(value: dict[str, Any], fields: dict[str, Converter | None]) -> dict[str, Any]:
+    return {name: item if (apply := fields.get(name)) is None else apply(item) for name, item in value.items()}
 
 
 def _union(members: tuple[Any, ...]) -> Converter | None:
@@ -104,7 +156,9 @@ def _container(origin: Any, args: tuple[Any, ...]) -> Converter | None:
         )
     if isinstance(origin, type) and issubclass(origin, collections.abc.Mapping) and len(args) == 2:
         return _mapping(converter(args[0]), converter(args[1]))
-    if isinstance(origin, type) and issubclass(origin, collections.abc.Collection) and args:
+    if isinstance(origin, type) and hasattr(origin, "__parameters__"):  # a generic class of the user's
+        return _class(origin, dict(zip(origin.__parameters__, args, strict=False)))
+    if isinstance(origin, type) and issubclass(origin, collections.abc.Iterable) and args:
         item = converter(args[0])
         if item is None:
             return None

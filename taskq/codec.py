@@ -30,16 +30,16 @@ _MAX_EXT_DEPTH = 50
 NO_ARGUMENTS = b"\x92\x90\x80"
 
 
-def pack(value: Any) -> bytes:
+def pack(value: Any, name: str = "value") -> bytes:
     """Write ``value``.
 
     Raises:
-        SerializationError: Part of it cannot be written; the text names the path to it.
+        SerializationError: Part of it cannot be written; the text names the path to it, beginning with ``name``.
     """
     try:
         return _plain.pack(value)
     except Exception:  # rich types, or an error that the slow path explains
-        return _pack_rich(value)
+        return _pack_rich(value, lambda root: iter([(name, root)]))
 
 
 def pack_call(args: tuple[Any, ...], kwargs: dict[str, Any]) -> bytes:
@@ -82,7 +82,7 @@ class _PerThread(threading.local):
 _plain = _PerThread()
 
 
-def _pack_rich(value: Any, paths: Callable[[Any], Iterator[tuple[str, Any]]] | None = None) -> bytes:
+def _pack_rich(value: Any, paths: Callable[[Any], Iterator[tuple[str, Any]]]) -> bytes:
     # A fresh packer: one whose ``default`` packs again must not be re-entered.
     try:
         data = bytes(msgpack.packb(value, default=_to_plain, strict_types=True))
@@ -149,7 +149,7 @@ _KINDS: list[tuple[str, str, Callable[[Any], Any]]] = [
     ("builtins", "frozenset", lambda v: _ext(8, list(v))),
     ("builtins", "tuple", lambda v: _ext(9, list(v))),
     ("pathlib", "PurePath", lambda v: _ext(11, str(v))),
-    ("pydantic", "BaseModel", lambda v: v.model_dump()),
+    ("pydantic", "BaseModel", lambda v: v.model_dump(round_trip=True)),
     ("builtins", "dict", dict),
     ("builtins", "list", list),
     ("builtins", "str", str.__str__),
@@ -249,9 +249,8 @@ def _call_paths(call: list[Any]) -> Iterator[tuple[str, Any]]:
         yield f"kwargs[{name!r}]", value
 
 
-def _explain(value: Any, error: Exception, paths: Callable[[Any], Iterator[tuple[str, Any]]] | None) -> str:
-    roots = paths(value) if paths else iter([("value", value)])
-    for path, root in roots:
+def _explain(value: Any, error: Exception, paths: Callable[[Any], Iterator[tuple[str, Any]]]) -> str:
+    for path, root in paths(value):
         if culprit := _culprit(path, root, 0):
             return culprit
     return f"cannot serialise: {error}"

@@ -174,12 +174,14 @@ class Definition:
 
         def convert(args: list[Any], kwargs: dict[str, Any]) -> tuple[list[Any], dict[str, Any]]:
             turns = positional + [rest] * (len(args) - len(positional))
-            args = [value if turn is None else turn(value) for turn, value in zip(turns, args, strict=False)]
-            turned = {}
+            turned: list[Any] = []
+            for turn, value in zip(turns, args, strict=False):
+                turned.append(value if turn is None else _turn(f"args[{len(turned)}]", turn, value))
+            named_turned = {}
             for key, value in kwargs.items():
                 turn = named.get(key, others if key not in self.signature.parameters else None)
-                turned[key] = value if turn is None else turn(value)
-            return args, turned
+                named_turned[key] = value if turn is None else _turn(f"kwargs[{key!r}]", turn, value)
+            return turned, named_turned
 
         return convert
 
@@ -197,6 +199,13 @@ class Definition:
         """
         args, kwargs = codec.unpack_call(body)
         return (args, kwargs) if self.convert is None else self.convert(args, kwargs)
+
+
+def _turn(path: str, turn: Converter, value: Any) -> Any:
+    try:
+        return turn(value)
+    except Exception as error:
+        raise ValueError(f"{path}: {type(error).__name__}: {error}") from None
 
 
 def _default_name(function: Callable[..., Any]) -> str:

@@ -141,7 +141,7 @@ class Executor:
         if delivery.route.task.ignore_result if delivery._envelope is None else delivery.ignored:
             return delivery.id, b""
         try:
-            result = SUCCESS + codec.pack(value)
+            result = SUCCESS + codec.pack(value, "result")
             if len(result) > self.settings.max_message_bytes:
                 raise SerializationError(
                     f"the result has {len(result)} bytes, more than max_message_bytes={self.settings.max_message_bytes}"

@@ -178,7 +178,7 @@ class AsyncResult(Generic[R]):
                 return _Ended(
                     "SUCCESS", value if self._origin.convert is None or value is None else self._origin.convert(value)
                 )
-            except (DecodeError, TypeError, ValueError, KeyError) as error:
+            except Exception as error:  # whatever the class of an annotation raises
                 return _Ended(
                     "SUCCESS", error=task_error(type(error).__name__, f"the result cannot be read: {error}", "")
                 )

@@ -6,8 +6,9 @@ import logging
 import math
 import re
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from datetime import datetime
+from types import NoneType
 from typing import TYPE_CHECKING, Any
 
 from taskq import envelope
@@ -157,6 +158,20 @@ def _warn_unserved(call: Call) -> None:
     if queue not in _unserved_told:
         _unserved_told.add(queue)
         log.warning("no live worker serves the queue %r; start one with: taskq worker -A ... -Q %s", queue, queue)
+
+
+def as_list(name: str, values: Iterable[Any] | None) -> tuple[Any, ...]:
+    """Return the values of a call option that takes a list; raises `ConfigError` if it is something else."""
+    if isinstance(values, (str, bytes, Mapping)) or not isinstance(values, (Iterable, NoneType)):
+        raise ConfigError(f"{name} must be a list or a tuple, not {values!r:.80}")
+    return () if values is None else tuple(values)
+
+
+def as_map(name: str, values: Mapping[str, Any] | None) -> dict[str, Any]:
+    """Return the values of a call option that takes a dict; raises `ConfigError` if it is something else."""
+    if not isinstance(values, (Mapping, NoneType)):
+        raise ConfigError(f"{name} must be a dict, not {values!r:.80}")
+    return {} if values is None else dict(values)
 
 
 def when_words(countdown: float | None, eta: datetime | None) -> bytes:

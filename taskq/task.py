@@ -18,7 +18,17 @@ from taskq.errors import ConfigError, MessageTooLarge
 from taskq.flow import NO_ARGUMENTS, Arguments
 from taskq.result import AsyncResult, Origin
 from taskq.retry import CALL_OPTIONS
-from taskq.sending import Call, asend_call, asend_calls, expiry_words, send_call, send_calls, when_words
+from taskq.sending import (
+    Call,
+    as_list,
+    as_map,
+    asend_call,
+    asend_calls,
+    expiry_words,
+    send_call,
+    send_calls,
+    when_words,
+)
 
 if TYPE_CHECKING:
     from taskq.client import Client
@@ -218,7 +228,7 @@ class Task(Definition, Generic[P, R]):
         **retry: Any,
     ) -> Call:
         """Prepare a call with the options of `apply_async`, for ``app.enqueue_many``; raises what that raises."""
-        positional, named = tuple(args), dict(kwargs or {})
+        positional, named = as_list("args", args), as_map("kwargs", kwargs)
         self._check(*positional, **named)
         if unknown := set(retry) - set(CALL_OPTIONS):
             raise ConfigError(f"apply_async has no option {', '.join(sorted(unknown))}")
@@ -242,7 +252,7 @@ class Task(Definition, Generic[P, R]):
         if self.flow.debounce:
             more["debounced"] = True
         if headers:
-            more["user"] = codec.pack(dict(headers))
+            more["user"] = codec.pack(as_map("headers", headers), "headers")
         if eta is not None:
             more["eta"] = eta.timestamp() * 1000
         if retry:
