@@ -164,7 +164,7 @@ def _from_pyproject(known: set[str]) -> dict[str, Any]:
         return {}
     with open(path, encoding="utf-8", errors="replace") as file:
         text = file.read()
-    if "[tool.taskq]" not in text:
+    if not re.search(r"""taskq["'\s]*[].=]""", text):  # [tool.taskq], taskq = {...}, tool.taskq.lease = 30
         return {}
     import tomllib  # only for projects that use it: it costs 10 ms
 

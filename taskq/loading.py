@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import logging
+import os
 import pkgutil
 import sys
 from types import ModuleType
@@ -25,17 +26,20 @@ def find_app(path: str) -> TaskQ:
     submodules ``app``, ``tasks`` and ``taskq``. The current folder is importable.
 
     Raises:
-        AppNotFound: Nothing of the kind; the text says what was looked for.
+        AppNotFound: Not the name of a module, or nothing of the kind in it; the text says what was looked for.
         Exception: Whatever importing the module raises.
     """
     if "" not in sys.path and "." not in sys.path:
         sys.path.insert(0, "")
     name, _, attribute = path.partition(":")
+    _check_module_name(name)
     module = importlib.import_module(name)
     if attribute:
         found: object = module
         for part in attribute.split("."):
-            found = getattr(found, part, None)
+            if not hasattr(found, part):
+                raise AppNotFound(f"module {name!r} has no {attribute!r}")
+            found = getattr(found, part)
         if isinstance(found, TaskQ):
             return found
         raise AppNotFound(f"{attribute!r} in module {name!r} is {found!r}, not a TaskQ")
@@ -48,6 +52,14 @@ def find_app(path: str) -> TaskQ:
         f"{', there and in its submodules app, tasks, taskq' if hasattr(module, '__path__') else ''}. "
         f"Name it: -A {name}:attribute"
     )
+
+
+def _check_module_name(name: str) -> None:
+    is_file = name.endswith(".py") and os.path.exists(name)
+    if is_file or not all(part.isidentifier() for part in name.split(".")):
+        guess = name.removesuffix(".py").replace("/", ".").strip(".")
+        hint = f"; did you mean -A {guess}?" if all(part.isidentifier() for part in guess.split(".")) else ""
+        raise AppNotFound(f"{name!r} is not the name of a module, as in an import{hint}")
 
 
 def _app_in(module: ModuleType) -> TaskQ | None:

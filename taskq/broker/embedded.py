@@ -145,26 +145,32 @@ class EmbeddedServer:
     def _start(self) -> None:
         path = self.socket_path
         path.unlink(missing_ok=True)
-        log_path = self.folder / "server.log"
+        log_path, program = self.folder / "server.log", server_program()
         with open(log_path, "ab") as log:
-            process = subprocess.Popen(
-                [
-                    *(server_program(), "--port", "0", "--unixsocket", str(path), "--unixsocketperm", "700"),
-                    *("--dir", str(self.folder), "--save", "", "--appendonly", "yes", "--appendfsync", "everysec"),
-                    *("--maxmemory-policy", "noeviction", "--daemonize", "no"),
-                ],
-                stdin=subprocess.DEVNULL,
-                stdout=log,
-                stderr=log,
-                cwd=self.folder,
-                start_new_session=True,  # Ctrl-C in the terminal is not for the server
-            )
+            before = log.tell()
+            try:
+                process = subprocess.Popen(
+                    [
+                        *(program, "--port", "0", "--unixsocket", str(path), "--unixsocketperm", "700"),
+                        *("--dir", str(self.folder), "--save", "", "--appendonly", "yes", "--appendfsync", "everysec"),
+                        *("--maxmemory-policy", "noeviction", "--daemonize", "no"),
+                    ],
+                    stdin=subprocess.DEVNULL,
+                    stdout=log,
+                    stderr=log,
+                    cwd=self.folder,
+                    start_new_session=True,  # Ctrl-C in the terminal is not for the server
+                )
+            except OSError as error:
+                raise ConfigError(f"the server program {program} cannot be run: {error}") from None
         deadline = time.monotonic() + _START_TIMEOUT
         while not _answers(path):
-            if process.poll() is not None or time.monotonic() > deadline:
+            if (code := process.poll()) is not None or time.monotonic() > deadline:
                 process.kill()
-                tail = log_path.read_text(errors="replace")[-800:]
-                raise BrokerUnavailable(f"the embedded server did not start; the end of {log_path}:\n{tail}")
+                said = log_path.read_bytes()[before:][-800:].decode(errors="replace").strip()
+                how = "does not answer" if code is None else f"ended with exit code {code}"
+                why = f"it said, in {log_path}:\n{said}" if said else "it said nothing"
+                raise BrokerUnavailable(f"the embedded server did not start: {program} {how}; {why}")
             time.sleep(0.002)
         # The server outlives this process by design; do not let Popen complain about that.
         process.returncode = 0

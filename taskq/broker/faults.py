@@ -45,4 +45,5 @@ def backoff(attempt: int, cap: float) -> float:
 
 def unavailable(url: str, why: Exception, seconds: float) -> BrokerError:
     """Return the error of a call that was given up after ``seconds``."""
-    return BrokerUnavailable(f"no answer from {url} for {seconds:g} s: {why}. Is the server up, is the URL right?")
+    text = str(why).rstrip(".")
+    return BrokerUnavailable(f"no answer from {url} for {seconds:g} s: {text}. Is the server up, is the URL right?")

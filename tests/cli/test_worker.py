@@ -67,7 +67,12 @@ def test_a_module_that_leaves_by_sys_exit_does_not_end_the_command_unheard(taskq
     [
         ("x = 1", "jobs", "no app in module 'jobs': looked for an attribute `app`, then for a single TaskQ"),
         ("x = 1", "jobs:x", "'x' in module 'jobs' is 1, not a TaskQ"),
-        ("x = 1", "jobs:y", "'y' in module 'jobs' is None, not a TaskQ"),
+        ("x = 1", "jobs:y", "module 'jobs' has no 'y'"),
+        ("x = 1", "jobs:x.y", "module 'jobs' has no 'x.y'"),
+        ("x = 1", "jobs.py", "'jobs.py' is not the name of a module, as in an import; did you mean -A jobs?"),
+        ("x = 1", "./jobs.py:app", "did you mean -A jobs?"),
+        ("x = 1", "some/jobs", "did you mean -A some.jobs?"),
+        ("x = 1", "", "'' is not the name of a module"),
         ("from taskq import TaskQ\na = TaskQ('a')\nb = TaskQ('b')", "jobs", "several apps (a, b)"),
         ("from taskq import TaskQ\napp = TaskQ('a')", "jobs", "has no tasks"),
         ("from taskq import TaskQ\napp = TaskQ('a b')", "jobs", "app 'a b' is not a name"),
@@ -129,6 +134,25 @@ def test_a_server_that_refuses_the_users_keys_is_a_line_and_no_traceback(
     assert ran.returncode == 2
     assert "taskq: the server refused: " in ran.stderr
     assert "Traceback" not in ran.stderr
+
+
+def test_the_rights_that_the_documentation_names_are_enough(
+    own_server: Server, jobs: Write, taskq: Run, tmp_path: Path
+) -> None:
+    text = (Path(__file__).parents[2] / "docs" / "how-to" / "deploy.md").read_text()
+    line = next(line for line in text.splitlines() if line.startswith("ACL SETUSER"))
+    module = jobs(ADD, url=own_server.url.replace("unix://", "unix://shop:secret@"))
+    words = line.replace("{shop:", f"{{{module.app.name}:").split()
+    new_app(own_server.url).client.broker.run(Command(None, list(words), lambda reply: reply))
+    result, wrong = module.add.delay(1, 2), module.add.delay(1, "x")
+    module.add.apply_async((1, 2), countdown=3600)
+
+    for command in (["worker", "-A", "jobs", "-c", "1", "--drain"], ["reaper", "--once"], ["dead", "replay", "--all"]):
+        ran = taskq(*command, url=module.app.settings.url)
+        assert ran.returncode == 0, ran.stderr
+
+    assert result.get(timeout=1) == 3
+    assert wrong.state == "PENDING"
 
 
 # -- running and ending ----------------------------------------------------------------------------------

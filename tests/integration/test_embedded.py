@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+from taskq import TaskqError
 from taskq.broker.embedded import EmbeddedServer
 from tests.support import wait_until
 
@@ -157,6 +158,24 @@ def test_a_path_too_long_for_a_socket_works(short_folder: Path, monkeypatch: pyt
         assert len(str(server.socket_path)) < 100
     finally:
         assert server.leave()
+
+
+@pytest.mark.parametrize(
+    ("program", "said"),
+    [
+        ("/nowhere/valkey-server", "the server program /nowhere/valkey-server cannot be run: "),
+        ("false", "false ended with exit code 1; it said nothing"),
+        ("true", "true ended with exit code 0; it said nothing"),
+    ],
+)
+def test_a_server_program_that_is_none_is_named(
+    program: str, said: str, project: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    leave(use(project, "a"))  # so that there is a log of a start that went well
+    monkeypatch.setenv("TASKQ_SERVER", program)
+
+    with pytest.raises(TaskqError, match=said):
+        EmbeddedServer(project).join()
 
 
 def test_without_a_server_program_the_two_ways_out_are_named(project: Path) -> None:

@@ -95,8 +95,25 @@ def test_a_broken_pyproject_is_named(project: Write) -> None:
     assert str(path) in str(caught.value)
 
 
+@pytest.mark.parametrize(
+    "text",
+    [
+        "[ tool.taskq ]\nlease = 30",
+        '[tool."taskq"]\nlease = 30',
+        "[tool]\ntaskq = {lease = 30}",
+        "[tool]\ntaskq.lease = 30",
+        "tool.taskq.lease = 30",
+        "[project]\ndependencies = ['taskq-redis']\n[tool.taskq]\nlease = 30",
+    ],
+)
+def test_settings_are_found_however_the_table_is_written(text: str, project: Write) -> None:
+    project(text)
+
+    assert load_settings({}, {}).lease == 30
+
+
 def test_a_pyproject_that_does_not_speak_of_taskq_is_not_even_parsed(project: Write) -> None:
-    project("this is = not [ toml")
+    project("this is = not [ toml, dependencies = ['taskq-redis[embedded]']")
 
     assert load_settings({}, {}) == Settings()
 
