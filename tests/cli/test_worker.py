@@ -141,7 +141,7 @@ def test_the_rights_that_the_documentation_names_are_enough(
 ) -> None:
     text = (Path(__file__).parents[2] / "docs" / "how-to" / "deploy.md").read_text()
     line = next(line for line in text.splitlines() if line.startswith("ACL SETUSER"))
-    module = jobs(ADD, url=own_server.url.replace("unix://", "unix://shop:secret@"))
+    module = jobs(ADD, url=own_server.url.replace("unix://", "unix://shop:secret@"), settings="lease=1")
     words = line.replace("{shop:", f"{{{module.app.name}:").split()
     new_app(own_server.url).client.broker.run(Command(None, list(words), lambda reply: reply))
     result, wrong = module.add.delay(1, 2), module.add.delay(1, "x")
