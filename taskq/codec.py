@@ -21,7 +21,14 @@ import msgpack
 
 from taskq.errors import DecodeError, SerializationError
 
-_MAX_DEPTH = 500
+#: What is read, and so what is written, has at most so many lists and maps within one another (more than that Python
+#: itself cannot walk through), and each of them so many entries. A level and an entry take a byte, so what is shorter
+#: cannot have more.
+_MAX_DEPTH, _MAX_ENTRIES = 1000, 1_000_000
+#: msgpack reads 1024 levels and refuses the next. These, put before the data, leave it those it may have.
+_LEVELS_TAKEN = b"\x91" * (1024 - _MAX_DEPTH)
+#: A skipper that has seen so many bytes keeps too large a buffer.
+_SKIPPER_KEPT = 1 << 16
 #: Levels of extension types (tuples, sets …) within one another. Each takes 40 kB of the C stack to read, so a few
 #: hundred would end the process; what `pack` writes, `unpack` must be able to read.
 _MAX_EXT_DEPTH = 50
@@ -37,9 +44,12 @@ def pack(value: Any, name: str = "value") -> bytes:
         SerializationError: Part of it cannot be written; the text names the path to it, beginning with ``name``.
     """
     try:
-        return _plain.pack(value)
+        data = _mine.pack(value)
+        if len(data) > _MAX_DEPTH:
+            _check_readable(data)
     except Exception:  # rich types, or an error that the slow path explains
         return _pack_rich(value, lambda root: iter([(name, root)]))
+    return data
 
 
 def pack_call(args: tuple[Any, ...], kwargs: dict[str, Any]) -> bytes:
@@ -47,21 +57,71 @@ def pack_call(args: tuple[Any, ...], kwargs: dict[str, Any]) -> bytes:
     if not args and not kwargs:
         return NO_ARGUMENTS
     try:
-        return _plain.pack([list(args), kwargs])
+        data = _mine.pack([list(args), kwargs])
+        if len(data) > _MAX_DEPTH:
+            _check_readable(data)
     except Exception:
         return _pack_rich([list(args), kwargs], _call_paths)
+    return data
 
 
 def unpack(data: bytes) -> Any:
     """Read what `pack` wrote.
 
     Raises:
-        DecodeError: Not msgpack, cut short, followed by more, or nested too deep.
+        DecodeError: Not msgpack, cut short, followed by more, nested too deep, with too many entries, or with an
+            extension type that is not taskq's.
     """
     try:
-        return msgpack.unpackb(data, ext_hook=_from_ext, strict_map_key=False)
-    except Exception as error:  # msgpack raises half a dozen types, none of them its own
-        raise DecodeError(f"not readable as msgpack: {type(error).__name__}: {error}"[:300]) from None
+        if len(data) <= _MAX_DEPTH:
+            return msgpack.unpackb(data, ext_hook=_from_ext, strict_map_key=False, timestamp=3)
+        return _unpack_large(data, ext_hook=_from_ext, strict_map_key=False, timestamp=3)
+    except Exception as error:
+        raise _unreadable(error) from None
+
+
+def read(data: bytes | memoryview) -> Any:
+    """Read msgpack without extension types, as taskq itself writes it around values; raises as `unpack` does."""
+    try:
+        return _unpack_large(data, ext_hook=_no_ext)
+    except Exception as error:
+        raise _unreadable(error) from None
+
+
+def _unpack_large(data: bytes | memoryview, **options: Any) -> Any:
+    """Read what could be beyond the limits. Lengths beyond the end of the data are refused by msgpack itself."""
+    _check_depth(data)
+    return msgpack.unpackb(data, max_array_len=_MAX_ENTRIES, max_map_len=_MAX_ENTRIES, **options)
+
+
+def _check_depth(data: bytes | memoryview) -> None:
+    """Raise `DecodeError` if ``data`` is nested too deep, without making anything of it."""
+    skipper, _mine.skipper = _mine.skipper or msgpack.Unpacker(max_buffer_size=0), None
+    try:
+        skipper.feed(_LEVELS_TAKEN)
+        skipper.feed(data)
+        skipper.skip()
+        if len(data) < _SKIPPER_KEPT and not skipper.read_bytes(1):
+            _mine.skipper = skipper
+    except msgpack.StackError:
+        raise DecodeError(f"lists and maps nested deeper than {_MAX_DEPTH} levels") from None
+    except (msgpack.FormatError, msgpack.OutOfData):
+        pass  # reading it says so in more words
+
+
+def _unreadable(error: Exception) -> DecodeError:
+    if isinstance(error, DecodeError):
+        return error
+    # msgpack raises half a dozen types, none of them its own
+    return DecodeError(f"not readable as msgpack: {type(error).__name__}: {error}"[:300])
+
+
+def _check_readable(data: bytes) -> None:
+    """Raise `DecodeError` if what was packed is beyond the limits of `unpack`."""
+    if len(data) > _MAX_ENTRIES:
+        unpack(data)
+    else:
+        _check_depth(data)
 
 
 def unpack_call(data: bytes) -> tuple[list[Any], dict[str, Any]]:
@@ -72,14 +132,15 @@ def unpack_call(data: bytes) -> tuple[list[Any], dict[str, Any]]:
     return call[0], call[1]
 
 
-class _PerThread(threading.local):
-    """One packer a thread: a shared one corrupts silently, a new one a call costs a microsecond."""
+class _Mine(threading.local):
+    """A packer and a skipper for each thread: a shared one corrupts silently, a new one a call costs a microsecond."""
 
     def __init__(self) -> None:
         self.pack: Callable[[Any], bytes] = msgpack.Packer(strict_types=True).pack
+        self.skipper: Any = None  # in use, or not clean any more
 
 
-_plain = _PerThread()
+_mine = _Mine()
 
 
 def _pack_rich(value: Any, paths: Callable[[Any], Iterator[tuple[str, Any]]]) -> bytes:
@@ -91,7 +152,7 @@ def _pack_rich(value: Any, paths: Callable[[Any], Iterator[tuple[str, Any]]]) ->
     try:
         unpack(data)  # what cannot be read must not be sent: a dataclass in a set, say, would come back as a dict
     except DecodeError as error:
-        raise SerializationError(f"cannot serialise: it could not be read back: {error}") from None
+        raise SerializationError(_explain(value, f"it could not be read back: {error}", paths)) from None
     return data
 
 
@@ -231,6 +292,10 @@ _READERS: dict[int, Callable[[bytes], Any]] = {
 }
 
 
+def _no_ext(code: int, _data: bytes) -> Any:
+    raise DecodeError(f"extension type {code} where there can be none")
+
+
 def _from_ext(code: int, data: bytes) -> Any:
     reader = _READERS.get(code)
     if reader is None:
@@ -249,7 +314,7 @@ def _call_paths(call: list[Any]) -> Iterator[tuple[str, Any]]:
         yield f"kwargs[{name!r}]", value
 
 
-def _explain(value: Any, error: Exception, paths: Callable[[Any], Iterator[tuple[str, Any]]]) -> str:
+def _explain(value: Any, error: object, paths: Callable[[Any], Iterator[tuple[str, Any]]]) -> str:
     for path, root in paths(value):
         if culprit := _culprit(path, root, 0):
             return culprit
@@ -259,12 +324,14 @@ def _explain(value: Any, error: Exception, paths: Callable[[Any], Iterator[tuple
 def _culprit(path: str, value: Any, depth: int) -> str | None:
     """Return ``path: why`` for the first part of ``value`` that cannot be written."""
     try:
-        msgpack.packb(value, default=_to_plain, strict_types=True)
+        _check_readable(msgpack.packb(value, default=_to_plain, strict_types=True))
         return None
     except Exception as error:
         why = str(error)
     if "recursion" in why or "nested deeper" in why or depth > _MAX_DEPTH:  # searching on would take seconds
         return f"{path[:60]}: cannot serialise {_type_name(value)}: nested too deep, or contains itself"
+    if "exceeds max_" in why:
+        return f"{path[:60]}: cannot serialise {_type_name(value)}: more than {_MAX_ENTRIES:,} entries"
     for child_path, child in _children(path, value):
         if culprit := _culprit(child_path, child, depth + 1):
             return culprit

@@ -49,7 +49,7 @@ class Settings:
     dead_ttl: float = 30 * 86400.0
     #: Dead letters kept per queue; the oldest go first.
     dead_max: int = 100_000
-    #: Largest message and largest result, in bytes.
+    #: Largest message and largest result, in bytes. A worker does not read a larger one: it is a dead letter.
     max_message_bytes: int = 1 << 20
     #: Seconds ``delay()`` goes on trying when the server does not answer.
     send_timeout: float = 5.0

@@ -36,6 +36,7 @@ from typing import Any
 
 import msgpack
 
+from taskq import codec
 from taskq.config import NAME
 from taskq.errors import DecodeError
 
@@ -184,9 +185,9 @@ def decode(value: bytes) -> Envelope:
     """
     task, queue, accepted, expires, at = decode_head(value)
     try:
-        envelope = msgpack.unpackb(memoryview(value)[at:])
-    except Exception as error:
-        raise DecodeError(f"an envelope that is not msgpack: {type(error).__name__}: {error}"[:300]) from None
+        envelope = codec.read(memoryview(value)[at:])
+    except DecodeError as error:
+        raise DecodeError(f"in the envelope: {error}") from None
     if type(envelope) is not list or len(envelope) != 4 or envelope[0] != VERSION:
         raise DecodeError("an envelope that is not [version, id, headers, body] of a known version")
     _, raw_id, headers, body = envelope

@@ -36,6 +36,8 @@ log = logging.getLogger("taskq.task")
 
 _MESSAGE_MAX = 4096
 _TRACEBACK_MAX = 32768
+#: What taskq itself adds to a message that was sent, at most: stamps, and the headers of a retry.
+_ADDED_MAX = 4096
 #: Longest pause, in seconds, before a message whose task is unknown here is offered again.
 _UNKNOWN_PAUSE_MAX = 60.0
 
@@ -48,6 +50,7 @@ class Executor:
         self.tasks = tasks
         self.settings = settings
         self.worker = worker
+        self._max_bytes = settings.max_message_bytes + _ADDED_MAX
         self._routes: dict[bytes, Route] = {}
 
     # -- before ------------------------------------------------------------------------------------------
@@ -66,7 +69,7 @@ class Executor:
                 if value[at] == 0xC4 and value[at + 1] == len(value) - at - 2:  # nearly always: below 256 bytes
                     body: bytes | None = value[at + 2 :]
                 else:
-                    body = plain_body(value, at)
+                    body = plain_body(value, at) if len(value) <= self._max_bytes else None
                 if body is not None:
                     delivery.route = route
                     return self._load(delivery, body)
@@ -77,6 +80,9 @@ class Executor:
     def _prepare_any(self, delivery: Delivery) -> Outcome | None:
         """Do the same for a message of any kind."""
         try:
+            if len(delivery.value) > self._max_bytes:
+                limit = self.settings.max_message_bytes
+                raise DecodeError(f"{len(delivery.value)} bytes, more than this worker's max_message_bytes={limit}")
             envelope = delivery.envelope
         except DecodeError as error:
             return self._bury(delivery, "undecodable", error)

@@ -12,6 +12,9 @@ from typing import TYPE_CHECKING, Any
 
 import msgpack
 
+from taskq import codec
+from taskq.errors import DecodeError
+
 if TYPE_CHECKING:
     from taskq.broker.commands import Arg
 
@@ -89,8 +92,8 @@ def error_detail(type_name: str, message: str, traceback: str = "", **more: Any)
 def read_error_detail(data: bytes) -> dict[str, Any]:
     """Read what `error_detail` wrote; unreadable bytes give an empty traceback and say so."""
     try:
-        detail = msgpack.unpackb(data) if data else {}
-    except Exception:
+        detail = codec.read(data) if data else {}
+    except DecodeError:
         detail = {"message": "the detail cannot be read"}
     detail = detail if isinstance(detail, dict) else {}
     return {"type": "", "message": "", "traceback": "", **detail}

@@ -295,6 +295,38 @@ def test_a_sensible_depth_comes_back(kind: type, depth: int) -> None:
     assert same(unpack(pack(nested(depth, kind))), nested(depth, kind))
 
 
+def test_the_deepest_that_is_read_is_the_deepest_that_is_written() -> None:
+    deepest = nested(997)  # the call itself and the list of its arguments are two levels more, the innermost list one
+
+    data = pack_call((deepest,), {})
+    assert pack_call(*unpack_call(data)) == data
+    assert "nested deeper than 1000 levels" in refusal([deepest])
+    assert refusal(1, nested(1010)) == "args[1]: cannot serialise list: nested too deep, or contains itself"
+    with pytest.raises(DecodeError, match="nested deeper than 1000 levels"):
+        unpack(b"\x91" * 1000 + b"\x90")
+    with pytest.raises(DecodeError, match="nested deeper than 1000 levels"):
+        unpack(b"\x93\xa3abc\xd9\x80" + b"x" * 128 + b"\x81\xa1k" * 1000 + b"\xc0")
+
+
+def test_a_list_of_too_many_entries_is_neither_written_nor_read() -> None:
+    most = [0] * 1_000_000
+
+    assert unpack(pack(most)) == most
+    assert refusal([0] * 1_000_001) == "args[0]: cannot serialise list: more than 1,000,000 entries"
+    with pytest.raises(DecodeError, match="exceeds max_array_len"):
+        unpack(msgpack.packb([0] * 1_000_001))
+
+
+def test_an_extension_of_nobody_is_refused_and_msgpacks_own_moment_read() -> None:
+    moment = datetime(2024, 1, 2, 3, 4, 5, 678, tzinfo=timezone.utc)
+
+    with pytest.raises(DecodeError, match="extension type 42"):
+        unpack(msgpack.packb([msgpack.ExtType(42, b"x")]))
+    assert same(unpack(msgpack.packb(msgpack.Timestamp.from_datetime(moment))), moment)
+    with pytest.raises(DecodeError):
+        unpack(msgpack.packb(msgpack.Timestamp(2**62, 0)))
+
+
 @pytest.mark.parametrize("leaf", [UUID(int=1), date(2024, 1, 2), 2**70, Decimal(1), (), 5])
 @pytest.mark.parametrize("depth", range(45, 55))
 def test_what_is_accepted_at_the_call_can_be_read(leaf: object, depth: int) -> None:
@@ -328,6 +360,23 @@ def test_a_thread_goes_on_as_before_after_an_error() -> None:
             pack(bad)
         assert pack([1, "two"]) == msgpack.packb([1, "two"])
         assert unpack(pack({"t": (1,)})) == {"t": (1,)}
+
+
+def test_a_thread_reads_on_as_before_after_what_cannot_be_read() -> None:
+    """The check of large data before it is read has a state of its own."""
+    good = pack(["x" * 2000])
+    for bad in (
+        good + b"\x91" * 100,
+        good[:-1],
+        good[:-1] + b"\xc1\xc1",
+        b"\x91" * 1001,
+        b"\xc1" * 2000,
+        b"\xdd" * 2000,
+    ):
+        with pytest.raises(DecodeError):
+            unpack(bad)
+        assert unpack(good) == ["x" * 2000]
+        assert unpack(pack(nested(990))) is not None
 
 
 def test_threads_do_not_disturb_one_another() -> None:

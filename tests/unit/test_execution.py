@@ -75,7 +75,7 @@ def run(app: TaskQ, value: bytes, now: float = NOW, crashes: int = 0) -> Outcome
     return steps.succeeded(delivery, result)
 
 
-def dead(outcome: Outcome) -> tuple[str, dict[str, Any]]:
+def dead(outcome: Outcome | None) -> tuple[str, dict[str, Any]]:
     assert isinstance(outcome, Dead)
     assert outcome.result in (b"F" + outcome.detail, b"")
     return outcome.reason, read_error_detail(outcome.detail)
@@ -231,6 +231,25 @@ def test_a_result_above_the_limit_fails_the_task_with_that_reason() -> None:
 
     assert isinstance(run(app, stored(big, 900)), tuple)
     assert "more than max_message_bytes=1000" in dead(run(app, stored(big, 1100)))[1]["message"]
+
+
+@pytest.mark.parametrize("headers", [{}, {"ignore": True}], ids=["plain", "with options"])
+def test_a_message_above_the_limit_is_not_read(headers: dict[str, object]) -> None:
+    app = TaskQ("unit", "redis://127.0.0.1:1", max_message_bytes=1000)
+
+    @app.task
+    def length(data: bytes) -> int:
+        return len(data)
+
+    steps, id_ = executor(app), b"i" * 16
+
+    def prepare(size: int) -> Outcome | None:
+        value = stored(length, b"x" * size, headers=headers, id_=id_)
+        return steps.prepare(Delivery(id_, value, Taken(NOW, time.monotonic())))
+
+    assert (prepare(1), prepare(4900)) == (None, None)
+    reason, detail = dead(prepare(5100))
+    assert (reason, "max_message_bytes=1000" in detail["message"]) == ("undecodable", True)
 
 
 def test_a_long_traceback_is_kept_by_its_end() -> None:
