@@ -34,6 +34,14 @@ def envelope(*parts: object) -> bytes:
     return STAMPED + msgpack.packb(list(parts))
 
 
+def nested_ext(code: int, levels: int) -> bytes:
+    """Extension types within one another."""
+    value = msgpack.packb([])
+    for _ in range(levels):
+        value = msgpack.packb([msgpack.ExtType(code, value)])
+    return bytes(value)
+
+
 BAD = {
     "nothing": b"",
     "one byte": b"\xc1",
@@ -54,6 +62,32 @@ BAD = {
     "an unknown extension": envelope(1, ID, {}, msgpack.packb([[msgpack.ExtType(99, b"")], {}])),
     "a map key that cannot be one": envelope(1, ID, {}, b"\x92\x91\x81\x90\xc0\x80"),
     "retries that are text": envelope(1, ID, {"retries": "many", "unknown": "x", "first": "y"}, b"\xc1"),
+}
+
+#: These too, for one worker in a row.
+MORE = {
+    "a version that is no number": envelope("1", ID, {}, GOOD_BODY),
+    "a version of the far future": envelope(2**31, ID, {}, GOOD_BODY),
+    "a task that is no text": HEAD[:2] + struct.pack(">d", 1.0) + b"\x02\xff\xfe\x08jobs.add" + GOOD_BODY,
+    "more after the body": envelope(1, ID, {}, GOOD_BODY + b"\x00"),
+    "a body cut short": envelope(1, ID, {}, GOOD_BODY[:-1]),
+    "an empty body": envelope(1, ID, {}, b""),
+    "1001 levels in the body": envelope(1, ID, {}, b"\x92" + b"\x91" * 1000 + b"\x90" + b"\x80"),
+    "100,000 maps in the body": envelope(1, ID, {}, b"\x92\x91" + b"\x81\xa1k" * 100_000 + b"\xc0\x80"),
+    "1001 levels in the headers": STAMPED + b"\x94\x01\xc4\x10" + ID + b"\x81\xa1x" + b"\x91" * 1001 + b"\xc0\xc4\0",
+    "100 sets in the body": envelope(1, ID, {}, b"\x92\x91" + nested_ext(7, 100) + b"\x80"),
+    "an extension in the headers": envelope(1, ID, {"x": msgpack.ExtType(42, b"")}, GOOD_BODY),
+    "a moment beyond the years": envelope(1, ID, {}, msgpack.packb([[msgpack.Timestamp(2**62, 0)], {}])),
+    "a date that is none": envelope(1, ID, {}, msgpack.packb([[msgpack.ExtType(2, b"\xa2no")], {}])),
+    "a key that is no text": envelope(1, ID, {}, b"\x92\x91\x01\x81\x01\x02"),
+    "a key that is no UTF-8": envelope(1, ID, {}, b"\x92\x91\x01\x81\xa1\xff\x02"),
+    "a text of 4 GB": envelope(1, ID, {}, b"\x92\x91\xdb\xff\xff\xff\xff"),
+    "a map of 4 G": envelope(1, ID, {}, b"\x92\x91\xdf\xff\xff\xff\xff"),
+    "an extension of 4 GB": envelope(1, ID, {}, b"\x92\x91\xc9\xff\xff\xff\xff\x07"),
+    "headers that are a map of 4 G": STAMPED + b"\x94\x01\xc4\x10" + ID + b"\xdf\xff\xff\xff\xff",
+    "2 MB of nothing": envelope(1, ID, {}, b"\x92\x91\xc6\x00\x20\x00\x00" + bytes(2 << 20) + b"\x80"),
+    "2 MB of empty maps": envelope(1, ID, {}, b"\x92\x91\xdd\x00\x20\x00\x00" + b"\x80" * (2 << 20) + b"\x80"),
+    "2 MB of headers": envelope(1, ID, {"x": "x" * (2 << 20)}, GOOD_BODY),
 }
 
 
@@ -93,12 +127,14 @@ def test_one_worker_survives_all_of_them(jobs: Write, start_worker: Start) -> No
     wait_until(worker.children, "a child runs")
     children = worker.children()
     ids = {}
-    for name, value in BAD.items():
+    for name, value in (BAD | MORE).items():
         ids[name] = new_id()
         inject(module, value.replace(ID, ids[name]), ids[name])
 
     assert module.add.delay(1).get(timeout=10) == 3
-    wait_until(lambda: survey(module.app)["jobs.add"].dead == len(BAD), "all are dead letters")
+    wait_until(lambda: survey(module.app)["jobs.add"].dead == len(ids), "all are dead letters")
+    reasons = {name: dead_reason(module, raw_id) for name, raw_id in ids.items()}
+    assert set(reasons.values()) == {b"undecodable", b"bad-arguments"}, reasons
     assert worker.children() == children
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import os
 import random
 import struct
@@ -52,6 +53,7 @@ VALUES = [
         "1" * 10_000,
     ),
     *(msgpack.ExtType(42, b"x"), msgpack.ExtType(1, b""), msgpack.Timestamp(1, 2), [1] * 1000),
+    functools.reduce(lambda inner, _: [inner], range(900), []),
 ]
 HEADERS = ["sig", "retries", "first", "idle", "error", "unknown", "ignore", "user", "eta", "retry", "expires", "x"]
 
