@@ -11,14 +11,13 @@ refused by the server instead.
 from __future__ import annotations
 
 import logging
-import time
 from collections.abc import Callable
 
 from taskq.audit import audit
 from taskq.broker import commands
 from taskq.broker.commands import Move, Reaping
 from taskq.broker.keys import Keys
-from taskq.broker.protocol import Protocol
+from taskq.broker.protocol import Now, Protocol
 from taskq.envelope import id_to_text
 
 log = logging.getLogger("taskq.reaper")
@@ -72,9 +71,10 @@ class Reaper:
 
     def upkeep(self) -> Protocol[None]:
         """Purge dead letters past their time, and audit; once a minute."""
-        if time.monotonic() < self._upkeep_at:
+        now = yield Now()
+        if now < self._upkeep_at:
             return
-        self._upkeep_at = time.monotonic() + _UPKEEP_EVERY
+        self._upkeep_at = now + _UPKEEP_EVERY
         queues = yield commands.survey(self.keys)
         if dead := [queue for queue, survey in queues.items() if survey.dead]:
             yield commands.retire(self.keys, 100, dead)

@@ -7,14 +7,13 @@ and recognises a repeat (``enqueue.lua``). One sender has one call in flight, an
 from __future__ import annotations
 
 import os
-import time
 from collections.abc import Sequence
 
 from taskq.broker import commands
 from taskq.broker.connection import NO_SCRIPT, Connection
 from taskq.broker.faults import NotSent, Passing, Unanswered, backoff, unavailable
 from taskq.broker.keys import Keys
-from taskq.broker.protocol import Pause, Protocol, drive
+from taskq.broker.protocol import Now, Pause, Protocol, drive
 from taskq.broker.scripts import script
 from taskq.envelope import id_to_text
 from taskq.errors import BrokerRefused, EnqueueUncertain
@@ -46,7 +45,7 @@ class Numbering:
             BrokerUnavailable: Given up while it is known that nothing was accepted.
             BrokerRefused: The server will not have it.
         """
-        began, attempt = time.monotonic(), 0
+        began, attempt = (yield Now()), 0
         if failed is None:
             self.number += 1
         uncertain = False
@@ -54,7 +53,7 @@ class Numbering:
             if failed is not None:
                 uncertain = uncertain or isinstance(failed, Unanswered)
                 delay = backoff(attempt, 0.5)
-                if time.monotonic() + delay - began > self.seconds:
+                if (yield Now()) + delay - began > self.seconds:
                     raise self._given_up(messages, failed, uncertain)
                 yield Pause(delay)
                 attempt += 1

@@ -1,8 +1,8 @@
 """Exchanges of several steps, written once for threads and event loops.
 
-A protocol is a generator: it yields commands (and pauses) and is sent their replies, or has their errors thrown
-into it. `drive` runs one on a connection, `adrive` on an event loop's. All that decides (what to repeat, when to give
-up) is in protocols; all that does I/O is in the two drivers.
+A protocol is a generator: it yields commands (and pauses, and the wish to know the time) and is sent their replies, or
+has their errors thrown into it. `drive` runs one on a connection, `adrive` on an event loop's. All that decides (what
+to repeat, when to give up) is in protocols; all that does I/O or looks at a clock is in the two drivers.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ import asyncio
 import time
 from collections.abc import Awaitable, Callable, Generator
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from taskq.broker.commands import Command, Lost, Stale
@@ -23,6 +24,10 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
+#: Seconds since the machine started, the same in every process of it. The clock also runs while the machine sleeps, so
+#: a lease cannot outlast a suspended laptop.
+boottime: Callable[[], float] = partial(time.clock_gettime, getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC))
+
 
 @dataclass(frozen=True, slots=True)
 class Pause:
@@ -31,7 +36,12 @@ class Pause:
     seconds: float
 
 
-Protocol = Generator[Command[Any] | Pause, Any, T]
+@dataclass(frozen=True, slots=True)
+class Now:
+    """Ask for the time by `boottime`."""
+
+
+Protocol = Generator[Command[Any] | Pause | Now, Any, T]
 
 _THROWN = (NotSent, Unanswered, Passing, Lost, Stale, BrokerRefused)
 
@@ -44,6 +54,8 @@ def drive(steps: Protocol[T], connection: Connection, sleep: Callable[[float], o
             try:
                 if isinstance(step, Pause):
                     reply: Any = sleep(step.seconds)
+                elif isinstance(step, Now):
+                    reply = boottime()
                 else:
                     reply = connection.execute(step)
             except _THROWN as error:
@@ -64,6 +76,8 @@ async def adrive(
             try:
                 if isinstance(step, Pause):
                     reply: Any = await sleep(step.seconds)
+                elif isinstance(step, Now):
+                    reply = boottime()
                 else:
                     reply = await connection.execute(step)
             except _THROWN as error:
@@ -81,16 +95,16 @@ def persist(command: Command[T], where: str, seconds: float | None) -> Protocol[
         BrokerUnavailable: The time is over.
         BrokerRefused: The server refuses, and not only for now.
     """
-    began, attempt = time.monotonic(), 0
+    began, attempt = (yield Now()), 0
     while True:
         try:
             reply: T = yield command
             return reply
         except (NotSent, Unanswered, Passing) as error:
             if isinstance(error, Unanswered) and not command.repeatable:
-                raise unavailable(where, error, time.monotonic() - began) from None
+                raise unavailable(where, error, (yield Now()) - began) from None
             delay = backoff(attempt, 1.0)
-            if seconds is not None and time.monotonic() + delay - began > seconds:
+            if seconds is not None and (yield Now()) + delay - began > seconds:
                 raise unavailable(where, error, seconds) from None
         attempt += 1
         yield Pause(delay)

@@ -13,6 +13,7 @@ import threading
 from typing import TYPE_CHECKING, Any
 
 from taskq.broker.commands import QueueSet
+from taskq.broker.protocol import boottime
 from taskq.delivery import Stopping
 from taskq.execution import Executor
 from taskq.worker.loop_lane import LoopLane, run_lanes
@@ -20,7 +21,7 @@ from taskq.worker.main_lane import MainLane
 from taskq.worker.plan import Plan
 from taskq.worker.quota import Quota
 from taskq.worker.session import Session
-from taskq.worker.slots import Slot, SlotTable, boottime
+from taskq.worker.slots import Slot, SlotTable
 from taskq.worker.twin import watch_for_twins
 
 if TYPE_CHECKING:

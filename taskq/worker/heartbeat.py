@@ -16,11 +16,11 @@ from taskq.broker.commands import Renewal
 from taskq.broker.connection import Connection
 from taskq.broker.faults import NotSent, Passing, Unanswered, backoff
 from taskq.broker.keys import Keys
-from taskq.broker.protocol import drive
+from taskq.broker.protocol import boottime, drive
 from taskq.errors import BrokerRefused
 from taskq.reaper import Reaper
 from taskq.worker.plan import Plan
-from taskq.worker.slots import Slot, boottime
+from taskq.worker.slots import Slot
 
 log = logging.getLogger("taskq.worker")
 

@@ -22,13 +22,13 @@ from taskq.broker.aio import AsyncConnection
 from taskq.broker.commands import Batch, Lost
 from taskq.broker.faults import NotSent, Passing, Unanswered
 from taskq.broker.outcomes import Outcome
-from taskq.broker.protocol import adrive
+from taskq.broker.protocol import adrive, boottime
 from taskq.delivery import Delivery, Taken, current
 from taskq.execution import Executor
 from taskq.worker.main_lane import WAIT
 from taskq.worker.quota import Quota
 from taskq.worker.session import Session, Stopped
-from taskq.worker.slots import CAPACITY, Slot, boottime
+from taskq.worker.slots import CAPACITY, Slot
 from taskq.worker.soft_limit import CoroutineLimit, ThreadLimit
 from taskq.worker.twin import leave_if_twin
 

@@ -17,13 +17,13 @@ from typing import Any
 from taskq.broker.commands import Batch, Lost
 from taskq.broker.connection import Connection
 from taskq.broker.outcomes import Outcome, Returned
-from taskq.broker.protocol import drive
+from taskq.broker.protocol import boottime, drive
 from taskq.delivery import NOWHERE, Delivery, Route, Taken, current
 from taskq.execution import Executor
 from taskq.worker.pace import BATCH, Pace
 from taskq.worker.quota import Quota
 from taskq.worker.session import Session, Stopped
-from taskq.worker.slots import Slot, boottime
+from taskq.worker.slots import Slot
 from taskq.worker.soft_limit import MainThreadLimit
 from taskq.worker.twin import Twin, leave_if_twin
 

@@ -16,9 +16,7 @@ from __future__ import annotations
 import hashlib
 import mmap
 import struct
-import time
-from collections.abc import Callable, Sequence
-from functools import partial
+from collections.abc import Sequence
 
 _DOUBLE = struct.Struct("<d")
 _TABLE = 32
@@ -27,10 +25,6 @@ _EMPTY = bytes(16)
 
 #: Messages a lane can hold at most.
 CAPACITY = 128
-
-#: Seconds since the machine started, the same in every process of it. The clock also runs while the machine sleeps, so
-#: a lease cannot outlast a suspended laptop.
-boottime: Callable[[], float] = partial(time.clock_gettime, getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC))
 
 
 def digest(raw_id: bytes) -> bytes:
@@ -106,7 +100,7 @@ class Slot:
 
     @property
     def lease_until(self) -> float:
-        """End of the lease by `boottime`."""
+        """End of the lease by `taskq.broker.protocol.boottime`."""
         return _DOUBLE.unpack_from(self.memory, self._offset + 16)[0]  # type: ignore[no-any-return]
 
     def renewed(self, lease_until: float) -> None:

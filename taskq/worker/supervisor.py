@@ -25,13 +25,14 @@ from typing import TYPE_CHECKING, Any
 
 from taskq.broker import commands
 from taskq.broker.pool import Broker
+from taskq.broker.protocol import boottime
 from taskq.errors import BrokerError, BrokerFull
 from taskq.execution import Executor
 from taskq.worker import child as child_process
 from taskq.worker.closing import Closer, Closing
 from taskq.worker.heartbeat import Heartbeat
 from taskq.worker.plan import Plan, declarations, settings_for_scripts
-from taskq.worker.slots import SlotTable, boottime
+from taskq.worker.slots import SlotTable
 from taskq.worker.watch import Scaling, describe_exit, oom_kills, resident_bytes
 
 if TYPE_CHECKING:

@@ -12,12 +12,12 @@ from taskq import TaskQ
 from taskq.broker.commands import QueueSet
 from taskq.broker.connection import Connection
 from taskq.broker.outcomes import Returned, id_of
-from taskq.broker.protocol import drive
+from taskq.broker.protocol import boottime, drive
 from taskq.execution import Executor
 from taskq.worker.main_lane import MainLane
 from taskq.worker.quota import Quota
 from taskq.worker.session import Session
-from taskq.worker.slots import CAPACITY, Slot, boottime, region_size
+from taskq.worker.slots import CAPACITY, Slot, region_size
 
 
 class Lane:

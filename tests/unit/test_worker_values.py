@@ -11,11 +11,12 @@ import pytest
 from taskq import TaskQ
 from taskq.broker.commands import QueueSet
 from taskq.broker.outcomes import Again, Dead, Ended, Outcome, Returned, error_detail, read_error_detail, words
+from taskq.broker.protocol import boottime
 from taskq.config import Settings
 from taskq.errors import ConfigError
 from taskq.worker.pace import BATCH, BUDGET, Pace
 from taskq.worker.plan import read_weights, settings_for_scripts
-from taskq.worker.slots import Slot, SlotTable, boottime, digest, region_size
+from taskq.worker.slots import Slot, SlotTable, digest, region_size
 
 IDS = [b"%016d" % i for i in range(8)]
 
