@@ -16,7 +16,7 @@ from taskq.broker.aio import AsyncConnection
 from taskq.broker.commands import Command
 from taskq.broker.keys import Keys
 from taskq.broker.producer import Message, Numbering, Sender
-from taskq.broker.protocol import adrive, drive, persist
+from taskq.broker.protocol import Protocol, adrive, drive, persist
 from taskq.broker.url import check_url, safe_url
 
 T = TypeVar("T")
@@ -72,10 +72,13 @@ class Broker:
 
     def run(self, command: Command[T], seconds: float | None = -1) -> T:
         """Run a command, repeated as `persist` says for ``send_timeout`` seconds unless told otherwise."""
+        return self.drive(persist(command, self.where, self.send_timeout if seconds == -1 else seconds))
+
+    def drive(self, steps: Protocol[T]) -> T:
+        """Run a protocol."""
         sender = self._sender()
         try:
-            limit = self.send_timeout if seconds == -1 else seconds
-            return drive(persist(command, self.where, limit), sender.connection)
+            return drive(steps, sender.connection)
         finally:
             self._idle.append(sender)
 

@@ -10,10 +10,13 @@ import itertools
 import logging
 import time
 from dataclasses import dataclass, field
+from typing import Any, TypeVar
 
 from taskq.broker import commands
+from taskq.broker.commands import Command
+from taskq.broker.keys import Keys
 from taskq.broker.outcomes import error_detail, words
-from taskq.broker.pool import Broker
+from taskq.broker.protocol import Protocol, persist
 from taskq.delivery import Delivery, Taken
 from taskq.envelope import id_to_text
 from taskq.errors import TimeLimitExceeded
@@ -22,8 +25,10 @@ from taskq.worker.slots import digest
 
 log = logging.getLogger("taskq.worker")
 
-#: Higher than any number a child reaches, so that no call of it still on its way can execute afterwards; rising.
-_last_numbers = itertools.count(1 << 52)
+T = TypeVar("T")
+
+#: Seconds for which a call is repeated before the whole closing is put off.
+_PATIENCE = 1.0
 
 
 @dataclass(slots=True)
@@ -51,14 +56,17 @@ class Closing:
 class Closer:
     """Closes the incarnations of a worker's children."""
 
-    def __init__(self, broker: Broker, executor: Executor) -> None:
-        """Prepare; ``executor`` decides about messages that ran too long."""
-        self._broker = broker
+    def __init__(self, keys: Keys, where: str, executor: Executor) -> None:
+        """Prepare; ``where`` is the server as people may see it, ``executor`` decides about what ran too long."""
+        self._keys = keys
+        self._where = where
         self._executor = executor
+        # Higher than any number a child reaches, so that no call of it still on its way can execute afterwards; rising.
+        self._numbers = itertools.count(1 << 52)
         #: Running messages that were interrupted: returned, and given up since they may run at most once.
         self.interrupted = self.abandoned = 0
 
-    def close(self, closing: Closing) -> bool:
+    def close(self, closing: Closing) -> Protocol[bool]:
         """Give back everything; answers whether suspects are waiting now. Again: changes nothing.
 
         Raises:
@@ -66,16 +74,16 @@ class Closer:
         """
         suspects = False
         for incarnation, entries in closing.lanes:
-            held = self._broker.run(commands.held_ids(self._broker.keys, incarnation)) if entries else []
+            held = (yield from self._ask(commands.held_ids(self._keys, incarnation))) if entries else []
             for raw_id in [raw_id for raw_id in held if digest(raw_id) in closing.overdue]:
-                self._fail_overdue(incarnation, raw_id)
+                yield from self._fail_overdue(incarnation, raw_id)
             running = [raw_id for raw_id in held if digest(raw_id) in entries - closing.overdue]
             kind = "crashed" if closing.died else "interrupted"
             cause = error_detail(kind, closing.cause, worker=self._executor.worker)
             command = commands.close(
-                self._broker.keys, incarnation, died=closing.died, alone=closing.alone, running=running, cause=cause
+                self._keys, incarnation, died=closing.died, alone=closing.alone, running=running, cause=cause
             )
-            for move in self._broker.run(command):
+            for move in (yield from self._ask(command)):
                 log.info("message %s of queue %s: back to %s", id_to_text(move.id), move.queue, move.place)
                 suspects = suspects or move.place == "suspect"
                 if not closing.died and move.id in running:
@@ -83,9 +91,12 @@ class Closer:
                     self.abandoned += move.place == "dead"
         return suspects
 
-    def _fail_overdue(self, incarnation: str, raw_id: bytes) -> None:
+    def _ask(self, command: Command[T]) -> Protocol[T]:
+        return persist(command, self._where, _PATIENCE)
+
+    def _fail_overdue(self, incarnation: str, raw_id: bytes) -> Protocol[None]:
         """End the delivery of a message that ran beyond its ``time_limit`` as its policy says."""
-        found = self._broker.run(commands.locate(self._broker.keys, raw_id))
+        found: list[Any] = yield from self._ask(commands.locate(self._keys, raw_id))
         if found[0] != b"processing":
             return
         delivery = Delivery(raw_id, found[1], Taken(float(found[2]), time.monotonic()))
@@ -95,8 +106,8 @@ class Closer:
             error = TimeLimitExceeded(f"the task ran longer than its time_limit of {limit:g} s and was killed")
             outcome = self._executor.failed(delivery, error)
         ttl_ms = int(self._executor.settings.result_ttl * 1000)
-        fetch = commands.fetch(self._broker.keys, incarnation, next(_last_numbers), words([outcome], ttl_ms))
+        fetch = commands.fetch(self._keys, incarnation, next(self._numbers), words([outcome], ttl_ms))
         try:
-            self._broker.run(fetch)
+            yield from self._ask(fetch)
         except (commands.Lost, commands.Stale):
             log.info("message %s was settled before", id_to_text(raw_id))

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import logging
 import threading
-import time
 from collections.abc import Callable
 
 from taskq.broker import commands
@@ -16,7 +15,7 @@ from taskq.broker.commands import Renewal
 from taskq.broker.connection import Connection
 from taskq.broker.faults import NotSent, Passing, Unanswered, backoff
 from taskq.broker.keys import Keys
-from taskq.broker.protocol import boottime, drive
+from taskq.broker.protocol import Now, Pause, Protocol, drive
 from taskq.errors import BrokerRefused
 from taskq.reaper import Reaper
 from taskq.worker.plan import Plan
@@ -50,40 +49,44 @@ class Heartbeat(threading.Thread):
 
     def run(self) -> None:
         """Keep the leases until the process ends."""
+        drive(self.keep(), self._connection)
+
+    def keep(self) -> Protocol[None]:
+        """Do the same as a protocol."""
         attempt, renew_at, reap_at = 0, 0.0, 0.0
         while not self.ended:
             try:
-                now = time.monotonic()
+                now = yield Now()
                 if now >= renew_at:
-                    renewal = self._renew()
+                    next_end = yield from self._renew(now)
                     renew_at = now + self.lease / 3
-                    reap_at = min(renew_at, now + renewal.next_end)
-                if time.monotonic() >= reap_at:
-                    reap_at = time.monotonic() + drive(self._reaper.reap(), self._connection)
-                due = time.monotonic() + drive(self._reaper.promote(), self._connection)
-                drive(self._reaper.upkeep(), self._connection)
-                self._wait(min(due, renew_at, reap_at) - time.monotonic())
+                    reap_at = min(renew_at, now + next_end)
+                if (yield Now()) >= reap_at:
+                    reap_at = (yield Now()) + (yield from self._reaper.reap())
+                due = (yield Now()) + (yield from self._reaper.promote())
+                yield from self._reaper.upkeep()
+                yield from self._wait(min(due, renew_at, reap_at) - (yield Now()))
                 attempt, self.trouble = 0, ""
             except (NotSent, Unanswered, Passing, BrokerRefused) as error:
                 renew_at, self.trouble = 0.0, str(error)
-                time.sleep(backoff(attempt, min(1.0, self.lease / 10)))
+                yield Pause(backoff(attempt, min(1.0, self.lease / 10)))
                 attempt += 1
 
-    def _renew(self) -> Renewal:
-        sent = boottime()
+    def _renew(self, now: float) -> Protocol[float]:
+        """Renew all leases from ``now`` on; answers in how many seconds the earliest lease of all ends."""
         by_incarnation = {slot.incarnation: slot for slot in self.slots if slot.incarnation}
         sets = [queues.id for queues in self.plan.sets]
-        renewal = self._connection.execute(commands.renew(self.keys, int(self.lease * 1000), sets, by_incarnation))
+        renewal: Renewal = yield commands.renew(self.keys, int(self.lease * 1000), sets, by_incarnation)
         for incarnation, slot in by_incarnation.items():
             if incarnation not in renewal.lost and slot.incarnation == incarnation:
-                slot.renewed(sent + self.lease)
+                slot.renewed(now + self.lease)
         if renewal.suspects:
             self._suspects()
-        return renewal
+        return renewal.next_end
 
-    def _wait(self, seconds: float) -> None:
+    def _wait(self, seconds: float) -> Protocol[None]:
         if seconds <= 0:
             return
-        rang = self._connection.execute(commands.wait_bell(self.keys, self._bells, seconds))
+        rang = yield commands.wait_bell(self.keys, self._bells, seconds)
         if rang is not None and b"solo-bell" in rang[0]:
             self._suspects()

@@ -94,7 +94,7 @@ class Supervisor:
             os.close(descriptor)
         self.slots = SlotTable(self._isolation + 1, plan.capacities, self._slot_file)
         self.broker = Broker(app.client.url, app.client.keys, send_timeout=1.0)
-        self._closer = Closer(self.broker, Executor(app.tasks, app.settings, plan.name))
+        self._closer = Closer(self.broker.keys, self.broker.where, Executor(app.tasks, app.settings, plan.name))
         self._closings: list[Closing] = []
         self._children: dict[int, Running] = {}
         self._wanted = plan.concurrency
@@ -305,7 +305,7 @@ class Supervisor:
         todo, self._closings = self._closings, []
         for closing in todo:
             try:
-                self._suspects = self._closer.close(closing) or self._suspects
+                self._suspects = self.broker.drive(self._closer.close(closing)) or self._suspects
             except BrokerError as error:
                 log.warning("cannot give back what a child held, trying again: %s", error)
                 self._closings.append(closing)

@@ -115,9 +115,7 @@ class System:
         self.reaper = Reaper(self.keys, "reaper", LEASE / 1000, report=lambda _, __: None)
         self.producer = Numbering(self.keys, "here", seconds=60.0)
         self._incarnations = itertools.count(1)
-        broker: Any = self.line
-        broker.keys = self.keys
-        self.closer = Closer(broker, Executor({}, Settings(), "worker"))
+        self.closer = Closer(self.keys, "here", Executor({}, Settings(), "worker"))
         self.look()
         for command in commands.write_settings(self.keys, dict(self.settings)):
             self.line.execute(command)
@@ -159,7 +157,7 @@ class System:
         lanes = [(inc, frozenset(map(digest, running)))]
         if company:
             lanes.append(("0" * 16, frozenset(digest(b"other%d" % i) for i in range(company))))
-        return self.closer.close(Closing(died, lanes, frozenset(), "its process was killed"))
+        return self.line.drive(self.closer.close(Closing(died, lanes, frozenset(), "its process was killed")))
 
     def renew(self, *incarnations: str) -> set[str]:
         """A parent renews leases; answers which are lost."""

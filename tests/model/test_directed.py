@@ -68,7 +68,7 @@ def test_several_that_are_over_their_time_limit_at_once_all_end_as_their_policy_
     system.exchange(session, want=3)
     overdue = frozenset(map(digest, (A, B)))
 
-    system.closer.close(Closing(False, [(session.incarnation, overdue)], overdue))
+    system.line.drive(system.closer.close(Closing(False, [(session.incarnation, overdue)], overdue)))
 
     after = system.look()
     assert set(after.table("schedule")) == {A, B}  # their task is not known here, so that is what becomes of them

@@ -318,7 +318,7 @@ MUTANTS = [
         "alone=closing.alone, running=running,",
         "alone=closing.alone, running=(),",
     ),
-    py("only the first over its time limit fails", "worker/closing", "next(_last_numbers), words", "1 << 52, words"),
+    py("only the first over its time limit fails", "worker/closing", "next(self._numbers), words", "1 << 52, words"),
     py(
         "a parent blames those it stopped",
         "worker/supervisor",
