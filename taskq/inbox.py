@@ -9,19 +9,21 @@ for ever.
 from __future__ import annotations
 
 import asyncio
+import math
 import os
 import threading
-import time
 import weakref
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 from taskq.broker import commands
 from taskq.broker.aio import AsyncConnection
 from taskq.broker.connection import Connection
 from taskq.broker.faults import NotSent, Passing, Unanswered, backoff
+from taskq.broker.keys import Keys
 from taskq.broker.pool import AsyncBroker, Broker
+from taskq.broker.protocol import Now, Pause, Protocol, adrive, boottime, drive
 
 #: Seconds after which what is awaited is read again.
 _REREAD = 5.0
@@ -37,26 +39,59 @@ def _pushed(data: bytes) -> tuple[bytes, bytes]:
     return data[1:end], data[end:]
 
 
-class _Waiting:
-    """Which ids are awaited, and what has come for them."""
+class Waiting:
+    """Which ids are awaited, what has come for them, and how the inbox is read.
 
-    def __init__(self) -> None:
+    Attributes:
+        name: The inbox.
+        ids: How often each id is awaited.
+        arrived: What has come.
+    """
+
+    def __init__(self, keys: Keys, came: Callable[[Iterable[tuple[bytes, Answer]]], None]) -> None:
+        """Await nothing yet; ``came`` is told of answers, in the thread or loop that reads."""
         self.name = os.urandom(8).hex()
         self.ids: Counter[bytes] = Counter()
         self.arrived: dict[bytes, Answer] = {}
+        self._keys = keys
+        self._came = came
 
     def put(self, pairs: Iterable[tuple[bytes, Answer]]) -> None:
+        """Keep answers for those who wait."""
         self.arrived.update((raw_id, answer) for raw_id, answer in pairs if raw_id in self.ids)
 
     def leave(self, raw_id: bytes) -> None:
+        """One that waited for it does so no more."""
         self.ids[raw_id] -= 1
         if self.ids[raw_id] <= 0:
             del self.ids[raw_id]
             self.arrived.pop(raw_id, None)
 
-    def open_chunks(self) -> list[list[bytes]]:
-        ids = [raw_id for raw_id in self.ids if raw_id not in self.arrived]
-        return [ids[i : i + _CHUNK] for i in range(0, len(ids), _CHUNK)]
+    def listen(self, wanted: Callable[[], object], deadline: float = math.inf) -> Protocol[None]:
+        """Read the inbox for everybody while ``wanted()``, until ``deadline`` (by `boottime`) at most."""
+        attempt, reread_at = 0, (yield Now()) + _REREAD
+        while wanted() and (now := (yield Now())) < deadline:
+            try:
+                if now >= reread_at:
+                    yield from self._reread()
+                    reread_at = now + _REREAD
+                    continue
+                wait = commands.take_inbox(self._keys, self.name, min(deadline, reread_at) - now)
+                pushed: list[bytes] = yield wait
+                if pushed and len(self.ids) > 1:
+                    pushed += yield commands.drain_inbox(self._keys, self.name)
+                self._came([_pushed(data) for data in pushed])
+                attempt = 0
+            except (NotSent, Unanswered, Passing):  # a push may have been lost with the connection
+                yield Pause(min(backoff(attempt, 1.0), max(0.0, deadline - (yield Now()))))
+                attempt += 1
+                reread_at = 0.0
+
+    def _reread(self) -> Protocol[None]:
+        ids = [raw_id for raw_id in list(self.ids) if raw_id not in self.arrived]
+        for chunk in (ids[i : i + _CHUNK] for i in range(0, len(ids), _CHUNK)):
+            answers = yield commands.await_results(self._keys, self.name, chunk)
+            self._came([(raw_id, answer) for raw_id, answer in zip(chunk, answers, strict=True) if answer != 1])
 
 
 class Inbox:
@@ -71,7 +106,7 @@ class Inbox:
             os.register_at_fork(after_in_child=lambda: (method := reset()) and method())
 
     def _reset(self) -> None:
-        self._waiting = _Waiting()
+        self._waiting = Waiting(self._broker.keys, self._hand_out)
         self._changed = threading.Condition()
         self._led = False
         self._connection = Connection(self._broker.url)
@@ -88,74 +123,42 @@ class Inbox:
 
     def wait(self, raw_id: bytes, timeout: float | None) -> Answer:
         """Wait until the message has ended; answers 1 when ``timeout`` seconds have passed."""
-        deadline = None if timeout is None else time.monotonic() + timeout
+        deadline = math.inf if timeout is None else boottime() + timeout
         with self._changed:
             self._waiting.ids[raw_id] += 1
         try:
             ask = commands.await_results(self._broker.keys, self._waiting.name, [raw_id])
             answer = self._broker.run(ask, timeout if timeout and timeout > self._broker.send_timeout else -1)[0]
             while answer == 1:
-                left = _REREAD if deadline is None else deadline - time.monotonic()
-                if left <= 0:
+                if boottime() >= deadline:
                     return 1
-                answer = self._wait_once(raw_id, left)
+                answer = self._wait_once(raw_id, deadline)
             return answer
         finally:
             with self._changed:
                 self._waiting.leave(raw_id)
 
-    def _wait_once(self, raw_id: bytes, left: float) -> Answer:
+    def _wait_once(self, raw_id: bytes, deadline: float) -> Answer:
         """Wait for a change: as the one who reads for all, or for that one. Answers 1 if nothing came."""
         with self._changed:
             if raw_id in self._waiting.arrived:
                 return self._waiting.arrived[raw_id]
             if self._led:
-                self._changed.wait(left)
+                self._changed.wait(min(deadline - boottime(), _REREAD))
                 return self._waiting.arrived.get(raw_id, 1)
             self._led = True
         try:
-            self._lead(raw_id, time.monotonic() + left)
+            drive(self._waiting.listen(lambda: raw_id not in self._waiting.arrived, deadline), self._connection)
         finally:
             with self._changed:
                 self._led = False
                 self._changed.notify_all()
         return self._waiting.arrived.get(raw_id, 1)
 
-    def _lead(self, raw_id: bytes, deadline: float) -> None:
-        """Read the inbox for everybody until one's own result is there or the time is over."""
-        attempt, reread_at = 0, time.monotonic() + _REREAD
-        while raw_id not in self._waiting.arrived and (now := time.monotonic()) < deadline:
-            try:
-                if now >= reread_at:
-                    self._reread()
-                    reread_at = now + _REREAD
-                    continue
-                self._take(min(deadline, reread_at) - now)
-                attempt = 0
-            except (NotSent, Unanswered, Passing):  # a push may have been lost with the connection
-                time.sleep(min(backoff(attempt, 1.0), max(0.0, deadline - time.monotonic())))
-                attempt += 1
-                reread_at = 0.0
-
-    def _take(self, seconds: float) -> None:
-        keys, name = self._broker.keys, self._waiting.name
-        pushed: list[bytes] = self._connection.execute(commands.take_inbox(keys, name, seconds))
-        if not pushed:
-            return
-        if len(self._waiting.ids) > 1:
-            pushed += self._connection.execute(commands.drain_inbox(keys, name))
+    def _hand_out(self, pairs: Iterable[tuple[bytes, Answer]]) -> None:
         with self._changed:
-            self._waiting.put([_pushed(data) for data in pushed])
+            self._waiting.put(pairs)
             self._changed.notify_all()
-
-    def _reread(self) -> None:
-        with self._changed:
-            chunks = self._waiting.open_chunks()
-        for chunk in chunks:
-            answers = self._connection.execute(commands.await_results(self._broker.keys, self._waiting.name, chunk))
-            with self._changed:
-                self._waiting.put((i, a) for i, a in zip(chunk, answers, strict=True) if a != 1)
-                self._changed.notify_all()
 
 
 class AsyncInbox:
@@ -164,7 +167,7 @@ class AsyncInbox:
     def __init__(self, broker: AsyncBroker) -> None:
         """Prepare an inbox; it connects when somebody waits."""
         self._broker = broker
-        self._waiting = _Waiting()
+        self._waiting = Waiting(broker.keys, self._hand_out)
         self._futures: dict[bytes, list[asyncio.Future[Answer]]] = {}
         self._connection = AsyncConnection(broker.url)
         self._reader: asyncio.Task[None] | None = None
@@ -196,31 +199,8 @@ class AsyncInbox:
                 del self._futures[raw_id]
 
     async def _read(self) -> None:
-        loop, attempt = asyncio.get_running_loop(), 0
-        reread_at = loop.time() + _REREAD
-        while self._futures:
-            try:
-                if loop.time() >= reread_at:
-                    await self._reread()
-                    reread_at = loop.time() + _REREAD
-                keys, name = self._broker.keys, self._waiting.name
-                wait = max(0.001, reread_at - loop.time())
-                pushed: list[bytes] = await self._connection.execute(commands.take_inbox(keys, name, wait))
-                if pushed and len(self._futures) > 1:
-                    pushed += await self._connection.execute(commands.drain_inbox(keys, name))
-                self._hand_out([_pushed(data) for data in pushed])
-                attempt = 0
-            except (NotSent, Unanswered, Passing):
-                await asyncio.sleep(backoff(attempt, 1.0))
-                attempt += 1
-                reread_at = 0.0
+        await adrive(self._waiting.listen(lambda: self._futures), self._connection)
         await self._connection.close()
-
-    async def _reread(self) -> None:
-        for chunk in self._waiting.open_chunks():
-            ask = commands.await_results(self._broker.keys, self._waiting.name, chunk)
-            answers = await self._connection.execute(ask)
-            self._hand_out((i, a) for i, a in zip(chunk, answers, strict=True) if a != 1)
 
     def _hand_out(self, pairs: Iterable[tuple[bytes, Answer]]) -> None:
         for raw_id, answer in pairs:
