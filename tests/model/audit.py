@@ -1,7 +1,7 @@
 """One read of all keys of an app, and what must be true of them at any instant.
 
-`SCRIPT` reads every key at once; `violations` says what is wrong with what it found. Both know nothing of how a state
-came about: what must be true of a *step* is checked where the step is made.
+`SCRIPT` reads every key at once; `violations` says what is wrong with what it found, `unsound` what is wrong with a step
+from one state to the next. None of them knows what the step was: what it must have done is checked where it is made.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ from __future__ import annotations
 import struct
 from collections import Counter
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, lru_cache
 from typing import Any
 
 from taskq.broker.commands import GONE
@@ -54,25 +54,34 @@ class Held:
 class Snapshot:
     """All keys of an app at one instant."""
 
-    def __init__(self, reply: list[Any]) -> None:
-        self.now = float(reply[0])
+    def __init__(self, now: float) -> None:
+        self.now = now
         self.kinds: dict[str, str] = {}
         self.expires: dict[str, int] = {}
         self.dump: dict[str, bytes] = {}
         self._content: dict[str, Any] = {}
         self._families: dict[str, dict[str, Any]] = {}
+
+    @classmethod
+    def read(cls, reply: list[Any]) -> Snapshot:
+        """What `SCRIPT` answered."""
+        snap = cls(float(reply[0]))
         for at in range(1, len(reply), 5):
-            name = reply[at].decode()
-            self.kinds[name], self.expires[name], self.dump[name] = reply[at + 1].decode(), reply[at + 2], reply[at + 3]
-            content = reply[at + 4]
-            if self.kinds[name] == "hash":
+            name, kind, content = reply[at].decode(), reply[at + 1].decode(), reply[at + 4]
+            if kind == "hash":
                 content = dict(zip(content[::2], content[1::2], strict=True))
-            elif self.kinds[name] == "zset":
+            elif kind == "zset":
                 content = {member: float(score) for member, score in zip(content[::2], content[1::2], strict=True)}
-            self._content[name] = content
-            family, _, rest = name.partition(":")
-            if rest:
-                self._families.setdefault(family, {})[rest] = content
+            snap.add(name, kind, reply[at + 2], content)
+            snap.dump[name] = reply[at + 3]
+        return snap
+
+    def add(self, name: str, kind: str, expires: int, content: Any) -> None:
+        """Add a key; ``expires`` is in how many ms, -1 for never."""
+        self.kinds[name], self.expires[name], self._content[name] = kind, expires, content
+        family, _, rest = name.partition(":")
+        if rest:
+            self._families.setdefault(family, {})[rest] = content
 
     def __getitem__(self, name: str) -> Any:
         """A hash or sorted set as a dict in the server's order, a list as a list, a string as bytes."""
@@ -135,7 +144,7 @@ class Snapshot:
         return found
 
 
-@cache
+@lru_cache(10_000)
 def _head(value: bytes) -> tuple[str, float]:
     _, queue, accepted, _, _ = decode_head(value)
     return queue, accepted
@@ -255,6 +264,28 @@ def _keys(snap: Snapshot) -> list[str]:
             wrong.append(f"{name} is a {kind} that expires in {snap.expires[name]} ms")
         if name.startswith(("bell:", "solo-bell:", "alarm")) and len(snap[name]) > 1:
             wrong.append(f"{name} has {len(snap[name])} tokens")
+    return wrong
+
+
+def unsound(before: Snapshot, now: Snapshot) -> list[str]:
+    """Everything that is wrong with a step, whichever it was: somebody was not told, or the ledger went back."""
+    wrong = []
+    for id_, inboxes in before.table("waiters").items():
+        if id_ not in now.table("waiters"):
+            word = told(id_, now.result(id_))
+            missed = [name for name in inboxes.decode().split() if word not in now.row("inbox:" + name)]
+            wrong += [f"{name} waits for {id_!r} for ever" for name in missed]
+    first = min(now.table("schedule").values(), default=0.0)
+    if now.table("schedule") and first < min(before.table("schedule").values(), default=1e300):
+        gone = set(before.table("schedule")) - set(now.table("schedule"))
+        if not (gone or now.row("alarm")):
+            wrong.append("the earliest due time has changed in silence")
+    for set_ in now.under("solo"):
+        if set_ not in before.under("solo") and not now.row("solo-bell:" + set_):
+            wrong.append("a suspect came in silence")
+    for field, count in before.table("counters").items():
+        if not field.endswith(b"|scheduled") and int(now.table("counters")[field]) < int(count):
+            wrong.append(f"{field!r} went back")
     return wrong
 
 

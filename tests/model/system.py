@@ -122,7 +122,7 @@ class System:
 
     def look(self) -> Snapshot:
         """Read everything; the clock has hardly gone on since the last look."""
-        snap = Snapshot(self.raw(b"EVAL", SCRIPT, 1, self.keys.prefix, self.now + 1))
+        snap = Snapshot.read(self.raw(b"EVAL", SCRIPT, 1, self.keys.prefix, self.now + 1))
         self.now = snap.now
         return snap
 

@@ -287,7 +287,7 @@ class Search:
                     raw.read_response()
                 except ResponseError as error:
                     raise AssertionError(f"{(*state.path, action.name) if state else action.name}: {error}") from error
-            found.append((action, Snapshot(raw.read_response())))
+            found.append((action, Snapshot.read(raw.read_response())))
         return found
 
     def check(self, before: State, action: Action, after: State) -> None:
