@@ -95,6 +95,7 @@ class LoopLane:
         self._cancelled = False
         self._cancel_at: asyncio.TimerHandle | None = None
         self._outcomes: list[Outcome] = []
+        self._unsettled: list[int] = []  # places of at-most-once messages that have ended, until the server knows
         self._threads = ThreadPoolExecutor(slot.capacity, "taskq-task")  # threads are made as they are needed
 
     def stop(self, grace: float | None = None) -> None:
@@ -201,6 +202,7 @@ class LoopLane:
     async def _exchange(self, want: int, mode: str = "") -> Batch | None:
         """Settle what has ended and take up to ``want`` messages; None if the incarnation was lost."""
         outcomes, self._outcomes = self._outcomes, []
+        places, self._unsettled = self._unsettled, []
         steps = self.session.exchange(outcomes, want=want, mode=mode)
         try:
             return await adrive(steps, self._connection, asyncio.sleep if outcomes else self._pause)
@@ -212,6 +214,9 @@ class LoopLane:
             self._outcomes = []
             await adrive(self.session.open(), self._connection)
             return None
+        finally:
+            for place in places:
+                self.slot.leave(place)
 
     async def _pause(self, seconds: float) -> None:
         """Wait between two tries of what need not be done any more once the lane is to stop."""
@@ -241,7 +246,11 @@ class LoopLane:
         try:
             outcome = await (self._await(delivery) if task.is_async else self._run_in_thread(delivery))
         finally:
-            self.slot.leave(place)
+            if delivery.task.at_most_once:
+                self.slot.limit(place, 0.0)
+                self._unsettled.append(place)
+            else:
+                self.slot.leave(place)
         # After a lost lease the message is another's, and may even have come back to this very lane.
         if incarnation == self.session.incarnation:
             self._outcomes.append(outcome)

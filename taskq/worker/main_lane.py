@@ -180,7 +180,7 @@ class MainLane:
         if not self._work.is_set():
             self._work.set()
         self._started = self._batch_began = began = group_began = boottime()
-        route, ran = NOWHERE, 0  # measured together: messages of one kind that follow each other
+        route, ran, once = NOWHERE, 0, False  # measured together: messages of one kind that follow each other
         while buffer and not self.stopping:
             try:
                 delivery = buffer.popleft()  # this is the claim: one of the two threads gets it
@@ -200,7 +200,10 @@ class MainLane:
             if delivery.route is not route:
                 self._measure(route, began - group_began, ran)
                 route, ran, group_began = delivery.route, 0, began
+                once = route is not NOWHERE and route.task.at_most_once
             ran += 1
+            if once:  # its slot says that it runs until the server knows how it ended: it must not come back
+                self._exchange(self._connection)
             self._started = began = boottime()
         self._measure(route, began - group_began, ran)
         self._started = 0.0

@@ -1,7 +1,7 @@
 """One read of all keys of an app, and what must be true of them at any instant.
 
-`SCRIPT` reads every key at once; `violations` says what is wrong with what it found, `unsound` what is wrong with a step
-from one state to the next. None of them knows what the step was: what it must have done is checked where it is made.
+`SCRIPT` reads every key at once; `violations` says what is wrong with what it found, `unsound` what is wrong with a
+step from one state to the next. Neither knows what the step was: what it must have done is checked where it is made.
 """
 
 from __future__ import annotations
@@ -59,7 +59,7 @@ class Snapshot:
         self.kinds: dict[str, str] = {}
         self.expires: dict[str, int] = {}
         self.dump: dict[str, bytes] = {}
-        self._content: dict[str, Any] = {}
+        self.content: dict[str, Any] = {}
         self._families: dict[str, dict[str, Any]] = {}
 
     @classmethod
@@ -78,29 +78,29 @@ class Snapshot:
 
     def add(self, name: str, kind: str, expires: int, content: Any) -> None:
         """Add a key; ``expires`` is in how many ms, -1 for never."""
-        self.kinds[name], self.expires[name], self._content[name] = kind, expires, content
+        self.kinds[name], self.expires[name], self.content[name] = kind, expires, content
         family, _, rest = name.partition(":")
         if rest:
             self._families.setdefault(family, {})[rest] = content
 
     def __getitem__(self, name: str) -> Any:
         """A hash or sorted set as a dict in the server's order, a list as a list, a string as bytes."""
-        return self._content[name]
+        return self.content[name]
 
     def __contains__(self, name: object) -> bool:
-        return name in self._content
+        return name in self.content
 
     def result(self, id_: bytes) -> bytes:
         """A stored result; empty if there is none."""
-        return self._content.get("result:" + id_.decode(), b"")  # type: ignore[no-any-return]
+        return self.content.get("result:" + id_.decode(), b"")  # type: ignore[no-any-return]
 
     def table(self, name: str) -> dict[bytes, Any]:
         """A hash or sorted set; empty if there is none."""
-        return self._content.get(name, {})  # type: ignore[no-any-return]
+        return self.content.get(name, {})  # type: ignore[no-any-return]
 
     def row(self, name: str) -> list[bytes]:
         """A list; empty if there is none."""
-        return self._content.get(name, [])  # type: ignore[no-any-return]
+        return self.content.get(name, [])  # type: ignore[no-any-return]
 
     def under(self, family: str) -> dict[str, Any]:
         """The keys ``<family>:<name>``, by name."""

@@ -23,8 +23,8 @@ from taskq.worker.slots import CAPACITY, Slot, region_size
 class Lane:
     """A main lane whose thread is the test's, with one task ``t`` that does what the test says."""
 
-    def __init__(self, app: TaskQ, does: Callable[[int], object]) -> None:
-        self.task = app.task(name="t")(does)
+    def __init__(self, app: TaskQ, does: Callable[[int], object], at_most_once: bool) -> None:
+        self.task = app.task(name="t", at_most_once=at_most_once)(does)
         self.slot = Slot(mmap.mmap(-1, region_size(CAPACITY)), 0, CAPACITY)
         self.slot.clear()
         self.lease = 15.0
@@ -52,11 +52,11 @@ class Lane:
 
 @pytest.fixture
 def lane(app: TaskQ) -> Callable[..., Lane]:
-    def make(does: Callable[[int], Any]) -> Lane:
+    def make(does: Callable[[int], Any], at_most_once: bool = False) -> Lane:
         def t(n: int) -> None:
             does(n)
 
-        return Lane(app, t)
+        return Lane(app, t, at_most_once)
 
     return make
 
@@ -93,3 +93,14 @@ def test_the_slot_names_the_one_that_runs(lane: Callable[..., Lane]) -> None:
 
     assert seen == [frozenset([id_]) for id_ in ids]
     assert made.slot.entries() == frozenset()
+
+
+def test_what_must_not_run_twice_is_settled_before_the_slot_says_that_it_has_ended(lane: Callable[..., Lane]) -> None:
+    """Until the server knows its end, a dead child's message would come back as if it had never been started."""
+    left: list[int] = []
+    made = lane(lambda n: left.append(len(made.session.held)), at_most_once=True)
+
+    made.run(3)
+
+    assert left == [3, 2, 1]
+    assert made.session.held == set()
