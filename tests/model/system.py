@@ -140,8 +140,8 @@ class System:
                 f"{next(self._incarnations):016x}"  # the same in every run, so that a failure is repeatable
             )
 
-        made = Session(self.keys, queues, b"info", LEASE, 60_000, began)
-        self.line.drive(made.open(serve))
+        made = Session(self.keys, queues, b"info", LEASE, 60_000, began, alone=not serve)
+        self.line.drive(made.open())
         return made
 
     def send(self, ids: Iterable[bytes], options: bytes = b"", queue: str | None = None) -> bytes:
