@@ -1,5 +1,6 @@
 --@include base
 --@include waiting
+--@include ranked
 -- How much waits in some queues that are not paused, and how long its oldest has.
 --
 -- KEYS  1 prefix

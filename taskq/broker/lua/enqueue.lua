@@ -1,6 +1,5 @@
 --@include base
 --@include waiting
---@include unique
 -- Accept messages: each into its queue or the schedule, or refused as a duplicate.
 --
 -- KEYS  1 prefix
@@ -46,10 +45,14 @@ local function read_options(options, queue)
   return answer, due, expiry, most
 end
 
+local locks, replaced = {}, {}
+-- What plain messages do without; fetch.lua says why.
+local flow = setmetatable({}, { __index = function(made, name)
+--@include ranked
+--@include unique
 -- Unique work: the answer if another message is it already; else its lock is this one's from now on. A debounced call
 -- replaces the message that still waits for its time, and puts that off; not beyond the longest wait (letter d: ms, colon,
 -- ms at most; 0: no limit).
-local locks, replaced = {}, {}
 local function first_with_lock(id, found, stored)
   local lock, mode, ms = lock_in(found.u)
   local by = locks[lock] and locks[lock][1] or holder(lock, mode, now)
@@ -71,6 +74,11 @@ local function first_with_lock(id, found, stored)
   return '~' .. string.gsub(by, '.', function(c) return string.format('%02x', byte(c)) end) .. '.'
 end
 
+  made.extras, made.mark, made.offer, made.waiting = extras, mark, offer, waiting
+  made.first_with_lock, made.take_lock = first_with_lock, take_lock
+  return rawget(made, name)
+end })
+
 for i = 3, #ARGV, 3 do
   local id, value, options = ARGV[i], ARGV[i + 1], ARGV[i + 2]
   local queue_at = 4 + byte(value, 3)
@@ -88,15 +96,15 @@ for i = 3, #ARGV, 3 do
   end
   local stored = sub(value, 1, 1) .. string.char(flags) .. stamp .. expiry .. sub(value, 3)
   if flags >= 4 then
-    found = extras(value, flags, queue_at + 1 + byte(value, queue_at))
+    found = flow.extras(value, flags, queue_at + 1 + byte(value, queue_at))
     if found.d then due = now + tonumber(string.match(found.d, '^%d+')) end
   end
   if used(id) then
     answer = '='
-  elseif most and waiting(queue) + #place.now >= most then
+  elseif most and flow.waiting(queue) + #place.now >= most then
     answer = '!'
   elseif found and found.u then
-    answer = first_with_lock(id, found, stored) or answer
+    answer = flow.first_with_lock(id, found, stored) or answer
   end
   reply[#reply + 1] = answer
   if answer == '+' or answer == '-' then
@@ -115,7 +123,7 @@ for i = 3, #ARGV, 3 do
   end
 end
 if #fields > 0 then call('HSET', P .. 'messages', unpack(fields)) end
-for lock, by in pairs(locks) do take_lock(lock, by[2], by[1], now) end
+for lock, by in pairs(locks) do flow.take_lock(lock, by[2], by[1], now) end
 for id, new in pairs(replaced) do
   call('HSET', P .. 'messages', id, new[1])
   call('ZADD', P .. 'schedule', int(new[2]), id)
@@ -123,9 +131,9 @@ end
 for _, queue in ipairs(order) do
   local place = queues[queue]
   for _, item in ipairs(place.later) do schedule(queue, item[1], item[2]) end
-  if place.ranked then mark(queue, 'r', true) end
-  if place.limited then mark(queue, 'l', true) end
-  if #place.now > 0 then (place.ranked and offer or push)(queue, place.now, now) end
+  if place.ranked then flow.mark(queue, 'r', true) end
+  if place.limited then flow.mark(queue, 'l', true) end
+  if #place.now > 0 then (place.ranked and flow.offer or push)(queue, place.now, now) end
   if #place.now + #place.later > 0 then count(queue, 'accepted', #place.now + #place.later) end
 end
 write_counts()

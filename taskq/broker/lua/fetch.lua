@@ -1,10 +1,6 @@
 --@include base
 --@include waiting
 --@include terminal
---@include unique
---@include gates
---@include pausing
---@include promote
 -- Settle deliveries that have ended, promote what is due, take new messages: one round trip of a worker.
 --
 -- KEYS  1 prefix
@@ -33,14 +29,30 @@ local processing, messages = P .. 'processing:' .. inc, P .. 'messages'
 begin_writes()
 call('HSET', P .. 'calls', inc, number)
 
+-- What most apps never have is looked for once.
+rare = call('EXISTS', P .. 'crashes', P .. 'revoked', P .. 'openings', P .. 'marks') > 0
+local any_revoked = rare and call('EXISTS', P .. 'revoked') == 1
+local out, outs = { int(now), 0, 0 }, 3
+local fields, f = {}, 0 -- of the processing hash
+
+-- Functions that plain messages do without. A script makes its functions anew in each call, which costs the server a
+-- third of a microsecond apiece, so these are made when the first one is asked for.
+local flow = setmetatable({}, { __index = function(made, name)
+--@include ranked
+--@include unique
+--@include gates
+--@include pausing
+--@include special
+  made.take_special, made.take_line, made.take_suspect, made.was_revoked = take_special, take_line, take_suspect, was_revoked
+  made.offer, made.waiting, made.free, made.put_back = offer, waiting, free, put_back
+  made.open, made.resume, made.shut = open, resume, shut
+  return rawget(made, name)
+end })
+
 --@include settle
+--@include promote
+--@include take
 local width = { ['end'] = 5, dead = 6, schedule = 5, limit = 3, ['return'] = 2 }
--- What a breaker is to know of an outcome: whether the task failed, or nothing.
-local function has_failed(kind, i)
-  local how = ARGV[kind == 'schedule' and i + 4 or i + 2]
-  if how == 'failed' or how == 'retried' then return true end
-  if kind == 'end' and how == 'done' then return false end
-end
 
 local i = 8
 while i <= #ARGV do
@@ -52,24 +64,16 @@ while i <= #ARGV do
   else
     local id = ARGV[i + 1]
     local value = call('HGET', processing, id)
-    if value then
-      call('HDEL', processing, id)
-      settle[kind](i, id, queue_in(value), value)
-      left(value, has_failed(kind, i))
-    else
-      fenced = fenced + 1
-    end
+    if value then settle(kind, i, id, value) else fenced = fenced + 1 end
     i = i + width[kind]
   end
 end
 
-
 promote(now, 100)
-local out = { int(now), fenced, 0 }
---@include take
-
+out[2] = fenced
 if want > 0 and mode == 'solo' then
-  take_suspect()
+  flow.take_suspect()
+  keep()
 elseif want > 0 then
   if mode == 'repair' then repair() end
   take_ready()

@@ -1,5 +1,6 @@
 --@include base
 --@include waiting
+--@include ranked
 --@include terminal
 --@include unique
 --@include gates

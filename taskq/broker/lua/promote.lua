@@ -1,10 +1,10 @@
 --@include base
 --@include waiting
+--@include ranked
 --@include terminal
 --@include unique
 --@include gates
 --@include pausing
---@include promote
 -- Move what is due to its queue, and name the next due time to one caller only: its keeper. The others are told to come
 -- half a second later, for the case that the keeper is gone by then.
 --
@@ -12,6 +12,8 @@
 -- ARGV  1 who calls, 2 limit, 3 ms for which the caller stays the keeper at most
 -- Returns {moved, ms until the caller should call again, or -1 if nothing is scheduled}.
 -- Again: finds nothing more to move. Any number may call at once.
+local flow = { offer = offer, open = open, resume = resume } -- fetch.lua says why
+--@include promote
 local now = clock()
 local moved, due = promote(now, tonumber(ARGV[2]))
 write_counts()

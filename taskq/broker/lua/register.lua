@@ -1,5 +1,6 @@
 --@include base
 --@include waiting
+--@include ranked
 -- A new incarnation, and the set of queues it serves.
 --
 -- KEYS  1 prefix

@@ -1,5 +1,6 @@
 --@include base
 --@include waiting
+--@include ranked
 --@include unique
 -- A dead letter goes back to the end of its queue, as if new.
 --

@@ -1,5 +1,6 @@
 --@include base
 --@include waiting
+--@include ranked
 -- What there is, per queue: the ledger and its places, at one instant.
 --
 -- KEYS  1 prefix

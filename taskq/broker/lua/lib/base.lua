@@ -28,33 +28,17 @@ local function head(value)
     (struct.unpack('>d', sub(value, 3, 10))), byte(value, 2), queue_at + queue_len + 1
 end
 
--- What else a head says, by its letter: of a value whose flags say so, from where the names end.
-local function extras(value, flags, at)
-  local found = {}
-  if flags < 4 then return found end
-  local stop = at + 2 + byte(value, at) * 256 + byte(value, at + 1)
-  at = at + 2
-  while at < stop do
-    local n = byte(value, at + 1)
-    found[sub(value, at, at)] = sub(value, at + 2, at + 1 + n)
-    at = at + 2 + n
-  end
-  return found
-end
-
 -- Letters that say what is special of a queue, so that one without them pays nothing: p paused, r has ranked messages,
 -- l has tasks with limits.
 local marks_of = {}
+local rare -- false where a script has seen that no queue has any
 local function marks(queue)
-  if marks_of[queue] == nil then marks_of[queue] = call('HGET', P .. 'marks', queue) or '' end
-  return marks_of[queue]
-end
-local function marked(queue, letter) return find(marks(queue), letter, 1, true) ~= nil end
-local function mark(queue, letter, on)
-  if marked(queue, letter) == on then return end
-  local letters = on and marks(queue) .. letter or string.gsub(marks(queue), letter, '')
-  marks_of[queue] = letters
-  if letters == '' then call('HDEL', P .. 'marks', queue) else call('HSET', P .. 'marks', queue, letters) end
+  local letters = marks_of[queue]
+  if not letters then
+    letters = rare ~= false and call('HGET', P .. 'marks', queue) or ''
+    marks_of[queue] = letters
+  end
+  return letters
 end
 
 -- What a processing hash has for an id: the queue it was taken from, whether as a suspect, when (ms, as text), and the

@@ -115,11 +115,17 @@ local function pass(name, now)
   end
 end
 
--- Nothing passes a gate before a time (RateLimited).
-local function shut_until(name, time)
+-- No message like this one passes before a time (RateLimited): its first gate is shut, or one made for the purpose.
+local function shut(queue, id, time)
+  local value = call('HGET', P .. 'messages', id)
+  local _, task, _, flags, at = head(value)
+  if not task then return end
+  local name = gates_of(task, extras(value, flags, at))[1]
+  if not name or find(name, '#[bp]$') then name = task .. '#0' end
   local gate = gate_named(name)
   local arrival = time + (gate.burst - 1) * gate.interval
   call('ZADD', P .. 'arrivals', 'GT', string.format('%.3f', arrival), name)
+  mark(queue, 'l', true)
 end
 
 -- Who waits for a gate: names of queues with a line at it, `.queue` for a whole queue, `!queue` for its suspects.

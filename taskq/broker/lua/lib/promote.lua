@@ -3,6 +3,7 @@
 
 -- Returns the next time at which a gate opens or a pause is over, or nil.
 local function open_due(now)
+  if rare == false then return nil end
   local next_one = tonumber(call('ZRANGE', P .. 'openings', 0, 0, 'WITHSCORES')[2])
   if not next_one or next_one > now then return next_one end
   local due = call('ZRANGEBYSCORE', P .. 'openings', '-inf', int(now), 'LIMIT', 0, 50)
@@ -10,7 +11,7 @@ local function open_due(now)
   call('ZREM', P .. 'openings', unpack(due))
   call('ZREMRANGEBYSCORE', P .. 'arrivals', '-inf', int(now))
   for _, name in ipairs(due) do
-    if sub(name, 1, 1) == '=' then resume(sub(name, 2), now) else open(name, now) end
+    if sub(name, 1, 1) == '=' then flow.resume(sub(name, 2), now) else flow.open(name, now) end
   end
   return tonumber(call('ZRANGE', P .. 'openings', 0, 0, 'WITHSCORES')[2])
 end
@@ -40,7 +41,7 @@ local function promote(now, limit)
       end
     end
   end
-  for queue, list in pairs(queues) do offer(queue, list, now) end
+  for queue, list in pairs(queues) do (marks(queue) == '' and push or flow.offer)(queue, list, now) end
   for queue, list in pairs(suspects) do push_suspects(queue, list, now) end
   local next_due = tonumber(call('ZRANGE', P .. 'schedule', 0, 0, 'WITHSCORES')[2])
   return #ids, next_due and opens and math.min(next_due, opens) or next_due or opens

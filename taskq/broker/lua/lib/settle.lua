@@ -25,7 +25,7 @@ end
 -- A delivery of this processing value has ended: what it held of its limits is free.
 local function left(value, failed)
   local _, _, _, gates = taken_from(value)
-  if gates ~= '' then free(gates, now, failed) end
+  if gates ~= '' then flow.free(gates, now, failed) end
 end
 
 local function settle_done(blob, ttl, first_result, n_results)
@@ -55,8 +55,8 @@ local function settle_done(blob, ttl, first_result, n_results)
   end
   if all then call('DEL', processing) else call('HDEL', processing, unpack(mine)) end
   call('HDEL', messages, unpack(mine))
-  if call('EXISTS', P .. 'crashes') == 1 then call('HDEL', P .. 'crashes', unpack(mine)) end
-  if call('EXISTS', P .. 'revoked') == 1 then call('HDEL', P .. 'revoked', unpack(mine)) end
+  if rare and call('EXISTS', P .. 'crashes') == 1 then call('HDEL', P .. 'crashes', unpack(mine)) end
+  if any_revoked then call('HDEL', P .. 'revoked', unpack(mine)) end
   if anybody_waits() then
     for i = 1, m do publish(mine[i], n_results > 0 and results[i] or '', ttl, true) end
   elseif n_results > 0 then
@@ -65,44 +65,38 @@ local function settle_done(blob, ttl, first_result, n_results)
   end
 end
 
-local settle = {
-  ['end'] = function(i, id, queue)
-    count(queue, ARGV[i + 2])
+-- Any other outcome: its words begin at ARGV[i]. What a breaker is to know of it is whether the task failed, or nothing.
+local function settle(kind, i, id, value)
+  local queue, failed = queue_in(value), nil
+  call('HDEL', processing, id)
+  if kind == 'end' then
+    local how = ARGV[i + 2]
+    count(queue, how)
     call('HDEL', messages, id)
     call('HDEL', P .. 'crashes', id)
     call('HDEL', P .. 'revoked', id)
     publish(id, ARGV[i + 3], ARGV[i + 4], anybody_waits())
-  end,
-  dead = function(i, id, queue)
+    if how ~= 'discarded' then failed = how == 'failed' end
+  elseif kind == 'dead' then
     bury(queue, id, now, ARGV[i + 2], ARGV[i + 3])
     publish(id, ARGV[i + 4], ARGV[i + 5], anybody_waits())
-  end,
-  schedule = function(i, id, queue)
+    if ARGV[i + 2] == 'failed' then failed = true end
+  elseif kind == 'schedule' then
+    local delay = tonumber(ARGV[i + 3])
     call('HSET', messages, id, ARGV[i + 2])
     count(queue, ARGV[i + 4])
-    local delay = tonumber(ARGV[i + 3])
-    if delay > 0 then
-      schedule(queue, id, now + delay)
-    elseif call('HEXISTS', P .. 'crashes', id) == 1 then
-      push_suspects(queue, { id }, now)
-    else
-      offer(queue, { id }, now)
+    if delay > 0 then schedule(queue, id, now + delay)
+    elseif call('HEXISTS', P .. 'crashes', id) == 1 then push_suspects(queue, { id }, now)
+    else (marks(queue) == '' and push or flow.offer)(queue, { id }, now)
     end
-  end,
-  limit = function(i, id, queue)
-    local value = call('HGET', messages, id)
-    local _, task, _, flags, at = head(value)
+    if ARGV[i + 4] == 'retried' then failed = true end
+  else
     count(queue, 'returned')
-    if task then
-      local name = gates_of(task, extras(value, flags, at))[1]
-      if not name or find(name, '#[bp]$') then name = task .. '#0' end
-      shut_until(name, now + tonumber(ARGV[i + 2]))
-      mark(queue, 'l', true)
+    if kind == 'limit' then flow.shut(queue, id, now + tonumber(ARGV[i + 2])) end
+    if kind == 'return' and byte(value, 1) == 33 then push_suspects(queue, { id }, now, true)
+    elseif marks(queue) == '' then push(queue, { id }, now, true)
+    else flow.put_back(queue, { id }, now)
     end
-    put_back(queue, { id }, now)
-  end,
-  ['return'] = function(_, id, queue, value)
-    count(queue, 'returned')
-    if byte(value, 1) == 33 then push_suspects(queue, { id }, now, true) else put_back(queue, { id }, now) end
-  end,
-}
+  end
+  left(value, failed)
+end

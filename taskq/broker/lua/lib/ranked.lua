@@ -1,0 +1,99 @@
+-- What plain queues and messages do without: marks, what a head says beside its names, messages that have a rank.
+
+-- What else a head says, by its letter: of a value whose flags say so, from where the names end.
+local function extras(value, flags, at)
+  local found = {}
+  if flags < 4 then return found end
+  local stop = at + 2 + byte(value, at) * 256 + byte(value, at + 1)
+  at = at + 2
+  while at < stop do
+    local n = byte(value, at + 1)
+    found[sub(value, at, at)] = sub(value, at + 2, at + 1 + n)
+    at = at + 2 + n
+  end
+  return found
+end
+
+local function marked(queue, letter) return find(marks(queue), letter, 1, true) ~= nil end
+local function mark(queue, letter, on)
+  if marked(queue, letter) == on then return end
+  local letters = on and marks(queue) .. letter or string.gsub(marks(queue), letter, '')
+  marks_of[queue] = letters
+  if letters == '' then call('HDEL', P .. 'marks', queue) else call('HSET', P .. 'marks', queue, letters) end
+end
+
+-- Ranked messages: those with a priority, and those of a fair queue. They stand in a sorted set, in a band for each
+-- priority; within a band by their turn. A turn is a number that rises; in a fair queue it is the virtual time at which
+-- the message would end if every key had its share.
+-- Source: Goyal, Vin, Cheng, "Start-time Fair Queueing", SIGCOMM 1996; the rank is the finish tag.
+local BAND, FIRST, UNIT = 2 ^ 45, 2 ^ 30, 1024
+
+local function rank_of(queue, found, at_head)
+  local level = found.p and byte(found.p) - 128 or 0
+  local base = -level * BAND
+  if at_head then
+    local low, high = int(base), '(' .. int(base + BAND)
+    local first = call('ZRANGEBYSCORE', P .. 'ranked:' .. queue, low, high, 'WITHSCORES', 'LIMIT', 0, 1)[2]
+    return (first or base + FIRST) - 1
+  end
+  if not found.f then return base + FIRST + call('HINCRBY', P .. 'turns', queue, 1) * UNIT end
+  local fair, weight = P .. 'fair:' .. queue, struct.unpack('>d', sub(found.f, 1, 8))
+  local key = level .. '|' .. sub(found.f, 9)
+  local served, last = tonumber(call('ZSCORE', fair, level) or base + FIRST), call('ZSCORE', fair, key)
+  local turn = math.max(served, tonumber(last or served)) + math.ceil(UNIT / weight)
+  call('ZADD', fair, int(turn), key)
+  return turn
+end
+
+-- Put ids into a queue that may have ranked messages, each where it belongs.
+local function offer(queue, ids, now, at_head)
+  if not marked(queue, 'r') then return push(queue, ids, now, at_head) end
+  local plain, ranked, key = {}, {}, P .. 'ranked:' .. queue
+  for i, value in ipairs(call('HMGET', P .. 'messages', unpack(ids))) do
+    local _, _, _, flags, at = head(value)
+    local found = extras(value, flags or 0, at)
+    if found.p or found.f then ranked[#ranked + 1] = { ids[i], found } else plain[#plain + 1] = ids[i] end
+  end
+  for i = 1, #ranked do
+    local item = ranked[at_head and #ranked + 1 - i or i]
+    call('ZADD', key, int(rank_of(queue, item[2], at_head)), item[1])
+  end
+  if #ranked > 0 and call('ZCARD', key) == #ranked then announce(queue, now) end
+  push(queue, plain, now, at_head)
+end
+
+-- Take up to n ids from a queue: those above the plain list, those of it, those below. Keeps the virtual time of fair ones.
+local function pop(queue, n)
+  local key, ids = P .. 'ranked:' .. queue, {}
+  local function take_ranked(high)
+    local some = call('ZRANGEBYSCORE', key, '-inf', high, 'WITHSCORES', 'LIMIT', 0, n - #ids)
+    if #some == 0 then return end
+    local fair, is_fair = P .. 'fair:' .. queue, call('EXISTS', P .. 'fair:' .. queue) == 1
+    for i = 1, #some, 2 do
+      ids[#ids + 1] = some[i]
+      call('ZREM', key, some[i])
+    end
+    if is_fair then
+      local last = tonumber(some[#some])
+      local level = -math.floor(last / BAND)
+      call('ZREMRANGEBYSCORE', fair, int(-level * BAND), '(' .. int(last)) -- keys that have had their share: as if new
+      call('ZADD', fair, 'GT', int(last), level)
+    end
+  end
+  local any = marked(queue, 'r')
+  if any then take_ranked('(0') end
+  if #ids < n then
+    for _, id in ipairs(call('LPOP', P .. 'queue:' .. queue, n - #ids) or {}) do ids[#ids + 1] = id end
+  end
+  if any and #ids < n then take_ranked('+inf') end
+  if any and #ids > 0 and call('EXISTS', key) == 0 then
+    call('DEL', P .. 'fair:' .. queue)
+    call('HDEL', P .. 'turns', queue)
+  end
+  return ids
+end
+
+-- How many wait in a queue, beside its suspects and those that wait at a gate.
+local function waiting(queue)
+  return call('LLEN', P .. 'queue:' .. queue) + (marked(queue, 'r') and call('ZCARD', P .. 'ranked:' .. queue) or 0)
+end

@@ -1,0 +1,149 @@
+-- Taking messages of which something is special, and suspects: part of fetch.lua, whose locals this uses. It is made only
+-- when there are such; see there.
+
+local function hold(id, value, taken)
+  fields[f + 1], fields[f + 2] = id, taken
+  out[outs + 1], out[outs + 2] = id, value
+  f, outs = f + 2, outs + 2
+end
+
+-- A waiting message that was revoked ends when its turn comes; its result is there since then.
+local function was_revoked(queue, id)
+  if not any_revoked or call('HDEL', P .. 'revoked', id) == 0 then return false end
+  call('HDEL', messages, id)
+  call('HDEL', P .. 'crashes', id)
+  count(queue, 'discarded')
+  return true
+end
+
+-- The gates of a message, and the lock it holds until its start.
+local function gates_in(value)
+  local _, task, _, flags, at = head(value)
+  if not task then return {} end
+  local found = extras(value, flags, at)
+  return gates_of(task, found), found.u and byte(found.u) == 115 and found.u or nil
+end
+
+-- The first of these gates that does not let a message pass now, or where others wait already; and when it opens.
+local function closed_gate(names, queue, but)
+  for _, name in ipairs(names) do
+    if name ~= but then
+      local n, opens = room(name, now)
+      if n < 1 or (queue and has_line(name, queue)) then return name, opens end
+    end
+  end
+end
+
+local function pass_all(id, value, names, taken, lock)
+  for _, name in ipairs(names) do pass(name, now) end
+  if lock then unlock(lock, id) end
+  hold(id, value, #names == 0 and taken or taken .. '\n' .. table.concat(names, '\n'))
+end
+
+local function stand_in_line(queue, name, id, opens)
+  call('RPUSH', P .. 'gated:' .. queue .. '|' .. name, id)
+  wait_at(name, queue, opens)
+end
+
+-- Gates of all that is in a queue: those of a task that has it for itself.
+local function own_gates(queue)
+  local names, limits = {}, limits_of(queue)
+  for i, limit in ipairs(limits) do
+    if limit.own then names[#names + 1] = queue .. '#' .. i end
+  end
+  if limits.breaker and limits.breaker.own then names[#names + 1] = queue .. '#b' end
+  return names
+end
+
+-- Take up to n from a queue with limits or ranks; what may not pass a gate of its own goes to its line. A limit of the
+-- queue's only task holds the queue as a whole.
+local function take_special(queue, n)
+  if marked(queue, 'p') then return 0, false end
+  for _, name in ipairs(own_gates(queue)) do
+    local free_now, opens = room(name, now)
+    n = math.min(n, free_now)
+    if n < 1 then
+      wait_at(name, '.' .. queue, opens)
+      return 0, false
+    end
+  end
+  local ids, got, taken = pop(queue, n), 0, int(now) .. ' ' .. queue
+  if #ids == 0 then return 0, false end
+  for j, value in ipairs(call('HMGET', messages, unpack(ids))) do
+    if not value then
+      count(queue, 'dangling')
+    elseif not was_revoked(queue, ids[j]) then
+      local names, lock = gates_in(value)
+      local name, opens = closed_gate(names, queue)
+      if name then
+        stand_in_line(queue, name, ids[j], opens)
+        count(queue, 'gated')
+      else
+        pass_all(ids[j], value, names, taken, lock)
+        got = got + 1
+      end
+    end
+  end
+  return got, waiting(queue) > 0
+end
+
+-- Take up to n from the line of a queue at a gate.
+local function take_line(queue, gate, n)
+  if marked(queue, 'p') then
+    call('SADD', P .. 'lines:' .. queue, gate)
+    return 0, false
+  end
+  local key, got, taken = P .. 'gated:' .. queue .. '|' .. gate, 0, int(now) .. ' ' .. queue
+  local free_now, opens = room(gate, now)
+  n = math.min(n, free_now)
+  local ids = n > 0 and call('LPOP', key, n) or {}
+  for j, value in ipairs(#ids > 0 and call('HMGET', messages, unpack(ids)) or {}) do
+    local names, lock, other, other_opens
+    if value then names, lock = gates_in(value) end
+    if value and not was_revoked(queue, ids[j]) then other, other_opens = closed_gate(names, queue, gate) else names = nil end
+    if other then
+      stand_in_line(queue, other, ids[j], other_opens)
+    else
+      count(queue, 'gated', -1)
+      if names then
+        pass_all(ids[j], value, names, taken, lock)
+        got = got + 1
+      elseif not value then
+        count(queue, 'dangling')
+      end
+    end
+  end
+  if call('LLEN', key) == 0 then
+    leave_line(gate, queue)
+    return got, false
+  end
+  free_now, opens = room(gate, now)
+  if free_now < 1 then wait_at(gate, queue, opens) end
+  return got, free_now >= 1
+end
+
+-- Take the first suspect there is, of a queue that is not paused and at gates that are open.
+local function take_suspect()
+  local name = call('ZPOPMIN', P .. 'solo:' .. set)[1]
+  while name and outs == 3 do
+    local key = P .. 'suspects:' .. name
+    local id = not marked(name, 'p') and call('LINDEX', key, 0)
+    local value = id and call('HGET', messages, id)
+    local names, lock = {}, nil
+    if value then names, lock = gates_in(value) end
+    local gate, opens = closed_gate(names)
+    if gate then
+      wait_at(gate, '!' .. name, opens)
+    elseif id then
+      call('LPOP', key)
+      if not value then
+        count(name, 'dangling')
+      elseif not was_revoked(name, id) then
+        out[3] = tonumber(call('HGET', P .. 'crashes', id) or '0')
+        pass_all(id, value, names, '!' .. int(now) .. ' ' .. name, lock)
+      end
+      if call('LLEN', key) > 0 then announce_suspects(name, now) end
+    end
+    if outs == 3 then name = call('ZPOPMIN', P .. 'solo:' .. set)[1] end
+  end
+end
