@@ -12,7 +12,7 @@ from collections import defaultdict
 from pathlib import Path
 
 from benchmarks import lab, profile, report
-from benchmarks.scenarios import Bench, Scenario, comparison, footprint, growth, latency, throughput, trouble
+from benchmarks.scenarios import Bench, Scenario, comparison, flow, footprint, growth, latency, throughput, trouble
 
 SCENARIOS: dict[str, Scenario] = {
     "drain": throughput.drain,
@@ -23,6 +23,7 @@ SCENARIOS: dict[str, Scenario] = {
     "waits": latency.waits,
     "idle": footprint.idle,
     "startup": footprint.startup,
+    "flow": flow.flow,
     "growth-waiting": growth.waiting,
     "growth-queues": growth.queues,
     "growth-scheduled": growth.scheduled,

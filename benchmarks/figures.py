@@ -48,6 +48,16 @@ def _growth(what: str, name: str, few: str, many: str, server: float) -> list[Fi
     ]
 
 
+def _flow(what: str, name: str, server: float | None = None) -> list[Figure]:
+    return [
+        Figure(f"{what}: delay()", f"flow.{name}.delay", "flow.off.delay"),
+        Figure(f"{what}: delay_many", f"flow.{name}.bulk", "flow.off.bulk"),
+        Figure(f"{what}: server, in bulk", f"flow.{name}.accept", "flow.off.accept"),
+        Figure(f"{what}: worker", f"flow.{name}.worker", "flow.off.worker"),
+        Figure(f"{what}: server, to drain", f"flow.{name}.server", "flow.off.server", server),
+    ]
+
+
 FIGURES = [
     Figure("drain, no results: worker CPU / hand loop", "drain.taskq.noop.worker", "drain.hand.noop.worker", 2.0),
     Figure("drain, no results: server CPU / hand loop", "drain.taskq.noop.server", "drain.hand.noop.server", 1.5),
@@ -76,6 +86,14 @@ FIGURES = [
     Figure("idle: PSS of a child with an event loop", "idle.both.child", limit=12.0, unit="MB"),
     Figure("taskq --help: CPU / bare interpreter", "startup.help", "startup.bare", 10.0, "ms"),
     Figure("import taskq: CPU / bare interpreter", "startup.import", "startup.bare", 6.0, "ms"),
+    *_flow("priority=", "priority"),
+    *_flow("fair_by=, 100 keys", "fair", 1.8),
+    *_flow("rate=", "rate"),
+    *_flow("max_concurrency=", "concurrency"),
+    *_flow("max_concurrency= for each of 100 keys", "keyed"),
+    *_flow('unique="until_done"', "unique"),
+    *_flow("max_length=", "length"),
+    *_flow("breaker=", "breaker"),
     *_growth("1,000 → 1,000,000 waiting", "waiting", "few", "many", 1.6),
     Figure("server memory a waiting message, beyond its envelope", "growth.waiting.overhead", limit=110, unit="bytes"),
     *_growth("1 → 500 queues, one busy", "queues", "one", "one_busy", 1.25),

@@ -67,6 +67,20 @@ def send(n: int, size: int) -> dict[str, float]:
     return {"raw": raw / n * 1e6, "delay": single / n * 1e6, "bulk": bulk / n * 1e6}
 
 
+def send_flow(n: int, name: str, how: str) -> float:
+    """Client CPU in µs a message: n calls of a task of ``tasks.flow``, one by one or in bulk."""
+    task: Any = tasks.flow[name]
+    task.apply_async((-1, 0))
+    began = time.process_time()
+    if how == "single":
+        for i in range(n):
+            task.delay(i, i % 100)
+    else:
+        for first in range(0, n, 10_000):
+            task.delay_many((i, i % 100) for i in range(first, min(n, first + 10_000)))
+    return (time.process_time() - began) / n * 1e6
+
+
 def fill(n: int, what: str, countdown: float) -> None:
     """Send n messages of a task; ``take_10k`` has an argument of 10 KB, ``many`` are on all queues, ``one`` on one."""
     if what == "many":

@@ -6,7 +6,7 @@ import asyncio
 import os
 import time
 
-from taskq import TaskQ
+from taskq import Breaker, TaskQ
 
 app = TaskQ("bench")
 
@@ -71,3 +71,24 @@ def _nothing() -> None:
 
 #: As many tasks, each with its queue, as ``BENCH_QUEUES`` says.
 many = [app.task(name=f"many.{i}", ignore_result=True)(_nothing) for i in range(int(os.environ.get("BENCH_QUEUES", 0)))]
+
+
+def _keyed(number: int, key: int) -> None:
+    """Do nothing; a hundred keys."""
+
+
+#: One task for each option of flow control, and one without; no limit is so low that it holds anything.
+flow = {
+    name: app.task(name=f"flow.{name}", ignore_result=True, **options)(_keyed)
+    for name, options in {
+        "off": {},
+        "priority": {"priority": 1},
+        "fair": {"fair_by": "key"},
+        "rate": {"rate": "1000000/s"},
+        "concurrency": {"max_concurrency": 1000},
+        "keyed": {"max_concurrency": 1000, "key": "key"},
+        "unique": {"unique": "until_done"},
+        "length": {"max_length": 1_000_000},
+        "breaker": {"breaker": Breaker()},
+    }.items()
+}

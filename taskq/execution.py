@@ -28,7 +28,7 @@ from taskq.codec import NO_ARGUMENTS
 from taskq.config import Settings
 from taskq.definition import Definition
 from taskq.delivery import Context, Delivery, Retry, Route, ShuttingDown
-from taskq.envelope import PLAIN, Envelope, id_to_text, plain_body
+from taskq.envelope import FLAG_MORE, PLAIN, Envelope, id_to_text, plain_body
 from taskq.errors import ConfigError, DecodeError, MaxRetriesExceeded, RateLimited, SerializationError, TaskqError
 from taskq.retry import Attempt, GiveUp, RunAgain
 
@@ -63,8 +63,16 @@ class Executor:
             # stands between the id and the body is known.
             at = 11 + value[10]
             at += 5 + value[at]
-            route = self._routes[value[10:at]]
-            if value.startswith(route.plain, at + 16) and value[0] == 1 and not value[1]:
+            if not value[1]:
+                route = self._routes[value[10:at]]
+            elif value[1] == FLAG_MORE:  # for scripts: skipped
+                route = self._routes[value[10 : at - 4] + PLAIN]
+                at += 2 + (value[at - 4] << 8 | value[at - 3])
+                if not value.startswith(PLAIN, at - 4):
+                    return self._prepare_any(delivery)
+            else:
+                return self._prepare_any(delivery)
+            if value.startswith(route.plain, at + 16) and value[0] == 1:
                 at += route.body_at
                 if value[at] == 0xC4 and value[at + 1] == len(value) - at - 2:  # nearly always: below 256 bytes
                     body: bytes | None = value[at + 2 :]
@@ -95,7 +103,8 @@ class Executor:
             return self._unknown(delivery, envelope)
         delivery.route = Route(task, envelope.queue, self.worker)
         if envelope.expires is None:
-            self._routes[envelope.head[10:] + PLAIN] = delivery.route
+            names = envelope.head[10 : 12 + len(envelope.task) + len(envelope.queue)]
+            self._routes[names + PLAIN] = delivery.route
         return self._load(delivery, envelope.body)
 
     def _load(self, delivery: Delivery, body: bytes) -> Outcome | None:

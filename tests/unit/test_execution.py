@@ -13,7 +13,7 @@ import msgpack
 import pytest
 from tenacity import retry_if_result, stop_after_attempt, wait_fixed
 
-from taskq import Context, ResultTimeout, TaskError, TaskQ, WouldDeadlock, current_request
+from taskq import Context, Limit, ResultTimeout, TaskError, TaskQ, WouldDeadlock, current_request
 from taskq.broker.outcomes import Again, Dead, Ended, Outcome, read_error_detail
 from taskq.codec import pack_call, unpack
 from taskq.delivery import Delivery, Taken, current
@@ -96,6 +96,33 @@ def test_a_value_is_the_result(app: TaskQ) -> None:
 
     for value in (stored(add, 1), stored(add, 1, b=2), stored(add, b=2, a=1)):
         assert run(app, value) == (ID, b"S\x03")
+
+
+def test_what_a_head_says_for_scripts_is_read_over_and_what_was_learnt_of_it_is_kept_once(app: TaskQ) -> None:
+    @app.task(fair_by="tenant", limits=[Limit("5/s", key="user")])
+    def mail(tenant: str, user: int) -> str:
+        return f"{tenant} {user}"
+
+    steps = executor(app)
+    for user in range(20):
+        raw_id, value, _ = mail.call(f"tenant-{user % 3}", user).message
+        delivery = Delivery(raw_id, value[:2] + struct.pack(">d", NOW) + value[2:], Taken(NOW, time.monotonic()))
+        assert steps.prepare(delivery) is None
+        assert delivery.args == [f"tenant-{user % 3}", user]
+        assert (delivery._envelope is None) == (user > 0)
+    assert len(steps._routes) == 1
+
+
+def test_a_head_that_is_cut_short_is_a_dead_letter_even_when_its_task_is_known(app: TaskQ) -> None:
+    @app.task(priority=1)
+    def mail() -> None: ...
+
+    steps = executor(app)
+    raw_id, value, _ = mail.call().message
+    value = value[:2] + struct.pack(">d", NOW) + value[2:]
+    assert steps.prepare(Delivery(raw_id, value, Taken(NOW, 0.0))) is None
+    for n in range(12, len(value)):
+        assert isinstance(steps.prepare(Delivery(raw_id, value[:n], Taken(NOW, 0.0))), Dead)
 
 
 @pytest.mark.parametrize("by", ["task", "call"])

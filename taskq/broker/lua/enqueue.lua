@@ -45,40 +45,8 @@ local function read_options(options, queue)
   return answer, due, expiry, most
 end
 
-local locks, replaced = {}, {}
--- What plain messages do without; fetch.lua says why.
-local flow = setmetatable({}, { __index = function(made, name)
---@include ranked
---@include unique
--- Unique work: the answer if another message is it already; else its lock is this one's from now on. A debounced call
--- replaces the message that still waits for its time, and puts that off; not beyond the longest wait (letter d: ms, colon,
--- ms at most; 0: no limit).
-local function first_with_lock(id, found, stored)
-  local lock, mode, ms = lock_in(found.u)
-  local by = locks[lock] and locks[lock][1] or holder(lock, mode, now)
-  if not by then
-    locks[lock] = { id, ms }
-    return nil
-  end
-  if found.d then
-    local wait, longest = string.match(found.d, '^(%d+):(%d+)$')
-    local old = not given[by] and call('HGET', P .. 'messages', by)
-    if old and not call('ZSCORE', P .. 'schedule', by) then -- it has come to its turn: this is the first of a new series
-      locks[lock] = { id, ms }
-      return nil
-    end
-    local due, accepted = now + tonumber(wait), old and sub(old, 3, 10) or stamp
-    if longest ~= '0' then due = math.min(due, (struct.unpack('>d', accepted)) + tonumber(longest)) end
-    replaced[by] = { sub(stored, 1, 2) .. accepted .. sub(stored, 11), due }
-  end
-  return '~' .. string.gsub(by, '.', function(c) return string.format('%02x', byte(c)) end) .. '.'
-end
-
-  made.extras, made.mark, made.offer, made.waiting = extras, mark, offer, waiting
-  made.first_with_lock, made.take_lock = first_with_lock, take_lock
-  return rawget(made, name)
-end })
-
+local locks, replaced = {}, {} -- of unique work: lock -> id and ms; id -> new value and due time of a debounced message
+local flow
 for i = 3, #ARGV, 3 do
   local id, value, options = ARGV[i], ARGV[i + 1], ARGV[i + 2]
   local queue_at = 4 + byte(value, 3)
@@ -95,6 +63,15 @@ for i = 3, #ARGV, 3 do
     order[#order + 1] = queue
   end
   local stored = sub(value, 1, 1) .. string.char(flags) .. stamp .. expiry .. sub(value, 3)
+  if not flow and (flags >= 4 or most) then -- made only where it is needed; fetch.lua says why
+--@include ranked
+--@include unique
+--@include locking
+    flow = {
+      extras = extras, mark = mark, offer = offer, waiting = waiting,
+      first_with_lock = first_with_lock, take_lock = take_lock,
+    }
+  end
   if flags >= 4 then
     found = flow.extras(value, flags, queue_at + 1 + byte(value, queue_at))
     if found.d then due = now + tonumber(string.match(found.d, '^%d+')) end
@@ -123,10 +100,12 @@ for i = 3, #ARGV, 3 do
   end
 end
 if #fields > 0 then call('HSET', P .. 'messages', unpack(fields)) end
-for lock, by in pairs(locks) do flow.take_lock(lock, by[2], by[1], now) end
-for id, new in pairs(replaced) do
-  call('HSET', P .. 'messages', id, new[1])
-  call('ZADD', P .. 'schedule', int(new[2]), id)
+if flow then
+  for lock, by in pairs(locks) do flow.take_lock(lock, by[2], by[1], now) end
+  for id, new in pairs(replaced) do
+    call('HSET', P .. 'messages', id, new[1])
+    call('ZADD', P .. 'schedule', int(new[2]), id)
+  end
 end
 for _, queue in ipairs(order) do
   local place = queues[queue]

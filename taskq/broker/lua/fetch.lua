@@ -34,6 +34,11 @@ rare = call('EXISTS', P .. 'crashes', P .. 'revoked', P .. 'openings', P .. 'mar
 local any_revoked = rare and call('EXISTS', P .. 'revoked') == 1
 local out, outs = { int(now), 0, 0 }, 3
 local fields, f = {}, 0 -- of the processing hash
+-- Written after each queue, so that a key of the wrong type further on does not strand what was taken before it.
+local function keep()
+  if f > 0 then call('HSET', processing, unpack(fields)) end
+  fields, f = {}, 0
+end
 
 -- Functions that plain messages do without. A script makes its functions anew in each call, which costs the server a
 -- third of a microsecond apiece, so these are made when the first one is asked for.
@@ -44,7 +49,7 @@ local flow = setmetatable({}, { __index = function(made, name)
 --@include pausing
 --@include special
   made.take_special, made.take_line, made.take_suspect, made.was_revoked = take_special, take_line, take_suspect, was_revoked
-  made.offer, made.waiting, made.free, made.put_back = offer, waiting, free, put_back
+  made.next_line, made.repair, made.offer, made.free, made.put_back = next_line, repair, offer, free, put_back
   made.open, made.resume, made.shut = open, resume, shut
   return rawget(made, name)
 end })
@@ -73,9 +78,8 @@ promote(now, 100)
 out[2] = fenced
 if want > 0 and mode == 'solo' then
   flow.take_suspect()
-  keep()
 elseif want > 0 then
-  if mode == 'repair' then repair() end
+  if mode == 'repair' then flow.repair() end
   take_ready()
 end
 -- Whoever takes the token also passes it on, so each bell is followed by as many as there is work for.

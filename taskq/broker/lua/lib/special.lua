@@ -1,5 +1,5 @@
--- Taking messages of which something is special, and suspects: part of fetch.lua, whose locals this uses. It is made only
--- when there are such; see there.
+-- Taking messages of which something is special, suspects, and what a lost bell left: part of fetch.lua, whose locals this
+-- uses. It is made only when it is asked for; see there.
 
 local function hold(id, value, taken)
   fields[f + 1], fields[f + 2] = id, taken
@@ -144,6 +144,44 @@ local function take_suspect()
       end
       if call('LLEN', key) > 0 then announce_suspects(name, now) end
     end
+    keep()
     if outs == 3 then name = call('ZPOPMIN', P .. 'solo:' .. set)[1] end
   end
+end
+
+-- After a wait in vain: put back names of ready queues that are missing, a few each time.
+local function repair()
+  local names = {}
+  for name in string.gmatch(call('HGET', P .. 'sets', set) or '', '%S+') do names[#names + 1] = name end
+  for k = 1, math.min(#names, 8) do
+    local name = names[(math.floor(now / 4000) * 8 + k) % #names + 1]
+    if waiting(name) > 0 then call('ZADD', P .. 'ready:' .. set, 'NX', now, name) end
+  end
+end
+
+-- The next line to take from where they do not come in turn: the first in a given order, or by lot, in which a queue has as
+-- many tickets as its weight. `k` is the how manieth it is in this fetch.
+local function next_line(ready, k)
+  local lines, strict = call('ZRANGE', ready, 0, 99), byte(order) == 33
+  local function weight(line)
+    local _, at = find(order, ' ' .. string.match(line, '^[^|]*') .. '=', 1, true)
+    return at and tonumber(string.match(order, '^%d+', at + 1)) or strict and 0 or 1
+  end
+  local total, best = 0, lines[1]
+  for _, line in ipairs(lines) do
+    if strict and weight(line) > weight(best) then best = line end
+    total = total + weight(line)
+  end
+  -- Steps of the golden ratio spread over the tickets more evenly than chance does, if each keeps its place.
+  table.sort(lines)
+  local ticket = (number * 0.6180339887 + k * 0.7548776662) % 1 * total
+  for _, line in ipairs(strict and {} or lines) do
+    ticket = ticket - weight(line)
+    if ticket < 0 then
+      best = line
+      break
+    end
+  end
+  call('ZREM', ready, best)
+  return best
 end
