@@ -34,15 +34,19 @@ rare = call('EXISTS', P .. 'crashes', P .. 'revoked', P .. 'openings', P .. 'mar
 local any_revoked = rare and call('EXISTS', P .. 'revoked') == 1
 local out, outs = { int(now), 0, 0 }, 3
 local fields, f = {}, 0 -- of the processing hash
+local flow
 -- Written after each queue, so that a key of the wrong type further on does not strand what was taken before it.
 local function keep()
-  if f > 0 then call('HSET', processing, unpack(fields)) end
-  fields, f = {}, 0
+  if f > 0 then
+    call('HSET', processing, unpack(fields))
+    fields, f = {}, 0
+  end
+  if rawget(flow, 'save_gates') then flow.save_gates() end
 end
 
 -- Functions that plain messages do without. A script makes its functions anew in each call, which costs the server a
 -- third of a microsecond apiece, so these are made when the first one is asked for.
-local flow = setmetatable({}, { __index = function(made, name)
+flow = setmetatable({}, { __index = function(made, name)
 --@include ranked
 --@include unique
 --@include gates
@@ -50,7 +54,7 @@ local flow = setmetatable({}, { __index = function(made, name)
 --@include special
   made.take_special, made.take_line, made.take_suspect, made.was_revoked = take_special, take_line, take_suspect, was_revoked
   made.next_line, made.repair, made.offer, made.free, made.put_back = next_line, repair, offer, free, put_back
-  made.open, made.resume, made.shut = open, resume, shut
+  made.open, made.resume, made.shut, made.save_gates = open, resume, shut, save_gates
   return rawget(made, name)
 end })
 
@@ -73,7 +77,7 @@ while i <= #ARGV do
     i = i + width[kind]
   end
 end
-
+keep()
 promote(now, 100)
 out[2] = fenced
 if want > 0 and mode == 'solo' then

@@ -51,6 +51,7 @@ for queue, ids in pairs(queues) do
   end)
   put_back(queue, ids, now)
 end
+save_gates()
 write_counts()
 local out = { executed and 1 or 0 }
 for id in pairs(known) do out[#out + 1] = id end

@@ -36,26 +36,58 @@ end
 
 -- Names of the gates of a message; found is what its head says of keys.
 local function gates_of(task, found)
-  local names, limits = {}, limits_of(task)
+  local limits = limits_of(task)
+  if limits.names then return limits.names end
+  local names, keyed = {}, false
   if limits.paused then names[1] = task .. '#p' end
   for i, limit in ipairs(limits) do
     local key = found[tostring(i)]
+    keyed = keyed or limit.keyed
     if not limit.keyed then names[#names + 1] = task .. '#' .. i
     elseif key then names[#names + 1] = task .. '#' .. i .. '=' .. key end
   end
   if #names == 0 and call('ZSCORE', P .. 'arrivals', task .. '#0') then names[1] = task .. '#0' end
   if limits.breaker then names[#names + 1] = task .. '#b' end
+  if not keyed then limits.names = names end -- the same for all of its messages
   return names
+end
+
+-- What is known of gates in this call: their arrival times, slots in use, who waits there, breakers. Looked up once; what
+-- has changed is written by save_gates().
+local arrivals, slots_used, waiters_at, breakers = {}, {}, {}, {}
+local new_arrivals, new_slots, new_breakers = {}, {}, {}
+
+local function arrival_at(name)
+  arrivals[name] = arrivals[name] or tonumber(call('ZSCORE', P .. 'arrivals', name) or 0)
+  return arrivals[name]
+end
+local function used_at(name)
+  slots_used[name] = slots_used[name] or tonumber(call('HGET', P .. 'slots', name) or 0)
+  return slots_used[name]
+end
+local function use(name, n)
+  slots_used[name] = math.max(used_at(name) + n, 0)
+  new_slots[name] = true
+end
+
+local function save_gates()
+  for name in pairs(new_arrivals) do call('ZADD', P .. 'arrivals', string.format('%.3f', arrivals[name]), name) end
+  for name in pairs(new_slots) do
+    if slots_used[name] > 0 then call('HSET', P .. 'slots', name, slots_used[name]) else call('HDEL', P .. 'slots', name) end
+  end
+  for task in pairs(new_breakers) do call('HSET', P .. 'breakers', task, breakers[task]) end
+  new_arrivals, new_slots, new_breakers = {}, {}, {}
 end
 
 -- A breaker: 'c' closed (all may pass), 'o' open until a time, 'h' half open (one has passed, and decides); and what the
 -- last ones came to, a digit each: 1 failed.
 local function breaker_of(task)
-  local mode, ends, outcomes = string.match(call('HGET', P .. 'breakers', task) or 'c 0 ', '^(%a) (%d+) (%d*)$')
+  breakers[task] = breakers[task] or call('HGET', P .. 'breakers', task) or 'c 0 '
+  local mode, ends, outcomes = string.match(breakers[task], '^(%a) (%d+) (%d*)$')
   return mode, tonumber(ends), outcomes
 end
 local function set_breaker(task, mode, ends, outcomes)
-  call('HSET', P .. 'breakers', task, mode .. ' ' .. int(ends) .. ' ' .. outcomes)
+  breakers[task], new_breakers[task] = mode .. ' ' .. int(ends) .. ' ' .. outcomes, true
 end
 
 local function room_at_breaker(task, now)
@@ -88,8 +120,8 @@ local function room(name, now)
   local guarded = string.match(name, '^(.*)#b$')
   if guarded then return room_at_breaker(guarded, now) end
   local gate, n, opens = gate_named(name), 1 / 0, nil
-  local arrival = tonumber(call('ZSCORE', P .. 'arrivals', name) or 0)
   if gate.shut then return 0 end
+  local arrival = arrival_at(name)
   if gate.interval > 0 then
     n = math.floor((now - math.max(arrival, now)) / gate.interval + gate.burst + 1e-9)
     opens = arrival - (gate.burst - 1) * gate.interval
@@ -97,7 +129,7 @@ local function room(name, now)
     n, opens = 0, arrival
   end
   if gate.slots > 0 then
-    local free = gate.slots - tonumber(call('HGET', P .. 'slots', name) or 0)
+    local free = gate.slots - used_at(name)
     if free < n then n = free end
     if free < 1 then opens = nil end
   end
@@ -108,10 +140,10 @@ local function pass(name, now)
   local guarded = string.match(name, '^(.*)#b$')
   if guarded and breaker_of(guarded) == 'o' then set_breaker(guarded, 'h', 0, '') end
   local gate = gate_named(name)
-  if gate.slots > 0 then call('HINCRBY', P .. 'slots', name, 1) end
+  if gate.slots > 0 then use(name, 1) end
   if gate.interval > 0 then
-    local arrival = math.max(now, tonumber(call('ZSCORE', P .. 'arrivals', name) or 0))
-    call('ZADD', P .. 'arrivals', string.format('%.3f', arrival + gate.interval), name)
+    arrivals[name] = math.max(now, arrival_at(name)) + gate.interval
+    new_arrivals[name] = true
   end
 end
 
@@ -121,22 +153,34 @@ local function shut(queue, id, time)
   local _, task, _, flags, at = head(value)
   if not task then return end
   local name = gates_of(task, extras(value, flags, at))[1]
-  if not name or find(name, '#[bp]$') then name = task .. '#0' end
+  if not name or find(name, '#[bp]$') then
+    name = task .. '#0'
+    limits_of(task).names = nil
+  end
   local gate = gate_named(name)
-  local arrival = time + (gate.burst - 1) * gate.interval
-  call('ZADD', P .. 'arrivals', 'GT', string.format('%.3f', arrival), name)
+  arrivals[name] = math.max(arrival_at(name), time + (gate.burst - 1) * gate.interval)
+  call('ZADD', P .. 'arrivals', string.format('%.3f', arrivals[name]), name)
   mark(queue, 'l', true)
 end
 
 -- Who waits for a gate: names of queues with a line at it, `.queue` for a whole queue, `!queue` for its suspects.
-local function waits_at(name) return call('HGET', P .. 'gates', name) or '' end
+local anybody_in_line = call('EXISTS', P .. 'gates') == 1
+local function waits_at(name)
+  if not anybody_in_line then return '' end
+  waiters_at[name] = waiters_at[name] or call('HGET', P .. 'gates', name) or ''
+  return waiters_at[name]
+end
+local function set_waiters(name, waiters)
+  anybody_in_line, waiters_at[name] = true, waiters == ' ' and '' or waiters
+  if waiters == ' ' then call('HDEL', P .. 'gates', name) else call('HSET', P .. 'gates', name, waiters) end
+end
 
 local function has_line(name, queue) return find(waits_at(name), ' ' .. queue .. ' ', 1, true) ~= nil end
 
 local function wait_at(name, who, opens)
   local waiters = waits_at(name)
   if not find(waiters, ' ' .. who .. ' ', 1, true) then
-    call('HSET', P .. 'gates', name, (waiters == '' and ' ' or waiters) .. who .. ' ')
+    set_waiters(name, (waiters == '' and ' ' or waiters) .. who .. ' ')
   end
   if opens then
     call('ZADD', P .. 'openings', int(math.ceil(opens)), name)
@@ -146,8 +190,7 @@ end
 
 local function leave_line(name, queue)
   local before, after = string.match(waits_at(name), '^(.* )' .. string.gsub(queue, '%p', '%%%0') .. ' (.*)$')
-  local left = before and before .. after or ' '
-  if left == ' ' then call('HDEL', P .. 'gates', name) else call('HSET', P .. 'gates', name, left) end
+  set_waiters(name, before and before .. after or ' ')
 end
 
 -- A gate may let something pass again: tell those that can take what waits at it. The lines stay, whole queues go on.
@@ -162,16 +205,17 @@ local function open(name, now)
       lines = lines .. who .. ' '
     end
   end
-  if lines == ' ' then call('HDEL', P .. 'gates', name) else call('HSET', P .. 'gates', name, lines) end
+  if lines ~= waits_at(name) then set_waiters(name, lines) end
 end
 
--- A delivery that passed these gates has ended: its slots are free again, its breakers know.
-local function free(gates, now, failed)
+-- Deliveries that passed these gates have ended: their slots are free again, their breakers know. save_gates() follows.
+local function free(gates, now, failed, times)
   for name in string.gmatch(gates, '[^\n]+') do
     local guarded = string.match(name, '^(.*)#b$')
-    if guarded then record(guarded, failed, now) end
-    if call('HEXISTS', P .. 'slots', name) == 1 then
-      if call('HINCRBY', P .. 'slots', name, -1) <= 0 then call('HDEL', P .. 'slots', name) end
+    if guarded then
+      for _ = 1, times or 1 do record(guarded, failed, now) end
+    elseif used_at(name) > 0 then
+      use(name, -(times or 1))
     end
     if waits_at(name) ~= '' then open(name, now) end
   end

@@ -43,6 +43,7 @@ local function leave(id, place, queue)
     local _, _, _, gates = taken_from(call('HGET', key, id))
     call('HDEL', key, id)
     free(gates, clock())
+    save_gates()
   elseif place.kind == 'list' then
     call('LREM', key, -1, id)
     if of then

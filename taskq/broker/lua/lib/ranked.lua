@@ -69,10 +69,12 @@ local function pop(queue, n)
     local some = call('ZRANGEBYSCORE', key, '-inf', high, 'WITHSCORES', 'LIMIT', 0, n - #ids)
     if #some == 0 then return end
     local fair, is_fair = P .. 'fair:' .. queue, call('EXISTS', P .. 'fair:' .. queue) == 1
+    local taken = {}
     for i = 1, #some, 2 do
       ids[#ids + 1] = some[i]
-      call('ZREM', key, some[i])
+      taken[#taken + 1] = some[i]
     end
+    call('ZREM', key, unpack(taken))
     if is_fair then
       local last = tonumber(some[#some])
       local level = -math.floor(last / BAND)

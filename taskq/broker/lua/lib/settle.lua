@@ -22,10 +22,10 @@ local function held_values(ids, n)
   return values, true
 end
 
--- A delivery of this processing value has ended: what it held of its limits is free.
-local function left(value, failed)
+-- Deliveries of this processing value have ended: what they held of their limits is free.
+local function left(value, failed, times)
   local _, _, _, gates = taken_from(value)
-  if gates ~= '' then flow.free(gates, now, failed) end
+  if gates ~= '' then flow.free(gates, now, failed, times) end
 end
 
 local function settle_done(blob, ttl, first_result, n_results)
@@ -49,9 +49,7 @@ local function settle_done(blob, ttl, first_result, n_results)
   if m == 0 then return end
   for value, times in pairs(tally) do
     count(queue_in(value), 'done', times)
-    if find(value, '\n', 1, true) then
-      for _ = 1, times do left(value, false) end
-    end
+    if find(value, '\n', 1, true) then left(value, false, times) end
   end
   if all then call('DEL', processing) else call('HDEL', processing, unpack(mine)) end
   call('HDEL', messages, unpack(mine))

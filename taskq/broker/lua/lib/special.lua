@@ -67,13 +67,14 @@ local function take_special(queue, n)
       return 0, false
     end
   end
-  local ids, got, taken = pop(queue, n), 0, int(now) .. ' ' .. queue
+  local ids, got, taken, limited = pop(queue, n), 0, int(now) .. ' ' .. queue, marked(queue, 'l')
   if #ids == 0 then return 0, false end
   for j, value in ipairs(call('HMGET', messages, unpack(ids))) do
     if not value then
       count(queue, 'dangling')
     elseif not was_revoked(queue, ids[j]) then
-      local names, lock = gates_in(value)
+      local names, lock = {}, nil
+      if limited then names, lock = gates_in(value) end
       local name, opens = closed_gate(names, queue)
       if name then
         stand_in_line(queue, name, ids[j], opens)
