@@ -133,6 +133,20 @@ class Definition:
 
         It raises the very ``TypeError`` that calling the task would.
         """
+        return self._compiled("pass")
+
+    @cached_property
+    def named(self) -> Callable[..., dict[str, Any]]:
+        """A function of the same signature that returns its arguments by name, those with defaults too."""
+        parameters = self.signature.parameters.values()
+        items = [f"**{p.name}" if p.kind is p.VAR_KEYWORD else f"{p.name!r}: {p.name}" for p in parameters]
+        made = self._compiled(f"return {{{', '.join(items)}}}")
+        given = [p for p in parameters if p.default is not p.empty]
+        made.__defaults__ = tuple(p.default for p in given if p.kind is not p.KEYWORD_ONLY)
+        made.__kwdefaults__ = {p.name: p.default for p in given if p.kind is p.KEYWORD_ONLY}
+        return made
+
+    def _compiled(self, body: str) -> Callable[..., Any]:
         # Made from source, as dataclasses make __init__: only names that already are parameters come in.
         parts, last_kind = [], None
         for p in self.signature.parameters.values():
@@ -147,7 +161,7 @@ class Definition:
             parts.append("/")
         name = self.__name__ if self.__name__.isidentifier() else "task"
         namespace: dict[str, Any] = {}
-        exec(f"def {name}({', '.join(parts)}): pass", namespace)
+        exec(f"def {name}({', '.join(parts)}): {body}", namespace)
         return namespace[name]  # type: ignore[no-any-return]
 
     @cached_property

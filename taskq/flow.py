@@ -8,7 +8,6 @@ what the server has to know of it: a few short fields after the names in the hea
 from __future__ import annotations
 
 import hashlib
-import inspect
 import math
 import re
 import struct
@@ -159,9 +158,9 @@ class Flow:
 
     @property
     def depends_on_call(self) -> bool:
-        """Whether each call has to say something of its own."""
+        """Whether what the head of a call says is its own."""
         keyed = any(limit.key is not None for limit in self.all_limits)
-        return bool(keyed or self.fair_by or self.unique or self.debounce or self.throttle or self.max_length)
+        return bool(keyed or self.fair_by or self.unique or self.debounce or self.throttle)
 
     @property
     def words(self) -> bytes:
@@ -223,14 +222,9 @@ class Flow:
 class Arguments:
     """The arguments of one call by name, for the functions that make keys of them."""
 
-    def __init__(self, signature: inspect.Signature, args: Sequence[Any], kwargs: dict[str, Any]) -> None:
-        """Bind the arguments; they are known to fit."""
-        bound = signature.bind(*args, **kwargs)
-        bound.apply_defaults()
-        self._named = dict(bound.arguments)
-        for p in signature.parameters.values():
-            if p.kind is p.VAR_KEYWORD:
-                self._named.update(self._named.pop(p.name))
+    def __init__(self, named: dict[str, Any]) -> None:
+        """Hold them; made by ``Definition.named``."""
+        self._named = named
 
     def key(self, task: str, option: str, by: Key) -> str | None:
         """Return the text of a key; None for none."""
@@ -258,7 +252,7 @@ class Arguments:
 
 
 #: Of a call whose arguments do not matter.
-NO_ARGUMENTS = Arguments(inspect.Signature(), (), {})
+NO_ARGUMENTS = Arguments({})
 
 
 def key_text(value: Any) -> str:

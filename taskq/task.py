@@ -46,7 +46,8 @@ class Task(Definition, Generic[P, R]):
         super().__init__(function, **options)
         self.client = client
         self._varies = self.flow.depends_on_call
-        self._head = self._head_of(self.queue, self.flow.priority, (), {}) if not self._varies else b""
+        self._head = self._head_of(self.queue, None, (), {}) if not self._varies else b""
+        self._words = self.flow.words
         self._plain = self.plain_headers
         self._check = self.check
         self.origin = Origin(client, self.name, self.convert_result, self.ignore_result)
@@ -71,11 +72,11 @@ class Task(Definition, Generic[P, R]):
             QueueFull: The queue has its ``max_length``.
             DuplicateCall: The same unique work waits or runs, and ``on_duplicate="raise"``.
         """
-        if self._varies:
-            return self.apply_async(args, kwargs)
+        if self._varies or self._words:
+            return send_call(self.client, self.call(*args, **kwargs))
         self._check(*args, **kwargs)
         raw_id = envelope.new_id()
-        self.client.broker.send(raw_id, self._value(raw_id, codec.pack_call(args, kwargs)))
+        self.client.broker.send(raw_id, self._value(raw_id, codec.pack_call(args, kwargs), self._head))
         return AsyncResult(raw_id, self.origin)
 
     async def adelay(self, *args: P.args, **kwargs: P.kwargs) -> AsyncResult[R]:
@@ -157,11 +158,13 @@ class Task(Definition, Generic[P, R]):
 
     def call(self, *args: P.args, **kwargs: P.kwargs) -> Call:
         """Prepare a call for ``app.enqueue_many``; raises what `delay` raises before it sends."""
-        if self._varies:
+        if self.flow.debounce:
             return self.prepare_call(args, kwargs)
         self._check(*args, **kwargs)
         raw_id = envelope.new_id()
-        return Call((raw_id, self._value(raw_id, codec.pack_call(args, kwargs)), b""), self.origin)
+        head = self._head_of(self.queue, None, args, kwargs) if self._varies else self._head
+        value = self._value(raw_id, codec.pack_call(args, kwargs), head)
+        return Call((raw_id, value, self._words), self.origin, self.flow)
 
     def call_from(self, item: Any) -> Call:
         """Prepare a call from what `delay_many` takes for one."""
@@ -199,9 +202,9 @@ class Task(Definition, Generic[P, R]):
 
     # -- writing ----------------------------------------------------------------------------------------
 
-    def _value(self, raw_id: bytes, body: bytes) -> bytes:
+    def _value(self, raw_id: bytes, body: bytes, head: bytes) -> bytes:
         """Write a plain call: everything but the id and the body was written when the task was declared."""
-        value = self._head + encode_plain(raw_id, self._plain, body)
+        value = head + encode_plain(raw_id, self._plain, body)
         if len(value) > self._max_bytes:
             self._too_large(len(value))
         return value
@@ -265,7 +268,7 @@ class Task(Definition, Generic[P, R]):
         return Call((raw_id, value, words), origin, self.flow)
 
     def _head_of(self, queue: str, priority: int | None, args: tuple[Any, ...], kwargs: dict[str, Any]) -> bytes:
-        arguments = Arguments(self.signature, args, kwargs) if self._varies else NO_ARGUMENTS
+        arguments = Arguments(self.named(*args, **kwargs)) if self._varies else NO_ARGUMENTS
         more = self.flow.fields(self.name, arguments, priority)
         return encode_head(self.name, queue, self.at_most_once, more)
 

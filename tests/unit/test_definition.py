@@ -194,3 +194,11 @@ def test_a_bound_tasks_context_is_not_converted() -> None:
 def test_a_body_that_cannot_be_read_is_an_error_of_ours(body: bytes) -> None:
     with pytest.raises(DecodeError):
         Definition(one).load(body)
+
+
+def test_arguments_have_names_whichever_way_they_are_given() -> None:
+    named = Definition(everything).named
+
+    assert named(1, 2, c=3) == {"a": 1, "b": 2, "args": (), "c": 3, "d": 4}
+    assert named(1, 2, 5, 6, c=7, d=8, a=9) == {"a": 9, "b": 2, "args": (5, 6), "c": 7, "d": 8}
+    assert Definition(a_position).named(1, b=3) == {"a": 1, "b": 3, "c": 2}

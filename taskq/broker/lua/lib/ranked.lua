@@ -28,21 +28,26 @@ end
 -- Source: Goyal, Vin, Cheng, "Start-time Fair Queueing", SIGCOMM 1996; the rank is the finish tag.
 local BAND, FIRST, UNIT = 2 ^ 45, 2 ^ 30, 1024
 
-local function rank_of(queue, found, at_head)
+-- The rank of one more message; `seen` has what this call has given out: first ranks by band, last turns by key.
+local function rank_of(queue, found, at_head, seen)
   local level = found.p and byte(found.p) - 128 or 0
   local base = -level * BAND
   if at_head then
     local low, high = int(base), '(' .. int(base + BAND)
-    local first = call('ZRANGEBYSCORE', P .. 'ranked:' .. queue, low, high, 'WITHSCORES', 'LIMIT', 0, 1)[2]
-    return (first or base + FIRST) - 1
+    seen.first[base] = (seen.first[base]
+      or call('ZRANGEBYSCORE', P .. 'ranked:' .. queue, low, high, 'WITHSCORES', 'LIMIT', 0, 1)[2] or base + FIRST) - 1
+    return seen.first[base]
   end
-  if not found.f then return base + FIRST + call('HINCRBY', P .. 'turns', queue, 1) * UNIT end
+  if not found.f then
+    seen.turn = (seen.turn or tonumber(call('HGET', P .. 'turns', queue) or 0)) + 1
+    return base + FIRST + seen.turn * UNIT
+  end
   local fair, weight = P .. 'fair:' .. queue, struct.unpack('>d', sub(found.f, 1, 8))
   local key = level .. '|' .. sub(found.f, 9)
-  local served, last = tonumber(call('ZSCORE', fair, level) or base + FIRST), call('ZSCORE', fair, key)
-  local turn = math.max(served, tonumber(last or served)) + math.ceil(UNIT / weight)
-  call('ZADD', fair, int(turn), key)
-  return turn
+  local served = seen.served[level] or tonumber(call('ZSCORE', fair, level) or base + FIRST)
+  local last = seen.last[key] or tonumber(call('ZSCORE', fair, key) or served)
+  seen.served[level], seen.last[key] = served, math.max(served, last) + math.ceil(UNIT / weight)
+  return seen.last[key]
 end
 
 -- Put ids into a queue that may have ranked messages, each where it belongs.
@@ -54,10 +59,15 @@ local function offer(queue, ids, now, at_head)
     local found = extras(value, flags or 0, at)
     if found.p or found.f then ranked[#ranked + 1] = { ids[i], found } else plain[#plain + 1] = ids[i] end
   end
+  local seen, scores = { first = {}, served = {}, last = {} }, {}
   for i = 1, #ranked do
     local item = ranked[at_head and #ranked + 1 - i or i]
-    call('ZADD', key, int(rank_of(queue, item[2], at_head)), item[1])
+    scores[#scores + 1] = int(rank_of(queue, item[2], at_head, seen))
+    scores[#scores + 1] = item[1]
   end
+  for i = 1, #scores, 1000 do call('ZADD', key, unpack(scores, i, math.min(i + 999, #scores))) end
+  if seen.turn then call('HSET', P .. 'turns', queue, int(seen.turn)) end
+  for name, turn in pairs(seen.last) do call('ZADD', P .. 'fair:' .. queue, int(turn), name) end
   if #ranked > 0 and call('ZCARD', key) == #ranked then announce(queue, now) end
   push(queue, plain, now, at_head)
 end
