@@ -48,7 +48,7 @@ def serve(session_server: Server) -> Iterator[Callable[..., None]]:
         worker.wait(30)
 
 
-@pytest.mark.parametrize("example", ["hello", "retry"])
+@pytest.mark.parametrize("example", ["hello", "retry", "priority", "fleet_limits", "fair", "unique"])
 def test_an_example_with_a_worker_beside_it(example: str, run: Callable[..., Ran], serve: Callable[..., None]) -> None:
     serve(EXAMPLES, example)
 

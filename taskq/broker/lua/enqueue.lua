@@ -89,7 +89,10 @@ for i = 3, #ARGV, 3 do
     fields[#fields + 1] = id
     fields[#fields + 1] = stored
     if found then
-      if found.p or found.f then place.ranked = true end
+      if found.p or found.f then
+        place.ranked = place.ranked or {}
+        place.ranked[id] = found
+      end
       if found.l then place.limited = true end
     end
     if due then
@@ -112,7 +115,9 @@ for _, queue in ipairs(order) do
   for _, item in ipairs(place.later) do schedule(queue, item[1], item[2]) end
   if place.ranked then flow.mark(queue, 'r', true) end
   if place.limited then flow.mark(queue, 'l', true) end
-  if #place.now > 0 then (place.ranked and flow.offer or push)(queue, place.now, now) end
+  if place.ranked then flow.offer(queue, place.now, now, false, place.ranked)
+  elseif #place.now > 0 then push(queue, place.now, now)
+  end
   if #place.now + #place.later > 0 then count(queue, 'accepted', #place.now + #place.later) end
 end
 write_counts()
