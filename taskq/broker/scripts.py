@@ -31,7 +31,8 @@ def script(name: str) -> Script:
     """Return the script ``lua/<name>.lua``."""
     lua = files("taskq.broker") / "lua"
     source = (lua / f"{name}.lua").read_text()
-    source = _INCLUDE.sub(lambda m: (lua / "lib" / f"{m[1]}.lua").read_text(), source)
+    while _INCLUDE.search(source):  # parts have parts
+        source = _INCLUDE.sub(lambda m: (lua / "lib" / f"{m[1]}.lua").read_text(), source)
     if os.environ.get("TASKQ_TEST_CLOCK"):
         # Tests move the server's clock by setting the key `clock` (ms); nothing else can.
         source = source.replace(_TEST_CLOCK, "+ (tonumber(redis.call('GET', KEYS[1] .. 'clock')) or 0)")

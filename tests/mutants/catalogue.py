@@ -213,18 +213,23 @@ MUTANTS = [
     lua(
         "a send that went back is executed", "enqueue", "if tonumber(last) >= seq then", "if tonumber(last) > seq then"
     ),
-    lua("an id may be used while its result exists", "enqueue", " or call('EXISTS', P .. 'result:' .. id) == 1"),
-    lua("an id may be used while it is alive", "enqueue", "call('HEXISTS', P .. 'messages', id) == 1 or ", "false or "),
+    lua("an id may be used while its result exists", "lib/accept", " or call('EXISTS', P .. 'result:' .. id) == 1"),
+    lua(
+        "an id may be used while it is alive",
+        "lib/accept",
+        "call('HEXISTS', P .. 'messages', id) == 1 or ",
+        "false or ",
+    ),
     lua("producers never expire", "enqueue", ", 'EX', 3600)", ")"),
     lua(
         "scheduled messages are not accepted",
-        "enqueue",
+        "lib/accept",
         "'accepted', #place.now + #place.later)",
         "'accepted', #place.now)",
     ),
     lua(
         "the clock of the client counts",
-        "enqueue",
+        "lib/accept",
         "elseif word == 'a' then due = n",
         "elseif word == 'a' then due = n - 60000",
     ),

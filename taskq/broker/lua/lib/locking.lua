@@ -1,4 +1,4 @@
--- Unique work at its acceptance: part of enqueue.lua, whose locals this uses.
+-- Unique work at its acceptance: part of accept.lua, whose locals this uses.
 
 -- The answer if another message is it already; else its lock is this one's from now on. A debounced call
 -- replaces the message that still waits for its time, and puts that off; not beyond the longest wait (letter d: ms, colon,

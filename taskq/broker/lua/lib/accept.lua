@@ -1,0 +1,109 @@
+-- The acceptance of messages: each is looked at first, then all that are accepted are written at once. Uses `now` of the
+-- script it is part of.
+local stamp = struct.pack('>d', now)
+local fields, queues, order, given = {}, {}, {}, {}
+
+-- Whether a message or a result of this id exists. Asked of ids made by taskq as well: a call that was given up, repeated
+-- with its id and executed late all the same must not put the id into its queue a second time.
+local function used(id)
+  return given[id] or call('HEXISTS', P .. 'messages', id) == 1 or call('EXISTS', P .. 'result:' .. id) == 1
+end
+
+-- What the options of a message ask for: its answer, due time (ms) or nil, expiry stamp, length of the queue at most.
+local function read_options(options, queue)
+  local due, answer, expiry, most = nil, '+', '', nil
+  for word, digits in string.gmatch(options, '(%a)(%d*)') do
+    local n = tonumber(digits)
+    if word == 'w' then
+      if call('HEXISTS', P .. 'serving', queue) == 0 then answer = '-' end
+    elseif word == 'd' then due = now + n
+    elseif word == 'a' then due = n
+    elseif word == 'x' then expiry = struct.pack('>d', now + n)
+    elseif word == 'e' then expiry = struct.pack('>d', n)
+    elseif word == 'm' then most = n
+    end
+  end
+  if due and due <= now then due = nil end
+  return answer, due, expiry, most
+end
+
+local locks, replaced = {}, {} -- of unique work: lock -> id and ms; id -> new value and due time of a debounced message
+local flow
+
+-- Look at a message as its producer sent it; answers as enqueue.lua says.
+local function accept(id, value, options)
+  local queue_at = 4 + byte(value, 3)
+  local queue = sub(value, queue_at + 1, queue_at + byte(value, queue_at))
+  local answer, due, expiry, flags, most, found = '+', nil, '', byte(value, 2), nil, nil
+  if options ~= '' then
+    answer, due, expiry, most = read_options(options, queue)
+    if expiry ~= '' then flags = flags + 1 end
+  end
+  local place = queues[queue]
+  if not place then
+    place = { now = {}, later = {} }
+    queues[queue] = place
+    order[#order + 1] = queue
+  end
+  local stored = sub(value, 1, 1) .. string.char(flags) .. stamp .. expiry .. sub(value, 3)
+  if not flow and (flags >= 4 or most) then -- made only where it is needed; fetch.lua says why
+--@include ranked
+--@include unique
+--@include locking
+    flow = {
+      extras = extras, mark = mark, offer = offer, waiting = waiting,
+      first_with_lock = first_with_lock, take_lock = take_lock,
+    }
+  end
+  if flags >= 4 then
+    found = flow.extras(value, flags, queue_at + 1 + byte(value, queue_at))
+    if found.d then due = now + tonumber(string.match(found.d, '^%d+')) end
+  end
+  if used(id) then
+    answer = '='
+  elseif most and flow.waiting(queue) + #place.now >= most then
+    answer = '!'
+  elseif found and found.u then
+    answer = flow.first_with_lock(id, found, stored) or answer
+  end
+  if answer == '+' or answer == '-' then
+    given[id] = true
+    fields[#fields + 1] = id
+    fields[#fields + 1] = stored
+    if found then
+      if found.p or found.f then
+        place.ranked = place.ranked or {}
+        place.ranked[id] = found
+      end
+      if found.l then place.limited = true end
+    end
+    if due then
+      place.later[#place.later + 1] = { id, due }
+    else
+      place.now[#place.now + 1] = id
+    end
+  end
+  return answer
+end
+
+-- Write what was accepted, each message into its queue or the schedule. The first write is one that a full server refuses.
+local function write_accepted()
+  if #fields > 0 then call('HSET', P .. 'messages', unpack(fields)) end
+  if flow then
+    for lock, by in pairs(locks) do flow.take_lock(lock, by[2], by[1], now) end
+    for id, new in pairs(replaced) do
+      call('HSET', P .. 'messages', id, new[1])
+      call('ZADD', P .. 'schedule', int(new[2]), id)
+    end
+  end
+  for _, queue in ipairs(order) do
+    local place = queues[queue]
+    for _, item in ipairs(place.later) do schedule(queue, item[1], item[2]) end
+    if place.ranked then flow.mark(queue, 'r', true) end
+    if place.limited then flow.mark(queue, 'l', true) end
+    if place.ranked then flow.offer(queue, place.now, now, false, place.ranked)
+    elseif #place.now > 0 then push(queue, place.now, now)
+    end
+    if #place.now + #place.later > 0 then count(queue, 'accepted', #place.now + #place.later) end
+  end
+end
