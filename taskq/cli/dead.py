@@ -7,19 +7,17 @@ message's maker wrote is shown, never trusted: what cannot be decoded is said to
 from __future__ import annotations
 
 import json
-import re
-import shutil
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from datetime import datetime, timezone
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from taskq.cli.common import USAGE, broker_for, server_url
+from taskq.cli.tables import Age, Table, age, moment, one_line, printable, shortened
 from taskq.errors import BrokerError, DecodeError
 
 if TYPE_CHECKING:
@@ -31,7 +29,6 @@ if TYPE_CHECKING:
 _PAGE = 100
 #: Headers that count what happened to a message: a replayed one begins anew.
 _HISTORY = ("retries", "first", "idle", "error", "unknown")
-_UNITS = {"": 1, "s": 1, "m": 60, "h": 3600, "d": 86400, "w": 7 * 86400}
 #: Longest value shown, in characters; parts of an error's detail that have a place of their own.
 _SHOWN_MAX, _SHOWN_APART = 4000, ("type", "message", "traceback", "retries")
 
@@ -255,18 +252,6 @@ def _keys(app: str) -> Keys:
 # -- options ---------------------------------------------------------------------------------------------
 
 
-class _Age(click.ParamType[float]):
-    """``90``, ``30m``, ``2h``, ``7d``: seconds."""
-
-    name = "age"
-
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
-        found = re.fullmatch(r"(\d+(?:\.\d+)?)([smhdw]?)", str(value).strip())
-        if found is None:
-            self.fail(f"{value!r} is not an age: use seconds, or a number with s, m, h, d or w (2h)", param, ctx)
-        return float(found[1]) * _UNITS[found[2]]
-
-
 _url_option = click.option(
     "--url", metavar="URL", help="The server; TASKQ_URL or the project's embedded one unless given."
 )
@@ -277,7 +262,7 @@ def _filter_options(function: Callable[..., Any]) -> Callable[..., Any]:
     """Add the options that say which dead letters are meant."""
     for option in (
         _url_option,
-        click.option("--older-than", "older", type=_Age(), metavar="AGE", help="Dead for longer than 90 (s), 2h, 7d."),
+        click.option("--older-than", "older", type=Age(), metavar="AGE", help="Dead for longer than 90 (s), 2h, 7d."),
         click.option("--reason", metavar="REASON", help="Of this reason: failed, crashed, undecodable ..."),
         click.option("--task", metavar="TASK", help="Of this task."),
         click.option("--queue", metavar="QUEUE", help="Of this queue."),
@@ -336,7 +321,7 @@ def ls(
 ) -> None:
     """List dead letters, oldest first."""
     with _graveyard(url, Filters(names, queue, task, reason, older)) as graveyard:
-        table, total = _Table(), 0
+        table, total = Table(*_COLUMNS), 0
         for page, _ in graveyard.pages():
             total += len(page)
             if as_json:
@@ -434,36 +419,9 @@ def purge(
 _COLUMNS = ("ID", "APP", "QUEUE", "TASK", "REASON", "AGE", "ERROR")
 
 
-class _Table:
-    """Rows in columns, printed some hundred at a time; columns only grow, the last takes the rest of the line."""
-
-    def __init__(self) -> None:
-        self._widths = [len(title) for title in _COLUMNS]
-        self._line = shutil.get_terminal_size().columns if sys.stdout.isatty() else 200
-        self._rows: list[tuple[str, ...]] = [_COLUMNS]
-
-    def add(self, rows: list[tuple[str, ...]]) -> None:
-        """Take more rows."""
-        self._rows += rows
-        if len(self._rows) > _PAGE:
-            self.flush()
-
-    def flush(self) -> None:
-        """Print what was not printed yet; nothing at all while there are no rows."""
-        if self._rows in ([], [_COLUMNS]):
-            return
-        rows, self._rows = self._rows, []
-        for row in rows:
-            self._widths = [max(width, len(cell)) for width, cell in zip(self._widths, row, strict=True)]
-        left = max(30, self._line - sum(self._widths[:-1]) - 2 * (len(_COLUMNS) - 1))
-        for row in rows:
-            cells = [cell.ljust(width) for cell, width in zip(row[:-1], self._widths, strict=False)]
-            click.echo("  ".join([*cells, _shortened(row[-1], left)]).rstrip())
-
-
 def _row(letter: DeadLetter, now: float) -> tuple[str, ...]:
     cells = (letter.text_id, letter.app, letter.queue, letter.task, letter.reason)
-    return (*(_one_line(cell) for cell in cells), _age(now - letter.died), _one_line(letter.error))
+    return (*(one_line(cell) for cell in cells), age(now - letter.died), one_line(letter.error))
 
 
 def _json(letter: DeadLetter, now: float) -> str:
@@ -476,7 +434,7 @@ def _json(letter: DeadLetter, now: float) -> str:
             "reason": letter.reason,
             "error": str(letter.detail["type"]),
             "message": str(letter.detail["message"]),
-            "died_at": _moment(letter.died),
+            "died_at": moment(letter.died),
             "age": round(max(0.0, now - letter.died), 3),
         },
         ensure_ascii=False,
@@ -491,14 +449,14 @@ def _describe(letter: DeadLetter, now: float) -> str:
         ("queue", letter.queue),
         ("task", letter.task),
         ("reason", letter.reason),
-        ("died", f"{_moment(letter.died)}, {_age(now - letter.died)} ago"),
+        ("died", f"{moment(letter.died)}, {age(now - letter.died)} ago"),
         *_message_rows(letter, now),
         *((str(name), value) for name, value in letter.detail.items() if name not in _SHOWN_APART),
         ("error", letter.error),
     ]
-    lines = [f"{name:<10}{_printable(_shortened(str(value), _SHOWN_MAX))}" for name, value in rows if value != ""]
+    lines = [f"{name:<10}{printable(shortened(str(value), _SHOWN_MAX))}" for name, value in rows if value != ""]
     if traceback := str(letter.detail["traceback"]).rstrip():
-        lines += ["", _printable(traceback)]
+        lines += ["", printable(traceback)]
     return "\n".join(lines)
 
 
@@ -512,9 +470,9 @@ def _message_rows(letter: DeadLetter, now: float) -> list[tuple[str, Any]]:
     if envelope is None:
         return [("message", f"(cannot be decoded) {len(letter.value)} bytes: {letter.value!r}")]
     headers = dict(envelope.headers)
-    rows: list[tuple[str, Any]] = [("accepted", _moment(envelope.accepted / 1000))]
+    rows: list[tuple[str, Any]] = [("accepted", moment(envelope.accepted / 1000))]
     if envelope.expires is not None:
-        rows.append(("expires", _moment(envelope.expires / 1000)))
+        rows.append(("expires", moment(envelope.expires / 1000)))
     rows.append(("retries", headers.pop("retries", 0)))
     headers.pop("sig", None)
     user = headers.pop("user", None)
@@ -543,32 +501,3 @@ def _has_expired(letter: DeadLetter, now: float) -> bool:
 
 def _count(number: int) -> str:
     return f"{number} dead letter{'' if number == 1 else 's'}"
-
-
-def _age(seconds: float) -> str:
-    """Write an age in its largest unit: ``3m``."""
-    seconds = max(0, int(seconds))
-    for unit, size in (("d", 86400), ("h", 3600), ("m", 60)):
-        if seconds >= size:
-            return f"{seconds // size}{unit}"
-    return f"{seconds}s"
-
-
-def _moment(seconds: float) -> str:
-    try:
-        return datetime.fromtimestamp(seconds, timezone.utc).isoformat(timespec="milliseconds")
-    except (ValueError, OverflowError, OSError):  # a stamp that is none
-        return f"{seconds!r} s since the epoch"
-
-
-def _one_line(text: str) -> str:
-    return _printable(" ".join(text.split()))
-
-
-def _printable(text: str) -> str:
-    """Replace control characters: a message must not steer the terminal it is shown on."""
-    return "".join(c if c.isprintable() or c in "\n\t" else "\ufffd" for c in text)
-
-
-def _shortened(text: str, length: int) -> str:
-    return text if len(text) <= length else text[: length - 1] + "…"
