@@ -48,6 +48,7 @@ _SECTIONS = {
     "taskq.sending": "Tasks",
     "taskq.delivery": "Inside a task",
     "taskq.result": "Results",
+    "taskq.periodic": "Periodic entries",
 }
 
 
@@ -253,9 +254,10 @@ Every move of a message is one of these Lua scripts, so it happens wholly or not
 `taskq/broker/lua/`; this page shows the contract at the head of each. `KEYS[1]` is always the prefix of the
 partition (see [keys](keys.md)); "Again" says what a second call with the same arguments does.
 
-All checks come before the first write, and every script but `enqueue` begins its writes with a `DEL` or `HDEL`: over
-`maxmemory` such a script goes on to its end, so a full server can be drained. No script decodes msgpack: the
-libraries that servers have for it do not give every value back as it was."""
+All checks come before the first write, and every script but those that accept messages (`enqueue`, and `tick` when it
+sends) begins its writes with a `DEL` or `HDEL`: over `maxmemory` such a script goes on to its end, so a full server
+can be drained. No script decodes msgpack: the libraries that servers have for it do not give every value back as it
+was."""
 
 _LUA_PARTS = """## Shared parts
 

@@ -4,6 +4,7 @@
 import os
 import tempfile
 import time
+from itertools import pairwise
 
 from taskq import RateLimited, TaskQ
 
@@ -36,7 +37,7 @@ if __name__ == "__main__":
     print(results[-1].get(timeout=10), "| at least a second:", time.monotonic() - began > 0.95)
 
     runs = sorted(result.get(timeout=10) for result in export.delay_many(("ann", table) for table in "abcd"))
-    print("two at once for ann:", any(later[0] < earlier[1] for earlier, later in zip(runs, runs[1:], strict=False)))
+    print("two at once for ann:", any(later[0] < earlier[1] for earlier, later in pairwise(runs)))
 
     with tempfile.TemporaryDirectory() as folder:
         print(ask.delay("six by nine?", os.path.join(folder, "asked")).get(timeout=10))

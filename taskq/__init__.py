@@ -29,6 +29,7 @@ from taskq.errors import (
     WouldDeadlock,
 )
 from taskq.flow import Breaker, Limit
+from taskq.periodic import crontab, every
 from taskq.result import AsyncResult, Status
 from taskq.sending import Call
 from taskq.task import AsyncTask, Task
@@ -68,5 +69,7 @@ __all__ = [
     "UnknownResult",
     "WouldDeadlock",
     "checkpoint",
+    "crontab",
     "current_request",
+    "every",
 ]

@@ -1,8 +1,9 @@
-"""The app: settings, the registry of its tasks, the way to the server."""
+"""The app: settings, the registry of its tasks and periodic entries, the way to the server."""
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterable, Callable, Coroutine, Iterable
+from collections.abc import AsyncIterable, Callable, Coroutine, Iterable, Mapping
+from datetime import timedelta
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Concatenate, Literal, ParamSpec, TypeVar, overload
 
@@ -10,9 +11,11 @@ from taskq.client import Client
 from taskq.config import Settings, check_name, load_settings, whoami
 from taskq.definition import Definition
 from taskq.delivery import Context
+from taskq.entries import CatchUp, Entry, Overlap
 from taskq.envelope import id_from_text
 from taskq.errors import ConfigError
 from taskq.flow import split_flow_options
+from taskq.periodic import Cron, Every, read_schedule
 from taskq.result import AsyncResult, Origin
 from taskq.retry import split_options
 from taskq.sending import Call, asend_calls, send_calls
@@ -23,11 +26,13 @@ if TYPE_CHECKING:
 
 P = ParamSpec("P")
 R = TypeVar("R")
+AnyTask = TypeVar("AnyTask", bound=Task[..., Any])
 
 _TASK_OPTIONS = {
     *("name", "queue", "bind", "ignore_result", "dead_letter", "discard_after"),
     *("pool", "soft_time_limit", "time_limit", "at_most_once"),
 }
+_OF_ONE_CALL = {"countdown", "eta", "task_id"}
 
 
 class TaskQ:
@@ -85,6 +90,7 @@ class TaskQ:
         self.settings: Settings = load_settings(given)
         self.client = Client(name, self.settings)
         self._tasks: dict[str, Task[..., Any]] = {}
+        self._entries: dict[str, Entry] = {}
 
     def __repr__(self) -> str:
         """Show the name and how many tasks there are."""
@@ -94,6 +100,11 @@ class TaskQ:
     def tasks(self) -> MappingProxyType[str, Task[..., Any]]:
         """The tasks by name."""
         return MappingProxyType(self._tasks)
+
+    @property
+    def entries(self) -> MappingProxyType[str, Entry]:
+        """The periodic entries by name."""
+        return MappingProxyType(self._entries)
 
     # The order matters to type checkers: coroutine functions first, then bound ones, then all.
     @overload
@@ -175,6 +186,78 @@ class TaskQ:
             )
         self._tasks[task.name] = task
         return task
+
+    @overload
+    def periodic(
+        self, name: str, schedule: str | Cron | Every, task: AnyTask, args: Iterable[Any] = (),
+        kwargs: Mapping[str, Any] | None = None, *, tz: str | None = None, catch_up: CatchUp = "last",
+        window: float | timedelta = 86400.0, overlap: Overlap = "allow", jitter: float | timedelta = 0.0,
+        **options: Any,
+    ) -> AnyTask: ...  # fmt: skip
+    @overload
+    def periodic(
+        self, name: str, schedule: str | Cron | Every, *, args: Iterable[Any] = (),
+        kwargs: Mapping[str, Any] | None = None, tz: str | None = None, catch_up: CatchUp = "last",
+        window: float | timedelta = 86400.0, overlap: Overlap = "allow", jitter: float | timedelta = 0.0,
+        **options: Any,
+    ) -> Callable[[AnyTask], AnyTask]: ...  # fmt: skip
+
+    def periodic(
+        self,
+        name: str,
+        schedule: str | Cron | Every,
+        task: Task[..., Any] | None = None,
+        args: Iterable[Any] = (),
+        kwargs: Mapping[str, Any] | None = None,
+        *,
+        tz: str | None = None,
+        catch_up: CatchUp = "last",
+        window: float | timedelta = 86400.0,
+        overlap: Overlap = "allow",
+        jitter: float | timedelta = 0.0,
+        **options: Any,
+    ) -> Any:
+        """Send a task at set times: ``app.periodic("report", "0 6 * * mon-fri", report)``, or as a decorator above it.
+
+        Workers put the entry on the server when they start; whichever of them sees a tick due sends it, once.
+
+        Args:
+            name: Of the entry, 1 to 170 of ``A-Z a-z 0-9 _ . : -``.
+            schedule: A cron expression of five fields, ``@daily`` and its like, ``every(...)`` or ``crontab(...)``.
+            task: The task; what is decorated, if not given.
+            args: Its positional arguments.
+            kwargs: Its keyword arguments.
+            tz: Name of the time zone of a cron expression, such as ``Europe/Vienna`` (UTC).
+            catch_up: What becomes of missed ticks, those that are late by more than ten seconds since no worker was
+                there: ``last`` sends one for all of them, the newest; ``all`` sends each; ``skip`` none.
+            window: Seconds a missed tick may be old to be sent all the same (a day).
+            overlap: ``skip`` sends no tick while the entry's last message has not ended.
+            jitter: Each tick is put off by a part of this many seconds; the same part on whichever machine.
+            **options: Those of ``apply_async`` but ``countdown``, ``eta``, ``task_id``; ``expires`` in seconds.
+
+        Returns:
+            The task.
+
+        Raises:
+            ConfigError: A schedule that cannot be, an unknown zone, a name that is none or is taken, a wrong option.
+            TypeError: The arguments are not those of the task.
+        """
+        when = read_schedule(schedule, tz)
+
+        def declare(task: Any) -> Any:
+            if not isinstance(task, Task):
+                raise ConfigError(
+                    f"periodic entry {name} needs a task, not {task!r}: @app.periodic goes above @app.task"
+                )
+            if refused := _OF_ONE_CALL & options.keys():
+                raise ConfigError(f"periodic entry {name}: each tick has its own {', '.join(sorted(refused))}")
+            message = task.prepare_call(args, kwargs, **options).message
+            entry = Entry.of(name, when, message, catch_up=catch_up, window=window, overlap=overlap, jitter=jitter)
+            if self._entries.setdefault(name, entry) != entry:
+                raise ConfigError(f"two periodic entries are named {name!r}, and they differ")
+            return task
+
+        return declare if task is None else declare(task)
 
     def enqueue_many(self, calls: Iterable[Call]) -> list[AsyncResult[Any]]:
         """Send calls of any tasks in few round trips.

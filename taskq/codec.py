@@ -192,6 +192,14 @@ def _when(value: dt.datetime | dt.time) -> list[Any]:
     return [(value if key is None else value.replace(tzinfo=None)).isoformat(), key, value.fold]
 
 
+def _in_order(values: Any) -> list[Any]:
+    """List a set so that equal sets are written alike in every process, where its members can be compared."""
+    try:
+        return sorted(values)
+    except TypeError:
+        return list(values)
+
+
 def _mapping_of_fields(value: Any) -> dict[str, Any]:
     return {f.name: getattr(value, f.name) for f in dataclasses.fields(value) if f.init}
 
@@ -206,8 +214,8 @@ _KINDS: list[tuple[str, str, Callable[[Any], Any]]] = [
     ("datetime", "timedelta", lambda v: _ext(4, [v.days, v.seconds, v.microseconds])),
     ("uuid", "UUID", _uuid_ext),
     ("decimal", "Decimal", lambda v: _ext(6, str(v))),
-    ("builtins", "set", lambda v: _ext(7, list(v))),
-    ("builtins", "frozenset", lambda v: _ext(8, list(v))),
+    ("builtins", "set", lambda v: _ext(7, _in_order(v))),
+    ("builtins", "frozenset", lambda v: _ext(8, _in_order(v))),
     ("builtins", "tuple", lambda v: _ext(9, list(v))),
     ("pathlib", "PurePath", lambda v: _ext(11, str(v))),
     ("pydantic", "BaseModel", lambda v: v.model_dump(round_trip=True)),

@@ -1,4 +1,4 @@
-"""Bringing back what a lost worker held, promoting what is due; once a minute: retiring old dead letters, the audit.
+"""Bringing back what a lost worker held, promoting what is due, sending ticks; once a minute: the upkeep of the rest.
 
 Every worker's parent does this, and so does ``taskq reaper``, which needs no user code: the windows it goes by are
 stored on the server by the workers. There is no leader: each step is one idempotent script, so any number may run at
@@ -11,20 +11,27 @@ refused by the server instead.
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from typing import Any
 
 from taskq.audit import audit
 from taskq.broker import commands
-from taskq.broker.commands import Move, Reaping
+from taskq.broker.commands import Move, Promotion, Reaping
 from taskq.broker.keys import Keys
-from taskq.broker.protocol import Now, Protocol
+from taskq.broker.protocol import Now, Pause, Protocol
+from taskq.entries import Ticker
 from taskq.envelope import id_to_text
+from taskq.errors import BrokerRefused
 
 log = logging.getLogger("taskq.reaper")
 
 #: Incarnations recovered in one call, messages promoted in one call.
 _REAP_LIMIT, _PROMOTE_LIMIT = 10, 500
 _UPKEEP_EVERY = 60.0
+#: Seconds until ticks are tried again that could not be sent, for want of memory there or of knowledge here.
+_TICK_AGAIN = 1.0
+#: Seconds by which a server may answer a wait too late.
+_GRAIN = 0.11
 
 #: Told of each incarnation that was recovered, with the moves of its messages.
 Report = Callable[[str, list[Move]], None]
@@ -50,14 +57,40 @@ class Reaper:
         self.name = name
         self.interval = lease / 3
         self._report = report
+        self._ticker = Ticker()
+        self._refused = False
         self._upkeep_at = 0.0
 
     def promote(self) -> Protocol[float]:
-        """Move what is due to its queue; answers in how many seconds to come again."""
+        """Move what is due to its queue, send what ticks; answers in how many seconds to come again."""
         while True:
-            moved, wait = yield commands.promote(self.keys, self.name, _PROMOTE_LIMIT, int(self.interval * 1000))
-            if moved < _PROMOTE_LIMIT:
-                return self.interval if wait is None else wait
+            due: Promotion = yield commands.promote(self.keys, self.name, _PROMOTE_LIMIT, int(self.interval * 1000))
+            # One batch of ticks a call: a long row of missed ones must not keep the caller from its leases.
+            if due.ticks and (yield from self.take_ticks(due)):
+                return 0.0
+            if due.moved < _PROMOTE_LIMIT:
+                wait = self.interval if due.wait is None else due.wait
+                return min(wait, _TICK_AGAIN) if due.ticks else wait
+
+    def take_ticks(self, due: Promotion) -> Protocol[bool]:
+        """Send the ticks that are due and set those that follow; answers whether there were any to take."""
+        steps = self._ticker.steps(due.ticks, due.now)
+        if not steps:
+            return False
+        try:
+            answers: bytes = yield commands.take_ticks(self.keys, steps)
+        except BrokerRefused as error:  # it is full, most likely; what else this thread does must go on
+            if not self._refused:
+                log.warning("ticks of %d periodic entries wait: %s", len(steps), error)
+            self._refused = True
+            return False
+        self._refused = False
+        for step, answer in zip(steps, answers.decode(), strict=True):
+            if answer == "s":
+                log.info("periodic entry %s: a tick was skipped, its last message has not ended", step.due.name)
+            if step.dropped and answer != "x":
+                log.warning("periodic entry %s: missed ticks were left out", step.due.name)
+        return True
 
     def reap(self) -> Protocol[float]:
         """Recover what lost incarnations held; answers in how many seconds to come again."""
@@ -68,6 +101,19 @@ class Reaper:
             if len(reaping.moves) < _REAP_LIMIT:
                 next_end = self.interval if reaping.next_end is None else reaping.next_end
                 return min(self.interval, next_end + 0.01)
+
+    def wait(self, bells: Sequence[str], seconds: float) -> Protocol[Any]:
+        """Wait until one of the bells rings, at most ``seconds``, and for these to the millisecond; answers as it rang.
+
+        A server looks at the timeouts of its clients ten times a second only, so the last tenth is slept out here.
+        """
+        until = (yield Now()) + seconds
+        if seconds > _GRAIN:
+            rang = yield commands.wait_bell(self.keys, bells, seconds - _GRAIN)
+            if rang is not None:
+                return rang
+        yield Pause(max(0.0, until - (yield Now())))
+        return None
 
     def upkeep(self) -> Protocol[None]:
         """Purge dead letters past their time, and audit; once a minute."""

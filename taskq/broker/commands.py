@@ -11,6 +11,7 @@ from typing import Any, Generic, TypeVar
 
 from taskq.broker.keys import APPS, Keys
 from taskq.broker.scripts import Script, script
+from taskq.broker.ticks import DueTick, Step
 
 T_co = TypeVar("T_co", covariant=True)
 Arg = bytes | str | int
@@ -207,13 +208,93 @@ def reap(keys: Keys, limit: int, *, dry_run: bool = False) -> Command[Reaping]:
     return Command(script("reap"), [keys.prefix, limit, int(dry_run)], _reaping)
 
 
-def promote(keys: Keys, who: str, limit: int, keep_ms: int) -> Command[tuple[int, float | None]]:
-    """Move what is due; answers how many, and in how many seconds the caller should come again (None: need not)."""
-    return Command(
-        script("promote"),
-        [keys.prefix, who, limit, keep_ms],
-        lambda r: (r[0], None if int(r[1]) < 0 else int(r[1]) / 1000),
-    )
+@dataclass(slots=True)
+class Promotion:
+    """What a promotion did and found.
+
+    Attributes:
+        moved: Messages that went to their queues.
+        wait: Seconds until the caller should come again; None: need not.
+        now: Server time in ms.
+        ticks: Ticks of periodic entries that are due.
+    """
+
+    moved: int
+    wait: float | None
+    now: float
+    ticks: list[DueTick]
+
+
+def _promotion(reply: Any) -> Promotion:
+    moved, wait_ms, now, *found = reply
+    ticks = [
+        DueTick(found[i].decode(), found[i + 1], int(found[i + 2]) if found[i + 2] else None, found[i + 3])
+        for i in range(0, len(found), 4)
+    ]
+    return Promotion(moved, None if int(wait_ms) < 0 else int(wait_ms) / 1000, float(now), ticks)
+
+
+def promote(keys: Keys, who: str, limit: int, keep_ms: int) -> Command[Promotion]:
+    """Move what is due, and name the ticks that are."""
+    return Command(script("promote"), [keys.prefix, who, limit, keep_ms], _promotion)
+
+
+# -- periodic entries -------------------------------------------------------------------------------------
+
+
+def take_ticks(keys: Keys, steps: Iterable[Step]) -> Command[bytes]:
+    """Send due ticks and set the next ones; answers a character a step (see ``tick.lua``)."""
+    args: list[Arg] = [keys.prefix]
+    for step in steps:
+        args += [step.due.name, step.due.revision, step.due.due]
+        args += step.message or (b"", b"", b"")
+        args += [int(step.alone), b"" if step.tick is None else step.tick, *(step.follows or (b"", b""))]
+        args.append(int(step.dropped))
+    return Command(script("tick"), args, _same)
+
+
+def declare(keys: Keys, source: str, revision: str, entries: Mapping[str, bytes], *, force: bool) -> Command[Any]:
+    """Put the entries of some code in place if it is new, or by ``force``; answers as `Declared`."""
+    pairs = [word for pair in entries.items() for word in pair]
+    return Command(script("declare"), [keys.prefix, source, revision, int(force), *pairs], _declared)
+
+
+@dataclass(frozen=True, slots=True)
+class Declared:
+    """What came of a declaration.
+
+    Attributes:
+        code: Whether it was ``new``, the ``same`` as the newest, or ``old``.
+        entries: By name what changed, or would have: ``added``, ``replaced``, ``removed``.
+    """
+
+    code: str
+    entries: dict[str, str]
+
+
+def _declared(reply: Any) -> Declared:
+    code, *words = (word.decode() for word in reply)
+    return Declared(code, dict(zip(words[::2], words[1::2], strict=True)))
+
+
+def change_entry(keys: Keys, verb: str, name: str, *more: Arg) -> Command[str]:
+    """Define, remove, pause or resume a periodic entry; answers what became of it (see ``entry.lua``)."""
+    return Command(script("entry"), [keys.prefix, verb, name, *more], bytes.decode)
+
+
+def read_hash(keys: Keys, name: str) -> Command[dict[bytes, bytes]]:
+    """A whole hash."""
+    return Command(None, [b"HGETALL", keys[name]], _as_dict)
+
+
+def ticks_due(keys: Keys) -> Command[dict[str, float]]:
+    """When each entry's next tick is due, in seconds since the epoch; entries that wait for none are left out."""
+
+    def parse(reply: Any) -> dict[str, float]:
+        pairs = reply if not reply or isinstance(reply[0], list) else zip(reply[::2], reply[1::2], strict=True)
+        return {name.decode(): float(score) / 1000 for name, score in pairs}
+
+    return Command(None, [b"ZRANGE", keys["ticks"], 0, -1, b"WITHSCORES"], parse)
 
 
 def retire(keys: Keys, limit: int, queues: Iterable[str]) -> Command[int]:
@@ -376,9 +457,9 @@ def resume(keys: Keys, name: str) -> Command[bool]:
     return Command(script("resume"), [keys.prefix, name], bool)
 
 
-def declare(keys: Keys, tasks: Iterable[tuple[str, str, str]]) -> Command[Any]:
+def publish(keys: Keys, tasks: Iterable[tuple[str, str, str]]) -> Command[Any]:
     """Publish tasks, each with its queue and its limits (as ``gates.lua`` reads them)."""
-    return Command(script("declare"), [keys.prefix, *(word for task in tasks for word in task)], _same)
+    return Command(script("publish"), [keys.prefix, *(word for task in tasks for word in task)], _same)
 
 
 def limit(keys: Keys, task: str, limits: str) -> Command[bool]:

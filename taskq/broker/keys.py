@@ -49,6 +49,12 @@ pulse                string      time of the last renewal or reaping (ms)
 result:<id>          string      outcome of a task; expires after ``result_ttl``
 waiters              hash        id → inboxes of the processes that wait for it
 inbox:<process>      list        results for a waiting process; expires after a minute
+periodic             hash        entry's name → periodic entry (see ``taskq.entries``)
+ticks                sorted set  entry's name by the time its next tick is due (ms); not of those that are paused
+entry:<name>         hash        tick (next, ms; none yet: new), last (ms), id (its message), sent, skipped, left-out,
+                                 late and late-max (ms), origin (code, command), paused (by whom, when, why)
+declared             hash        ``-A`` of workers → names of the entries their newest code declares, between spaces
+revisions            hash        ``-A`` of workers → revisions of their code, the newest last
 producer:<id>        string      number, answer and first id of a producer's last call; expires after an hour
 counters             hash        ``<queue>|<counter>`` → number (the ledger)
 audited              string      an audit was made lately; expires after a minute

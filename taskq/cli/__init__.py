@@ -14,6 +14,7 @@ _COMMANDS = {
     "worker": "Run the tasks of an app.",
     "reaper": "Bring back what lost workers held, and promote what is due.",
     "dead": "Look at, replay or purge dead letters.",
+    "cron": "Look at and change periodic entries.",
     "demo": "A mail-out with a worker killed half-way; nothing to set up.",
 }
 _GROUP = "taskq.commands"

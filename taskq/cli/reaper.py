@@ -172,7 +172,11 @@ def _look(broker: Broker, given: tuple[str, ...]) -> None:
             broker.run(commands.count_until(keys, f"dead:{queue}", now - ttl))
             for queue, ttl in _dead_ttls(broker, keys)
         )
-        click.echo(f"{name}: would promote {_count(due, 'due message')}, purge {_count(old, 'old dead letter')}")
+        ticks = broker.run(commands.count_until(keys, "ticks", now))
+        click.echo(
+            f"{name}: would promote {_count(due, 'due message')}, purge {_count(old, 'old dead letter')}"
+            + (f", look at {_count(ticks, 'periodic tick')}" if ticks else "")
+        )
 
 
 def _dead_ttls(broker: Broker, keys: Keys) -> list[tuple[str, float]]:
@@ -252,15 +256,19 @@ class Pass:
                 self._ended.discard(name)
 
     def _finish(self) -> None:
-        """Promote what is due, purge old dead letters, and say what was done in all."""
+        """Promote what is due, send ticks, purge old dead letters, and say what was done in all."""
         from taskq.broker import commands
+        from taskq.entries import Ticker
 
-        promoted = purged = 0
+        ticker = Ticker()
+        promoted = purged = sent = 0
         while True:
             # For 0 ms: a pass must not become the keeper of the schedule's time, since it goes away.
-            moved, _ = self.broker.run(commands.promote(self.keys, f"once.{os.getpid()}", _PROMOTE_LIMIT, 0))
-            promoted += moved
-            if moved < _PROMOTE_LIMIT:
+            due = self.broker.run(commands.promote(self.keys, f"once.{os.getpid()}", _PROMOTE_LIMIT, 0))
+            promoted += due.moved
+            if steps := ticker.steps(due.ticks, due.now):
+                sent += self.broker.run(commands.take_ticks(self.keys, steps)).count(b"+")
+            elif due.moved < _PROMOTE_LIMIT:
                 break
         queues = [queue for queue, _ in _dead_ttls(self.broker, self.keys)]
         while gone := self.broker.run(commands.retire(self.keys, _PURGE_LIMIT, queues)):
@@ -268,6 +276,7 @@ class Pass:
         click.echo(
             f"{self.name}: recovered {_count(self._messages, 'message')} of {_count(self._incarnations, 'incarnation')}"
             f", promoted {_count(promoted, 'due message')}, purged {_count(purged, 'old dead letter')}"
+            + (f", sent {_count(sent, 'periodic tick')}" if sent else "")
         )
 
 
@@ -368,7 +377,7 @@ class Daemon:
 
     def _wait(self) -> None:
         """Wait until something is due; a single app's alarm also ends it."""
-        from taskq.broker import commands
+        from taskq.broker.protocol import drive
 
         until = min([self._reread_at, *self._again_at.values()])
         seconds = until - time.monotonic()
@@ -378,7 +387,7 @@ class Daemon:
             time.sleep(seconds)
             return
         (name, reaper), *_ = self._reapers.items()
-        if self._connection.execute(commands.wait_bell(reaper.keys, ["alarm"], seconds)) is not None:
+        if drive(reaper.wait(["alarm"], seconds), self._connection) is not None:
             self._again_at[name] = 0.0
 
 

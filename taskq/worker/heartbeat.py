@@ -87,6 +87,6 @@ class Heartbeat(threading.Thread):
     def _wait(self, seconds: float) -> Protocol[None]:
         if seconds <= 0:
             return
-        rang = yield commands.wait_bell(self.keys, self._bells, seconds)
+        rang = yield from self._reaper.wait(self._bells, seconds)
         if rang is not None and b"solo-bell" in rang[0]:
             self._suspects()

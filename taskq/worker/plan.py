@@ -141,7 +141,7 @@ def read_weights(text: str, known: Collection[str], strict: bool) -> tuple[list[
     return names, weights
 
 
-def declarations(tasks: Mapping[str, Definition]) -> list[tuple[str, str, str]]:
+def publications(tasks: Mapping[str, Definition]) -> list[tuple[str, str, str]]:
     """Return each task with its queue and limits, as they are published for scripts."""
     sharing = Counter(task.queue for task in tasks.values())
     return [

@@ -26,12 +26,13 @@ from typing import TYPE_CHECKING, Any
 from taskq.broker import commands
 from taskq.broker.pool import Broker
 from taskq.broker.protocol import boottime
+from taskq.entries import code_revision
 from taskq.errors import BrokerError, BrokerFull
 from taskq.execution import Executor
 from taskq.worker import child as child_process
 from taskq.worker.closing import Closer, Closing
 from taskq.worker.heartbeat import Heartbeat
-from taskq.worker.plan import Plan, declarations, settings_for_scripts
+from taskq.worker.plan import Plan, publications, settings_for_scripts
 from taskq.worker.slots import SlotTable
 from taskq.worker.watch import Scaling, describe_exit, oom_kills, resident_bytes
 
@@ -149,12 +150,31 @@ class Supervisor:
     def _announce(self) -> None:
         keys = self.broker.keys
         settings = settings_for_scripts(self.app.settings, self.app.tasks)
-        declare = commands.declare(keys, declarations(self.app.tasks))
+        publish = commands.publish(keys, publications(self.app.tasks))
         try:
-            for command in (commands.announce_app(keys), *commands.write_settings(keys, settings), declare):
+            for command in (commands.announce_app(keys), *commands.write_settings(keys, settings), publish):
                 self.broker.run(command, seconds=None)
         except BrokerFull:  # a full server must still be drained; what an earlier worker published holds
             log.warning("the server is full: this worker's settings could not be published")
+        self._declare()
+
+    def _declare(self) -> None:
+        """Put the periodic entries of the code on the server, and say what that changed."""
+        source = self.plan.app_path
+        entries = {name: entry.stored for name, entry in self.app.entries.items()}
+        revision = code_revision(entries, self.plan.tasks)
+        command = commands.declare(self.broker.keys, source, revision, entries, force=False)
+        declared = self.broker.run(command, seconds=None)
+        for name, what in declared.entries.items():
+            if declared.code == "new":
+                log.info("periodic entry %s is %s", name, what)
+            elif declared.code == "same":
+                log.info("periodic entry %s is not as the code has it: it was changed by command", name)
+        if declared.code == "old" and declared.entries:
+            log.warning(
+                "periodic entries stay as newer code has them, not as this has: %s. If this is the newest: "
+                "taskq cron sync -A %s", ", ".join(declared.entries), source,
+            )  # fmt: skip
 
     def _tend(self) -> None:
         """Look after everything once."""

@@ -11,6 +11,7 @@ from taskq.broker import commands
 from taskq.broker.commands import Command
 from taskq.broker.outcomes import Again, Dead, Ended, Returned, words
 from taskq.broker.scripts import all_scripts
+from taskq.broker.ticks import DueTick, Step
 from taskq.envelope import encode_envelope, encode_head
 from taskq.errors import BrokerFull
 from tests.contract.world import (
@@ -57,6 +58,12 @@ def busy() -> State:
         "waiters": {A: b"in"},
         "counters": {b"q|accepted": b"5", b"q|scheduled": b"1"},
         "settings": {b"dead_ttl": b"1000"},
+        "periodic": {b"due": b"0123456789abcdef...", b"paused": b"0123456789abcdef..."},
+        "entry:due": {b"tick": b"1"},
+        "entry:paused": {b"paused": b"by me"},
+        "ticks": Scores({b"due": 1.0}),
+        "declared": {b"jobs": b" due "},
+        "entry:gone": {b"origin": b"code"},
     }
 
 
@@ -88,19 +95,16 @@ def settle(world: World, *outcomes: object, want: int = 0) -> Command[commands.B
     return commands.fetch(world.keys, "inc", 1, words(outcomes, MINUTE), want=want, set_id="set")  # type: ignore[arg-type]
 
 
+def drop(world: World) -> Command[bytes]:
+    """Take a tick for which nothing is to be sent."""
+    due = DueTick("due", b"0123456789abcdef...", 1, b"1")
+    return commands.take_ticks(world.keys, [Step(due, None, None, (T0, T0), dropped=True)])
+
+
 #: Keys whose values are times of the running clock, which differ by milliseconds.
 TIMED = {
-    "dead:q",
-    "leases",
-    "openings",
-    "paused",
-    "pulse",
-    "keeper",
-    "processing:inc",
-    "ready:set",
-    "schedule",
-    "set-leases",
-    "solo:set",
+    *("dead:q", "leases", "openings", "paused", "pulse", "keeper", "processing:inc"),
+    *("ready:set", "schedule", "set-leases", "solo:set", "ticks"),
 }
 
 CALLS: dict[str, tuple[str, Callable[[World], Command[object]]]] = {
@@ -125,14 +129,31 @@ CALLS: dict[str, tuple[str, Callable[[World], Command[object]]]] = {
     "asking for a backlog": ("backlog", lambda w: commands.backlog(w.keys, ["q"])),
     "surveying": ("survey", lambda w: commands.survey(w.keys)),
     "pausing": ("pause", lambda w: commands.pause(w.keys, "q", 60.0, "me", "x" * 500)),
-    "declaring": ("declare", lambda w: commands.declare(w.keys, [("t", "q", "o 10.000 1 0")])),
+    "publishing": ("publish", lambda w: commands.publish(w.keys, [("t", "q", "o 10.000 1 0")])),
     "limiting": ("limit", lambda w: commands.limit(w.keys, "t", "s 0 1 5")),
     "resuming": ("resume", lambda w: commands.resume(w.keys, "q")),
     "revoking": ("revoke", lambda w: commands.revoke(w.keys, A, "x" * 500)),
     "auditing": ("audit", lambda w: commands.audit(w.keys, MINUTE)),
     "scanning": ("scan", lambda w: commands.scan_ids(w.keys, b"0", 10)),
     "mending": ("mend", lambda w: commands.mend(w.keys, [(A, "queue:q"), (raw_id(99), "")])),
+    "leaving out a tick": ("tick", drop),
+    "declaring": ("declare", lambda w: commands.declare(w.keys, "jobs", "f" * 16, {"new": b"x" * 99}, force=False)),
+    "defining": ("entry", lambda w: commands.change_entry(w.keys, "define", "new", b"x" * 99, 0)),
+    "removing": ("entry", lambda w: commands.change_entry(w.keys, "remove", "due")),
+    "pausing an entry": ("entry", lambda w: commands.change_entry(w.keys, "pause", "due", b"by me")),
+    "resuming an entry": ("entry", lambda w: commands.change_entry(w.keys, "resume", "paused")),
 }
+
+
+def test_a_tick_that_sends_is_refused_and_changes_nothing(world: World) -> None:
+    world.seed(busy())
+    before = world.dump()
+    due = DueTick("due", b"0123456789abcdef...", 1, b"1")
+
+    with full(world), pytest.raises(BrokerFull, match="maxmemory"):
+        world.run(commands.take_ticks(world.keys, [Step(due, sent(raw_id(77), b""), 1, (T0, T0))]))
+
+    assert world.dump() == before
 
 
 @pytest.mark.parametrize("what", CALLS)
@@ -161,9 +182,9 @@ def test_the_time_is_kept_on_a_full_server_although_nothing_is_due(world: World)
     world.seed({"schedule": Scores({A: T0 + MINUTE}), "messages": messages(A)})
 
     with full(world):
-        moved, wait = world.run(commands.promote(world.keys, "me", 100, 1000))
+        promotion = world.run(commands.promote(world.keys, "me", 100, 1000))
 
-    assert (moved, wait) == (0, 1)
+    assert (promotion.moved, promotion.wait) == (0, 1)
     assert world.state()["keeper"].startswith(b"me ")
 
 

@@ -4,11 +4,19 @@ from __future__ import annotations
 
 import pytest
 
-from taskq.broker.commands import promote
+from taskq.broker import commands
+from taskq.broker.commands import Command
+from taskq.broker.keys import Keys
 from tests.contract.world import MINUTE, T0, Near, Scores, State, World, messages, raw_id, serving, without
 
 A, B, C, D = map(raw_id, range(1, 5))
 KEEP = 5000
+
+
+def promote(keys: Keys, who: str, limit: int, keep_ms: int) -> Command[tuple[int, float | None]]:
+    """The command, without what it says of periodic entries (see ``test_periodic.py``)."""
+    command = commands.promote(keys, who, limit, keep_ms)
+    return Command(command.script, command.args, lambda reply: (command.parse(reply).moved, command.parse(reply).wait))
 
 
 def scheduled(**due: float) -> State:

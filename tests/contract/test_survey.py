@@ -155,7 +155,7 @@ def test_at_any_instant_accepted_is_what_ended_and_what_is_in_a_place(world: Wor
     assert list(world.run(reap(keys, 10)).moves) == ["two"]  # the second death of e: scheduled
     story.check()
     world.at(T0 + 3 * MINUTE)
-    assert world.run(promote(keys, "me", 100, 1000))[0] == 1
+    assert world.run(promote(keys, "me", 100, 1000)).moved == 1
     story.check()
     assert world.run(replay(keys, "q", d, b""))
     story.check()

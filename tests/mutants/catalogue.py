@@ -374,7 +374,7 @@ MUTANTS = [
         "return min(self.interval, next_end + 0.01)",
         "return self.interval",
     ),
-    py("a promoter stops after one call", "reaper", "if moved < _PROMOTE_LIMIT:", "if True:"),
+    py("a promoter stops after one call", "reaper", "if due.moved < _PROMOTE_LIMIT:", "if True:"),
     # -- a producer's dialogue
     py(
         "a send is repeated under a new number",

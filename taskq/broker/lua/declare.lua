@@ -1,24 +1,50 @@
 --@include base
 --@include waiting
---@include ranked
---@include terminal
---@include unique
---@include gates
--- Publish the tasks of a worker: their queues and their limits. What was set by hand instead stays in force.
+--@include entries
+-- Put the periodic entries of a worker's code in place, if the server has not seen that code before; take away those that
+-- earlier code of the same source declared and this does not. Code seen before is older than what came after it, or
+-- the very same, and changes nothing.
 --
 -- KEYS  1 prefix
--- ARGV  for each task: task, queue, its limits ('' for none), a line each: kind (o: of all that is in the queue, s: of the
---       task in a queue it shares, k: for each key), ms between two (0: no rate), burst, slots (0: any number)
--- Returns how many gates may have opened by it.  Again: 0.
-begin_writes()
-local changed = 0
-for i = 1, #ARGV, 3 do
-  local task, queue, limits = ARGV[i], ARGV[i + 1], ARGV[i + 2]
-  call('HSET', P .. 'tasks', task, queue)
-  if limits ~= '' then mark(queue, 'l', true) end
-  if (call('HGET', P .. 'limits', task) or '') ~= limits then
-    if limits == '' then call('HDEL', P .. 'limits', task) else call('HSET', P .. 'limits', task, limits) end
-    changed = changed + open_all(task, clock())
+-- ARGV  1 source (what -A was), 2 revision of the code (16 characters), 3 '1' to put it in place even if it was seen,
+--       then name and entry of each
+-- Returns {'new' | 'same' | 'old', name, 'added' | 'replaced' | 'removed', ...}; for code that changed nothing, what it
+--       would have.
+-- Again: it is the same code.
+local source, revision, force = ARGV[1], ARGV[2], ARGV[3] == '1'
+local now = clock()
+local seen = call('HGET', P .. 'revisions', source) or ''
+local code = not find(seen, revision, 1, true) and 'new' or sub(seen, -16) == revision and 'same' or 'old'
+local putting = force or code == 'new'
+local out, mine, changed = { code }, ' ', {}
+for i = 4, #ARGV, 2 do
+  local name = ARGV[i]
+  local before = call('HGET', P .. 'periodic', name)
+  if before ~= ARGV[i + 1] then
+    out[#out + 1] = name
+    out[#out + 1] = before and 'replaced' or 'added'
+    changed[#changed + 1] = i
+  end
+  mine = mine .. name .. ' '
+end
+local others, gone = '', {}
+local declared = call('HGETALL', P .. 'declared')
+for i = 1, #declared, 2 do
+  if declared[i] ~= source then others = others .. declared[i + 1] end
+end
+for name in string.gmatch(call('HGET', P .. 'declared', source) or '', '%S+') do
+  local dropped = not find(mine, ' ' .. name .. ' ', 1, true) and not find(others, ' ' .. name .. ' ', 1, true)
+  if dropped and call('HGET', P .. 'entry:' .. name, 'origin') == 'code' then
+    out[#out + 1] = name
+    out[#out + 1] = 'removed'
+    gone[#gone + 1] = name
   end
 end
-return changed
+if not putting then return out end
+begin_writes()
+for _, i in ipairs(changed) do put_entry(ARGV[i], ARGV[i + 1], 'code', now) end
+for _, name in ipairs(gone) do remove_entry(name) end
+call('HSET', P .. 'declared', source, mine)
+seen = string.gsub(seen, revision, '') .. ' ' .. revision
+call('HSET', P .. 'revisions', source, sub(string.gsub(seen, '%s+', ' '), -1700)) -- the last hundred
+return out

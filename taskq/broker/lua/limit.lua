@@ -7,7 +7,7 @@
 -- Set the limits of a task by hand, or let those of its code hold again.
 --
 -- KEYS  1 prefix
--- ARGV  1 task, 2 limits as declare.lua takes them; '-': those of its code
+-- ARGV  1 task, 2 limits as publish.lua takes them; '-': those of its code
 -- Returns 1, or 0 if no worker has declared that task.  Again: the same.
 local task, limits = ARGV[1], ARGV[2]
 local queue = call('HGET', P .. 'tasks', task)

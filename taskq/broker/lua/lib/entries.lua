@@ -1,0 +1,20 @@
+-- Periodic entries: putting one in place, taking one away.
+
+-- Its first tick is worked out by whoever keeps the time, so it is due at once. A tick that is due already stays: it is
+-- sent as the entry is now. A paused entry stays paused.
+local function put_entry(name, entry, origin, now)
+  local key = P .. 'entry:' .. name
+  local waiting = call('ZSCORE', P .. 'ticks', name)
+  call('HSET', P .. 'periodic', name, entry)
+  call('HSET', key, 'origin', origin)
+  if call('HEXISTS', key, 'paused') == 1 or (waiting and tonumber(waiting) <= now) then return end
+  call('HDEL', key, 'tick')
+  call('ZADD', P .. 'ticks', int(now), name)
+  ring(P .. 'alarm')
+end
+
+local function remove_entry(name)
+  call('HDEL', P .. 'periodic', name)
+  call('ZREM', P .. 'ticks', name)
+  call('DEL', P .. 'entry:' .. name)
+end

@@ -1,0 +1,279 @@
+"""``taskq cron``: look at and change periodic entries; but for `sync` it needs no app's code.
+
+What is stored is shown, never trusted: an entry that cannot be read is said to be so and can be removed.
+"""
+
+from __future__ import annotations
+
+import getpass
+import json
+import socket
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from datetime import datetime
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from taskq.cli.common import USAGE, app_of, broker_for, server_url
+from taskq.cli.tables import Age, Table, moment, one_line
+from taskq.cli.timetable import COLUMNS, Timetable, as_json_line, keys_of, row
+from taskq.errors import BrokerError, ConfigError, SerializationError
+
+if TYPE_CHECKING:
+    from taskq.entries import Entry
+
+# -- options ---------------------------------------------------------------------------------------------
+
+
+_url_option = click.option(
+    "--url", metavar="URL", help="The server; TASKQ_URL or the project's embedded one unless given."
+)
+_name_option = click.option("--name", "apps", multiple=True, metavar="APP", help="Of this app; may be repeated.")
+
+
+def _of_one_entry(function: Callable[..., Any]) -> Callable[..., Any]:
+    """Add what names an entry."""
+    return click.argument("name", metavar="ENTRY")(_name_option(_url_option(function)))
+
+
+@contextmanager
+def _timetable(url: str | None, apps: tuple[str, ...]) -> Iterator[Timetable]:
+    """Open the entries of a server; what went wrong is a line and exit code 2."""
+    try:
+        yield Timetable(broker_for(server_url(url), "any"), apps)
+    except (BrokerError, ConfigError, SerializationError) as error:
+        click.echo(f"taskq: {error}", err=True)
+        sys.exit(USAGE)
+
+
+# -- commands --------------------------------------------------------------------------------------------
+
+
+@click.group()
+def command() -> None:
+    """Look at and change periodic entries.
+
+    Exit codes: 0 done, 1 there is no such entry, 2 wrong usage or no server.
+    """
+
+
+@command.command("ls")
+@_name_option
+@_url_option
+@click.option("--json", "as_json", is_flag=True, help="A JSON object a line.")
+def ls(apps: tuple[str, ...], url: str | None, as_json: bool) -> None:
+    """List entries: when they tick, how late the last tick and the latest were."""
+    with _timetable(url, apps) as timetable:
+        table, total = Table(*COLUMNS), 0
+        for stored in timetable.all():
+            total += 1
+            if as_json:
+                click.echo(as_json_line(stored))
+            else:
+                table.add([row(stored, timetable.now)])
+        if not as_json:
+            table.flush()
+            click.echo(
+                f"{total or 'no'} periodic entr{'y' if total == 1 else 'ies'} at {timetable.broker.where}", err=True
+            )
+
+
+@command.command()
+@click.argument("name", metavar="ENTRY")
+@click.argument("schedule")
+@click.argument("task")
+@click.option("--args", "args", default="[]", metavar="JSON", help="Positional arguments, a list.")
+@click.option("--kwargs", "kwargs", default="{}", metavar="JSON", help="Keyword arguments, an object.")
+@click.option("--tz", metavar="ZONE", help="Time zone of a cron expression; UTC unless given.")
+@click.option("--queue", metavar="QUEUE", help="The task's own unless given.")
+@click.option("--expires", type=Age(), metavar="AGE", help="A message that has waited for so long does not run.")
+@click.option("--catch-up", type=click.Choice(["skip", "last", "all"]), default="last", show_default=True)
+@click.option(
+    "--window", type=Age(), default="1d", show_default=True, metavar="AGE", help="Older missed ticks are left out."
+)
+@click.option("--overlap", type=click.Choice(["allow", "skip"]), default="allow", show_default=True)
+@click.option("--jitter", type=Age(), default="0", metavar="AGE", help="Put ticks off by up to this.")
+@click.option("--replace", is_flag=True, help="If there is an entry of that name, this is it from now on.")
+@click.option("-A", "--app", "path", metavar="MODULE[:ATTR]", help="Check the arguments, and go by the task's options.")
+@click.option("--name", "apps", multiple=True, metavar="APP", help="Of this app; needed if the server has several.")
+@_url_option
+def add(
+    name: str, schedule: str, task: str, apps: tuple[str, ...], url: str | None, replace: bool, **options: Any
+) -> None:
+    """Add an entry: SCHEDULE is a cron expression, @daily and its like, or "every 30s".
+
+    It lives until it is removed; workers started later leave it alone, unless newer code declares an entry of its name.
+    """
+    path = options.pop("path")
+    code = app_of(path) if path else None
+    with _timetable(url, (code.name,) if code else apps) as timetable:
+        if len(timetable.apps) != 1:
+            raise click.UsageError(f"the server knows {len(timetable.apps)} apps: say --name APP, or -A")
+        entry = _entry_of(code, name, schedule, task, **options)
+        what = timetable.change(timetable.apps[0], "define", name, entry.stored, int(replace))
+    if what == "exists":
+        raise click.UsageError(f"there is an entry {name}: say --replace")
+    click.echo(f"{what} {name} of {timetable.apps[0]}: {entry.schedule}, {entry.task}")
+
+
+@command.command()
+@_of_one_entry
+def rm(name: str, apps: tuple[str, ...], url: str | None) -> None:
+    """Remove an entry. One that code declares comes back with the next change of that code; pause it instead."""
+    with _timetable(url, apps) as timetable:
+        stored = timetable.find(name)
+        timetable.change(stored.app, "remove", name)
+    click.echo(f"removed {name} of {stored.app}")
+    if stored.state.get(b"origin") == b"code":
+        click.echo(
+            "it is declared in code: the next change of that code brings it back, unless it is gone there", err=True
+        )
+
+
+@command.command()
+@_of_one_entry
+@click.option("--reason", default="", metavar="TEXT", help="Kept, and shown by ls.")
+def pause(name: str, apps: tuple[str, ...], url: str | None, reason: str) -> None:
+    """Send no ticks of an entry until it is resumed, whatever code is deployed; they are not made up for."""
+    with _timetable(url, apps) as timetable:
+        stored = timetable.find(name)
+        note = f"by {_who()} at {moment(timetable.now)}{': ' if reason else ''}{reason}"
+        timetable.change(stored.app, "pause", name, note)
+    click.echo(f"paused {name} of {stored.app}")
+
+
+@command.command()
+@_of_one_entry
+def resume(name: str, apps: tuple[str, ...], url: str | None) -> None:
+    """Let a paused entry go on, from its next tick on."""
+    with _timetable(url, apps) as timetable:
+        stored = timetable.find(name)
+        what = timetable.change(stored.app, "resume", name)
+    click.echo(f"{name} of {stored.app} was not paused" if what == "running" else f"resumed {name} of {stored.app}")
+
+
+@command.command("run-now")
+@_of_one_entry
+def run_now(name: str, apps: tuple[str, ...], url: str | None) -> None:
+    """Send an entry's task once, now, whatever else it waits for; prints the id of the message."""
+    from taskq.broker import commands
+    from taskq.broker.ticks import DueTick, Step
+
+    with _timetable(url, apps) as timetable:
+        stored = timetable.find(name)
+        if stored.entry is None:
+            raise ConfigError(f"the periodic entry {name} cannot be read here")
+        tick = int(timetable.now * 1000)
+        message = stored.entry.message(tick, "now:")
+        step = Step(DueTick(name, stored.raw, None, b"now"), message, tick, None)
+        answer = timetable.broker.run(commands.take_ticks(keys_of(stored.app), [step]))
+        if answer == b"x":
+            raise ConfigError(f"the periodic entry {name} has just been changed; nothing was sent")
+    click.echo(message[0].decode())
+
+
+@command.command("next")
+@_of_one_entry
+@click.option("-n", "count", type=click.IntRange(1, 1000), default=5, show_default=True, help="How many.")
+def next_(name: str, apps: tuple[str, ...], url: str | None, count: int) -> None:
+    """Show when an entry ticks next, in its zone."""
+    from taskq.periodic import Cron, zone_of
+
+    with _timetable(url, apps) as timetable:
+        stored = timetable.find(name)
+        entry = stored.entry
+        if entry is None:
+            raise ConfigError(f"the periodic entry {name} cannot be read here")
+        zone = zone_of(entry.schedule.zone if isinstance(entry.schedule, Cron) else "UTC")
+        tick = entry.schedule.after(timetable.now * 1000)
+        for _ in range(count):
+            if tick is None:
+                break
+            click.echo(datetime.fromtimestamp(entry.moment(tick) / 1000, zone).isoformat())
+            tick = entry.schedule.after(tick)
+    if stored.paused:
+        click.echo(f"it is paused {one_line(stored.paused)}", err=True)
+
+
+@command.command()
+@click.option("-A", "--app", "path", envvar="TASKQ_APP", required=True, metavar="MODULE[:ATTR]", help="The app.")
+def sync(path: str) -> None:
+    """Put the entries that an app's code declares in place, as the newest code.
+
+    Workers do this when they start with code that the server has not seen. It is for going back to older code, which
+    the server cannot tell from an old worker that starts again.
+    """
+    from taskq.broker import commands
+    from taskq.entries import code_revision
+
+    app = app_of(path)
+    entries = {name: entry.stored for name, entry in app.entries.items()}
+    revision = code_revision(entries, {task.name: task.fingerprint for task in app.tasks.values()})
+    try:
+        broker = app.client.broker
+        broker.run(commands.announce_app(app.client.keys))
+        declared = broker.run(commands.declare(app.client.keys, path, revision, entries, force=True))
+    except (BrokerError, ConfigError) as error:
+        click.echo(f"taskq: {error}", err=True)
+        sys.exit(USAGE)
+    for name, what in declared.entries.items():
+        click.echo(f"{what} {name}")
+    click.echo(f"{len(entries)} periodic entr{'y' if len(entries) == 1 else 'ies'} of {app.name}", err=True)
+
+
+# -- making and showing them -----------------------------------------------------------------------------
+
+
+def _entry_of(
+    code: Any, name: str, schedule: str, task: str, *, args: str, kwargs: str, tz: str | None, queue: str | None,
+    expires: float | None, catch_up: Any, window: float, overlap: Any, jitter: float,
+) -> Entry:  # fmt: skip
+    """Make an entry of what the command line says."""
+    from taskq.entries import Entry
+    from taskq.periodic import read_schedule
+
+    when = read_schedule(schedule, tz)
+    positional, named = _json_of("args", args, list), _json_of("kwargs", kwargs, dict)
+    message = _message(code, task, positional, named, queue=queue, expires=expires)
+    return Entry.of(name, when, message, catch_up=catch_up, window=window, overlap=overlap, jitter=jitter)
+
+
+def _message(
+    code: Any, task: str, args: list[Any], kwargs: dict[str, Any], **options: Any
+) -> tuple[bytes, bytes, bytes]:
+    """Prepare a call: by its task's own options if there is ``code``, else by its name alone."""
+    if code is not None:
+        if task not in code.tasks:
+            raise ConfigError(f"{code.name} has no task {task!r}; it has {', '.join(sorted(code.tasks)) or 'none'}")
+        try:
+            return code.tasks[task].prepare_call(args, kwargs, **options).message  # type: ignore[no-any-return]
+        except TypeError as error:
+            raise ConfigError(str(error)) from None
+    from taskq import codec
+    from taskq.config import check_name
+    from taskq.envelope import encode_envelope, encode_head, new_id
+    from taskq.sending import expiry_words
+
+    head = encode_head(check_name("task", task), check_name("queue", options["queue"] or task))
+    raw_id = new_id()
+    body = codec.pack_call(tuple(args), kwargs)
+    return raw_id, head + encode_envelope(raw_id, {}, body), expiry_words(options["expires"])
+
+
+def _json_of(option: str, text: str, kind: type) -> Any:
+    try:
+        value = json.loads(text)
+    except ValueError as error:
+        raise ConfigError(f"--{option} {text!r:.80} is not JSON: {error}") from None
+    if type(value) is not kind:
+        raise ConfigError(f"--{option} {text!r:.80} is not a JSON {'list' if kind is list else 'object'}")
+    return value
+
+
+def _who() -> str:
+    try:
+        return f"{getpass.getuser()}@{socket.gethostname()}"
+    except (OSError, KeyError):  # a user without a name
+        return socket.gethostname()

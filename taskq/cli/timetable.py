@@ -1,0 +1,173 @@
+"""What ``taskq cron`` reads of periodic entries, and how it shows them."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import cached_property
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from taskq.cli.tables import age, moment, one_line
+from taskq.errors import DecodeError
+
+if TYPE_CHECKING:
+    from taskq.broker.keys import Keys
+    from taskq.broker.pool import Broker
+    from taskq.entries import Entry
+
+COLUMNS = ("ENTRY", "APP", "SCHEDULE", "ZONE", "TASK", "NEXT", "LAST", "SENT", "LATE", "STATE")
+
+
+@dataclass(frozen=True)
+class Stored:
+    """An entry as the server keeps it.
+
+    Attributes:
+        app: The app it is of.
+        name: Its name.
+        raw: Its definition.
+        due: When its next tick is due, in seconds since the epoch; None if it waits for none.
+        state: What has become of it so far (see ``entry:<name>`` in ``taskq.broker.keys``).
+    """
+
+    app: str
+    name: str
+    raw: bytes
+    due: float | None
+    state: dict[bytes, bytes]
+
+    @cached_property
+    def entry(self) -> Entry | None:
+        """The entry, or None if it cannot be read."""
+        from taskq.entries import Entry
+
+        try:
+            return Entry.read(self.name, self.raw)
+        except DecodeError:
+            return None
+
+    def number(self, field: bytes) -> int:
+        """A number of its state; 0 if there is none."""
+        return int(self.state.get(field, b"0"))
+
+    @property
+    def next(self) -> float | None:
+        """The time of its next tick, in seconds since the epoch; None if nobody has worked it out."""
+        return self.number(b"tick") / 1000 if self.due is not None and b"tick" in self.state else None
+
+    @property
+    def paused(self) -> str:
+        """By whom, when and why it was paused; empty if it is not."""
+        return self.state.get(b"paused", b"").decode("utf-8", "replace")
+
+
+class Timetable:
+    """The periodic entries of the apps on a server."""
+
+    def __init__(self, broker: Broker, apps: tuple[str, ...]) -> None:
+        """Look at those of ``apps``, or of every app there is."""
+        from taskq.broker import commands
+
+        self.broker = broker
+        self.apps = list(dict.fromkeys(apps)) or broker.run(commands.known_apps())
+        self.now = broker.run(commands.server_time())
+
+    def all(self) -> Iterator[Stored]:
+        """Go through all entries, by app and name."""
+        from taskq.broker import commands
+
+        for app in self.apps:
+            keys = keys_of(app)
+            due = self.broker.run(commands.ticks_due(keys))
+            for raw_name, raw in sorted(self.broker.run(commands.read_hash(keys, "periodic")).items()):
+                name = raw_name.decode("ascii", "backslashreplace")
+                state = self.broker.run(commands.read_hash(keys, f"entry:{name}"))
+                yield Stored(app, name, raw, due.get(name), state)
+
+    def find(self, name: str) -> Stored:
+        """Return the entry of that name; leave with exit code 1 if there is none, 2 if several apps have one."""
+        found = [stored for stored in self.all() if stored.name == name]
+        if len(found) > 1:
+            raise click.UsageError(f"{' and '.join(one.app for one in found)} have an entry {name}: say --name APP")
+        if not found:
+            click.echo(f"taskq: no periodic entry {name!r} at {self.broker.where}", err=True)
+            sys.exit(1)
+        return found[0]
+
+    def change(self, app: str, verb: str, name: str, *more: Any) -> str:
+        """Change an entry; answers what became of it (see ``entry.lua``)."""
+        from taskq.broker import commands
+
+        return self.broker.run(commands.change_entry(keys_of(app), verb, name, *more))
+
+
+def keys_of(app: str) -> Keys:
+    """Return the key names of an app."""
+    from taskq.broker.keys import Keys
+
+    return Keys(app)
+
+
+# -- how they look ---------------------------------------------------------------------------------------
+
+
+def row(stored: Stored, now: float) -> tuple[str, ...]:
+    """Write an entry as a row of `COLUMNS`; ``now`` is the server's time in seconds since the epoch."""
+    entry, ago = stored.entry, stored.number(b"last") / 1000
+    late = (
+        f"{_ms(stored.number(b'late'))}, at most {_ms(stored.number(b'late-max'))}" if b"late" in stored.state else "-"
+    )
+    cells = (
+        stored.name,
+        stored.app,
+        str(entry.schedule) if entry else "(cannot be read)",
+        getattr(entry.schedule, "zone", "-") if entry else "-",
+        entry.task if entry else "-",
+        "-" if stored.due is None else "now" if stored.due <= now else f"in {age(stored.due - now)}",
+        f"{age(now - ago)} ago" if ago else "-",
+        str(stored.number(b"sent")),
+        late,
+        _state(stored),
+    )
+    return tuple(one_line(cell) for cell in cells)
+
+
+def _state(stored: Stored) -> str:
+    if stored.paused:
+        return f"paused {stored.paused}"
+    notes = [f"{n} {what}" for what in ("skipped", "left-out") if (n := stored.number(what.encode()))]
+    return ", ".join(["ends" if stored.due is None else "runs", *notes])
+
+
+def _ms(ms: int) -> str:
+    return f"{ms} ms" if ms < 10_000 else age(ms / 1000)
+
+
+def as_json_line(stored: Stored) -> str:
+    """Write an entry as a line of JSON."""
+    entry = stored.entry
+    return json.dumps(
+        {
+            "name": stored.name,
+            "app": stored.app,
+            "schedule": str(entry.schedule) if entry else None,
+            "zone": getattr(entry.schedule, "zone", None) if entry else None,
+            "task": entry.task if entry else None,
+            "queue": entry.queue if entry else None,
+            "next": None if stored.next is None else moment(stored.next),
+            "last": moment(stored.number(b"last") / 1000) if b"last" in stored.state else None,
+            "last_id": stored.state.get(b"id", b"").decode() or None,
+            "sent": stored.number(b"sent"),
+            "skipped": stored.number(b"skipped"),
+            "left_out": stored.number(b"left-out"),
+            "late_ms": stored.number(b"late") if b"late" in stored.state else None,
+            "late_max_ms": stored.number(b"late-max") if b"late-max" in stored.state else None,
+            "origin": stored.state.get(b"origin", b"").decode() or None,
+            "paused": stored.paused or None,
+        },
+        ensure_ascii=False,
+    )
