@@ -106,12 +106,15 @@ def add(
 
     It lives until it is removed; workers started later leave it alone, unless newer code declares an entry of its name.
     """
+    from taskq.broker import commands
+
     path = options.pop("path")
     code = app_of(path) if path else None
     with _timetable(url, (code.name,) if code else apps) as timetable:
         if len(timetable.apps) != 1:
             raise click.UsageError(f"the server knows {len(timetable.apps)} apps: say --name APP, or -A")
         entry = _entry_of(code, name, schedule, task, **options)
+        timetable.broker.run(commands.announce_app(keys_of(timetable.apps[0])))
         what = timetable.change(timetable.apps[0], "define", name, entry.stored, int(replace))
     if what == "exists":
         raise click.UsageError(f"there is an entry {name}: say --replace")

@@ -74,12 +74,13 @@ def fails(i):
 
 # What producers, waiters, operators and a reaper do. Killed at any point it can be run again from its beginning.
 CLIENT = """
-import asyncio, os
-from taskq import DuplicateTaskId, TaskError, UnknownResult
+import asyncio, os, time
+from taskq import DuplicateTaskId, every, TaskError, UnknownResult
 from taskq.broker import commands
 from taskq.broker.connection import Connection
 from taskq.broker.faults import NotSent, Unanswered
 from taskq.broker.protocol import drive
+from taskq.entries import Entry
 from taskq.reaper import Reaper
 from jobs import *
 
@@ -103,6 +104,8 @@ def value_of(handle):
     except UnknownResult:  # forgotten by a run before this one
         return None
 
+ticking = Entry.of("e", every(1), adouble.prepare_call((12,)).message, catch_up="all")
+broker.run(commands.change_entry(keys, "define", "e", ticking.stored, 1))
 handles = {i: send(task, i) for i, task in enumerate([second_try, crash_once, fails_once, adouble, double])}
 handles[5] = send(double, 5, countdown=0.1)
 broken = send(fails, 6)
@@ -138,6 +141,9 @@ for i, handle in handles.items():
 assert [handle.get(timeout=20) for handle in slow + bulk] == [14, 16, 18]
 assert app.AsyncResult(handles[4].id).status().state in ("SUCCESS", "UNKNOWN")
 handles[4].forget()
+while broker.run(commands.survey(keys))["jobs.adouble"].counters["accepted"] < 4:  # three calls, and a tick
+    time.sleep(0.05)
+broker.run(commands.change_entry(keys, "remove", "e"))
 reaper, connection = Reaper(keys, "client", app.settings.lease), Connection(app.client.url)
 for _ in range(5):
     try:

@@ -13,6 +13,7 @@ DIRECTED = ("tests/contract", "tests/model/test_directed.py")
 MODEL = ("tests/model/test_exhaustive.py", "tests/model/test_machine.py")
 
 _KILLS = "tests/faults/test_kills.py::"
+_PERIODIC = ("tests/unit/test_periodic.py", "tests/unit/test_entries.py")
 _LIMITS = "tests/integration/test_limits.py::"
 
 
@@ -375,6 +376,49 @@ MUTANTS = [
         "return self.interval",
     ),
     py("a promoter stops after one call", "reaper", "if due.moved < _PROMOTE_LIMIT:", "if True:"),
+    # -- periodic entries
+    lua(
+        "a tick that was taken is taken again (periodic)",
+        "tick",
+        "~= tonumber(due) then return 'x' end",
+        "== 0 then end",
+    ),
+    lua("a tick of another definition is taken (periodic)", "tick", "sub(entry, 1, 16) ~= ARGV[i + 1]", "false"),
+    lua(
+        "a dead letter stands in the way of ticks (periodic)", "tick", "return not (queue and", "return not (false and"
+    ),
+    lua(
+        "a repeated tick is not recognised (periodic)",
+        "tick",
+        "return accept(id, ARGV[i + 4]",
+        "accept(id, ARGV[i + 4]",
+    ),
+    lua("ticks do not bound the wait (periodic)", "promote", "if tick and (not due or tick < due) then due = tick end"),
+    lua("an old worker restores its entries (periodic)", "declare", "force or code == 'new'", "true"),
+    lua("code takes away what others declare (periodic)", "declare", "if declared[i] ~= source then", "if false then"),
+    lua("code takes away what a command added (periodic)", "declare", "'origin') == 'code'", "'origin') ~= ''"),
+    lua(
+        "a due tick is lost with its definition (periodic)", "lib/entries", " or (waiting and tonumber(waiting) <= now)"
+    ),
+    lua("a change resumes an entry (periodic)", "lib/entries", "call('HEXISTS', key, 'paused') == 1 or ", ""),
+    py("a repeated hour ticks twice (periodic)", "periodic", "if tick > last:", "if True:", *_PERIODIC),
+    py("a skipped time is not moved on (periodic)", "periodic", "wall += _MINUTE", "return moment", *_PERIODIC),
+    py("a change of clocks is overlooked (periodic)", "periodic", "if change is None:", "if True:", *_PERIODIC),
+    py("missed ticks are all sent (periodic)", "entries", 'self.catch_up == "all" and late', "late", *_PERIODIC),
+    py(
+        "jitter is forgotten when it is late (periodic)",
+        "entries",
+        "self.moment(follows) <= now:",
+        "follows <= now:",
+        *_PERIODIC,
+    ),
+    py(
+        "one bad entry stops all (periodic)",
+        "entries",
+        "except Exception as error:  # stored bytes",
+        "except KeyError as error:  #",
+        *_PERIODIC,
+    ),
     # -- a producer's dialogue
     py(
         "a send is repeated under a new number",

@@ -309,6 +309,20 @@ def test_what_is_sent_in_the_end_is_what_the_rule_says(catch_up: Any, away: int,
     assert _all_sent(late, T, now) == expected
 
 
+@pytest.mark.parametrize("catch_up", ["skip", "last", "all"])
+def test_a_tick_that_is_put_off_does_not_come_early_since_others_were_missed(catch_up: Any) -> None:
+    moved = entry(catch_up=catch_up, jitter=3599, window=7200)
+    ticks = range(T, T + 99 * HOUR, HOUR)
+    early = next(
+        tick for tick in ticks if moved.moment(tick) < tick + HOUR - 11_000 and moved.moment(tick + HOUR) > tick + HOUR
+    )
+
+    step = moved.step(due(moved, early), early + HOUR)
+
+    assert step.tick in (None, early)
+    assert step.follows == (early + HOUR, moved.moment(early + HOUR))
+
+
 @given(st.integers(0, 10**6), st.integers(1, HOUR - 1))
 def test_jitter_puts_a_tick_off_by_less_than_was_said_and_always_the_same(n: int, jitter: int) -> None:
     moved = entry(jitter=jitter / 1000)
