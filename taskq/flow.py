@@ -248,7 +248,8 @@ class Arguments:
 
     def digest(self) -> str:
         """Return a digest of all arguments."""
-        return hashlib.blake2b(codec.pack(sorted(self._named.items())), digest_size=16).hexdigest()
+        flat = [word for item in sorted(self._named.items()) for word in item]
+        return hashlib.blake2b(codec.pack(flat), digest_size=16).hexdigest()
 
 
 #: Of a call whose arguments do not matter.

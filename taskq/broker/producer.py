@@ -96,17 +96,22 @@ class Sender:
         words = (b"EVALSHA", script("enqueue").sha, b"1", prefix, self._producer)
         before = b"*9\r\n" + b"".join(b"$%d\r\n%s\r\n" % (len(word), word) for word in words)
         # The number is written in 16 digits, so that its length is known.
-        self._plain = before.replace(b"%", b"%%") + b"$16\r\n%016d\r\n$16\r\n%s\r\n$%d\r\n%s\r\n$0\r\n\r\n"
+        message = before.replace(b"%", b"%%") + b"$16\r\n%016d\r\n$16\r\n%s\r\n$%d\r\n%s\r\n"
+        self._plain, self._with_options = message + b"$0\r\n\r\n", message + b"$%d\r\n%s\r\n"
 
     def send_one(self, raw_id: bytes, value: bytes, options: bytes) -> bytes:
         """Send one message; the path of every ``delay()``: a command from prepared parts, one round trip."""
         numbering = self.numbering
-        if options or len(raw_id) != 16:
+        if len(raw_id) != 16:
             return self.send_many([(raw_id, value, options)])
         if numbering.producer is not self._producer:
             self._prepare()
         numbering.number += 1
-        packed = self._plain % (numbering.number, raw_id, len(value), value)
+        packed = (
+            self._with_options % (numbering.number, raw_id, len(value), value, len(options), options)
+            if options
+            else self._plain % (numbering.number, raw_id, len(value), value)
+        )
         try:
             reply = self.connection.roundtrip(packed)
         except (NotSent, Unanswered, Passing) as error:

@@ -260,3 +260,21 @@ def test_the_stored_form_is_the_one_the_other_tests_seed(world: World) -> None:
     assert value == message(A, accepted=accepted)
     assert accepted == Near(T0)
     assert LEASE < MINUTE
+
+
+def unique(id_: bytes, lock: bytes) -> tuple[bytes, bytes, bytes]:
+    """A message that is unique until it is done."""
+    content = b"d0:" + lock
+    return id_, encode_head("t", "q", more=b"u%c%s" % (len(content), content)) + encode_envelope(id_, {}, b"body"), b""
+
+
+def test_locks_of_what_has_ended_do_not_pile_up(world: World) -> None:
+    ids = [raw_id(n) for n in range(1, 301)]
+    for number, id_ in enumerate(ids, 1):
+        assert accept(world, unique(id_, b"lock-%d" % number), number=number) == b"+"
+        if number != 150:
+            world.raw("HDEL", world.keys["messages"], id_)
+
+    locks = world.state()["unique"]
+    assert locks[b"lock-150"] == b"0 " + ids[149]
+    assert len(locks) < 20

@@ -7,13 +7,25 @@ local function lock_in(text)
   return lock, mode, tonumber(ms)
 end
 
+local function alive(id)
+  return call('HEXISTS', P .. 'messages', id) == 1 and call('HEXISTS', P .. 'reasons', id) == 0
+end
+
 -- The id that holds a lock, or nil.
 local function holder(lock, mode, now)
   local ends, id = string.match(call('HGET', P .. 'unique', lock) or '', '^(%d+) (.*)$')
   if not id or (ends ~= '0' and now >= tonumber(ends)) then return nil end
-  if mode == 't' then return id end
-  local alive = call('HEXISTS', P .. 'messages', id) == 1 and call('HEXISTS', P .. 'reasons', id) == 0
-  return alive and id or nil
+  return (mode == 't' or alive(id)) and id or nil
+end
+
+-- A lock that holds nobody any more only takes room. Whoever takes n new ones looks at twice as many, at random, so that
+-- there are hardly ever more of these than of the others.
+local function sweep_locks(n, now)
+  local some = n > 0 and call('HRANDFIELD', P .. 'unique', 2 * n, 'WITHVALUES') or {}
+  for i = 1, #some, 2 do
+    local ends, id = string.match(some[i + 1], '^(%d+) (.*)$')
+    if ends == '0' and not alive(id) or ends ~= '0' and now >= tonumber(ends) then call('HDEL', P .. 'unique', some[i]) end
+  end
 end
 
 local function take_lock(lock, ms, id, now)
