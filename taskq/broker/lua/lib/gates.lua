@@ -34,6 +34,9 @@ local function gate_named(name)
   return limits[tonumber(which)] or OPEN
 end
 
+-- The task whose breaker a gate is, if it is one.
+local function guarded_by(name) return sub(name, -2) == '#b' and sub(name, 1, -3) end
+
 -- Names of the gates of a message; found is what its head says of keys.
 local function gates_of(task, found)
   local limits = limits_of(task)
@@ -72,9 +75,12 @@ end
 
 local function save_gates()
   for name in pairs(new_arrivals) do call('ZADD', P .. 'arrivals', string.format('%.3f', arrivals[name]), name) end
+  local words = {}
   for name in pairs(new_slots) do
-    if slots_used[name] > 0 then call('HSET', P .. 'slots', name, slots_used[name]) else call('HDEL', P .. 'slots', name) end
+    local n = slots_used[name]
+    if n == 0 then call('HDEL', P .. 'slots', name) else words[#words + 1], words[#words + 2] = name, n end
   end
+  for i = 1, #words, 1000 do call('HSET', P .. 'slots', unpack(words, i, math.min(i + 999, #words))) end
   for task in pairs(new_breakers) do call('HSET', P .. 'breakers', task, breakers[task]) end
   new_arrivals, new_slots, new_breakers = {}, {}, {}
 end
@@ -117,7 +123,7 @@ end
 
 -- How many may pass a gate now; if none, also when it opens (ms; nil if that is up to a slot).
 local function room(name, now)
-  local guarded = string.match(name, '^(.*)#b$')
+  local guarded = guarded_by(name)
   if guarded then return room_at_breaker(guarded, now) end
   local gate, n, opens = gate_named(name), 1 / 0, nil
   if gate.shut then return 0 end
@@ -137,7 +143,7 @@ local function room(name, now)
 end
 
 local function pass(name, now)
-  local guarded = string.match(name, '^(.*)#b$')
+  local guarded = guarded_by(name)
   if guarded and breaker_of(guarded) == 'o' then set_breaker(guarded, 'h', 0, '') end
   local gate = gate_named(name)
   if gate.slots > 0 then use(name, 1) end
@@ -211,7 +217,7 @@ end
 -- Deliveries that passed these gates have ended: their slots are free again, their breakers know. save_gates() follows.
 local function free(gates, now, failed, times)
   for name in string.gmatch(gates, '[^\n]+') do
-    local guarded = string.match(name, '^(.*)#b$')
+    local guarded = guarded_by(name)
     if guarded then
       for _ = 1, times or 1 do record(guarded, failed, now) end
     elseif used_at(name) > 0 then

@@ -16,10 +16,11 @@ local function was_revoked(queue, id)
   return true
 end
 
+local NONE = {}
 -- The gates of a message, and the lock it holds until its start.
 local function gates_in(value)
   local _, task, _, flags, at = head(value)
-  if not task then return {} end
+  if not task then return NONE end
   local found = extras(value, flags, at)
   return gates_of(task, found), found.u and byte(found.u) == 115 and found.u or nil
 end
@@ -73,7 +74,7 @@ local function take_special(queue, n)
     if not value then
       count(queue, 'dangling')
     elseif not was_revoked(queue, ids[j]) then
-      local names, lock = {}, nil
+      local names, lock = NONE, nil
       if limited then names, lock = gates_in(value) end
       local name, opens = closed_gate(names, queue)
       if name then
