@@ -184,7 +184,7 @@ class Flow:
         for n, limit in enumerate(self.all_limits, 1):
             if limit.key is not None and (key := call.key(task, "key", limit.key)) is not None:
                 written.append(_field(b"%d" % n, key.encode()))
-        if self.all_limits or self.breaker or self.unique == "until_start":
+        if self.all_limits or self.breaker or self.unique or self.debounce:
             written.append(_field(b"l", b""))
         written += self._lock(task, call)
         return b"".join(written)

@@ -419,9 +419,9 @@ def dead_time(keys: Keys, queue: str, raw_id: bytes) -> Command[float | None]:
     return Command(None, [b"ZSCORE", keys["dead:" + queue], raw_id], lambda r: None if r is None else float(r) / 1000)
 
 
-def replay(keys: Keys, queue: str, raw_id: bytes, value: bytes) -> Command[bool]:
-    """Put a dead letter back into its queue."""
-    return Command(script("replay"), [keys.prefix, queue, raw_id, value], bool)
+def replay(keys: Keys, queue: str, raw_id: bytes, value: bytes) -> Command[bool | None]:
+    """Put a dead letter back into its queue; None if it is unique work that another message is by now."""
+    return Command(script("replay"), [keys.prefix, queue, raw_id, value], {1: True, 0: False, -1: None}.__getitem__)
 
 
 def purge(keys: Keys, queue: str, ids: Sequence[bytes]) -> Command[int]:

@@ -227,8 +227,8 @@ class Graveyard:
             else:
                 yield [letter], lambda _count: None
 
-    def replay(self, letter: DeadLetter) -> bool:
-        """Put one back into its queue; answers whether it was still there."""
+    def replay(self, letter: DeadLetter) -> bool | None:
+        """Put one back into its queue; answers whether it was still there, None if it is superseded unique work."""
         from taskq.broker import commands
 
         return self.broker.run(commands.replay(_keys(letter.app), letter.queue, letter.id, letter.fresh_value))
@@ -366,16 +366,20 @@ def replay(
     filters = Filters(names, queue, task, reason, older)
     _require_choice(ids, filters, everything, "replay")
     missing: list[str] = []
-    replayed = expired = 0
+    replayed = expired = superseded = 0
     with _graveyard(url, filters) as graveyard:
         for letters, taken in graveyard.batches(ids, missing):
-            done = [letter for letter in letters if graveyard.replay(letter)]
+            answers = [graveyard.replay(letter) for letter in letters]
+            done = [letter for letter, answer in zip(letters, answers, strict=True) if answer]
+            superseded += answers.count(None)
             taken(len(done))
             replayed += len(done)
             expired += sum(_has_expired(letter, graveyard.now) for letter in done)
     click.echo(f"replayed {_count(replayed)}")
     if expired:
         click.echo(f"{expired} of them have expired meanwhile: a worker will discard them, not run them", err=True)
+    if superseded:
+        click.echo(f"{superseded} more are unique work that a newer message is by now: they stay dead", err=True)
     _end(missing, graveyard)
 
 

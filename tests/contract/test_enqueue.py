@@ -268,13 +268,10 @@ def unique(id_: bytes, lock: bytes) -> tuple[bytes, bytes, bytes]:
     return id_, encode_head("t", "q", more=b"u%c%s" % (len(content), content)) + encode_envelope(id_, {}, b"body"), b""
 
 
-def test_locks_of_what_has_ended_do_not_pile_up(world: World) -> None:
-    ids = [raw_id(n) for n in range(1, 301)]
-    for number, id_ in enumerate(ids, 1):
-        assert accept(world, unique(id_, b"lock-%d" % number), number=number) == b"+"
-        if number != 150:
-            world.raw("HDEL", world.keys["messages"], id_)
+def test_a_lock_holds_as_long_as_its_message_lives(world: World) -> None:
+    assert accept(world, unique(A, b"lock"), number=1) == b"+"
+    assert accept(world, unique(B, b"lock"), number=2) == b"~" + A.hex().encode() + b"."
+    world.raw("HDEL", world.keys["messages"], A)
 
-    locks = world.state()["unique"]
-    assert locks[b"lock-150"] == b"0 " + ids[149]
-    assert len(locks) < 20
+    assert accept(world, unique(C, b"lock"), number=3) == b"+"
+    assert world.state()["unique"] == {b"lock": b"0 " + C}

@@ -18,7 +18,7 @@ if found.u then
   if mode ~= 't' and holder(lock, mode, clock()) then return -1 end
 end
 begin_writes()
-if lock then take_lock(lock, ms, id, clock()) end
+if lock and mode ~= 't' then take_lock(lock, mode, ms, id, clock()) end
 call('ZREM', P .. 'dead:' .. queue, id)
 call('HDEL', P .. 'reasons', id)
 call('HDEL', P .. 'crashes', id)

@@ -36,8 +36,13 @@ end
 begin_writes()
 local gone = left('schedule', 'zset')
 if gone then count(queue, 'scheduled', -1) end
-gone = gone or left('ranked:' .. queue, 'zset') or left('suspects:' .. queue) or left('queue:' .. queue)
-for _, name in ipairs(gone and {} or gates_of(task, extras(value, flags, at))) do
+if not gone and left('ranked:' .. queue, 'zset') then
+  gone = true
+  forget_turns(queue)
+end
+gone = gone or left('suspects:' .. queue) or left('queue:' .. queue)
+local found = extras(value, flags, at)
+for _, name in ipairs(gone and {} or gates_of(task, found)) do
   if left('gated:' .. queue .. '|' .. name) then
     count(queue, 'gated', -1)
     gone = true
@@ -50,6 +55,7 @@ if gone then
   call('HDEL', P .. 'messages', id)
   call('HDEL', P .. 'crashes', id)
   call('HDEL', P .. 'revoked', id)
+  if found.u then release(lock_in(found.u), clock()) end
   count(queue, 'discarded')
 else
   call('HSET', P .. 'revoked', id, ARGV[2])

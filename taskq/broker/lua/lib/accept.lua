@@ -27,7 +27,7 @@ local function read_options(options, queue)
   return answer, due, expiry, most
 end
 
-local locks, replaced = {}, {} -- of unique work: lock -> id and ms; id -> new value and due time of a debounced message
+local locks, replaced = {}, {} -- of unique work: lock -> id, mode and ms; id -> new value and due time of a debounced message
 local flow
 
 -- Look at a message as its producer sent it; answers as enqueue.lua says.
@@ -90,7 +90,7 @@ end
 local function write_accepted()
   if #fields > 0 then call('HSET', P .. 'messages', unpack(fields)) end
   if flow then
-    for lock, by in pairs(locks) do flow.take_lock(lock, by[2], by[1], now) end
+    for lock, by in pairs(locks) do flow.take_lock(lock, by[2], by[3], by[1], now) end
     for id, new in pairs(replaced) do
       call('HSET', P .. 'messages', id, new[1])
       call('ZADD', P .. 'schedule', int(new[2]), id)

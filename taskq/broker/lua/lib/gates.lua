@@ -218,7 +218,9 @@ end
 local function free(gates, now, failed, times)
   for name in string.gmatch(gates, '[^\n]+') do
     local guarded = guarded_by(name)
-    if guarded then
+    if byte(name) == 42 then
+      release(sub(name, 2), now)
+    elseif guarded then
       for _ = 1, times or 1 do record(guarded, failed, now) end
     elseif used_at(name) > 0 then
       use(name, -(times or 1))

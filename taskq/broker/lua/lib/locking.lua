@@ -7,14 +7,14 @@ local function first_with_lock(id, found, stored)
   local lock, mode, ms = lock_in(found.u)
   local by = locks[lock] and locks[lock][1] or holder(lock, mode, now)
   if not by then
-    locks[lock] = { id, ms }
+    locks[lock] = { id, mode, ms }
     return nil
   end
   if found.d then
     local wait, longest = string.match(found.d, '^(%d+):(%d+)$')
     local old = not given[by] and call('HGET', P .. 'messages', by)
     if old and not call('ZSCORE', P .. 'schedule', by) then -- it has come to its turn: this is the first of a new series
-      locks[lock] = { id, ms }
+      locks[lock] = { id, mode, ms }
       return nil
     end
     local due, accepted = now + tonumber(wait), old and sub(old, 3, 10) or stamp

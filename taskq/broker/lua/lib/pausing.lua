@@ -30,6 +30,6 @@ local function resume(name, now)
   mark(queue, 'p', false)
   if waiting(queue) > 0 then announce(queue, now) end
   if call('LLEN', P .. 'suspects:' .. queue) > 0 then announce_suspects(queue, now) end
-  for _, gate in ipairs(call('SPOP', P .. 'lines:' .. queue, 100000)) do announce(queue, now, gate) end
+  for _, gate in ipairs(call('LPOP', P .. 'lines:' .. queue, 100000) or {}) do announce(queue, now, gate) end
   return was
 end

@@ -77,6 +77,13 @@ local function offer(queue, ids, now, at_head, known)
   push(queue, plain, now, at_head)
 end
 
+-- With no ranked message left the turns begin anew.
+local function forget_turns(queue)
+  if call('EXISTS', P .. 'ranked:' .. queue) == 1 then return end
+  call('DEL', P .. 'fair:' .. queue)
+  call('HDEL', P .. 'turns', queue)
+end
+
 -- Take up to n ids from a queue: those above the plain list, those of it, those below. Keeps the virtual time of fair ones.
 local function pop(queue, n)
   local key, ids = P .. 'ranked:' .. queue, {}
@@ -99,10 +106,7 @@ local function pop(queue, n)
     for _, id in ipairs(call('LPOP', P .. 'queue:' .. queue, n - #ids) or {}) do ids[#ids + 1] = id end
   end
   if any and #ids < n then take_ranked('+inf') end
-  if any and #ids > 0 and call('EXISTS', key) == 0 then
-    call('DEL', P .. 'fair:' .. queue)
-    call('HDEL', P .. 'turns', queue)
-  end
+  if any and #ids > 0 then forget_turns(queue) end
   return ids
 end
 

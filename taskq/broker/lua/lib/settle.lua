@@ -35,7 +35,7 @@ local function settle_done(blob, ttl, first_result, n_results)
     ids[n] = sub(blob, i, i + 15)
   end
   local held, all = held_values(ids, n)
-  local mine, results, m, tally = {}, {}, 0, {}
+  local mine, results, m, tally, special = {}, {}, 0, {}, nil
   for i = 1, n do
     local value = held[i]
     if value then
@@ -49,12 +49,15 @@ local function settle_done(blob, ttl, first_result, n_results)
   if m == 0 then return end
   for value, times in pairs(tally) do
     count(queue_in(value), 'done', times)
-    if find(value, '\n', 1, true) then left(value, false, times) end
+    special = special or find(value, '\n', 1, true)
   end
   if all then call('DEL', processing) else call('HDEL', processing, unpack(mine)) end
   call('HDEL', messages, unpack(mine))
   if rare and call('EXISTS', P .. 'crashes') == 1 then call('HDEL', P .. 'crashes', unpack(mine)) end
   if any_revoked then call('HDEL', P .. 'revoked', unpack(mine)) end
+  if special then
+    for value, times in pairs(tally) do left(value, false, times) end
+  end
   if anybody_waits() then
     for i = 1, m do publish(mine[i], n_results > 0 and results[i] or '', ttl, true) end
   elseif n_results > 0 then

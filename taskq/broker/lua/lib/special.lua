@@ -8,21 +8,24 @@ local function hold(id, value, taken)
 end
 
 -- A waiting message that was revoked ends when its turn comes; its result is there since then.
-local function was_revoked(queue, id)
+local function was_revoked(queue, id, value)
   if not any_revoked or call('HDEL', P .. 'revoked', id) == 0 then return false end
+  local _, _, _, flags, at = head(value)
+  local text = extras(value, flags or 0, at).u
   call('HDEL', messages, id)
   call('HDEL', P .. 'crashes', id)
+  if text then release(lock_in(text), now) end
   count(queue, 'discarded')
   return true
 end
 
 local NONE = {}
--- The gates of a message, and the lock it holds until its start.
+-- The gates of a message, and what its head says of its lock.
 local function gates_in(value)
   local _, task, _, flags, at = head(value)
   if not task then return NONE end
   local found = extras(value, flags, at)
-  return gates_of(task, found), found.u and byte(found.u) == 115 and found.u or nil
+  return gates_of(task, found), found.u
 end
 
 -- The first of these gates that does not let a message pass now, or where others wait already; and when it opens.
@@ -35,10 +38,15 @@ local function closed_gate(names, queue, but)
   end
 end
 
-local function pass_all(id, value, names, taken, lock)
+-- A lock until the start ends here; one until it is done is named beside the gates, so that it ends with the delivery.
+local function pass_all(id, value, names, taken, text)
   for _, name in ipairs(names) do pass(name, now) end
-  if lock then unlock(lock, id) end
-  hold(id, value, #names == 0 and taken or taken .. '\n' .. table.concat(names, '\n'))
+  if #names > 0 then taken = taken .. '\n' .. table.concat(names, '\n') end
+  if text then
+    local lock, mode = lock_in(text)
+    if mode == 's' then unlock(lock, id) elseif mode == 'd' then taken = taken .. '\n*' .. lock end
+  end
+  hold(id, value, taken)
 end
 
 local function stand_in_line(queue, name, id, opens)
@@ -73,7 +81,7 @@ local function take_special(queue, n)
   for j, value in ipairs(call('HMGET', messages, unpack(ids))) do
     if not value then
       count(queue, 'dangling')
-    elseif not was_revoked(queue, ids[j]) then
+    elseif not was_revoked(queue, ids[j], value) then
       local names, lock = NONE, nil
       if limited then names, lock = gates_in(value) end
       local name, opens = closed_gate(names, queue)
@@ -92,7 +100,7 @@ end
 -- Take up to n from the line of a queue at a gate.
 local function take_line(queue, gate, n)
   if marked(queue, 'p') then
-    call('SADD', P .. 'lines:' .. queue, gate)
+    call('RPUSH', P .. 'lines:' .. queue, gate)
     return 0, false
   end
   local key, got, taken = P .. 'gated:' .. queue .. '|' .. gate, 0, int(now) .. ' ' .. queue
@@ -102,7 +110,7 @@ local function take_line(queue, gate, n)
   for j, value in ipairs(#ids > 0 and call('HMGET', messages, unpack(ids)) or {}) do
     local names, lock, other, other_opens
     if value then names, lock = gates_in(value) end
-    if value and not was_revoked(queue, ids[j]) then other, other_opens = closed_gate(names, queue, gate) else names = nil end
+    if value and not was_revoked(queue, ids[j], value) then other, other_opens = closed_gate(names, queue, gate) else names = nil end
     if other then
       stand_in_line(queue, other, ids[j], other_opens)
     else
@@ -140,7 +148,7 @@ local function take_suspect()
       call('LPOP', key)
       if not value then
         count(name, 'dangling')
-      elseif not was_revoked(name, id) then
+      elseif not was_revoked(name, id, value) then
         out[3] = tonumber(call('HGET', P .. 'crashes', id) or '0')
         pass_all(id, value, names, '!' .. int(now) .. ' ' .. name, lock)
       end

@@ -10,7 +10,7 @@ local function take_plain(queue, n)
     local value = values[j]
     if not value then
       count(queue, 'dangling')
-    elseif not any_revoked or not flow.was_revoked(queue, ids[j]) then
+    elseif not any_revoked or not flow.was_revoked(queue, ids[j], value) then
       fields[held + 1], fields[held + 2] = ids[j], taken
       out[o + 1], out[o + 2] = ids[j], value
       held, o = held + 2, o + 2

@@ -13,27 +13,24 @@ end
 
 -- The id that holds a lock, or nil.
 local function holder(lock, mode, now)
+  if mode == 't' then return call('GET', P .. 'throttle:' .. lock) or nil end
   local ends, id = string.match(call('HGET', P .. 'unique', lock) or '', '^(%d+) (.*)$')
   if not id or (ends ~= '0' and now >= tonumber(ends)) then return nil end
-  return (mode == 't' or alive(id)) and id or nil
+  return alive(id) and id or nil
 end
 
--- A lock that holds nobody any more only takes room. Whoever takes n new ones looks at twice as many, at random, so that
--- there are hardly ever more of these than of the others.
-local function sweep_locks(n, now)
-  local some = n > 0 and call('HRANDFIELD', P .. 'unique', 2 * n, 'WITHVALUES') or {}
-  for i = 1, #some, 2 do
-    local ends, id = string.match(some[i + 1], '^(%d+) (.*)$')
-    if ends == '0' and not alive(id) or ends ~= '0' and now >= tonumber(ends) then call('HDEL', P .. 'unique', some[i]) end
+local function take_lock(lock, mode, ms, id, now)
+  if mode == 't' then call('SET', P .. 'throttle:' .. lock, id, 'PX', int(ms))
+  else call('HSET', P .. 'unique', lock, (ms > 0 and int(now + ms) or '0') .. ' ' .. id)
   end
 end
 
-local function take_lock(lock, ms, id, now)
-  call('HSET', P .. 'unique', lock, (ms > 0 and int(now + ms) or '0') .. ' ' .. id)
+-- A message has ended, or may have: its lock goes if it has.
+local function release(lock, now)
+  if not holder(lock, 'd', now) then call('HDEL', P .. 'unique', lock) end
 end
 
-local function unlock(text, id)
-  local lock = lock_in(text)
+local function unlock(lock, id)
   local held = call('HGET', P .. 'unique', lock)
   if held and string.match(held, '^%d+ (.*)$') == id then call('HDEL', P .. 'unique', lock) end
 end
@@ -43,6 +40,6 @@ local function lock_again(text, id, now)
   local lock, mode, ms = lock_in(text)
   local by = holder(lock, mode, now)
   if by and by ~= id then return mode ~= 's' end
-  take_lock(lock, ms, id, now)
+  if mode ~= 't' then take_lock(lock, mode, ms, id, now) end
   return true
 end
