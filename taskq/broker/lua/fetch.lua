@@ -41,7 +41,7 @@ local function keep()
     call('HSET', processing, unpack(fields))
     fields, f = {}, 0
   end
-  if rawget(flow, 'save_gates') then flow.save_gates() end
+  if rawget(flow, 'save_gates') then flow.save_gates(now) end
 end
 
 -- Functions that plain messages do without. A script makes its functions anew in each call, which costs the server a

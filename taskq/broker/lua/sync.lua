@@ -51,7 +51,7 @@ for queue, ids in pairs(queues) do
   end)
   put_back(queue, ids, now)
 end
-save_gates()
+save_gates(now)
 write_counts()
 local out = { executed and 1 or 0 }
 for id in pairs(known) do out[#out + 1] = id end

@@ -73,7 +73,8 @@ local function use(name, n)
   new_slots[name] = true
 end
 
-local function save_gates()
+local function save_gates(now)
+  if next(new_arrivals) then call('ZREMRANGEBYSCORE', P .. 'arrivals', '-inf', int(now)) end -- as if they had none
   for name in pairs(new_arrivals) do call('ZADD', P .. 'arrivals', string.format('%.3f', arrivals[name]), name) end
   local words = {}
   for name in pairs(new_slots) do

@@ -24,6 +24,7 @@ local function resume(name, now)
   local was = call('HDEL', P .. 'paused', field)
   call('ZREM', P .. 'openings', '=' .. name)
   if field ~= queue then
+    limits_of_task[name] = nil
     open(name .. '#p', now)
     return was
   end

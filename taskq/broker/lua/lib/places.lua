@@ -42,8 +42,9 @@ local function leave(id, place, queue)
   if place.kind == 'hash' then
     local _, _, _, gates = taken_from(call('HGET', key, id))
     call('HDEL', key, id)
-    free(gates, clock())
-    save_gates()
+    local now = clock()
+    free(gates, now)
+    save_gates(now)
   elseif place.kind == 'list' then
     call('LREM', key, -1, id)
     if of then

@@ -86,6 +86,6 @@ local function recover(inc, now, running, died, alone, cause)
   for queue, list in pairs(back) do put_back(queue, list, now) end
   for queue, list in pairs(suspects) do push_suspects(queue, list, now, true) end
   for _, item in ipairs(held) do free(item.gates, now) end
-  save_gates()
+  save_gates(now)
   return moves
 end
