@@ -67,9 +67,9 @@ def send(n: int, size: int) -> dict[str, float]:
     return {"raw": raw / n * 1e6, "delay": single / n * 1e6, "bulk": bulk / n * 1e6}
 
 
-def send_flow(n: int, name: str, how: str) -> float:
-    """Client CPU in µs a message: n calls of a task of ``tasks.flow``, one by one or in bulk."""
-    task: Any = tasks.flow[name]
+def send_flow(n: int, how: str) -> float:
+    """Client CPU in µs a message: n calls of the task in ``tasks.flow``, one by one or in bulk."""
+    task: Any = tasks.flow[0]
     task.apply_async((-1, 0))
     began = time.process_time()
     if how == "single":
