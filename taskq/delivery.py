@@ -15,7 +15,7 @@ from typing import Any, NamedTuple, NoReturn
 from taskq import codec
 from taskq.definition import Definition
 from taskq.envelope import Envelope, decode, id_to_text
-from taskq.errors import TaskqError
+from taskq.errors import TaskqError, TaskRevoked
 
 
 class Retry(TaskqError):
@@ -27,6 +27,14 @@ class Retry(TaskqError):
         self.error = error
         self.delay = delay
         self.max_retries = max_retries
+
+
+class Revoked(TaskRevoked):
+    """What is raised inside a task that is revoked while it runs."""
+
+    def __init__(self) -> None:
+        """Make the error; in a thread the interpreter does it."""
+        super().__init__("the call was revoked while it ran")
 
 
 class ShuttingDown(BaseException):

@@ -137,7 +137,10 @@ class TaskError(TaskqError):
 
 
 class TaskRevoked(TaskError):
-    """The message was revoked, expired or discarded before it could end."""
+    """The call was revoked, or it expired or was discarded before it could end.
+
+    Also raised inside a task that is revoked while it runs; it may catch this, tidy up and end.
+    """
 
 
 class UnknownResult(TaskqError, LookupError):

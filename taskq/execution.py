@@ -27,7 +27,7 @@ from taskq.broker.outcomes import (
 from taskq.codec import NO_ARGUMENTS
 from taskq.config import Settings
 from taskq.definition import Definition
-from taskq.delivery import Context, Delivery, Retry, Route, ShuttingDown
+from taskq.delivery import Context, Delivery, Retry, Revoked, Route, ShuttingDown
 from taskq.envelope import FLAG_MORE, PLAIN, Envelope, id_to_text, plain_body
 from taskq.errors import ConfigError, DecodeError, MaxRetriesExceeded, RateLimited, SerializationError, TaskqError
 from taskq.retry import Attempt, GiveUp, RunAgain
@@ -183,6 +183,9 @@ class Executor:
         try:
             if isinstance(error, ShuttingDown):
                 return self.interrupted(delivery)
+            if isinstance(error, Revoked):
+                log.warning("task %s[%s] was revoked while it ran", delivery.task.name, id_to_text(delivery.id))
+                return Ended(delivery.id, "done", DISCARDED + b"revoked")
             if isinstance(error, RateLimited):
                 return Limited(delivery.id, float(error.retry_after))
             if isinstance(error, Retry):

@@ -189,10 +189,23 @@ class AsyncResult(Generic[R]):
         if kind == GIVEN_UP:
             return _Ended("FAILURE", error=task_error(reason, "the message was given up, see `taskq dead ls`", ""))
         if kind == DISCARDED:
-            revoked = TaskRevoked(f"the message was discarded: {reason}")
-            revoked.type = reason
+            word, _, why = reason.partition("\n")
+            revoked = TaskRevoked(f"the message was discarded: {word}{': ' if why else ''}{why}")
+            revoked.type = word
             return _Ended("REVOKED", error=revoked)
         return _Ended("FAILURE", error=task_error("unreadable", "a result of a kind this taskq does not know", ""))
+
+    def revoke(self, reason: str = "") -> str:
+        """Let the call not run, or run no longer; see ``TaskQ.revoke``."""
+        from taskq.broker import commands
+
+        return self._origin.client.broker.run(commands.revoke(self._origin.client.keys, self._raw_id, reason))
+
+    async def arevoke(self, reason: str = "") -> str:
+        """Do what `revoke` does, on an event loop."""
+        from taskq.broker import commands
+
+        return await self._origin.client.abroker.run(commands.revoke(self._origin.client.keys, self._raw_id, reason))
 
     # -- looking ----------------------------------------------------------------------------------------
 

@@ -6,7 +6,7 @@ Pure: nothing here does I/O, so the sync and the async connection execute the ve
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Generic, TypeVar
 
 from taskq.broker.keys import APPS, Keys
@@ -146,25 +146,35 @@ def held_ids(keys: Keys, incarnation: str) -> Command[list[bytes]]:
 
 @dataclass(slots=True)
 class Renewal:
-    """What a renewal told: seconds until any lease ends, whether suspects wait, incarnations that are lost."""
+    """What a renewal told.
+
+    Attributes:
+        next_end: Seconds until any lease ends.
+        suspects: Whether suspects wait.
+        lost: Incarnations that are lost.
+        revoked: Incarnations with the id of a revoked message that they hold.
+    """
 
     next_end: float
     suspects: bool
     lost: set[str]
+    revoked: list[tuple[str, bytes]] = field(default_factory=list)
+
+
+def _renewal(reply: Any) -> Renewal:
+    next_ms, suspects, revoked, *lost = reply
+    held = [(inc.decode(), raw_id) for inc, raw_id in zip(revoked[::2], revoked[1::2], strict=True)]
+    return Renewal(int(next_ms) / 1000, bool(suspects), {inc.decode() for inc in lost}, held)
 
 
 def renew(keys: Keys, lease_ms: int, sets: Iterable[str], incarnations: Iterable[str]) -> Command[Renewal]:
     """Renew leases."""
-    return Command(
-        script("renew"),
-        [keys.prefix, lease_ms, " ".join(sets), *incarnations],
-        lambda r: Renewal(int(r[0]) / 1000, bool(r[1]), {inc.decode() for inc in r[2:]}),
-    )
+    return Command(script("renew"), [keys.prefix, lease_ms, " ".join(sets), *incarnations], _renewal)
 
 
 @dataclass(frozen=True, slots=True)
 class Move:
-    """A message that was given back: ``place`` is queue, suspect, scheduled, dead, dangling; held in a dry run."""
+    """A message given back: ``place`` is queue, suspect, scheduled, dead, dangling, revoked; held in a dry run."""
 
     id: bytes
     queue: str
@@ -508,8 +518,8 @@ class QueueSurvey:
 def _survey(reply: Any) -> dict[str, QueueSurvey]:
     counters, places, held = reply
     queues: dict[str, QueueSurvey] = {}
-    for field, value in zip(counters[::2], counters[1::2], strict=True):
-        queue, _, name = field.decode().rpartition("|")
+    for key, value in zip(counters[::2], counters[1::2], strict=True):
+        queue, _, name = key.decode().rpartition("|")
         queues.setdefault(queue, QueueSurvey({})).counters[name] = int(value)
     for at in range(0, len(places), 5):
         survey = queues[places[at].decode()]

@@ -1,7 +1,8 @@
 """How a delivery can end, and how a worker tells the server (the groups of ``fetch.lua``).
 
 A stored result is one letter and a payload: ``S`` and the value as the codec wrote it, ``F`` and what is known of the
-exception (a msgpack map), ``D`` and the reason a script gave a message up, ``X`` and the reason it was discarded.
+exception (a msgpack map), ``D`` and the reason a script gave a message up, ``X`` and the reason it was discarded (of a
+revoked one also, on a line of its own, why it was).
 """
 
 from __future__ import annotations
@@ -27,7 +28,7 @@ Done = tuple[bytes, bytes]
 
 @dataclass(slots=True)
 class Ended:
-    """Terminal without a dead letter; ``counter`` is ``failed`` or ``discarded``."""
+    """Terminal without a dead letter; ``counter`` is ``failed``, ``discarded``, or ``done`` (revoked while it ran)."""
 
     id: bytes
     counter: str

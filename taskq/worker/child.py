@@ -31,6 +31,8 @@ log = logging.getLogger("taskq.worker")
 
 #: Exit codes: of an isolated child that found no suspect to run; of a child that cancelled a coroutine.
 NOTHING_TO_DO, INTERRUPTED = 3, 4
+#: By this signal a child learns from its parent that something is revoked.
+REVOKED = signal.SIGUSR2
 
 
 class Child:
@@ -86,6 +88,7 @@ class Child:
         signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C goes to the whole group; the parent acts on it
         signal.signal(signal.SIGTERM, self._on_stop)
         signal.signal(signal.SIGHUP, self._on_retire)
+        signal.signal(REVOKED, self._on_revoked)
         faulthandler.register(signal.SIGQUIT, all_threads=True)
         watch_for_twins()
         signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGTERM, signal.SIGINT, signal.SIGHUP})
@@ -99,6 +102,11 @@ class Child:
     def _on_retire(self, _number: int, _frame: Any) -> None:
         """Another child takes this one's place: what runs has all the time it takes."""
         self._retire()
+
+    def _on_revoked(self, _number: int, _frame: Any) -> None:
+        """Something is revoked, the slots say what; the last of these may raise an error in the midst of a task."""
+        for lane in reversed(self.lanes):  # the main lane comes first
+            lane.revoke()
 
     def _retire(self, grace: float | None = None) -> None:
         """Take nothing more, and end when what runs has ended."""

@@ -86,7 +86,7 @@ class Closer:
             for move in (yield from self._ask(command)):
                 log.info("message %s of queue %s: back to %s", id_to_text(move.id), move.queue, move.place)
                 suspects = suspects or move.place == "suspect"
-                if not closing.died and move.id in running:
+                if not closing.died and move.id in running and move.place != "revoked":
                     self.interrupted += move.place != "dead"
                     self.abandoned += move.place == "dead"
         return suspects

@@ -25,16 +25,33 @@ log = logging.getLogger("taskq.worker")
 
 
 class Heartbeat(threading.Thread):
-    """Renews leases every third of a lease; in between it waits for due times and for suspects.
+    """Renews leases every third of a lease; in between it waits for due times, suspects, and what is revoked.
 
     Attributes:
         trouble: Why the server cannot be reached at the moment, empty if it can; for the main thread to report.
     """
 
     def __init__(
-        self, keys: Keys, url: str, plan: Plan, lease: float, slots: list[Slot], suspects: Callable[[], None]
+        self,
+        keys: Keys,
+        url: str,
+        plan: Plan,
+        lease: float,
+        slots: list[Slot],
+        suspects: Callable[[], None],
+        revoked: Callable[[str, bytes], None],
     ) -> None:
-        """Prepare; ``slots`` are those of all children, ``suspects`` is called when some wait to run alone."""
+        """Prepare.
+
+        Args:
+            keys: Names of the app's keys.
+            url: The server.
+            plan: What the worker is to do.
+            lease: In seconds.
+            slots: Those of all children.
+            suspects: Called when some wait to run alone.
+            revoked: Called with an incarnation and the id of a message that it is to run no longer.
+        """
         super().__init__(name="taskq-heartbeat", daemon=True)
         self.keys = keys
         self.plan = plan
@@ -43,6 +60,7 @@ class Heartbeat(threading.Thread):
         self.ended = False
         self.trouble = ""
         self._suspects = suspects
+        self._revoked = revoked
         self._reaper = Reaper(keys, plan.name, lease)
         self._connection = Connection(url, timeout=lease / 5)
         self._bells = ["alarm", *("solo-bell:" + queues.id for queues in plan.sets)]
@@ -82,11 +100,19 @@ class Heartbeat(threading.Thread):
                 slot.renewed(now + self.lease)
         if renewal.suspects:
             self._suspects()
+        for incarnation, raw_id in renewal.revoked:  # of which nobody may have heard
+            self._revoked(incarnation, raw_id)
         return renewal.next_end
 
     def _wait(self, seconds: float) -> Protocol[None]:
         if seconds <= 0:
             return
-        rang = yield from self._reaper.wait(self._bells, seconds)
-        if rang is not None and b"solo-bell" in rang[0]:
+        controls = ["control:" + slot.incarnation for slot in self.slots if slot.incarnation]
+        rang = yield from self._reaper.wait([*self._bells, *controls], seconds)
+        if rang is None:
+            return
+        kind, _, name = rang[0].removeprefix(self.keys.prefix).partition(b":")
+        if kind == b"solo-bell":
             self._suspects()
+        elif kind == b"control":
+            self._revoked(name.decode(), rang[1])

@@ -11,10 +11,9 @@ import contextvars
 import logging
 import os
 import time
-from collections.abc import Callable, Coroutine
+from collections.abc import Awaitable, Callable, Coroutine
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
-from functools import partial
 from typing import Any
 
 from taskq.broker import commands
@@ -23,13 +22,13 @@ from taskq.broker.commands import Batch, Lost
 from taskq.broker.faults import NotSent, Passing, Unanswered
 from taskq.broker.outcomes import Outcome
 from taskq.broker.protocol import adrive, boottime
-from taskq.delivery import Delivery, Taken, current
+from taskq.delivery import Delivery, Revoked, Taken, current
 from taskq.execution import Executor
+from taskq.worker.interrupt import CoroutineInterrupt, ThreadInterrupt, soft_limit_error
 from taskq.worker.main_lane import WAIT
 from taskq.worker.quota import Quota
 from taskq.worker.session import Session, Stopped
 from taskq.worker.slots import CAPACITY, Slot
-from taskq.worker.soft_limit import CoroutineLimit, ThreadLimit
 from taskq.worker.twin import leave_if_twin
 
 log = logging.getLogger("taskq.worker")
@@ -91,6 +90,7 @@ class LoopLane:
         self._url = url
         self._loop: asyncio.AbstractEventLoop | None = None
         self._running: dict[asyncio.Task[None], Delivery] = {}
+        self._interrupts: dict[int, CoroutineInterrupt | ThreadInterrupt] = {}  # by place in the slot's table
         self.interrupted = False
         self._cancelled = False
         self._cancel_at: asyncio.TimerHandle | None = None
@@ -106,6 +106,15 @@ class LoopLane:
         self.stopping = True
         if self._loop is not None:
             self._loop.call_soon_threadsafe(self._wake, grace)
+
+    def revoke(self) -> None:
+        """Let what is revoked run no longer; safe from a signal handler."""
+        if self._loop is not None:
+            self._loop.call_soon_threadsafe(self._interrupt_revoked)
+
+    def _interrupt_revoked(self) -> None:
+        for place in self.slot.revoked() & self._interrupts.keys():
+            self._interrupts.pop(place).fire(Revoked())  # once, so that the task can tidy up
 
     def _wake(self, grace: float | None) -> None:
         self._changed.set()
@@ -244,7 +253,7 @@ class LoopLane:
             self.slot.limit(place, boottime() + task.time_limit)
         current.set(delivery)
         try:
-            outcome = await (self._await(delivery) if task.is_async else self._run_in_thread(delivery))
+            outcome = await (self._await if task.is_async else self._run_in_thread)(delivery, place)
         finally:
             if delivery.task.at_most_once:
                 self.slot.limit(place, 0.0)
@@ -256,12 +265,18 @@ class LoopLane:
             self._outcomes.append(outcome)
         self._changed.set()
 
-    async def _await(self, delivery: Delivery) -> Outcome:
+    async def _await(self, delivery: Delivery, place: int) -> Outcome:
         """Run a coroutine to its outcome."""
         task = delivery.task
         try:
-            running = task.function(*delivery.args, **delivery.kwargs)
-            value = await (CoroutineLimit(running, task.soft_time_limit) if task.soft_time_limit else running)
+            coroutine = task.function(*delivery.args, **delivery.kwargs)
+            try:
+                awaited = coroutine.send(None)
+            except StopIteration as stop:  # it waits for nothing: there is no point at which to interrupt it
+                value = stop.value
+            else:
+                running = CoroutineInterrupt(coroutine, awaited)
+                value = await self._interruptible(delivery, place, running, running)
         except BaseException as error:
             leave_if_twin(1)
             if isinstance(error, asyncio.CancelledError) and self._cancelled:
@@ -271,25 +286,39 @@ class LoopLane:
         leave_if_twin(0)
         return self.executor.succeeded(delivery, value)
 
-    async def _run_in_thread(self, delivery: Delivery) -> Outcome:
+    async def _run_in_thread(self, delivery: Delivery, place: int) -> Outcome:
         """Run a sync task in a thread to its outcome."""
-        loop, context, limit = asyncio.get_running_loop(), contextvars.copy_context(), ThreadLimit()
-        function, soft = delivery.task.function, delivery.task.soft_time_limit
-        call = partial(limit.run, function) if soft else function
+        context, interrupt = contextvars.copy_context(), ThreadInterrupt()
 
         def run() -> Outcome:
             try:
-                value = call(*delivery.args, **delivery.kwargs)
+                value = interrupt.run(delivery.task.function, *delivery.args, **delivery.kwargs)
             except BaseException as error:
                 leave_if_twin(1)
                 return self.executor.failed(delivery, error)
             leave_if_twin(0)
             return self.executor.succeeded(delivery, value)
 
-        timer = loop.call_later(soft, limit.fire) if soft else None
+        running = asyncio.get_running_loop().run_in_executor(self._threads, context.run, run)
+        outcome: Outcome = await self._interruptible(delivery, place, interrupt, running)
+        return outcome
+
+    async def _interruptible(
+        self,
+        delivery: Delivery,
+        place: int,
+        interrupt: CoroutineInterrupt | ThreadInterrupt,
+        running: Awaitable[Any],
+    ) -> Any:
+        """Await what runs, to be interrupted when it is revoked, or at its soft limit."""
+        self._interrupts[place] = interrupt
+        soft = delivery.task.soft_time_limit
+        loop = asyncio.get_running_loop()
+        timer = loop.call_later(soft, interrupt.fire, soft_limit_error(soft)) if soft else None
         try:
-            return await loop.run_in_executor(self._threads, context.run, run)
+            return await running
         finally:
+            self._interrupts.pop(place, None)
             if timer is not None:
                 timer.cancel()
 

@@ -20,11 +20,11 @@ from taskq.broker.outcomes import Outcome, Returned
 from taskq.broker.protocol import boottime, drive
 from taskq.delivery import NOWHERE, Delivery, Route, Taken, current
 from taskq.execution import Executor
+from taskq.worker.interrupt import MainThreadInterrupt, soft_limit_error
 from taskq.worker.pace import BATCH, Pace
 from taskq.worker.quota import Quota
 from taskq.worker.session import Session, Stopped
 from taskq.worker.slots import Slot
-from taskq.worker.soft_limit import MainThreadLimit
 from taskq.worker.twin import Twin, leave_if_twin
 
 log = logging.getLogger("taskq.worker")
@@ -67,7 +67,7 @@ class MainLane:
         self._waiting = False
         self._work = threading.Event()
         self._ended = False
-        self._soft_limit = MainThreadLimit()
+        self._interrupt = MainThreadInterrupt(slot)
         self._soft_at = 0.0  # when the running task is to be interrupted, 0 for never
 
     def stop(self, grace: float | None = None) -> None:
@@ -75,6 +75,16 @@ class MainLane:
         self.stopping = True
         if self._waiting:
             self._connection.close()  # the wait ends with an error, at once
+
+    def revoke(self) -> None:
+        """Do not run, or run no longer, what is revoked; called by the signal handler, in the lane's own thread."""
+        revoked = self.slot.revoked()
+        for delivery in self._take_buffer():
+            if delivery.place in revoked:
+                self._outcomes.append(Returned(delivery.id))  # the server knows better than to keep it
+            else:
+                self._buffer.append(delivery)
+        self._interrupt.revoke()
 
     def run(self) -> None:
         """Take and run messages until told to stop."""
@@ -220,11 +230,16 @@ class MainLane:
         if outcome is not None:
             return outcome
         current.set(delivery)
+        interrupt = self._interrupt
         try:
-            if delivery.route.limited:
-                value = self._within_limits(delivery)
-            else:
-                value = delivery.route.task.function(*delivery.args, **delivery.kwargs)
+            try:
+                interrupt.running = delivery
+                if delivery.route.limited:
+                    value = self._within_limits(delivery)
+                else:
+                    value = delivery.route.task.function(*delivery.args, **delivery.kwargs)
+            finally:
+                interrupt.running = None
         except BaseException as error:  # SystemExit and KeyboardInterrupt too: a task cannot end the worker
             leave_if_twin(1)
             return self.executor.failed(delivery, error)
@@ -240,13 +255,11 @@ class MainLane:
         if task.time_limit:
             self.slot.limit(delivery.place, now + task.time_limit)
         if task.soft_time_limit:
-            self._soft_limit.arm(task.soft_time_limit)
             self._soft_at = now + task.soft_time_limit
             self._work.set()
         try:
             return task.function(*delivery.args, **delivery.kwargs)
         finally:
-            self._soft_limit.disarm()
             self._soft_at = 0.0
             self.slot.limit(delivery.place, 0.0)
 
@@ -255,10 +268,10 @@ class MainLane:
     def _settle_for_long_tasks(self) -> None:
         while not self._ended:
             self._wait_for_work()
-            started, soft_at = self._started, self._soft_at
-            if soft_at and boottime() >= soft_at:
+            started, running = self._started, self._interrupt.running
+            if running is not None and 0 < self._soft_at <= boottime():
                 self._soft_at = 0.0
-                self._soft_limit.fire()
+                self._interrupt.fire(running, soft_limit_error(running.task.soft_time_limit or 0.0))
             if not started:
                 continue  # the main thread is settling them itself
             lasted = boottime() - started

@@ -7,6 +7,7 @@ A child has a region a lane::
     24  index of the running message in the table, 255 for none; 254: every entry runs (loop lanes)
     32  table: 16 bytes a message, zeros for none
     ..  deadlines: when each must have ended, by the same clock; 0 for no limit
+    ..  revoked: messages that must not run (on), as in the table (written by the parent)
 
 An id of 16 bytes stands in the table as it is, a longer one as its digest. Writing costs a store, not a system call.
 """
@@ -45,6 +46,7 @@ class Slot:
         self._offset = offset
         self.index_at = offset + 24
         self._deadlines_at = offset + _TABLE + 16 * capacity
+        self._revoked_at = self._deadlines_at + 8 * capacity
         self.capacity = capacity
         self._free = list(range(capacity - 1, -1, -1))
 
@@ -107,6 +109,19 @@ class Slot:
         """Note a renewal."""
         _DOUBLE.pack_into(self.memory, self._offset + 16, lease_until)
 
+    def revoke(self, entries: Sequence[bytes]) -> None:
+        """Say which messages are revoked, by their digests; at most as many as the lane can hold."""
+        region = b"".join(entries[: self.capacity]).ljust(16 * self.capacity, b"\0")
+        self.memory[self._revoked_at : self._revoked_at + len(region)] = region
+
+    def revoked(self) -> frozenset[int]:
+        """Return the places in the table of messages that are revoked."""
+        region = self.memory[self._revoked_at : self._revoked_at + 16 * self.capacity]
+        entries = {region[i : i + 16] for i in range(0, len(region), 16)} - {_EMPTY}
+        start = self._offset + _TABLE
+        table = self.memory[start : start + 16 * self.capacity] if entries else b""
+        return frozenset(i >> 4 for i in range(0, len(table), 16) if table[i : i + 16] in entries)
+
     def entries(self) -> frozenset[bytes]:
         """Return the digests of the messages that run."""
         index = self.memory[self.index_at]
@@ -130,7 +145,7 @@ class Slot:
 
 def region_size(capacity: int) -> int:
     """Bytes a lane's region takes."""
-    return _TABLE + 24 * capacity
+    return _TABLE + 40 * capacity
 
 
 class SlotTable:

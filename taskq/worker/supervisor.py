@@ -33,6 +33,7 @@ from taskq.worker import child as child_process
 from taskq.worker.closing import Closer, Closing
 from taskq.worker.heartbeat import Heartbeat
 from taskq.worker.plan import Plan, publications, settings_for_scripts
+from taskq.worker.revocations import REVOKE_GRACE, Revocations
 from taskq.worker.slots import SlotTable
 from taskq.worker.watch import Scaling, describe_exit, oom_kills, resident_bytes
 
@@ -65,6 +66,7 @@ class Running:
         retiring: It was told to end, and another takes its place.
         stopping: It was told that the worker stops.
         overdue: Digests of messages for whose time limit it was killed.
+        revoked: Digests of revoked messages that did not end, for which it was killed.
         memory: Its resident memory at the last look, in bytes.
     """
 
@@ -73,6 +75,7 @@ class Running:
     retiring: bool = False
     stopping: bool = False
     overdue: set[bytes] = field(default_factory=set)
+    revoked: set[bytes] = field(default_factory=set)
     memory: int = 0
 
 
@@ -105,6 +108,7 @@ class Supervisor:
         self._troubled = False
         self._oom_kills = oom_kills()
         self._suspects = False
+        self._revocations = Revocations()
         self._stops = 0
         self._hung_up = False
         self._quits = False
@@ -124,7 +128,9 @@ class Supervisor:
         self._start_missing()
         every_slot = [slot for place in range(self._isolation + 1) for slot in self.slots.of(place)]
         lease = self.app.settings.lease
-        heartbeat = Heartbeat(self.broker.keys, self.broker.url, self.plan, lease, every_slot, self._on_suspects)
+        heartbeat = Heartbeat(
+            self.broker.keys, self.broker.url, self.plan, lease, every_slot, self._on_suspects, self._on_revoked
+        )
         heartbeat.start()
         self._heartbeat = heartbeat
         try:
@@ -186,6 +192,8 @@ class Supervisor:
             self._reap_orphans()
         if self.plan.limited:
             self._enforce_time_limits()
+        if self._revocations.pending(boottime()):
+            self._enforce_revocations()
         if self._quits:
             self._quits = False
             self._show_stacks()
@@ -286,7 +294,7 @@ class Supervisor:
         polite = (0, child_process.NOTHING_TO_DO, child_process.INTERRUPTED)
         failed = code not in polite or any(entries for _, entries in lanes)
         self._interrupted = self._interrupted or code == child_process.INTERRUPTED
-        died = failed and not self._stops and not child.overdue
+        died = failed and not self._stops and not child.overdue and not child.revoked
         if died:
             cause = f"its process {self._describe(child)}"
             log.error("child %s (pid %s) died: %s", place, child.process.pid, cause)
@@ -350,6 +358,22 @@ class Supervisor:
                 child.overdue.update(late)
                 child.process.kill()
 
+    def _enforce_revocations(self) -> None:
+        now = boottime()
+        for place, child in self._children.items():
+            for slot in self.slots.of(place):
+                tell, late = self._revocations.look(slot, now)
+                if late:
+                    log.error(
+                        "child %s (pid %s) is killed: a task runs %g s after it was revoked",
+                        place, child.process.pid, REVOKE_GRACE,
+                    )  # fmt: skip
+                    child.revoked.update(late)
+                    child.process.kill()
+                elif tell and child.process.pid is not None and child.process.exitcode is None:
+                    os.kill(child.process.pid, child_process.REVOKED)
+        self._revocations.forget(now)
+
     def _look(self) -> None:
         """Look at the server, at the children's memory, and at how many of them the work needs."""
         trouble = self._heartbeat.trouble
@@ -409,6 +433,14 @@ class Supervisor:
 
     def _on_suspects(self) -> None:
         self._suspects = True
+        self._wake()
+
+    def _on_revoked(self, incarnation: str, raw_id: bytes) -> None:
+        self._revocations.hear(incarnation, raw_id)
+        self._wake()
+
+    def _wake(self) -> None:
+        """Let the main loop look at once; from the heartbeat's thread."""
         with suppress(BlockingIOError):  # the pipe is full of reasons to wake up
             os.write(self._wake_w, b"s")
 

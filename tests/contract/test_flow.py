@@ -594,7 +594,7 @@ def test_what_waits_and_is_revoked_does_not_run(site: Site, where: str) -> None:
         site.run(commands.close(site.world.keys, "lost", died=True, alone=True, running=[id_]))
 
     assert site.run(commands.revoke(site.world.keys, id_, "changed my mind")) == "revoked"
-    assert site.world.raw("GET", site.world.keys["result:" + id_.decode()]) == b"Xrevoked"
+    assert site.world.raw("GET", site.world.keys["result:" + id_.decode()]) == b"Xrevoked\nchanged my mind"
     taken = []
     for _ in range(len(before) // 100 + 2):
         some = site.fetch(100)

@@ -4,6 +4,7 @@
 --@include terminal
 --@include unique
 --@include gates
+--@include revoking
 --@include recover
 -- Compare how many messages there are with how many ids stand in places: by the conservation law they are as many. For
 -- one caller a while. Puts right what needs no search: incarnations half registered, and the count of what is scheduled.

@@ -4,6 +4,7 @@
 --@include terminal
 --@include unique
 --@include gates
+--@include revoking
 --@include recover
 -- End an incarnation whose process is known to be gone, or which ends by itself: what it held goes back.
 --

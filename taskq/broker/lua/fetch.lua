@@ -51,8 +51,9 @@ flow = setmetatable({}, { __index = function(made, name)
 --@include unique
 --@include gates
 --@include pausing
+--@include revoking
 --@include special
-  made.take_special, made.take_line, made.take_suspect, made.was_revoked = take_special, take_line, take_suspect, was_revoked
+  made.take_special, made.take_line, made.take_suspect, made.end_revoked = take_special, take_line, take_suspect, end_revoked
   made.next_line, made.repair, made.offer, made.free, made.put_back = next_line, repair, offer, free, put_back
   made.open, made.resume, made.shut, made.save_gates = open, resume, shut, save_gates
   return rawget(made, name)

@@ -30,6 +30,7 @@ local function mend(id, seen)
   if not value then
     verdict = 'dangling'
     call('HDEL', P .. 'crashes', id)
+    call('HDEL', P .. 'revoked', id)
     queue = places[1].queue
   elseif not queue then
     verdict, queue = 'unreadable', 'unreadable'

@@ -5,6 +5,7 @@
 --@include pulse
 --@include unique
 --@include gates
+--@include revoking
 --@include recover
 -- Recover what incarnations with an ended lease held, at most `limit` of them; drop sets nobody serves any more and
 -- dead letters past their time.

@@ -4,15 +4,27 @@
 --
 -- KEYS  1 prefix
 -- ARGV  1 lease ms, 2 sets joined by spaces, then incarnations
--- Returns {ms until the earliest lease of all ends, suspects waiting (0 or 1), incarnations that are not registered ...}.
+-- Returns {ms until the earliest lease of all ends, suspects waiting (0 or 1), {incarnation, id of a revoked message that it
+--       holds, ...}, incarnations that are not registered ...}.
 -- Again: renews again.
 local lease = tonumber(ARGV[1])
 local now = clock()
 pulse(now, lease)
-local out = { 0, 0 }
+local out = { 0, 0, {} }
+local any_revoked = call('EXISTS', P .. 'revoked') == 1
+local function look_for_revoked(inc)
+  local held = any_revoked and call('HKEYS', P .. 'processing:' .. inc) or {}
+  for i, why in ipairs(#held > 0 and call('HMGET', P .. 'revoked', unpack(held)) or {}) do
+    if why then
+      out[3][#out[3] + 1] = inc
+      out[3][#out[3] + 1] = held[i]
+    end
+  end
+end
 for i = 3, #ARGV do
   if call('ZSCORE', P .. 'leases', ARGV[i]) then
     call('ZADD', P .. 'leases', 'XX', int(now + lease), ARGV[i])
+    look_for_revoked(ARGV[i])
   else
     out[#out + 1] = ARGV[i]
   end

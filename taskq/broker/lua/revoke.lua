@@ -4,6 +4,7 @@
 --@include terminal
 --@include unique
 --@include gates
+--@include revoking
 -- A message is not to run, or to run no longer. What waits ends at once where its place is quickly searched, else when its
 -- turn comes; whoever waits for its result is told at once. What runs is stopped by its worker, which is told.
 --
@@ -50,7 +51,7 @@ for _, name in ipairs(gone and {} or gates_of(task, found)) do
     break
   end
 end
-publish(id, 'Xrevoked', setting('result_ttl') or 3600000, anybody_waits())
+publish_revoked(id, ARGV[2])
 if gone then
   call('HDEL', P .. 'messages', id)
   call('HDEL', P .. 'crashes', id)

@@ -4,6 +4,7 @@
 --@include terminal
 --@include unique
 --@include gates
+--@include revoking
 -- After a call whose outcome is unknown: settle what is whose. Raises the call number first, so that a call still
 -- on its way cannot execute afterwards; then returns to their queues, uncounted, the messages this incarnation holds
 -- and does not know of.
@@ -33,7 +34,8 @@ for i = 1, #flat, 2 do
   else
     local queue, suspect, _, gates = taken_from(flat[i + 1])
     call('HDEL', processing, id)
-    if suspect then
+    if end_revoked(queue, id, 'discarded') then -- it had not begun
+    elseif suspect then
       push_suspects(queue, { id }, now, true)
     else
       accepted[id] = select(3, head(call('HGET', P .. 'messages', id))) or 0

@@ -56,11 +56,14 @@ local function recover(inc, now, running, died, alone, cause)
   local back, suspects, moves = {}, {}, {}
   for _, item in ipairs(held) do
     local place, detail = 'queue', nil
-    if not item.value then
+    local may_have_run = not running or running[item.id]
+    if end_revoked(item.queue, item.id, may_have_run and 'done' or 'discarded') then
+      place = 'revoked'
+    elseif not item.value then
       place = 'dangling'
-    elseif item.once and (not running or running[item.id]) then
+    elseif item.once and may_have_run then
       place, detail = 'dead', 'abandoned'
-    elseif died and (not running or running[item.id]) then
+    elseif died and may_have_run then
       place, detail = verdict(item, counted, now)
     elseif item.suspect then
       place = 'suspect'
@@ -76,7 +79,7 @@ local function recover(inc, now, running, died, alone, cause)
       publish(item.id, detail == 'crashed' and cause ~= '' and 'F' .. cause or 'D' .. detail, setting('result_ttl') or 3600000, anybody_waits())
     end
     count(item.queue, place == 'dangling' and 'dangling' or 'recovered')
-    if place ~= 'dangling' and died and counted and (not running or running[item.id]) then
+    if place ~= 'dangling' and place ~= 'revoked' and died and counted and may_have_run then
       count(item.queue, 'crashes')
     end
     moves[#moves + 1] = item.id

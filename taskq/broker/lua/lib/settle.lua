@@ -66,10 +66,19 @@ local function settle_done(blob, ttl, first_result, n_results)
   end
 end
 
+-- What becomes of a message that was revoked: as an outcome of a run, or of one that never began. A value counts (nil).
+local function fate(kind, i)
+  local how = ARGV[kind == 'schedule' and i + 4 or i + 2]
+  if kind == 'end' and how == 'done' and byte(ARGV[i + 3], 1) ~= 88 then return nil end -- X: discarded
+  return (kind == 'return' or how == 'discarded' or how == 'deferred') and 'discarded' or 'done'
+end
+
 -- Any other outcome: its words begin at ARGV[i]. What a breaker is to know of it is whether the task failed, or nothing.
 local function settle(kind, i, id, value)
   local queue, failed = queue_in(value), nil
   call('HDEL', processing, id)
+  local counter = any_revoked and fate(kind, i)
+  if counter and flow.end_revoked(queue, id, counter) then return left(value) end
   if kind == 'end' then
     local how = ARGV[i + 2]
     count(queue, how)

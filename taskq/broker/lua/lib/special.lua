@@ -7,19 +7,8 @@ local function hold(id, value, taken)
   f, outs = f + 2, outs + 2
 end
 
--- A waiting message that was revoked ends when its turn comes; its result is there since then.
-local function was_revoked(queue, id, value)
-  if not any_revoked or call('HDEL', P .. 'revoked', id) == 0 then return false end
-  local _, _, _, flags, at = head(value)
-  local text = extras(value, flags or 0, at).u
-  call('HDEL', messages, id)
-  call('HDEL', P .. 'crashes', id)
-  if text then release(lock_in(text), now) end
-  count(queue, 'discarded')
-  return true
-end
-
 local NONE = {}
+
 -- The gates of a message, and what its head says of its lock.
 local function gates_in(value)
   local _, task, _, flags, at = head(value)
@@ -81,7 +70,7 @@ local function take_special(queue, n)
   for j, value in ipairs(call('HMGET', messages, unpack(ids))) do
     if not value then
       count(queue, 'dangling')
-    elseif not was_revoked(queue, ids[j], value) then
+    elseif not end_revoked(queue, ids[j], 'discarded', value) then
       local names, lock = NONE, nil
       if limited then names, lock = gates_in(value) end
       local name, opens = closed_gate(names, queue)
@@ -110,7 +99,7 @@ local function take_line(queue, gate, n)
   for j, value in ipairs(#ids > 0 and call('HMGET', messages, unpack(ids)) or {}) do
     local names, lock, other, other_opens
     if value then names, lock = gates_in(value) end
-    if value and not was_revoked(queue, ids[j], value) then other, other_opens = closed_gate(names, queue, gate) else names = nil end
+    if value and not end_revoked(queue, ids[j], 'discarded', value) then other, other_opens = closed_gate(names, queue, gate) else names = nil end
     if other then
       stand_in_line(queue, other, ids[j], other_opens)
     else
@@ -148,7 +137,7 @@ local function take_suspect()
       call('LPOP', key)
       if not value then
         count(name, 'dangling')
-      elseif not was_revoked(name, id, value) then
+      elseif not end_revoked(name, id, 'discarded', value) then
         out[3] = tonumber(call('HGET', P .. 'crashes', id) or '0')
         pass_all(id, value, names, '!' .. int(now) .. ' ' .. name, lock)
       end

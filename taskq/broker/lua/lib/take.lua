@@ -8,9 +8,10 @@ local function take_plain(queue, n)
   local values, taken, held, o = call('HMGET', messages, unpack(ids)), int(now) .. ' ' .. queue, f, outs
   for j = 1, #ids do
     local value = values[j]
-    if not value then
+    if any_revoked and flow.end_revoked(queue, ids[j], 'discarded', value) then -- it ends when its turn comes
+    elseif not value then
       count(queue, 'dangling')
-    elseif not any_revoked or not flow.was_revoked(queue, ids[j], value) then
+    else
       fields[held + 1], fields[held + 2] = ids[j], taken
       out[o + 1], out[o + 2] = ids[j], value
       held, o = held + 2, o + 2

@@ -1,0 +1,139 @@
+"""Raising an error inside a running task: in the main thread, in another thread, in a coroutine.
+
+The error is `SoftTimeLimitExceeded` or `TaskRevoked`. Python code meets it at its next instruction; code in C that does
+not return to Python does not (for that the parent kills the process: at the hard ``time_limit``, or some seconds after
+the revocation).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import ctypes
+import signal
+import threading
+from collections.abc import Callable, Generator
+from typing import Any
+
+from taskq.delivery import Delivery, Revoked
+from taskq.errors import SoftTimeLimitExceeded, TaskRevoked
+from taskq.worker.slots import Slot
+
+Interruption = SoftTimeLimitExceeded | TaskRevoked
+
+
+def soft_limit_error(seconds: float) -> SoftTimeLimitExceeded:
+    """Make the error of a task that has a ``soft_time_limit`` of ``seconds``."""
+    return SoftTimeLimitExceeded(f"the task has run longer than its soft_time_limit of {seconds:g} s")
+
+
+class MainThreadInterrupt:
+    """Interrupts the main thread by a signal; to be made there.
+
+    Attributes:
+        running: What runs in the main thread and may be interrupted; set and reset by whoever runs it.
+    """
+
+    NUMBER = signal.SIGUSR1
+
+    def __init__(self, slot: Slot) -> None:
+        """Install the signal's handler; ``slot`` says which messages of the lane are revoked."""
+        self.running: Delivery | None = None
+        self._slot = slot
+        self._main = threading.main_thread().ident
+        self._due: tuple[Delivery, Interruption] | None = None
+        signal.signal(self.NUMBER, self._on_signal)
+
+    def fire(self, delivery: Delivery, error: Interruption) -> None:
+        """Interrupt ``delivery``, if it still runs; called from another thread."""
+        self._due = delivery, error
+        if self._main is not None:
+            signal.pthread_kill(self._main, self.NUMBER)
+
+    def revoke(self) -> None:
+        """Interrupt what runs if it is revoked; called in the main thread, by the handler of another signal."""
+        if self.running is not None and self.running.place in self._slot.revoked():
+            self._raise(Revoked())
+
+    def _on_signal(self, _number: int, _frame: object) -> None:
+        due, self._due = self._due, None
+        if due is not None and self.running is due[0]:
+            self._raise(due[1])
+
+    def _raise(self, error: Interruption) -> None:
+        self.running = None  # once, so that the task can tidy up
+        raise error
+
+
+class ThreadInterrupt:
+    """Interrupts a function that runs in a thread.
+
+    Source: ``PyThreadState_SetAsyncExc`` of CPython's C API.
+    """
+
+    def __init__(self) -> None:
+        """Prepare for one run."""
+        self._lock = threading.Lock()
+        self._thread: int | None = None
+        self._fired = False
+
+    def run(self, function: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
+        """Call the function in this thread, interruptible until it has returned."""
+        self._thread = threading.get_ident()
+        try:
+            return function(*args, **kwargs)
+        finally:
+            with self._lock:
+                if self._fired:
+                    _set_async_error(self._thread, None)  # it may have come too late to be seen
+                self._thread = None
+
+    def fire(self, error: Interruption) -> None:
+        """Interrupt it, if it still runs; called from another thread. Only the error's class gets there."""
+        with self._lock:
+            if self._thread is not None:
+                self._fired = True
+                _set_async_error(self._thread, type(error))
+
+
+def _set_async_error(thread: int, error: type[BaseException] | None) -> None:
+    cause = ctypes.py_object(error) if error is not None else None
+    ctypes.pythonapi.PyThreadState_SetAsyncExc(ctypes.c_ulong(thread), cause)
+
+
+class CoroutineInterrupt:
+    """Interrupts a coroutine at the point where it waits.
+
+    Its asyncio task is cancelled, and the cancellation is replaced by the error on its way into the coroutine.
+    """
+
+    __slots__ = ("_awaited", "_coroutine", "_error", "_task")
+
+    def __init__(self, coroutine: Any, awaited: Any) -> None:
+        """Take over a coroutine of the running asyncio task that waits, for the first time, for ``awaited``."""
+        self._coroutine = coroutine
+        self._awaited = awaited
+        self._error: Interruption | None = None
+        self._task = asyncio.current_task()
+
+    def fire(self, error: Interruption) -> None:
+        """Interrupt it; called on the loop."""
+        self._error = error
+        if self._task is not None:
+            self._task.cancel()
+
+    def __await__(self) -> Generator[Any, Any, Any]:
+        """Await the coroutine, step by step, to its end."""
+        awaited = self._awaited
+        while True:
+            thrown: BaseException | None = None
+            try:
+                yield awaited
+            except BaseException as error:  # what it waited for has failed, or it is cancelled
+                thrown = error
+                if self._error is not None and self._task is not None and isinstance(error, asyncio.CancelledError):
+                    thrown, self._error = self._error, None
+                    self._task.uncancel()
+            try:
+                awaited = self._coroutine.send(None) if thrown is None else self._coroutine.throw(thrown)
+            except StopIteration as stop:
+                return stop.value
