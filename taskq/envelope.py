@@ -177,6 +177,22 @@ def decode_head(value: bytes) -> tuple[str, str, float, float | None, int]:
         raise DecodeError("a message without a readable head") from None
 
 
+def decode_fields(value: bytes) -> dict[bytes, bytes]:
+    """Return what a readable head says beside its names, by the letters."""
+    if not value[1] & FLAG_MORE:
+        return {}
+    at = 18 if value[1] & FLAG_EXPIRES else 10
+    for _ in ("task", "queue"):
+        at += 1 + value[at]
+    end, found = at + 2 + int.from_bytes(value[at : at + 2], "big"), {}
+    at += 2
+    while at + 1 < end:
+        size = value[at + 1]
+        found[value[at : at + 1]] = value[at + 2 : at + 2 + size]
+        at += 2 + size
+    return found
+
+
 def decode(value: bytes) -> Envelope:
     """Read a stored message.
 

@@ -30,7 +30,7 @@ from taskq.definition import Definition
 from taskq.delivery import Context, Delivery, Retry, Revoked, Route, ShuttingDown
 from taskq.envelope import FLAG_MORE, PLAIN, Envelope, id_to_text, plain_body
 from taskq.errors import ConfigError, DecodeError, MaxRetriesExceeded, RateLimited, SerializationError, TaskqError
-from taskq.retry import Attempt, GiveUp, RunAgain
+from taskq.retry import Attempt, GiveUp, Policy, RunAgain
 
 log = logging.getLogger("taskq.task")
 
@@ -208,10 +208,7 @@ class Executor:
         return Returned(delivery.id)
 
     def _asked_for_retry(self, delivery: Delivery, asked: Retry) -> Outcome:
-        policy = delivery.task.policy
-        options = delivery.envelope.headers.get("retry") or {}
-        if options:
-            policy = policy.with_call_options(options)
+        policy = _policy(delivery)
         attempt = self._attempt(delivery, asked.error or asked, None)
         if policy.exhausted(attempt, asked.max_retries):
             final = asked.error or MaxRetriesExceeded(f"{delivery.task.name} has been retried {delivery.retries} times")
@@ -221,14 +218,10 @@ class Executor:
             delay = policy.delay_for(attempt)
         if float(delay) == float("inf"):
             return self._give_up(delivery, ConfigError("self.retry() was asked to wait for ever"))
-        return self._again(delivery, max(0.0, float(delay)), asked.error)
+        return self._again(delivery, max(0.0, float(delay)), asked.error, asked.max_retries)
 
     def _decide(self, delivery: Delivery, error: BaseException | None, value: Any) -> RunAgain | GiveUp | None:
-        policy = delivery.task.policy
-        options = delivery.envelope.headers.get("retry")
-        if isinstance(options, dict) and options:
-            policy = policy.with_call_options(options)
-        return policy.decide(self._attempt(delivery, error, value))
+        return _policy(delivery).decide(self._attempt(delivery, error, value))
 
     def _attempt(self, delivery: Delivery, error: BaseException | None, value: Any) -> Attempt:
         headers = delivery.envelope.headers
@@ -244,11 +237,12 @@ class Executor:
             kwargs=delivery.kwargs,
         )
 
-    def _again(self, delivery: Delivery, delay: float, error: BaseException | None) -> Again:
+    def _again(self, delivery: Delivery, delay: float, error: BaseException | None, most: int | None = None) -> Again:
         headers = delivery.envelope.headers
         again = {
             **headers,
             "retries": delivery.retries + 1,
+            "of": _policy(delivery).options.most_retries if most is None else most,
             "first": headers.get("first", delivery.taken.now),
             "idle": float(headers.get("idle", 0.0)) + delay,
             "error": "" if error is None else f"{type(error).__name__}: {safe_text(error)}"[:500],
@@ -272,6 +266,12 @@ class Executor:
         if delivery.task.dead_letter:
             return Dead(raw_id, "failed", detail, result)
         return Ended(raw_id, "failed", result)
+
+
+def _policy(delivery: Delivery) -> Policy:
+    """Return the retry policy of a call: its task's, with the options of the call."""
+    policy, options = delivery.task.policy, delivery.envelope.headers.get("retry")
+    return policy.with_call_options(options) if isinstance(options, dict) and options else policy
 
 
 def _refused_value(value: Any) -> BaseException:

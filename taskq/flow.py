@@ -293,6 +293,14 @@ def interval_ms(rate: Any) -> float:
     return int(match[2] or 1) * _UNIT_MS[match[3]] / float(match[1])
 
 
+def rate_text(interval: float) -> str:
+    """Write a rate of which `interval_ms` is ``interval``: the unit in which it is a whole number, if there is one."""
+    counts = [(unit, size / interval) for unit, size in _UNIT_MS.items() if unit != "ms"]
+    whole = [(unit, count) for unit, count in counts if count >= 0.999 and abs(count - round(count)) < 0.001 * count]
+    unit, count = (whole or [found for found in counts if found[1] >= 1] or counts[-1:])[0]
+    return f"{round(count) if whole else f'{count:.3g}'}/{unit}"
+
+
 def _field(letter: bytes, content: bytes) -> bytes:
     return letter + bytes([len(content)]) + content
 

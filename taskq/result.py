@@ -248,6 +248,22 @@ class AsyncResult(Generic[R]):
             case _:
                 return Status("UNKNOWN")
 
+    def why(self) -> str:
+        """Say in one sentence why the call does not run, or what has become of it."""
+        from taskq.broker import commands
+        from taskq.why import sentence
+
+        command = commands.why(self._origin.client.keys, self._raw_id)
+        return sentence(self._raw_id, self._origin.client.broker.run(command))
+
+    async def awhy(self) -> str:
+        """Do what `why` does, on an event loop."""
+        from taskq.broker import commands
+        from taskq.why import sentence
+
+        command = commands.why(self._origin.client.keys, self._raw_id)
+        return sentence(self._raw_id, await self._origin.client.abroker.run(command))
+
     @property
     def state(self) -> str:
         """The state's name, asked of the server; see `Status`."""

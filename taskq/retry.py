@@ -62,6 +62,11 @@ class RetryOptions:
             raise ConfigError("give either wait= or retry_backoff=, they say the same thing")
 
     @property
+    def most_retries(self) -> int | None:
+        """How often at most, as far as a number says so."""
+        return self.max_retries if self.stop is None else None
+
+    @property
     def automatic(self) -> bool:
         """Whether a failure may be retried without the task asking for it."""
         return bool(self.retry or self.wait or self.stop or self.autoretry_for)

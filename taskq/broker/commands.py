@@ -401,6 +401,11 @@ def locate(keys: Keys, raw_id: bytes) -> Command[list[Any]]:
     return Command(script("locate"), [keys.prefix, raw_id], _same)
 
 
+def why(keys: Keys, raw_id: bytes) -> Command[list[Any]]:
+    """Ask why a message does not run; answers as ``why.lua`` says."""
+    return Command(script("why"), [keys.prefix, raw_id], _same)
+
+
 def forget(keys: Keys, raw_id: bytes) -> Command[int]:
     """Delete a result."""
     return Command(None, [b"DEL", keys["result:"] + raw_id], _same)
@@ -449,7 +454,8 @@ class Pause:
     reason: str
 
 
-def _pause(stored: bytes) -> Pause | None:
+def read_pause(stored: bytes) -> Pause | None:
+    """Read what ``pause.lua`` stored; None for nothing."""
     if not stored:
         return None
     since, until, text = stored.decode(errors="replace").split(" ", 2)
@@ -524,7 +530,7 @@ def _survey(reply: Any) -> dict[str, QueueSurvey]:
     for at in range(0, len(places), 5):
         survey = queues[places[at].decode()]
         survey.pending, survey.suspects, survey.dead = places[at + 1 : at + 4]
-        survey.paused = _pause(places[at + 4])
+        survey.paused = read_pause(places[at + 4])
     for queue in held:
         queues.setdefault(queue.decode(), QueueSurvey({})).processing += 1
     return queues

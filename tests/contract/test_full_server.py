@@ -123,6 +123,7 @@ CALLS: dict[str, tuple[str, Callable[[World], Command[object]]]] = {
     "promoting": ("promote", lambda w: commands.promote(w.keys, "me", 100, 1000)),
     "waiting for a result": ("await", lambda w: commands.await_results(w.keys, "in2", [A, C])),
     "locating": ("locate", lambda w: commands.locate(w.keys, A)),
+    "asking why": ("why", lambda w: commands.why(w.keys, C)),
     "replaying": ("replay", lambda w: commands.replay(w.keys, "q", E, b"")),
     "purging": ("purge", lambda w: commands.purge(w.keys, "q", [E])),
     "retiring": ("retire", lambda w: commands.retire(w.keys, 10, ["q"])),

@@ -158,6 +158,7 @@ broker.run(commands.limit(keys, "jobs.double", "-"))
 broker.run(commands.pause(keys, "jobs.nothing", 0.0, "me", "no reason"))
 broker.run(commands.resume(keys, "jobs.nothing"))
 broker.run(commands.revoke(keys, b"nothing", "no reason"))
+broker.run(commands.why(keys, b"nothing"))
 broker.run(commands.scan_ids(keys, b"0", 10))
 broker.run(commands.mend(keys, [(b"nothing", "")]))
 """

@@ -55,6 +55,16 @@ local function gates_of(task, found)
   return names
 end
 
+-- Gates of all that is in a queue: those of a task that has it for itself.
+local function own_gates(queue)
+  local names, limits = {}, limits_of(queue)
+  for i, limit in ipairs(limits) do
+    if limit.own then names[#names + 1] = queue .. '#' .. i end
+  end
+  if limits.breaker and limits.breaker.own then names[#names + 1] = queue .. '#b' end
+  return names
+end
+
 -- What is known of gates in this call: their arrival times, slots in use, who waits there, breakers. Looked up once; what
 -- has changed is written by save_gates().
 local arrivals, slots_used, waiters_at, breakers = {}, {}, {}, {}

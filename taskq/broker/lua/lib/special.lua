@@ -43,16 +43,6 @@ local function stand_in_line(queue, name, id, opens)
   wait_at(name, queue, opens)
 end
 
--- Gates of all that is in a queue: those of a task that has it for itself.
-local function own_gates(queue)
-  local names, limits = {}, limits_of(queue)
-  for i, limit in ipairs(limits) do
-    if limit.own then names[#names + 1] = queue .. '#' .. i end
-  end
-  if limits.breaker and limits.breaker.own then names[#names + 1] = queue .. '#b' end
-  return names
-end
-
 -- Take up to n from a queue with limits or ranks; what may not pass a gate of its own goes to its line. A limit of the
 -- queue's only task holds the queue as a whole.
 local function take_special(queue, n)
