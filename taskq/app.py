@@ -23,6 +23,8 @@ from taskq.task import AsyncTask, Task
 
 if TYPE_CHECKING:
     from taskq.broker.commands import Command
+    from taskq.broker.pool import AsyncBroker, Broker
+    from taskq.broker.protocol import Protocol
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -341,6 +343,57 @@ class TaskQ:
         from taskq.broker import commands
 
         return await self.client.abroker.run(commands.revoke(self.client.keys, id_from_text(id), reason))
+
+    def revoke_all(
+        self,
+        *,
+        task: str | Definition | None = None,
+        queue: str | None = None,
+        headers: Mapping[str, Any] | None = None,
+        reason: str = "",
+    ) -> int:
+        """Do what `revoke` does to all calls of a task, on a queue, or with headers; what is given must all apply.
+
+        What is sent while this goes on may be met or not. Dead letters are left alone.
+
+        Args:
+            task: A task, or its name.
+            queue: The name of a queue.
+            headers: Of those given to ``apply_async``: each must be there and have that value.
+            reason: Why, for those who wait for a result.
+
+        Returns:
+            How many were revoked by this call.
+
+        Raises:
+            ConfigError: None of the three is given.
+        """
+        return self.client.broker.drive(self._revoking_all(self.client.broker, task, queue, headers, reason))
+
+    async def arevoke_all(
+        self,
+        *,
+        task: str | Definition | None = None,
+        queue: str | None = None,
+        headers: Mapping[str, Any] | None = None,
+        reason: str = "",
+    ) -> int:
+        """Do what `revoke_all` does, on an event loop."""
+        broker = self.client.abroker
+        return await broker.drive(self._revoking_all(broker, task, queue, headers, reason))
+
+    def _revoking_all(
+        self,
+        broker: Broker | AsyncBroker,
+        task: str | Definition | None,
+        queue: str | None,
+        headers: Mapping[str, Any] | None,
+        reason: str,
+    ) -> Protocol[int]:
+        from taskq.revoking import Which, revoke_all
+
+        which = Which(None if task is None else _name_of(task), queue, headers or {})
+        return revoke_all(self.client.keys, which, reason, broker.where, broker.send_timeout)
 
     def _pausing(self, what: str | Definition, reason: str, seconds: float, author: str) -> Command[bool]:
         from taskq.broker import commands

@@ -75,7 +75,7 @@ class Broker:
         return self.drive(persist(command, self.where, self.send_timeout if seconds == -1 else seconds))
 
     def drive(self, steps: Protocol[T]) -> T:
-        """Run a protocol."""
+        """Run a protocol to its end; it minds itself what is to be repeated."""
         sender = self._sender()
         try:
             return drive(steps, sender.connection)
@@ -115,9 +115,12 @@ class AsyncBroker:
 
     async def run(self, command: Command[T], seconds: float | None = -1) -> T:
         """Run a command, repeated as `persist` says for ``send_timeout`` seconds unless told otherwise."""
+        return await self.drive(persist(command, self.where, self.send_timeout if seconds == -1 else seconds))
+
+    async def drive(self, steps: Protocol[T]) -> T:
+        """Run a protocol to its end; it minds itself what is to be repeated."""
         sender = self._sender()
-        limit = self.send_timeout if seconds == -1 else seconds
-        answer = await adrive(persist(command, self.where, limit), sender[0])
+        answer = await adrive(steps, sender[0])
         self._idle.append(sender)
         return answer
 

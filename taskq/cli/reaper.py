@@ -39,6 +39,7 @@ _PLACES = {
     "suspect": "to run alone, from queue {queue}",
     "scheduled": "to the schedule, for queue {queue}",
     "dead": "a dead letter of queue {queue}",
+    "revoked": "ended, for it was revoked; of queue {queue}",
     "dangling": "nothing left of it in queue {queue}",
     "held": "held, from queue {queue}",
 }

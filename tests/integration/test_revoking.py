@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -9,7 +10,7 @@ from types import ModuleType
 
 import pytest
 
-from taskq import TaskError, TaskRevoked
+from taskq import ConfigError, TaskError, TaskRevoked
 from taskq.broker.commands import Command
 from taskq.worker.revocations import REVOKE_GRACE, Revocations
 from taskq.worker.slots import SlotTable, digest
@@ -272,3 +273,37 @@ def test_a_child_is_told_once_and_again_while_the_task_runs() -> None:
     assert revocations.look(slot, 1.0 + REVOKE_GRACE) == (True, {digest(b"an id of another length")})
     revocations.forget(1.0 + REVOKE_GRACE)
     assert not revocations.pending(9.0)
+
+
+def test_all_of_a_task_a_queue_or_a_header_are_revoked_at_once(
+    jobs: Write, start_worker: Start, tmp_path: Path
+) -> None:
+    module = jobs(JOBS)
+    module.app.pause("jobs.beside")
+    ours = [module.beside.apply_async((i,), headers={"tenant": 7, "odd": i % 2}) for i in range(250)]
+    module.beside.apply_async((0,), headers={"tenant": "7"})
+    plain, later = module.beside.delay(1), module.beside.apply_async((2,), countdown=900)
+    other = module.sync.apply_async((), {"how": "ends"}, queue="other", headers={"tenant": 7})
+    start_worker("-c", "1", "-Q", "other")
+    wait_until(lambda: notes(tmp_path) == ["began"], "one runs")
+
+    assert module.app.revoke_all(task=module.beside, headers={"tenant": 7, "odd": 1}, reason="gone") == 125
+    assert module.app.revoke_all(headers={"tenant": 7}) == 126
+    assert module.app.revoke_all(queue="other") <= 1
+    with pytest.raises(TaskRevoked, match="gone"):
+        ours[1].get(timeout=5)
+    with pytest.raises(TaskRevoked):
+        other.get(timeout=20)
+    assert {plain.state, later.state} == {"PENDING"}
+
+    async def all_of_it() -> int:
+        revoked = await module.app.arevoke_all(task="jobs.beside")
+        await module.app.aclose()
+        return revoked  # type: ignore[no-any-return]
+
+    assert asyncio.run(all_of_it()) == 3
+    wait_until(lambda: module.app.revoke_all(task="jobs.sync") == 0, "nothing is left")
+    ledger = survey(module.app)
+    assert (ledger["jobs.beside"].counters["discarded"], ledger["jobs.beside"].balance) == (253, 0)
+    with pytest.raises(ConfigError, match="say what to revoke"):
+        module.app.revoke_all()

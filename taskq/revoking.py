@@ -1,0 +1,74 @@
+"""Revoking all there is of a task, of a queue, or with certain headers.
+
+The ids are walked in chunks, which is no instant: what is sent meanwhile may be met or not; what was there before, and
+still is, will be.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from taskq import codec
+from taskq.broker import commands
+from taskq.broker.keys import Keys
+from taskq.broker.protocol import Protocol, persist
+from taskq.config import check_name
+from taskq.envelope import decode, decode_head
+from taskq.errors import ConfigError, DecodeError
+
+#: Messages read in one call; each may have a megabyte.
+_CHUNK = 100
+
+
+@dataclass(frozen=True, slots=True)
+class Which:
+    """Which messages are meant: those to which all of it applies.
+
+    Attributes:
+        headers: Of those that the call was given, by name.
+    """
+
+    task: str | None = None
+    queue: str | None = None
+    headers: Mapping[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        """Refuse what names nothing, which would be everything."""
+        if self.task is None and self.queue is None and not self.headers:
+            raise ConfigError("say what to revoke: task=, queue= or headers=")
+        for kind, name in (("task", self.task), ("queue", self.queue)):
+            if name is not None:
+                check_name(kind, name)
+
+    def match(self, value: bytes) -> bool:
+        """Say whether a stored message is meant; one that cannot be read is not."""
+        try:
+            task, queue, *_ = decode_head(value)
+            if self.task not in (None, task) or self.queue not in (None, queue):
+                return False
+            if not self.headers:
+                return True
+            given = codec.unpack(decode(value).headers["user"])
+            return all(name in given and given[name] == wanted for name, wanted in self.headers.items())
+        except (DecodeError, KeyError, TypeError):
+            return False
+
+
+def revoke_all(keys: Keys, which: Which, reason: str, where: str, seconds: float) -> Protocol[int]:
+    """Revoke what is meant; answers how many there were. Each step is repeated as `persist` says."""
+    cursor, revoked = b"0", 0
+    while True:
+        cursor, ids = yield from persist(commands.scan_ids(keys, cursor, _CHUNK), where, seconds)
+        values: list[bytes | None] = []
+        marks: list[bytes | None] = []  # a walk may meet an id twice
+        if ids:
+            values = yield from persist(commands.hash_values(keys, "messages", ids), where, seconds)
+            marks = yield from persist(commands.hash_values(keys, "revoked", ids), where, seconds)
+        for raw_id, value, mark in zip(ids, values, marks, strict=True):
+            if value is not None and mark is None and which.match(value):
+                answer = yield from persist(commands.revoke(keys, raw_id, reason), where, seconds)
+                revoked += answer in ("revoked", "running")
+        if cursor == b"0":
+            return revoked
