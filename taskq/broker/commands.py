@@ -429,6 +429,11 @@ def hash_values(keys: Keys, name: str, fields: Sequence[bytes]) -> Command[list[
     return Command(None, [b"HMGET", keys[name], *fields], _same)
 
 
+def whole_hash(keys: Keys, name: str) -> Command[dict[bytes, bytes]]:
+    """All of a hash that grows with the number of queues and tasks only."""
+    return Command(None, [b"HGETALL", keys[name]], _as_dict)
+
+
 def dead_time(keys: Keys, queue: str, raw_id: bytes) -> Command[float | None]:
     """When a message became a dead letter of that queue, in seconds since the epoch; None if it is none of it."""
     return Command(None, [b"ZSCORE", keys["dead:" + queue], raw_id], lambda r: None if r is None else float(r) / 1000)

@@ -13,6 +13,12 @@ import click
 _COMMANDS = {
     "worker": "Run the tasks of an app.",
     "reaper": "Bring back what lost workers held, and promote what is due.",
+    "queues": "Show what there is in every queue.",
+    "why": "Say in one sentence why a message does not run.",
+    "pause": "Let nothing more be taken from a queue, or of a task.",
+    "resume": "Let it be taken again.",
+    "revoke": "Let messages not run, or run no longer.",
+    "limit": "Show or set the limits of a task.",
     "dead": "Look at, replay or purge dead letters.",
     "cron": "Look at and change periodic entries.",
     "demo": "A mail-out with a worker killed half-way; nothing to set up.",

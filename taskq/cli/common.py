@@ -5,19 +5,28 @@ from __future__ import annotations
 import sys
 import time
 import traceback
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 import click
 
-from taskq.config import load_settings, project_dir
+from taskq.config import check_name, load_settings, project_dir
 from taskq.errors import BrokerError, BrokerRefused, ConfigError, ServerUnsuitable
 
 if TYPE_CHECKING:
     from taskq.app import TaskQ
+    from taskq.broker.keys import Keys
     from taskq.broker.pool import Broker
 
 #: Exit code for what the user has to mend on the command line or in the app.
 USAGE = 2
+
+url_option = click.option(
+    "--url", metavar="URL", help="The server; TASKQ_URL or the project's embedded one unless given."
+)
+names_option = click.option("--name", "names", multiple=True, metavar="APP", help="Of this app; may be repeated.")
+name_option = click.option("--name", "app", metavar="APP", help="Of this app; needed if the server has several.")
 
 
 def app_of(path: str) -> TaskQ:
@@ -55,6 +64,61 @@ def server_url(url: str | None) -> str:
     except (ConfigError, BrokerError, OSError) as error:  # OSError: no files can be made in the project's folder
         click.echo(f"taskq: {error}", err=True)
         sys.exit(USAGE)
+
+
+@contextmanager
+def reaching(url: str | None) -> Iterator[Broker]:
+    """Reach a server; an error of it, or a setting that cannot work, is a line and exit code 2."""
+    try:
+        yield broker_for(server_url(url), "any")
+    except (BrokerError, ConfigError) as error:
+        click.echo(f"taskq: {error}", err=True)
+        sys.exit(USAGE)
+
+
+def keys_of(app: str) -> Keys:
+    """Return the names of an app's keys."""
+    from taskq.broker.keys import Keys
+
+    return Keys(app)
+
+
+def raw_id_of(text_id: str) -> bytes:
+    """Return the stored form of an id from the command line."""
+    from taskq.envelope import id_from_text
+
+    try:
+        return id_from_text(text_id)
+    except ValueError as error:
+        raise click.UsageError(str(error)) from None
+
+
+def is_known(broker: Broker, keys: Keys, name: str) -> bool:
+    """Say whether an app has had a queue or a task of that name."""
+    from taskq.broker import commands
+
+    tasks = broker.run(commands.whole_hash(keys, "tasks"))
+    return name.encode() in {*tasks, *tasks.values()} or name in broker.run(commands.survey(keys))
+
+
+def apps_at(broker: Broker, names: Iterable[str]) -> list[str]:
+    """Return the apps that are meant: those named, else all on the server."""
+    from taskq.broker import commands
+
+    return list(dict.fromkeys(names)) or broker.run(commands.known_apps())
+
+
+def app_at(broker: Broker, name: str | None) -> str:
+    """Return the one app that is meant: the one named, else the only one on the server.
+
+    Raises:
+        ConfigError: There is none, or there are several.
+    """
+    apps = apps_at(broker, [name] if name else [])
+    if len(apps) == 1:
+        return check_name("app", apps[0])
+    what = f"several apps ({', '.join(apps)}): say which with --name" if apps else "no app yet: name it with --name"
+    raise ConfigError(f"{broker.where} has {what}")
 
 
 def broker_for(url: str, app: str) -> Broker:

@@ -16,12 +16,11 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from taskq.cli.common import USAGE, broker_for, server_url
+from taskq.cli.common import apps_at, keys_of, names_option, raw_id_of, reaching, url_option
 from taskq.cli.tables import Age, Table, age, moment, one_line, printable, shortened
-from taskq.errors import BrokerError, DecodeError
+from taskq.errors import DecodeError
 
 if TYPE_CHECKING:
-    from taskq.broker.keys import Keys
     from taskq.broker.pool import Broker
     from taskq.envelope import Envelope
 
@@ -136,7 +135,7 @@ class Graveyard:
 
         self.broker = broker
         self.filters = filters
-        self.apps = list(dict.fromkeys(filters.names)) or broker.run(commands.known_apps())
+        self.apps = apps_at(broker, filters.names)
         self.now = broker.run(commands.server_time())
 
     def pages(self) -> Iterator[tuple[list[DeadLetter], Callable[[int], None]]]:
@@ -155,13 +154,13 @@ class Graveyard:
     def _queues(self, app: str) -> list[str]:
         from taskq.broker import commands
 
-        surveys = self.broker.run(commands.survey(_keys(app)))
+        surveys = self.broker.run(commands.survey(keys_of(app)))
         return sorted(name for name, survey in surveys.items() if survey.dead and self.filters.queue in (None, name))
 
     def _pages_of(self, app: str, queue: str) -> Iterator[tuple[list[DeadLetter], Callable[[int], None]]]:
         from taskq.broker import commands
 
-        keys, start = _keys(app), 0
+        keys, start = keys_of(app), 0
         newest = self.broker.run(commands.dead_ids(keys, queue, -1, -1))
         until = newest[0][1] if newest else 0.0
         if self.filters.older is not None:
@@ -182,7 +181,7 @@ class Graveyard:
     def _read(self, app: str, queue: str, ids: list[tuple[bytes, float]]) -> list[DeadLetter]:
         from taskq.broker import commands
 
-        keys, fields = _keys(app), [raw_id for raw_id, _ in ids]
+        keys, fields = keys_of(app), [raw_id for raw_id, _ in ids]
         values = self.broker.run(commands.hash_values(keys, "messages", fields))
         reasons = self.broker.run(commands.hash_values(keys, "reasons", fields))
         return [
@@ -193,14 +192,11 @@ class Graveyard:
     def find(self, text_id: str) -> DeadLetter | None:
         """Return the dead letter of that id, in whichever app; None if there is none that the filters let through."""
         from taskq.broker import commands
-        from taskq.envelope import decode_head, id_from_text
+        from taskq.envelope import decode_head
 
-        try:
-            raw_id = id_from_text(text_id)
-        except ValueError as error:
-            raise click.UsageError(str(error)) from None
+        raw_id = raw_id_of(text_id)
         for app in self.apps:
-            keys = _keys(app)
+            keys = keys_of(app)
             value = self.broker.run(commands.hash_values(keys, "messages", [raw_id]))[0]
             reason = self.broker.run(commands.hash_values(keys, "reasons", [raw_id]))[0]
             if reason is None:
@@ -231,7 +227,7 @@ class Graveyard:
         """Put one back into its queue; answers whether it was still there, None if it is superseded unique work."""
         from taskq.broker import commands
 
-        return self.broker.run(commands.replay(_keys(letter.app), letter.queue, letter.id, letter.fresh_value))
+        return self.broker.run(commands.replay(keys_of(letter.app), letter.queue, letter.id, letter.fresh_value))
 
     def purge(self, letters: list[DeadLetter]) -> int:
         """Delete some of one queue; answers how many were still there."""
@@ -240,33 +236,21 @@ class Graveyard:
         if not letters:
             return 0
         first = letters[0]
-        return self.broker.run(commands.purge(_keys(first.app), first.queue, [letter.id for letter in letters]))
-
-
-def _keys(app: str) -> Keys:
-    from taskq.broker.keys import Keys
-
-    return Keys(app)
+        return self.broker.run(commands.purge(keys_of(first.app), first.queue, [letter.id for letter in letters]))
 
 
 # -- options ---------------------------------------------------------------------------------------------
 
 
-_url_option = click.option(
-    "--url", metavar="URL", help="The server; TASKQ_URL or the project's embedded one unless given."
-)
-_name_option = click.option("--name", "names", multiple=True, metavar="APP", help="Of this app; may be repeated.")
-
-
 def _filter_options(function: Callable[..., Any]) -> Callable[..., Any]:
     """Add the options that say which dead letters are meant."""
     for option in (
-        _url_option,
+        url_option,
         click.option("--older-than", "older", type=Age(), metavar="AGE", help="Dead for longer than 90 (s), 2h, 7d."),
         click.option("--reason", metavar="REASON", help="Of this reason: failed, crashed, undecodable ..."),
         click.option("--task", metavar="TASK", help="Of this task."),
         click.option("--queue", metavar="QUEUE", help="Of this queue."),
-        _name_option,
+        names_option,
     ):
         function = option(function)
     return function
@@ -274,12 +258,9 @@ def _filter_options(function: Callable[..., Any]) -> Callable[..., Any]:
 
 @contextmanager
 def _graveyard(url: str | None, filters: Filters) -> Iterator[Graveyard]:
-    """Open the dead letters of a server; an error of the server is a line and exit code 2."""
-    try:
-        yield Graveyard(broker_for(server_url(url), "any"), filters)
-    except BrokerError as error:
-        click.echo(f"taskq: {error}", err=True)
-        sys.exit(USAGE)
+    """Open the dead letters of a server."""
+    with reaching(url) as broker:
+        yield Graveyard(broker, filters)
 
 
 def _require_choice(ids: tuple[str, ...], filters: Filters, everything: bool, verb: str) -> None:
@@ -336,8 +317,8 @@ def ls(
 
 @command.command()
 @click.argument("text_id", metavar="ID")
-@_name_option
-@_url_option
+@names_option
+@url_option
 def show(text_id: str, names: tuple[str, ...], url: str | None) -> None:
     """Show all that is kept of a dead letter."""
     with _graveyard(url, Filters(names)) as graveyard:

@@ -9,7 +9,9 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+from click.testing import CliRunner
 
+from taskq.cli import main
 from tests.support import Server
 
 Ran = subprocess.CompletedProcess[str]
@@ -35,6 +37,17 @@ def taskq(tmp_path: Path, session_server: Server) -> Callable[..., Ran]:
             [sys.executable, "-m", "taskq", *words],
             cwd=folder, env=environment(url), input=typed, capture_output=True, text=True, timeout=seconds,
         )  # fmt: skip
+
+    return run
+
+
+@pytest.fixture
+def quick(session_server: Server) -> Callable[..., Ran]:
+    """The command within this process, for tests that call it often."""
+
+    def run(*words: str) -> Ran:
+        ran = CliRunner(env={"TASKQ_URL": session_server.url}).invoke(main, words)
+        return Ran(words, ran.exit_code, ran.stdout, ran.stderr)
 
     return run
 

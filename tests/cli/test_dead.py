@@ -8,12 +8,10 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
-from click.testing import CliRunner
 
 from taskq import TaskQ
 from taskq.broker import commands
 from taskq.broker.pool import Broker
-from taskq.cli import main
 from taskq.cli.dead import Filters, Graveyard
 from taskq.envelope import decode, encode_head, id_from_text
 from tests.cli.conftest import Ran
@@ -37,17 +35,6 @@ def app(session_server: Server) -> Iterator[TaskQ]:
     publish(made)
     yield made
     made.client.broker.close()
-
-
-@pytest.fixture
-def quick(session_server: Server) -> Run:
-    """The command within this process, for tests that call it often."""
-
-    def run(*words: str) -> Ran:
-        ran = CliRunner(env={"TASKQ_URL": session_server.url}).invoke(main, words)
-        return Ran(words, ran.exit_code, ran.stdout, ran.stderr)
-
-    return run
 
 
 def dead(app: TaskQ, task: str, n: int = 1, **more: Any) -> list[str]:

@@ -16,7 +16,7 @@ def test_help_lists_every_command(taskq: Run) -> None:
     ran = taskq("--help")
 
     assert ran.returncode == 0
-    for name in ("worker", "reaper", "dead", "demo"):
+    for name in ("worker", "reaper", "queues", "why", "pause", "resume", "revoke", "limit", "dead", "demo"):
         assert f"\n  {name} " in ran.stdout
 
 

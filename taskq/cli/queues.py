@@ -1,0 +1,105 @@
+"""``taskq queues``: what there is in every queue, and what holds it; needs no app's code."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import click
+
+from taskq.cli.common import apps_at, keys_of, names_option, reaching, url_option
+from taskq.cli.tables import Table, age, one_line
+
+if TYPE_CHECKING:
+    from taskq.broker.commands import Pause, QueueSurvey
+    from taskq.broker.keys import Keys
+    from taskq.broker.pool import Broker
+
+_COLUMNS = (
+    *("APP", "QUEUE", "PENDING", "SCHEDULED", "GATED", "PROCESSING", "SUSPECTS", "DEAD", "DONE", "FAILED"),
+    "STATE",
+)
+
+
+@click.command()
+@names_option
+@url_option
+def command(names: tuple[str, ...], url: str | None) -> None:
+    """Show what there is in every queue: a line each.
+
+    PENDING waits for its turn, SCHEDULED for its time, GATED at a limit; SUSPECTS wait to run alone. DONE and FAILED
+    count what has ended; what failed and was kept is DEAD. STATE says what is paused, by whom and why, and which
+    breakers are open. Exit codes: 0 shown, 2 wrong usage or no server.
+    """
+    with reaching(url) as broker:
+        table, now = Table(*_COLUMNS), _now(broker)
+        for app in apps_at(broker, names):
+            table.add(_rows(broker, keys_of(app), now))
+        table.flush()
+
+
+def _now(broker: Broker) -> float:
+    from taskq.broker import commands
+
+    return broker.run(commands.server_time())
+
+
+def _rows(broker: Broker, keys: Keys, now: float) -> list[tuple[str, ...]]:
+    from taskq.broker import commands
+
+    states = _States(broker, keys, now)
+    surveys = broker.run(commands.survey(keys))
+    for queue in states.queues - surveys.keys():  # paused before anything was sent
+        surveys[queue] = commands.QueueSurvey({})
+    return [_row(keys.app, queue, surveys[queue], states.of(queue)) for queue in sorted(surveys)]
+
+
+def _row(app: str, queue: str, survey: QueueSurvey, state: str) -> tuple[str, ...]:
+    counted = survey.counters
+    numbers = (
+        *(survey.pending, survey.scheduled, survey.gated, survey.processing, survey.suspects, survey.dead),
+        *(counted.get("done", 0), counted.get("failed", 0)),
+    )
+    return (app, one_line(queue), *map(str, numbers), state)
+
+
+class _States:
+    """What is paused in an app, and which of its breakers are open."""
+
+    def __init__(self, broker: Broker, keys: Keys, now: float) -> None:
+        from taskq.broker import commands
+
+        self._now = now
+        self._notes: dict[str, list[str]] = {}
+        queues = broker.run(commands.whole_hash(keys, "tasks"))
+        for what, stored in broker.run(commands.whole_hash(keys, "paused")).items():
+            pause = commands.read_pause(stored)
+            if pause is None:
+                continue
+            task = what.removeprefix(b"=") if what.startswith(b"=") else None
+            queue = what if task is None else queues.get(task, task)
+            self._note(queue, f"{'' if task is None else f'task {task.decode()} '}{self._paused(pause)}")
+        for task, stored in broker.run(commands.whole_hash(keys, "breakers")).items():
+            mode, until = stored.decode(errors="replace").split(" ")[:2]
+            if mode == "o":
+                self._note(
+                    queues.get(task, task), f"breaker of {task.decode()} open for {age(int(until) / 1000 - now)} more"
+                )
+            elif mode == "h":
+                self._note(queues.get(task, task), f"breaker of {task.decode()} tries one")
+
+    def _note(self, queue: bytes, text: str) -> None:
+        self._notes.setdefault(queue.decode(errors="replace"), []).append(one_line(text))
+
+    def _paused(self, pause: Pause) -> str:
+        until = f", for {age(pause.until - self._now)} more" if pause.until else ""
+        reason = f": {pause.reason}" if pause.reason else ""
+        return f"paused {age(self._now - pause.since)} ago by {pause.author}{until}{reason}"
+
+    @property
+    def queues(self) -> set[str]:
+        """Queues of which there is something to say."""
+        return set(self._notes)
+
+    def of(self, queue: str) -> str:
+        """Return what is to be said of a queue."""
+        return "; ".join(self._notes.get(queue, ()))

@@ -1,0 +1,227 @@
+"""``taskq pause``, ``resume``, ``revoke``, ``limit``, ``queues``, ``why``: no app's code in reach."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterator
+
+import pytest
+
+from taskq import Breaker, Limit, TaskQ, TaskRevoked
+from taskq.broker import commands
+from taskq.worker.plan import declarations
+from tests.cli.conftest import Ran
+from tests.cli.lost import bury, publish, take
+from tests.support import Server, new_app, survey
+
+Run = Callable[..., Ran]
+
+
+@pytest.fixture
+def app(session_server: Server) -> Iterator[TaskQ]:
+    """An app whose workers have been there: one task has its queue for itself, two share one."""
+    made = new_app(session_server.url)
+
+    @made.task(name="mail", rate="50/s", limits=[Limit(max_concurrency=2, key="to")], breaker=Breaker(of=4, pause=30))
+    def mail(to: str = "ann") -> None: ...
+
+    @made.task(name="bill", queue="office")
+    def bill(n: int = 0) -> None: ...
+
+    @made.task(name="plain", queue="office")
+    def plain() -> None: ...
+
+    publish(made)
+    made.client.broker.run(commands.declare(made.client.keys, declarations(made.tasks)))
+    yield made
+    made.client.broker.close()
+
+
+@pytest.fixture
+def run(quick: Run, app: TaskQ) -> Run:
+    """A command for that app; it must succeed unless told otherwise."""
+
+    def call(*words: str, code: int = 0) -> Ran:
+        ran = quick(*words, "--name", app.name)
+        assert ran.returncode == code, f"{ran.stdout}{ran.stderr}"
+        return ran
+
+    return call
+
+
+def limits(app: TaskQ, field: str) -> bytes | None:
+    return app.client.broker.run(commands.hash_values(app.client.keys, "limits", [field.encode()]))[0]
+
+
+# -- pause and resume ------------------------------------------------------------------------------------
+
+
+def test_a_queue_is_paused_with_a_reason_and_resumed(run: Run, app: TaskQ) -> None:
+    assert run("pause", "mail", "--reason", "the provider\nis down", "--seconds", "2h").stdout == "paused mail\n"
+
+    pause = survey_of_pause(app, "mail")
+    assert pause.reason == "the provider\nis down"
+    assert "@" in pause.author
+    assert pause.until == pytest.approx(pause.since + 7200)
+    assert "was paused before: the new reason and time hold" in run("pause", "mail").stdout
+    assert survey_of_pause(app, "mail").until is None
+
+    assert run("resume", "mail").stdout == "resumed mail\n"
+    assert run("resume", "mail", code=1).stderr == "taskq: mail was not paused\n"
+
+
+def survey_of_pause(app: TaskQ, queue: str) -> commands.Pause:
+    stored = app.client.broker.run(commands.hash_values(app.client.keys, "paused", [queue.encode()]))[0]
+    pause = commands.read_pause(stored or b"")
+    assert pause is not None
+    return pause
+
+
+def test_a_name_that_is_not_known_yet_is_paused_all_the_same_and_told(run: Run, app: TaskQ) -> None:
+    ran = run("pause", "maill")
+
+    assert ran.stdout == "paused maill\n"
+    assert ran.stderr == f"taskq: app {app.name} has no queue or task maill yet\n"
+
+
+def test_a_name_that_is_none_is_wrong_usage(run: Run) -> None:
+    assert "is not a name" in run("pause", "a queue", code=2).stderr
+    assert "is not a name" in run("resume", "a queue", code=2).stderr
+
+
+def test_with_several_apps_one_must_be_named(quick: Run, app: TaskQ, session_server: Server) -> None:
+    other = new_app(session_server.url)
+    publish(other)
+    other.client.broker.close()
+
+    for words in (("pause", "mail"), ("resume", "mail"), ("limit", "mail"), ("revoke", "--task", "mail")):
+        ran = quick(*words)
+        assert ran.returncode == 2
+        assert "say which with --name" in ran.stderr
+
+
+# -- queues ----------------------------------------------------------------------------------------------
+
+
+def test_queues_is_a_table_with_what_holds_each_queue(run: Run, app: TaskQ) -> None:
+    app.tasks["mail"].delay_many([("a",), ("b",), ("c",)])
+    bury(app, "mail", 1)
+    app.tasks["bill"].apply_async((1,), countdown=900)
+    app.pause("mail", "the provider is down", seconds=600, author="ann@host")
+    app.pause("plain", author="bob@host")
+    app.pause("never", author="eve@host")
+    keys = app.client.keys
+    for task, breaker in ((b"mail", b"o 2000000000000 "), (b"bill", b"h 0 "), (b"plain", b"c 0 01")):
+        app.client.broker.run(commands.Command(None, [b"HSET", keys["breakers"], task, breaker], int))
+
+    lines = run("queues").stdout.splitlines()
+
+    titles = "APP QUEUE PENDING SCHEDULED GATED PROCESSING SUSPECTS DEAD DONE FAILED STATE"
+    assert " ".join(lines[0].split()) == titles
+    cells = {line.split()[1]: re.split(r"\s{2,}", line, maxsplit=10)[2:] for line in lines[1:]}
+    assert cells["mail"][:8] == ["2", "0", "0", "0", "0", "1", "0", "0"]
+    paused = r"paused \ds ago by ann@host, for (9|10)m more: the provider is down; breaker of mail open for \d+d more"
+    assert re.fullmatch(paused, cells["mail"][8])
+    assert cells["office"][:8] == ["0", "1", "0", "0", "0", "0", "0", "0"]
+    assert re.fullmatch(r"task plain paused \ds ago by bob@host; breaker of bill tries one", cells["office"][8])
+    assert cells["never"][:8] == ["0"] * 8
+    assert len(lines) == 4
+
+
+def test_without_any_queue_nothing_is_shown(run: Run) -> None:
+    assert run("queues").stdout == ""
+
+
+# -- revoke ----------------------------------------------------------------------------------------------
+
+
+def test_messages_are_revoked_by_id(run: Run, app: TaskQ) -> None:
+    dead = app.tasks["bill"].delay(0)
+    bury(app, "office")
+    running, waiting = app.tasks["plain"].delay(), app.tasks["mail"].delay("ann")
+    take(app, "office", 1)
+
+    ran = run("revoke", running.id, waiting.id, dead.id, "nothing", "--reason", "a mistake", code=1)
+
+    assert ran.stdout.splitlines() == [f"{running.id} runs: its worker stops it", f"{waiting.id} revoked"]
+    assert ran.stderr.splitlines() == [
+        f"{dead.id} is a dead letter; to delete it: taskq dead purge {dead.id}",
+        "nothing is not known: it has ended, or never was",
+    ]
+    with pytest.raises(TaskRevoked, match="a mistake"):
+        waiting.get(timeout=5)
+
+
+def test_messages_are_revoked_by_task_queue_and_header(run: Run, app: TaskQ) -> None:
+    for number in range(3):
+        app.tasks["bill"].apply_async((number,), headers={"tenant": number, "kind": "new"})
+    app.tasks["plain"].delay()
+    app.tasks["mail"].delay()
+
+    assert run("revoke", "--header", "tenant=1", "--header", "kind=new").stdout == "revoked 1 message\n"
+    assert run("revoke", "--header", 'tenant="2"').stdout == "revoked 0 messages\n"
+    assert run("revoke", "--queue", "office", "--task", "bill").stdout == "revoked 2 messages\n"
+    assert run("revoke", "--queue", "office").stdout == "revoked 1 message\n"
+    assert {name: queue.pending for name, queue in survey(app).items()} == {"office": 0, "mail": 1}
+
+
+@pytest.mark.parametrize(
+    "words", [(), ("id", "--task", "mail"), ("--header", "tenant"), ("not an id",), ("--task", "not a task")]
+)
+def test_what_names_nothing_or_too_much_is_wrong_usage(run: Run, words: tuple[str, ...]) -> None:
+    run("revoke", *words, code=2)
+
+
+# -- limit -----------------------------------------------------------------------------------------------
+
+CODE = "rate 50/s, burst 5; max_concurrency 2, each key apart; breaker: 50% of 4 runs failed, pause 30 s"
+
+
+def test_limits_are_shown_and_changed_and_those_of_the_code_come_back(run: Run, app: TaskQ) -> None:
+    assert run("limit", "mail").stdout == f"mail, by its code: {CODE}\n"
+
+    ran = run("limit", "mail", "--rate", "100/m", "--max-concurrency", "7")
+
+    hand = CODE.replace("rate 50/s, burst 5", "rate 100/m, burst 1, max_concurrency 7")
+    assert ran.stdout == f"mail, set by hand: {hand}\nits code says: {CODE}\n"
+    assert limits(app, "!mail") == b"o 600.000000 1 7\nk 0.000000 1 2\nB 0.5 4 30000"
+    assert limits(app, "mail") == b"o 20.000000 5 0\nk 0.000000 1 2\nB 0.5 4 30000"
+    assert "rate 100/m, burst 9, max_concurrency 7" in run("limit", "mail", "--burst", "9").stdout
+    assert run("limit", "mail", "--code").stdout == f"mail, by its code: {CODE}\n"
+    assert limits(app, "!mail") is None
+
+
+def test_a_task_without_limits_can_be_given_one(run: Run, app: TaskQ) -> None:
+    assert run("limit", "bill").stdout == "bill, by its code: no limits\n"
+
+    run("limit", "bill", "--max-concurrency", "3")
+
+    assert limits(app, "!bill") == b"s 0.000000 1 3"
+
+
+@pytest.mark.parametrize(
+    ("words", "code", "error"),
+    [
+        (("mail", "--rate", "fast"), 2, "rate 'fast' cannot be read"),
+        (("mail", "--max-concurrency", "0"), 2, "0"),
+        (("bill", "--burst", "2"), 2, "there is none"),
+        (("mail", "--code", "--rate", "1/s"), 2, "give either"),
+        (("nothing",), 1, "has no task nothing"),
+    ],
+)
+def test_a_limit_that_cannot_work_is_told(run: Run, words: tuple[str, ...], code: int, error: str) -> None:
+    assert error in run("limit", *words, code=code).stderr
+
+
+# -- why -------------------------------------------------------------------------------------------------
+
+
+def test_why_is_one_sentence_of_whichever_app_knows_the_message(run: Run, quick: Run, app: TaskQ) -> None:
+    result = app.tasks["bill"].delay(1)
+    expected = "No live worker serves queue office; start one: taskq worker -A ... -Q office.\n"
+
+    assert run("why", result.id).stdout == expected
+    assert quick("why", result.id).stdout == expected
+    assert result.why() == expected.strip()
+    assert run("why", "nothing", code=1).stdout.startswith("No message and no result of id nothing exists")
+    assert "task_id 'not an id'" in run("why", "not an id", code=2).stderr
