@@ -11,7 +11,6 @@ from taskq.client import Client
 from taskq.config import Settings, check_name, load_settings, whoami
 from taskq.definition import Definition
 from taskq.delivery import Context
-from taskq.entries import CatchUp, Entry, Overlap
 from taskq.envelope import id_from_text
 from taskq.errors import ConfigError
 from taskq.flow import split_flow_options
@@ -25,6 +24,7 @@ if TYPE_CHECKING:
     from taskq.broker.commands import Command
     from taskq.broker.pool import AsyncBroker, Broker
     from taskq.broker.protocol import Protocol
+    from taskq.entries import CatchUp, Entry, Overlap
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -244,6 +244,8 @@ class TaskQ:
             ConfigError: A schedule that cannot be, an unknown zone, a name that is none or is taken, a wrong option.
             TypeError: The arguments are not those of the task.
         """
+        from taskq.entries import Entry  # most processes that import an app declare none
+
         when = read_schedule(schedule, tz)
 
         def declare(task: Any) -> Any:

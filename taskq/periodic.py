@@ -18,9 +18,8 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable
-from dataclasses import dataclass, replace
 from datetime import datetime, timedelta, timezone, tzinfo
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from taskq.errors import ConfigError
 
@@ -51,8 +50,7 @@ def seconds_of(what: str, value: object, low: float = 0.0, high: float = _LONGES
     return float(seconds)
 
 
-@dataclass(frozen=True, slots=True)
-class Every:
+class Every(NamedTuple):
     """An interval in milliseconds. Made by `every`."""
 
     ms: int
@@ -79,8 +77,7 @@ def every(interval: float | timedelta) -> Every:
     return Every(round(seconds_of("an interval", interval, _SHORTEST) * 1000))
 
 
-@dataclass(frozen=True, slots=True)
-class Cron:
+class Cron(NamedTuple):
     """A cron expression of five fields, in a time zone. Made by `crontab` or from a string."""
 
     expression: str
@@ -170,7 +167,7 @@ def read_schedule(schedule: Every | Cron | str, zone: str | None = None) -> Ever
     if isinstance(schedule, str):
         schedule = _from_text(schedule)
     if isinstance(schedule, Cron):
-        return _checked(schedule if zone is None else replace(schedule, zone=zone))
+        return _checked(schedule if zone is None else schedule._replace(zone=zone))
     if not isinstance(schedule, Every):
         raise ConfigError(f"a schedule is a cron string, crontab(...) or every(...), not {schedule!r}")
     if zone is not None:
