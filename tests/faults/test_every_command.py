@@ -187,7 +187,7 @@ class Case:
             environ = {**os.environ, "PYTHONPATH": str(self.folder), **self.environment}
             return subprocess.Popen([sys.executable, "client.py"], cwd=self.folder, env=environ, stdout=log, stderr=log)
 
-    def run(self, seconds: float = 25.0) -> None:
+    def run(self, seconds: float = 40.0) -> None:
         """Run until the client has had all it wants and nothing is left to do, then stop the worker."""
         deadline = time.monotonic() + seconds
         while not (self.client.poll() == 0 and self.idle()):

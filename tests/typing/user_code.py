@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from datetime import timedelta
 from typing import assert_type
 
-from taskq import AsyncResult, AsyncTask, Context, TaskQ
+from taskq import AsyncResult, AsyncTask, Context, TaskQ, crontab, every
 
 app = TaskQ("typing", "redis://127.0.0.1:1")
 
@@ -48,6 +49,12 @@ def nothing() -> None: ...
 def any_number(*args: int, **kwargs: str) -> None: ...
 
 
+@app.periodic("nightly", "0 3 * * mon-fri", args=(1,), tz="Europe/Vienna", catch_up="all", window=3600)
+@app.task
+def nightly(x: int) -> str:
+    return str(x)
+
+
 # -- good calls -------------------------------------------------------------------------------------------------------
 
 assert_type(add.delay(1), AsyncResult[int])
@@ -63,6 +70,9 @@ assert_type(bound.delay(5).get(), str)
 assert_type(bound_async.delay(5).get(), bytes)
 assert_type(nothing.delay(), AsyncResult[None])
 any_number.delay(1, 2, 3, a="b")
+assert_type(nightly.delay(1).get(), str)
+app.periodic("add", crontab(minute=0, hour=[3, 15]), add, (1,), {"b": 3}, overlap="skip").delay(1)
+app.periodic("every", every(timedelta(minutes=5)), wait, [1.5], jitter=timedelta(seconds=9), expires=60)
 app.enqueue_many([add.call(1), wait.call(2), add.prepare_call((1,), countdown=1)])
 
 
@@ -95,6 +105,11 @@ add.call("1")  # error
 number: str = add.delay(1).get()  # error
 text: int = wait.delay(1).get()  # error
 app.task(add, bind=True)  # error
+nightly.delay("1")  # error
+app.periodic("add", 300, add)  # error
+app.periodic("add", "@daily", add, catch_up="some")  # error
+app.periodic("add", "@daily", print)  # error
+crontab(minute=1.5)  # error
 
 
 async def badly_on_a_loop() -> None:
