@@ -20,6 +20,7 @@ SCENARIOS: dict[str, Scenario] = {
     "size": throughput.size,
     "start": latency.start,
     "round-trip": latency.round_trip,
+    "on-time": latency.on_time,
     "waits": latency.waits,
     "idle": footprint.idle,
     "startup": footprint.startup,

@@ -12,6 +12,7 @@ import statistics
 import sys
 import time
 from collections.abc import Callable
+from datetime import datetime, timedelta, timezone
 from itertools import islice
 from typing import Any
 
@@ -21,6 +22,8 @@ from taskq.broker import commands
 from taskq.broker.commands import QueueSet
 from taskq.broker.connection import Connection
 from taskq.broker.url import new_connection
+from taskq.entries import Entry
+from taskq.periodic import every
 
 
 def _cpu(function: Callable[[], object]) -> float:
@@ -103,10 +106,10 @@ def fill(n: int, what: str, countdown: float) -> None:
 
 def mix(fast: int, slow: int, seconds: float) -> list[str]:
     """Send slow calls of ``work`` spread evenly among fast ones; returns the ids of the slow."""
-    every = (fast + slow) // slow
-    calls = [tasks.work.call(i, seconds if i % every == 0 else 0) for i in range(fast + slow)]
+    each = (fast + slow) // slow
+    calls = [tasks.work.call(i, seconds if i % each == 0 else 0) for i in range(fast + slow)]
     handles = app.enqueue_many(calls)
-    return [str(handle.id) for i, handle in enumerate(handles) if i % every == 0]
+    return [str(handle.id) for i, handle in enumerate(handles) if i % each == 0]
 
 
 def sleepers(n: int, seconds: float) -> None:
@@ -144,6 +147,19 @@ def pass_on(n: int) -> None:
 def start(n: int) -> None:
     """Send n time stamps as calls of ``started``."""
     _now_and_then(n, lambda: tasks.started.delay(time.monotonic_ns()))
+
+
+def schedule(n: int, seconds: float) -> None:
+    """Send n calls of ``timed`` for times spread over some seconds."""
+    now = datetime.now(timezone.utc)
+    for _ in range(n):
+        tasks.timed.apply_async(eta=now + timedelta(seconds=1 + random.uniform(0, seconds)))
+
+
+def tick() -> None:
+    """Have ``timed`` sent every second from now on."""
+    entry = Entry.of("timed", every(1), tasks.timed.prepare_call().message)
+    app.client.broker.run(commands.change_entry(app.client.keys, "define", "timed", entry.stored, 0))
 
 
 def round_trip(n: int) -> dict[str, float]:

@@ -7,7 +7,7 @@ import os
 import time
 from typing import Any
 
-from taskq import Breaker, TaskQ
+from taskq import Breaker, Context, TaskQ
 
 app = TaskQ("bench")
 
@@ -39,6 +39,13 @@ def take(data: str) -> None:
 def started(sent_ns: int) -> None:
     """Note how long it took from the call to here."""
     note(time.monotonic_ns() - sent_ns)
+
+
+@app.task(ignore_result=True, bind=True)
+def timed(self: Context) -> None:
+    """Note how long after its time it starts, by this machine's clock."""
+    assert self.request.eta is not None
+    note(time.time_ns() - round(self.request.eta.timestamp() * 1e9))
 
 
 @app.task(ignore_result=True)

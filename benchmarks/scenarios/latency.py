@@ -52,6 +52,18 @@ def round_trip(bench: Bench) -> Samples:
             yield "roundtrip.p50", bench.role("round_trip", bench.n(1000, 200))["p50"]
 
 
+def on_time(bench: Bench) -> Samples:
+    """How late an idle worker starts what is due: scheduled messages, and the ticks of a periodic entry."""
+    seconds = bench.n(20, 4)
+    with _unpinned(bench):
+        for name, role in (("scheduled", ("schedule", seconds * 10, seconds)), ("tick", ("tick",))):
+            bench.clear()
+            with bench.worker("-c", "1", "-Q", queue("timed")):
+                lab.wait_until(bench.workers, "the worker is there")
+                bench.role(*role)
+                yield from _noted(bench, name, role[1] if name == "scheduled" else seconds)  # type: ignore[arg-type]
+
+
 def waits(bench: Bench) -> Samples:
     """2,000 waits of 50 ms, 100 at once in one child: coroutines, and threads."""
     ways = [("async", ["--async-slots", "100"])]
