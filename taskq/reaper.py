@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Sequence
-from typing import Any
 
 from taskq.audit import audit
 from taskq.broker import commands
@@ -102,17 +101,22 @@ class Reaper:
                 next_end = self.interval if reaping.next_end is None else reaping.next_end
                 return min(self.interval, next_end + 0.01)
 
-    def wait(self, bells: Sequence[str], seconds: float) -> Protocol[Any]:
-        """Wait until one of the bells rings, at most ``seconds``, and for these to the millisecond; answers as it rang.
+    def wait(self, bells: Sequence[str], seconds: float) -> Protocol[list[bytes] | None]:
+        """Wait until one of the bells rings, at most ``seconds``; answers its key and its token, or None in vain.
 
         A server looks at the timeouts of its clients ten times a second only, so the last tenth is slept out here.
         """
         until = (yield Now()) + seconds
         if seconds > _GRAIN:
-            rang = yield commands.wait_bell(self.keys, bells, seconds - _GRAIN)
+            rang: list[bytes] | None = yield commands.wait_bell(self.keys, bells, seconds - _GRAIN)
             if rang is not None:
                 return rang
         yield Pause(max(0.0, until - (yield Now())))
+        if seconds <= _GRAIN:  # nobody listened, and the next wait may be as short
+            for bell in bells:
+                token: bytes | None = yield commands.take_bell(self.keys, bell)
+                if token is not None:
+                    return [self.keys[bell], token]
         return None
 
     def upkeep(self) -> Protocol[None]:

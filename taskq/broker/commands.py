@@ -139,6 +139,11 @@ def wait_bell(keys: Keys, names: Sequence[str], seconds: float) -> Command[Any]:
     return Command(None, words, _same, block=seconds)
 
 
+def take_bell(keys: Keys, name: str) -> Command[Any]:
+    """Take the token of a bell, if it has one; answers None in vain."""
+    return Command(None, [b"LPOP", keys[name]], _same)
+
+
 def held_ids(keys: Keys, incarnation: str) -> Command[list[bytes]]:
     """Ids an incarnation holds."""
     return Command(None, [b"HKEYS", keys["processing:" + incarnation]], _same)

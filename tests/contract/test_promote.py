@@ -7,6 +7,8 @@ import pytest
 from taskq.broker import commands
 from taskq.broker.commands import Command
 from taskq.broker.keys import Keys
+from taskq.broker.protocol import drive
+from taskq.reaper import Reaper
 from tests.contract.world import MINUTE, T0, Near, Scores, State, World, messages, raw_id, serving, without
 
 A, B, C, D = map(raw_id, range(1, 5))
@@ -160,6 +162,16 @@ def test_a_message_whose_head_cannot_be_read_is_a_dead_letter(world: World, valu
         "reasons": {A: b"unreadable\n"},
         "counters": {b"unreadable|died": b"1"},
     }
+
+
+@pytest.mark.parametrize("seconds", [0.01, 30.0])
+def test_whoever_waits_for_a_due_time_hears_a_bell_however_short_the_wait_is(world: World, seconds: float) -> None:
+    reaper = Reaper(world.keys, "me", 15.0)
+    assert drive(reaper.wait(["alarm", "solo-bell:set"], 0.01), world.connection) is None
+    world.seed({"solo-bell:set": [b"1"]})
+
+    assert drive(reaper.wait(["alarm", "solo-bell:set"], seconds), world.connection) == world.keys["solo-bell:set"]
+    assert world.state() == {}
 
 
 def test_again_it_finds_nothing_more_to_move(world: World) -> None:
