@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import signal
 import sys
 import time
 import traceback
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING
+from importlib.util import find_spec
+from typing import TYPE_CHECKING, Any, NoReturn
 
 import click
 
@@ -153,3 +155,20 @@ def wait_for_server(broker: Broker, server_check: str = "warn") -> None:
             if time.monotonic() - told > 10:
                 click.echo(f"taskq: waiting for the server: {error}", err=True)
                 told = time.monotonic()
+
+
+def ready_for_shows(command: str) -> None:
+    """Prepare for a show that starts processes; leave with exit code 2 if it cannot run here."""
+    if sys.platform == "win32":
+        click.echo(f"taskq: workers need fork or POSIX signals; on Windows run taskq {command} in WSL", err=True)
+        sys.exit(USAGE)
+    missing = [name for name in ("rich", "aiosmtpd") if find_spec(name) is None]
+    if missing:
+        click.echo(f"taskq: taskq {command} needs {' and '.join(missing)}: pip install 'taskq-redis[demo]'", err=True)
+        sys.exit(USAGE)
+    for number in (signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, _leave)  # what was started is stopped on the way out
+
+
+def _leave(_number: int, _frame: Any) -> NoReturn:
+    sys.exit(1)

@@ -1,17 +1,14 @@
-"""``taskq demo``: the mail-out of `taskq.demo`, with what it needs checked first."""
+"""``taskq demo``: the mail-out of `taskq.showcase.demo`, with what it needs checked first."""
 
 from __future__ import annotations
 
 import shlex
 import shutil
-import signal
 import sys
-from importlib.util import find_spec
-from typing import Any, NoReturn
 
 import click
 
-from taskq.cli.common import USAGE, broker_for, server_url, wait_for_server
+from taskq.cli.common import broker_for, ready_for_shows, server_url, wait_for_server
 from taskq.errors import BrokerError
 
 
@@ -29,24 +26,18 @@ def command(url: str | None, mails: int) -> None:
     one process with SIGKILL half-way, and shows what became of every mail. Exit codes: 0 none was lost, 1 some were,
     or the demo did not come to its end, 2 wrong usage or something missing.
     """
-    if sys.platform == "win32":
-        click.echo("taskq: workers need fork or POSIX signals; on Windows run the demo in WSL", err=True)
-        sys.exit(USAGE)
-    missing = [name for name in ("rich", "aiosmtpd") if find_spec(name) is None]
-    if missing:
-        click.echo(f"taskq: the demo needs {' and '.join(missing)}: pip install 'taskq-redis[demo]'", err=True)
-        sys.exit(USAGE)
+    ready_for_shows("demo")
     from rich.console import Console
 
-    from taskq import demo
+    from taskq.showcase import demo
+    from taskq.showcase.example import ShowFailed
 
-    signal.signal(signal.SIGTERM, _on_sigterm)  # the worker is stopped on the way out
     server = server_url(url)
     wait_for_server(broker_for(server, "any"))
     console = Console()
     try:
         books = demo.MailOut(server, mails, console).run()
-    except (demo.DemoFailed, BrokerError) as error:
+    except (ShowFailed, BrokerError) as error:
         click.echo(f"taskq: {error}", err=True)
         sys.exit(1)
     demo.show(books, console, [*_program(), "dead", "show", *(["--url", shlex.quote(url)] if url else [])])
@@ -58,7 +49,3 @@ def command(url: str | None, mails: int) -> None:
 def _program() -> list[str]:
     """Return how to call taskq from this shell."""
     return ["taskq"] if shutil.which("taskq") else [shlex.quote(sys.executable), "-m", "taskq"]
-
-
-def _on_sigterm(_number: int, _frame: Any) -> NoReturn:
-    sys.exit(1)

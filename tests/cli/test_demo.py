@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import subprocess
 from collections import Counter
 from collections.abc import Callable
@@ -12,8 +13,8 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner
 
-from taskq import demo
 from taskq.broker.commands import QueueSurvey
+from taskq.showcase import demo, example
 from tests.cli.conftest import Ran, environment
 
 Run = Callable[..., Ran]
@@ -53,28 +54,28 @@ def test_the_demo_loses_nothing_and_its_last_command_works_afterwards(taskq: Run
 
 
 def test_without_its_extra_the_demo_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
-    from taskq.cli import demo as command
+    from taskq.cli import common, main
 
     def without_rich(name: str) -> ModuleSpec | None:
         return None if name == "rich" else find_spec(name)
 
-    monkeypatch.setattr(command, "find_spec", without_rich)
+    monkeypatch.setattr(common, "find_spec", without_rich)
 
-    ran = CliRunner().invoke(command.command, [])
+    ran = CliRunner().invoke(main, ["demo"])
 
     assert ran.exit_code == 2
-    assert "the demo needs rich: pip install 'taskq-redis[demo]'" in ran.output
+    assert "taskq demo needs rich: pip install 'taskq-redis[demo]'" in ran.output
 
 
 def test_more_mails_than_recipients_are_to_other_addresses_with_one_that_is_gone() -> None:
-    recipients = demo.read_recipients(1000)
+    recipients = list(itertools.islice(example.recipients(), 1000))
 
     assert len({r.email for r in recipients}) == 1000
-    assert sum(r.email.endswith(demo.GONE) for r in recipients) == 1
+    assert sum(r.email.endswith(example.GONE) for r in recipients) == 1
 
 
 def test_a_recipient_with_neither_a_mail_nor_a_dead_letter_is_lost() -> None:
-    recipients = [demo.Recipient(name, f"{name}@example.com", "free") for name in ("a", "b", "c")]
+    recipients = [example.Recipient(name, f"{name}@example.com", "free") for name in ("a", "b", "c")]
     books = demo.Books(
         recipients, Counter({"a@example.com": 2}), QueueSurvey({}), dead={"b@example.com": "id"}, rate=1.0
     )

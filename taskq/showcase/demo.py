@@ -1,32 +1,18 @@
-"""The mail-out of ``taskq demo``: the example ``mailer`` against a mail server, with a worker process killed half-way.
-
-Everything is real: the server, the worker and its two processes, SMTP over a socket, the SIGKILL. The mail server keeps
-its own books of what it accepted, so the table at the end does not rest on what taskq says of itself.
-
-Needs the extra ``demo`` (rich and aiosmtpd).
-"""
+"""The mail-out of ``taskq demo``: the example ``mailer``, with a worker process killed half-way."""
 
 from __future__ import annotations
 
-import csv
-import importlib.util
+import itertools
 import os
 import secrets
 import signal
-import subprocess
-import sys
 import tempfile
-import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
-from types import ModuleType
-from typing import Any, Protocol
 
-import msgpack
-from aiosmtpd.controller import Controller
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TimeElapsedColumn
 from rich.table import Table
@@ -37,113 +23,13 @@ from taskq.broker.commands import QueueSurvey
 from taskq.broker.keys import Keys
 from taskq.broker.pool import Broker
 from taskq.envelope import decode, id_to_text
-from taskq.errors import TaskqError
+from taskq.showcase import example
+from taskq.showcase.example import GONE, GREY, Recipient, SendEmail, ShowFailed
+from taskq.showcase.mailserver import GREY_SECONDS, MailServer
+from taskq.showcase.workers import PROCESSES, Worker, incarnations, stop_one_that_holds
 
-#: The recipients' domains that the mail server treats in its own way, and for how many seconds it says "not now".
-GREY, GONE, GREY_SECONDS = "@grey.example", "@gone.example", 1.5
-PROCESSES = 2
 #: Seconds without any progress after which the demo gives up.
 _STALLED = 30.0
-
-
-class DemoFailed(TaskqError):
-    """The demo could not run to its end; the text says why."""
-
-
-@dataclass(frozen=True, slots=True)
-class Recipient:
-    """A row of ``recipients.csv``."""
-
-    name: str
-    email: str
-    plan: str
-
-
-class MailServer:
-    """A real SMTP server on loopback. It makes unknown senders wait as greylisting servers do, and knows no one "gone".
-
-    Source: RFC 6647, "Email Greylisting"; the codes are those of RFC 5321.
-    """
-
-    def __init__(self) -> None:
-        """Prepare the server; `start` lets it listen on a free port."""
-        self.changed = threading.Event()
-        self.accepted: Counter[str] = Counter()
-        self.not_now = 0
-        self._first_try: dict[str, float] = {}
-        self._controller = _FreePort(self, hostname="127.0.0.1", port=0)
-
-    def start(self) -> str:
-        """Listen; returns host and port."""
-        self._controller.start()
-        return f"127.0.0.1:{self._controller.port}"
-
-    def stop(self) -> None:
-        """Stop listening."""
-        self._controller.stop(no_assert=True)
-
-    async def handle_RCPT(  # noqa: N802  the name aiosmtpd looks for
-        self, _server: Any, _session: Any, envelope: Any, address: str, _options: list[str]
-    ) -> str:
-        """Answer whether a recipient is taken."""
-        if address.endswith(GONE):
-            return "550 5.1.1 no such mailbox here"
-        if address.endswith(GREY):
-            now = time.monotonic()
-            if now - self._first_try.setdefault(address, now) < GREY_SECONDS:
-                self.not_now += 1
-                return "451 4.7.1 greylisted, come again later"
-        envelope.rcpt_tos.append(address)
-        return "250 OK"
-
-    async def handle_DATA(self, _server: Any, _session: Any, envelope: Any) -> str:  # noqa: N802
-        """Accept a mail, and write it into the books."""
-        self.accepted.update(envelope.rcpt_tos)
-        self.changed.set()
-        return "250 accepted"
-
-
-class _FreePort(Controller):
-    """aiosmtpd's server thread, on whichever port is free."""
-
-    def _trigger_server(self) -> None:
-        server: Any = self.server
-        self.port = server.sockets[0].getsockname()[1]
-        super()._trigger_server()  # type: ignore[no-untyped-call]
-
-
-class Worker:
-    """``taskq worker`` on the example, with its log in a file."""
-
-    def __init__(self, folder: Path, log: Path) -> None:
-        """Start it; it takes its settings from the environment."""
-        self.log = log
-        words = [sys.executable, "-m", "taskq", "worker", "-A", "tasks", "-c", str(PROCESSES)]
-        with open(log, "wb") as out:
-            self.process = subprocess.Popen(words, cwd=folder, stdin=subprocess.DEVNULL, stdout=out, stderr=out)
-
-    def check(self) -> None:
-        """Raise `DemoFailed` if it has ended."""
-        if self.process.poll() is not None:
-            tail = self.log.read_text(errors="replace")[-2000:]
-            raise DemoFailed(f"the worker ended with exit code {self.process.returncode}; the end of its log:\n{tail}")
-
-    def stop(self) -> None:
-        """Stop it, gently at first."""
-        self.process.terminate()
-        try:
-            self.process.wait(15)
-        except subprocess.TimeoutExpired:
-            self.process.kill()
-            self.process.wait()
-
-
-class _SendEmail(Protocol):
-    """What the demo uses of the example's task."""
-
-    queue: str
-
-    def delay(self, to: str, name: str, plan: str) -> Any: ...
 
 
 @dataclass
@@ -185,7 +71,7 @@ class MailOut:
     def __init__(self, url: str, mails: int, console: Console) -> None:
         """Prepare to send ``mails`` mails by way of the server at ``url``."""
         self.console = console
-        self.recipients = read_recipients(mails)
+        self.recipients = list(itertools.islice(example.recipients(), mails))
         self.app = f"mailer-{secrets.token_hex(3)}"  # of its own: nothing of an earlier run is in the way
         self.broker = Broker(url, Keys(self.app), send_timeout=5.0)
         self.mail_server = MailServer()
@@ -195,7 +81,7 @@ class MailOut:
         """Send everything, and kill a worker process half-way.
 
         Raises:
-            DemoFailed: The worker ended, or nothing moved any more.
+            ShowFailed: The worker ended, or nothing moved any more.
             BrokerError: The server cannot be reached.
         """
         os.environ.update(
@@ -203,11 +89,11 @@ class MailOut:
             MAILER_APP=self.app,
             MAILER_SMTP=self.mail_server.start(),
         )
-        send_email: _SendEmail = load_tasks().send_email
+        send_email: SendEmail = example.load_task()
         with tempfile.TemporaryDirectory(prefix="taskq-demo-") as folder:
-            worker = Worker(example_folder(), Path(folder) / "worker.log")
+            worker = Worker("demo", Path(folder))
             try:
-                self._wait(lambda: len(self._children()) >= PROCESSES, worker)
+                self._wait(lambda: len(incarnations(self.broker)) >= PROCESSES, worker)
                 self._announce()
                 self._send(send_email, worker)
             finally:
@@ -219,7 +105,7 @@ class MailOut:
         grey = sum(r.email.endswith(GREY) for r in self.recipients)
         rows = {
             "server": self.broker.where,
-            "worker": f"taskq worker -A tasks -c {PROCESSES}, in {example_folder()}",
+            "worker": f"taskq worker -A tasks -c {PROCESSES}, in {example.folder()}",
             "mail server": f"{os.environ['MAILER_SMTP']}, says 451 to {grey} recipients for {GREY_SECONDS:g} s, "
             f"550 to {self._gone} for ever",
         }
@@ -233,7 +119,7 @@ class MailOut:
 
     # -- sending -----------------------------------------------------------------------------------------
 
-    def _send(self, send_email: _SendEmail, worker: Worker) -> None:
+    def _send(self, send_email: SendEmail, worker: Worker) -> None:
         total, queue = len(self.recipients), send_email.queue
         columns = "{task.description}", BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), "{task.fields[note]}"
         with Progress(*columns, console=self.console) as progress:
@@ -273,23 +159,14 @@ class MailOut:
             if now != seen:
                 seen, since = now, time.monotonic()
             elif time.monotonic() - since > _STALLED:
-                raise DemoFailed(f"nothing has moved for {_STALLED:g} s")
-
-    def _children(self) -> dict[str, int]:
-        """The incarnations of the worker's processes, with their pids."""
-        infos = self.broker.run(commands.workers(self.broker.keys))
-        return {incarnation.decode(): msgpack.unpackb(info)["pid"] for incarnation, info in infos.items()}
+                raise ShowFailed(f"nothing has moved for {_STALLED:g} s")
 
     def _kill_one(self, worker: Worker) -> int:
         """SIGKILL a process of the worker while it holds a mail; returns its pid."""
-        while True:
+        while (caught := stop_one_that_holds(self.broker, incarnations(self.broker))) is None:
             worker.check()
-            for incarnation, pid in self._children().items():
-                os.kill(pid, signal.SIGSTOP)  # so that what it holds now is what it holds when it dies
-                if self.broker.run(commands.held_ids(self.broker.keys, incarnation)):
-                    os.kill(pid, signal.SIGKILL)
-                    return pid
-                os.kill(pid, signal.SIGCONT)
+        os.kill(caught[0].pid, signal.SIGKILL)
+        return caught[0].pid
 
     # -- the books ---------------------------------------------------------------------------------------
 
@@ -316,39 +193,6 @@ def _runs(survey: QueueSurvey) -> int:
 
 def _is_empty(survey: QueueSurvey) -> bool:
     return not (survey.pending or survey.suspects or survey.processing or survey.scheduled)
-
-
-# -- the example -----------------------------------------------------------------------------------------
-
-
-def example_folder() -> Path:
-    """Return the folder of the example: in the installed package, or in the repository."""
-    inside = Path(__file__).parent / "examples" / "mailer"
-    return inside if inside.is_dir() else Path(__file__).parents[1] / "examples" / "mailer"
-
-
-def load_tasks() -> ModuleType:
-    """Import the example's ``tasks.py`` under the name the worker knows it by."""
-    spec = importlib.util.spec_from_file_location("tasks", example_folder() / "tasks.py")
-    if spec is None or spec.loader is None:
-        raise DemoFailed(f"there is no example in {example_folder()}")
-    module = importlib.util.module_from_spec(spec)
-    sys.modules["tasks"] = module
-    spec.loader.exec_module(module)
-    return module
-
-
-def read_recipients(count: int) -> list[Recipient]:
-    """Read ``count`` recipients; beyond the end of the file from its start again, as ``name+2@``, but for the gone."""
-    with open(example_folder() / "recipients.csv", newline="", encoding="utf-8") as file:
-        rows = [Recipient(row["name"], row["email"], row["plan"]) for row in csv.DictReader(file)]
-    chosen = rows[:count]
-    for number in range(2, count // len(rows) + 2):
-        tagged = (
-            Recipient(r.name, r.email.replace("@", f"+{number}@").replace(GONE, "@example.com"), r.plan) for r in rows
-        )
-        chosen += list(tagged)[: count - len(chosen)]
-    return chosen
 
 
 # -- what is shown ---------------------------------------------------------------------------------------
