@@ -286,6 +286,44 @@ def test_a_stopped_worker_is_fenced_when_it_wakes(jobs: Write, start_worker: Sta
     assert ledger.balance == 0
 
 
+def test_an_isolated_child_that_was_stopped_is_fenced_when_it_wakes(
+    jobs: Write, start_worker: Start, tmp_path: Path
+) -> None:
+    module = jobs(
+        LEDGER
+        + """
+@app.task
+def die_once(seconds):
+    first = not os.path.exists(MARK)
+    open(MARK, "a").close()
+    os.write(LOG, f"start {'first' if first else 'again'} {os.getpid()}\\n".encode())
+    if first:
+        os.kill(os.getpid(), 9)
+    time.sleep(seconds)
+    os.write(LOG, f"end again {os.getpid()}\\n".encode())
+
+MARK = os.path.join(os.path.dirname(os.path.abspath(__file__)), "mark")
+""",
+        settings="lease=1",
+    )
+    stopped = start_worker("-c", "1")
+    result = module.die_once.delay(0.5)
+    wait_until(lambda: runs(tmp_path)["again"] == 1, "it runs alone")
+    start_worker("-c", "1")
+
+    os.killpg(stopped.process.pid, signal.SIGSTOP)
+    result.get(timeout=20)
+    os.killpg(stopped.process.pid, signal.SIGCONT)
+
+    wait_until(lambda: runs(tmp_path, "end")["again"] == 2, "the stopped one ends its run too")
+    wait_until(lambda: "its outcome was refused" in stopped.log, "and finds its lease gone")
+    stopped.stop()
+    assert "Traceback" not in stopped.log
+    assert stopped.log.count("died") == 1, "only the child that was killed"
+    ledger = survey(module.app)["jobs.die_once"]
+    assert (ledger.counters["done"], ledger.balance) == (1, 0)
+
+
 def test_a_stopped_worker_leaves_even_if_the_server_has_gone(
     jobs: Write, start_worker: Start, own_server: Server, tmp_path: Path
 ) -> None:
