@@ -1,6 +1,7 @@
 """A mail-out: one task, which sends one mail.
 
-`taskq demo` runs it against a mail server of its own and kills a worker half-way. By hand, in this folder:
+`taskq demo` runs it against a mail server of its own and kills a worker half-way, `taskq chaos` breaks it for a minute.
+By hand, in this folder:
 
     python -m aiosmtpd -n -l 127.0.0.1:8025     # a mail server that shows what it gets
     taskq worker -A tasks                       # in another terminal
@@ -46,7 +47,8 @@ def send_email(self: Context, to: str, name: str, plan: str) -> str:
     # both times, so the receiving side can see that it is the same mail.
     mail["Message-ID"] = f"<{self.request.id}@example.com>"
     mail.set_content(f"Dear {name},\n\nthis week there is nothing to do: your {plan} plan renews itself.\n")
-    with smtplib.SMTP(host, int(port), local_hostname="localhost", timeout=30) as server:
+    greeting = f"process-{os.getpid()}.localhost"  # so that the mail server's books say who it was
+    with smtplib.SMTP(host, int(port), local_hostname=greeting, timeout=30) as server:
         server.send_message(mail)
     return mail["Message-ID"]
 

@@ -22,6 +22,7 @@ _COMMANDS = {
     "dead": "Look at, replay or purge dead letters.",
     "cron": "Look at and change periodic entries.",
     "demo": "A mail-out with a worker killed half-way; nothing to set up.",
+    "chaos": "Break everything for a minute, and prove that nothing is lost.",
 }
 _GROUP = "taskq.commands"
 

@@ -6,7 +6,7 @@ import csv
 import importlib.util
 import itertools
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
@@ -37,6 +37,9 @@ class SendEmail(Protocol):
 
     def delay(self, to: str, name: str, plan: str) -> Any:
         """Send a call."""
+
+    def apply_async(self, args: Iterable[Any], *, queue: str | None = None, task_id: str | None = None) -> Any:
+        """Send a call with options."""
 
 
 def folder() -> Path:

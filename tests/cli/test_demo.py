@@ -53,7 +53,8 @@ def test_the_demo_loses_nothing_and_its_last_command_works_afterwards(taskq: Run
     assert "Traceback (most recent call last):" in shown.stdout
 
 
-def test_without_its_extra_the_demo_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("show", ["demo", "chaos"])
+def test_without_its_extra_a_show_says_what_to_install(show: str, monkeypatch: pytest.MonkeyPatch) -> None:
     from taskq.cli import common, main
 
     def without_rich(name: str) -> ModuleSpec | None:
@@ -61,10 +62,10 @@ def test_without_its_extra_the_demo_says_what_to_install(monkeypatch: pytest.Mon
 
     monkeypatch.setattr(common, "find_spec", without_rich)
 
-    ran = CliRunner().invoke(main, ["demo"])
+    ran = CliRunner().invoke(main, [show])
 
     assert ran.exit_code == 2
-    assert "taskq demo needs rich: pip install 'taskq-redis[demo]'" in ran.output
+    assert f"taskq {show} needs rich: pip install 'taskq-redis[demo]'" in ran.output
 
 
 def test_more_mails_than_recipients_are_to_other_addresses_with_one_that_is_gone() -> None:

@@ -16,7 +16,10 @@ def test_help_lists_every_command(taskq: Run) -> None:
     ran = taskq("--help")
 
     assert ran.returncode == 0
-    for name in ("worker", "reaper", "queues", "why", "pause", "resume", "revoke", "limit", "dead", "demo"):
+    for name in (
+        *("worker", "reaper", "queues", "why", "pause", "resume", "revoke", "limit", "cron"),
+        *("dead", "demo", "chaos"),
+    ):
         assert f"\n  {name} " in ran.stdout
 
 
@@ -25,7 +28,8 @@ def test_version(taskq: Run) -> None:
 
 
 @pytest.mark.parametrize(
-    "words", [("worker",), ("reaper",), ("demo",), ("dead",), ("dead", "ls"), ("dead", "replay"), ("dead", "purge")]
+    "words",
+    [("worker",), ("reaper",), ("demo",), ("chaos",), ("dead",), ("dead", "ls"), ("dead", "replay"), ("dead", "purge")],
 )
 def test_every_command_has_help(taskq: Run, words: tuple[str, ...]) -> None:
     ran = taskq(*words, "--help")
