@@ -28,11 +28,12 @@ def wait_until(condition: Callable[[], object], what: str, seconds: float = 20.0
 
 
 class Server:
-    """A server on a unix socket, with an append-only file."""
+    """A server on a unix socket, with an append-only file; ``more`` are options for its command line."""
 
-    def __init__(self, program: str, folder: Path) -> None:
+    def __init__(self, program: str, folder: Path, *more: str) -> None:
         self.program = program
         self.folder = folder
+        self.more = more
         self.socket = folder / "s.sock"
         self.url = f"unix://{self.socket}"
         self._process: subprocess.Popen[bytes] | None = None
@@ -50,7 +51,7 @@ class Server:
             "--logfile",
             str(self.folder / "log"),
         ]
-        self._process = subprocess.Popen([self.program, *arguments], stdout=subprocess.DEVNULL)
+        self._process = subprocess.Popen([self.program, *arguments, *self.more], stdout=subprocess.DEVNULL)
         wait_until(self.answers, f"{self.program} answers, see {self.folder}/log")
 
     def answers(self) -> bool:
@@ -106,13 +107,19 @@ class Worker:
     """A real worker process, started on a module written into a folder."""
 
     def __init__(
-        self, folder: Path, url: str, *options: str, module: str = "jobs", env: dict[str, str] | None = None
+        self,
+        folder: Path,
+        url: str,
+        *options: str,
+        module: str = "jobs",
+        env: dict[str, str] | None = None,
+        within: tuple[str, ...] = (),
     ) -> None:
         self.log_path = folder / f"worker-{time.monotonic_ns()}.log"
         environ = {**os.environ, "TASKQ_URL": url, "PYTHONPATH": str(folder), **(env or {})}
         with open(self.log_path, "wb") as log:
             self.process = subprocess.Popen(
-                [sys.executable, "-m", "taskq", "worker", "-A", module, "-l", "info", *options],
+                [*within, sys.executable, "-m", "taskq", "worker", "-A", module, "-l", "info", *options],
                 cwd=folder, env=environ, stdout=log, stderr=log, start_new_session=True,
             )  # fmt: skip
 

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import os
-import time
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -90,7 +90,7 @@ def test_only_the_registry_is_left_when_all_has_ended(
     jobs: Write, start_worker: Start, tmp_path: Path, own_server: Server
 ) -> None:
     module = jobs(JOBS, url=own_server.url, settings="lease=1, result_ttl=1, dead_ttl=1, max_crashes=1")
-    n = 6000 if SOAK else 300
+    n = 8300 if SOAK else 300
     app, keys = module.app, module.app.client.keys
     worker = start_worker("-c", "2", url=own_server.url)
     wait_until(lambda: len(worker.children()) == 2, "two children run")
@@ -146,20 +146,36 @@ def test_only_the_registry_is_left_when_all_has_ended(
     wait_until(lambda: clients(module) == len(app.client.broker._idle) + 1, "no other connection is left")
 
 
-@pytest.mark.skipif(not SOAK, reason="takes a minute; TASKQ_SOAK=1 runs it")
+@pytest.mark.timeout(300)
 def test_a_worker_does_not_grow(jobs: Write, start_worker: Start) -> None:
+    n = 1400 if SOAK else 100
     module = jobs(JOBS, settings="result_ttl=1, dead_ttl=1")
     worker = start_worker("-c", "1")
+    wait_until(worker.children, "it has started")
+    pids = [worker.process.pid, *worker.children()]
 
     def burst() -> int:
         tasks = (module.add, module.aadd, module.quiet, module.retried, module.fails, module.fails_quietly)
-        module.app.enqueue_many([task.call(i) for i in range(2000) for task in tasks])
+        module.app.enqueue_many([task.call(i) for i in range(n) for task in tasks])
+        module.slow.delay_many(range(20))
         wait_until(lambda: all(not (q.pending or q.processing or q.scheduled) for q in survey(module.app).values()),
                    "all has ended", 60)  # fmt: skip
-        return resident_bytes(worker.process.pid) + resident_bytes(worker.children()[0])
+        return sum(map(resident_bytes, pids))
 
     first = max(burst() for _ in range(2))
-    began = time.monotonic()
+    open_before = sum(map(sockets, pids))
     last = max(burst() for _ in range(4))
 
-    assert last - first < 10 << 20, f"{(last - first) >> 10} KiB more in {time.monotonic() - began:.0f} s"
+    assert worker.children() == pids[1:], worker.log
+    assert last - first < 10 << 20
+    assert sum(map(sockets, pids)) == open_before
+    print(f"{36 * n} messages: {(last - first) >> 10} KiB more, {open_before} sockets as before")
+
+
+def sockets(pid: int) -> int:
+    """How many sockets a process has open."""
+    found = 0
+    for path in Path(f"/proc/{pid}/fd").iterdir():
+        with suppress(OSError):  # closed meanwhile
+            found += os.readlink(path).startswith("socket:")
+    return found

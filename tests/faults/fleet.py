@@ -1,0 +1,186 @@
+"""Workers to be hurt, tasks that keep a journal of their runs, and what must be true in the end."""
+
+from __future__ import annotations
+
+import os
+import random
+import signal
+import time
+from collections import Counter
+from collections.abc import Callable
+from contextlib import suppress
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+from taskq.broker.commands import Command
+from tests.support import Worker, survey, wait_until
+
+SOAK = bool(os.environ.get("TASKQ_SOAK"))
+SEED = int(os.environ.get("TASKQ_SEED", "4"))
+
+#: Each run leaves a line at its start and at its end, written in one piece, in a file that outlives the process.
+JOBS = """
+LOG = os.open(os.path.join(os.path.dirname(__file__), "journal"), os.O_APPEND | os.O_CREAT | os.O_WRONLY)
+
+def note(word, i):
+    os.write(LOG, f"{word} {i} {os.getpid()}\\n".encode())
+
+@app.task
+def work(i, seconds=0.0):
+    note("start", i)
+    time.sleep(seconds)
+    note("end", i)
+    return i
+
+@app.task
+async def awork(i, seconds=0.0):
+    note("start", i)
+    await asyncio.sleep(seconds)
+    note("end", i)
+    return i
+"""
+
+
+class Journal:
+    """What the tasks have written so far.
+
+    Attributes:
+        starts: By message, the processes in which it was started.
+        ends: By message, how often it came to its end.
+        pids: By process, how many it has started.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self._path = folder / "journal"
+        self._at = 0
+        self.starts: dict[str, list[int]] = {}
+        self.ends: Counter[str] = Counter()
+        self.pids: Counter[int] = Counter()
+
+    def read(self) -> Journal:
+        """Read what is new."""
+        if self._path.exists():
+            with open(self._path, "rb") as file:
+                file.seek(self._at)
+                text = file.read()
+                self._at += len(text)
+            for line in text.decode().splitlines():
+                word, i, pid = line.split()
+                if word == "end":
+                    self.ends[i] += 1
+                else:
+                    self.starts.setdefault(i, []).append(int(pid))
+                    self.pids[int(pid)] += 1
+        return self
+
+    @property
+    def started(self) -> int:
+        """How many runs were started."""
+        return self.read().pids.total()
+
+    @property
+    def repeats(self) -> int:
+        """How many of them were not the first of their message."""
+        return self.started - len(self.starts)
+
+    def unexplained(self, victims: set[int]) -> dict[str, list[int]]:
+        """Messages that were started twice by processes that nobody hurt."""
+        self.read()
+        return {i: pids for i, pids in self.starts.items() if sum(pid not in victims for pid in pids) > 1}
+
+    def wait_for(self, n: int, seconds: float = 30.0) -> None:
+        """Wait until ``n`` runs were started."""
+        wait_until(lambda: self.started >= n, f"{n} have started", seconds)
+
+
+class Fleet:
+    """A number of workers, each replaced when it is gone.
+
+    Attributes:
+        workers: Those that run, as far as is known.
+        victims: Children that were killed, by themselves or with their parents, or stopped.
+    """
+
+    def __init__(self, start: Callable[..., Worker], size: int, *options: str, **more: Any) -> None:
+        self._start = lambda: start(*options, **more)
+        self.workers = [self._start() for _ in range(size)]
+        self.victims: set[int] = set()
+
+    def tend(self) -> None:
+        """Start anew those that are gone."""
+        self.workers = [self._start() if worker.process.poll() is not None else worker for worker in self.workers]
+
+    def kill_one(self, chance: random.Random) -> str:
+        """Kill a child, a parent or a whole group; answers which."""
+        worker = chance.choice(self.workers)
+        what = chance.choices(["child", "parent", "group"], [8, 1, 1])[0]
+        if what == "child":
+            if children := worker.children():
+                self.victims.add(victim := chance.choice(children))
+                kill(victim)
+            return what
+        worker.process.send_signal(signal.SIGSTOP)  # it starts no other child between the look and the kill
+        self.victims.update(worker.children())
+        if what == "parent":
+            kill(worker.process.pid)
+            worker.process.wait()
+        else:
+            worker.kill_group()
+        return what
+
+    def replace(self, place: int) -> int:
+        """Stop a worker in order while its successor starts; answers its exit code."""
+        gone = self.workers[place]
+        wait_until(lambda: gone.children() or gone.process.poll() is not None, "it has started, or gone")
+        self.victims.update(gone.children())
+        gone.process.send_signal(signal.SIGTERM)
+        self.workers[place] = self._start()
+        return gone.stop(signal.SIGCONT)
+
+    @property
+    def logs(self) -> list[str]:
+        """What they wrote, for a failed assertion."""
+        return [worker.log for worker in self.workers]
+
+
+def each_by_its_url(module: ModuleType) -> ModuleType:
+    """Let each worker on the module take the URL it is started with, while this process keeps its own."""
+    path = Path(module.__file__ or "")
+    path.write_text(path.read_text().replace(repr(module.app.client.url), 'os.environ["TASKQ_URL"]'))
+    return module
+
+
+def kill(pid: int, number: int = signal.SIGKILL) -> None:
+    """Send a signal to a process that may be gone."""
+    with suppress(ProcessLookupError):
+        os.kill(pid, number)
+
+
+def raw(module: ModuleType, *words: Any) -> Any:
+    """Run a plain command."""
+    return module.app.client.broker.run(Command(None, list(words), lambda reply: reply))
+
+
+def nap(seconds: float) -> None:
+    """Let time pass in which others do something."""
+    until = time.monotonic() + seconds
+    wait_until(lambda: time.monotonic() > until, "a while", seconds + 5)
+
+
+def check_idle(module: ModuleType) -> None:
+    """Everything accepted has ended once, as a success."""
+    for name, ledger in wait_until_idle(module).items():
+        assert ledger.balance == 0, (name, ledger)
+        assert ledger.counters["done"] == ledger.counters["accepted"], (name, ledger)
+    assert raw(module, b"HLEN", module.app.client.keys["messages"]) == 0
+
+
+def wait_until_idle(module: ModuleType, seconds: float = 10.0) -> dict[str, Any]:
+    """Wait until nothing waits or runs; answers the ledger."""
+
+    def idle() -> bool:
+        return not any(q.pending or q.suspects or q.scheduled or q.processing for q in survey(module.app).values())
+
+    wait_until(idle, "nothing waits or runs", seconds)
+    return survey(module.app)
