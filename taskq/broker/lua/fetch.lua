@@ -1,4 +1,5 @@
 --@include base
+--@include held
 --@include waiting
 --@include terminal
 -- Settle deliveries that have ended, promote what is due, take new messages: one round trip of a worker.

@@ -1,4 +1,5 @@
 --@include base
+--@include held
 -- Where a message is.
 --
 -- KEYS  1 prefix

@@ -1,4 +1,5 @@
 --@include base
+--@include held
 --@include waiting
 --@include ranked
 -- What there is, per queue: the ledger and its places, at one instant.

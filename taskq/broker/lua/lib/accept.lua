@@ -27,7 +27,7 @@ local function read_options(options, queue)
   return answer, due, expiry, most
 end
 
-local locks, replaced = {}, {} -- of unique work: lock -> id, mode and ms; id -> new value and due time of a debounced message
+local locks, replaced -- of unique work: lock -> id, mode and ms; id -> new value and due time of a debounced message
 local flow
 
 -- Look at a message as its producer sent it; answers as enqueue.lua says.
@@ -50,6 +50,7 @@ local function accept(id, value, options)
 --@include ranked
 --@include unique
 --@include locking
+    locks, replaced = {}, {}
     flow = {
       extras = extras, mark = mark, offer = offer, waiting = waiting,
       first_with_lock = first_with_lock, take_lock = take_lock,

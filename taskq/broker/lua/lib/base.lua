@@ -41,13 +41,6 @@ local function marks(queue)
   return letters
 end
 
--- What a processing hash has for an id: the queue it was taken from, whether as a suspect, when (ms, as text), and the
--- gates it passed, each after a newline ('' for none).
-local function taken_from(value)
-  local suspect, at, queue, gates = string.match(value, '^(!?)(%d+) ([^\n]*)(.*)$')
-  return queue or 'unreadable', suspect == '!', at, gates or ''
-end
-
 -- Counters of the ledger: gathered in a table, written once a call.
 local counts = {}
 local function count(queue, what, n)
