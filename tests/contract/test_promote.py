@@ -170,7 +170,10 @@ def test_whoever_waits_for_a_due_time_hears_a_bell_however_short_the_wait_is(wor
     assert drive(reaper.wait(["alarm", "solo-bell:set"], 0.01), world.connection) is None
     world.seed({"solo-bell:set": [b"1"]})
 
-    assert drive(reaper.wait(["alarm", "solo-bell:set"], seconds), world.connection) == world.keys["solo-bell:set"]
+    assert drive(reaper.wait(["alarm", "solo-bell:set"], seconds), world.connection) == [
+        world.keys["solo-bell:set"],
+        b"1",
+    ]
     assert world.state() == {}
 
 

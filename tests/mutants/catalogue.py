@@ -173,8 +173,8 @@ MUTANTS = [
     lua("one in company is blamed", "lib/recover", "may_run == 1 and (alone or #held == 1)", "may_run == 1"),
     lua("one alone is not blamed", "lib/recover", "may_run == 1 and (alone or #held == 1)", "#held == 1"),
     lua("one death too many is borne", "lib/recover", "if crashes >= (setting", "if crashes > (setting"),
-    lua("a deploy counts as a crash", "lib/recover", "elseif died and (not running or", "elseif (not running or"),
-    lua("at most once runs twice", "lib/recover", "elseif item.once and (not running", "elseif false and (not running"),
+    lua("a deploy counts as a crash", "lib/recover", "elseif died and may_have_run then", "elseif may_have_run then"),
+    lua("at most once runs twice", "lib/recover", "elseif item.once and may_have_run then", "elseif false then"),
     lua(
         "what had not started goes to the tail", "lib/recover", "put_back(queue, list, now)", "offer(queue, list, now)"
     ),

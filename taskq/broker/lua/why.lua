@@ -1,4 +1,5 @@
 --@include base
+--@include held
 --@include waiting
 --@include ranked
 --@include terminal
