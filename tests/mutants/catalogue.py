@@ -187,7 +187,7 @@ MUTANTS = [
     lua(
         "what had not started is suspected",
         "lib/recover",
-        "elseif died and (not running or running[item.id]) then",
+        "elseif died and may_have_run then",
         "elseif died then",
     ),
     lua("the wait after a death is doubled", "lib/recover", "2 ^ (crashes - 2)", "2 ^ (crashes - 1)"),
