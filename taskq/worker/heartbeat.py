@@ -59,15 +59,15 @@ class Heartbeat(threading.Thread):
         self.slots = slots
         self.ended = False
         self.trouble = ""
+        self._url = url
         self._suspects = suspects
         self._revoked = revoked
         self._reaper = Reaper(keys, plan.name, lease)
-        self._connection = Connection(url, timeout=lease / 5)
         self._bells = ["alarm", *("solo-bell:" + queues.id for queues in plan.sets)]
 
     def run(self) -> None:
         """Keep the leases until the process ends."""
-        drive(self.keep(), self._connection)
+        drive(self.keep(), Connection(self._url, timeout=self.lease / 5))
 
     def keep(self) -> Protocol[None]:
         """Do the same as a protocol."""
