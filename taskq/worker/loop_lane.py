@@ -20,12 +20,12 @@ from taskq.broker import commands
 from taskq.broker.aio import AsyncConnection
 from taskq.broker.commands import Batch, Lost
 from taskq.broker.faults import NotSent, Passing, Unanswered
-from taskq.broker.outcomes import Outcome
+from taskq.broker.outcomes import Outcome, Returned
 from taskq.broker.protocol import adrive, boottime
 from taskq.delivery import Delivery, Revoked, Taken, current
 from taskq.execution import Executor
 from taskq.worker.interrupt import CoroutineInterrupt, ThreadInterrupt, soft_limit_error
-from taskq.worker.main_lane import WAIT
+from taskq.worker.main_lane import UNRENEWED_PAUSE, WAIT
 from taskq.worker.quota import Quota
 from taskq.worker.session import Session, Stopped
 from taskq.worker.slots import CAPACITY, Slot
@@ -135,6 +135,10 @@ class LoopLane:
         await self._begin()
         mode = ""
         while not self.stopping:
+            if boottime() > self.slot.lease_until:  # take nothing before it is renewed, or known to be lost
+                await self._exchange(0)
+                await asyncio.sleep(UNRENEWED_PAUSE)
+                continue
             free = self.quota.room(min(CAPACITY, self.slot.capacity - len(self._running)))
             batch = await self._exchange(free, mode)
             mode = ""
@@ -234,6 +238,9 @@ class LoopLane:
         await asyncio.sleep(seconds)
 
     def _start(self, batch: Batch) -> None:
+        if boottime() > self.slot.lease_until:  # they may be another's already; if not, they go back
+            self._outcomes += [Returned(raw_id) for raw_id in batch.messages[::2]]
+            return
         taken = Taken(batch.now, time.monotonic(), batch.crashes)
         for i in range(0, len(batch.messages), 2):
             delivery = Delivery(batch.messages[i], batch.messages[i + 1], taken)

@@ -32,7 +32,7 @@ log = logging.getLogger("taskq.worker")
 #: Longest wait for a bell, in seconds; whoever wakes fetches, whatever the bell said.
 WAIT = 4.0
 #: Seconds between two tries of a child whose lease has not been renewed in time.
-_UNRENEWED_PAUSE = 0.05
+UNRENEWED_PAUSE = 0.05
 #: Seconds between two looks of the settler. Each costs the main thread the GIL for a moment.
 _LOOK_EVERY = 0.008
 #: After this many seconds of one task, outcomes before it are settled by the settler.
@@ -93,7 +93,7 @@ class MainLane:
         while not self.stopping:
             if boottime() > self.slot.lease_until:  # take nothing before it is renewed, or known to be lost
                 self._exchange(self._connection, ask=True)
-                time.sleep(_UNRENEWED_PAUSE)
+                time.sleep(UNRENEWED_PAUSE)
                 continue
             batch = self._exchange(self._connection, want=self.quota.room(BATCH), wait=wait)
             wait = 0.0

@@ -303,24 +303,27 @@ def test_a_worker_says_when_the_server_goes_and_when_it_is_back(
     assert worker.log.count("no lease can be renewed") == 1
 
 
+@pytest.mark.parametrize("task", ["work", "awork"])
 def test_what_a_child_takes_while_its_parent_cannot_renew_is_not_stranded(
-    jobs: Write, start_worker: Start, tmp_path: Path
+    task: str, jobs: Write, start_worker: Start, tmp_path: Path
 ) -> None:
     module = jobs(LEDGER, settings="lease=1")
-    worker = start_worker("-c", "1")
-    results = module.work.delay_many([(i, 0.01) for i in range(200)])
+    worker = start_worker("-c", "1", "--async-slots", "4")
+    results = getattr(module, task).delay_many([(i, 0.01 if task == "work" else 0.04) for i in range(300)])
     wait_until(lambda: len(runs(tmp_path)) > 20, "they run")
 
     worker.process.send_signal(signal.SIGSTOP)  # the parent alone; nobody else reaps
     stopped = time.monotonic()
     wait_until(lambda: time.monotonic() - stopped > 1.5, "the lease has ended")
-    pending = survey(module.app)["jobs.work"].pending
+    pending = survey(module.app)[f"jobs.{task}"].pending
+    wait_until(lambda: time.monotonic() - stopped > 2.0, "it could go on taking")
+    later = survey(module.app)[f"jobs.{task}"].pending
     worker.process.send_signal(signal.SIGCONT)
 
-    assert pending > 0, "without a lease it takes nothing more"
-    assert [r.get(timeout=10) for r in results] == list(range(200))
+    assert later == pending > 0, "without a lease it takes nothing more"
+    assert [r.get(timeout=10) for r in results] == list(range(300))
     assert set(runs(tmp_path).values()) == {1}
-    assert survey(module.app)["jobs.work"].balance == 0
+    assert survey(module.app)[f"jobs.{task}"].balance == 0
 
 
 def test_a_broken_event_loop_ends_its_child_and_another_takes_over(

@@ -1,7 +1,8 @@
-"""The main lane's own fences: what it runs, what it says of that, and for whom."""
+"""The lanes' own fences: what they run, what they say of that, and for whom."""
 
 from __future__ import annotations
 
+import asyncio
 import mmap
 from collections.abc import Callable
 from typing import Any
@@ -9,11 +10,12 @@ from typing import Any
 import pytest
 
 from taskq import TaskQ
-from taskq.broker.commands import QueueSet
+from taskq.broker.commands import Batch, QueueSet
 from taskq.broker.connection import Connection
 from taskq.broker.outcomes import Returned, id_of
 from taskq.broker.protocol import boottime, drive
 from taskq.execution import Executor
+from taskq.worker.loop_lane import LoopLane
 from taskq.worker.main_lane import MainLane
 from taskq.worker.quota import Quota
 from taskq.worker.session import Session
@@ -21,10 +23,16 @@ from taskq.worker.slots import CAPACITY, Slot, region_size
 
 
 class Lane:
-    """A main lane whose thread is the test's, with one task ``t`` that does what the test says."""
+    """A lane whose thread is the test's, with one task ``t``."""
 
-    def __init__(self, app: TaskQ, does: Callable[[int], object], at_most_once: bool) -> None:
-        self.task = app.task(name="t", at_most_once=at_most_once)(does)
+    def __init__(
+        self,
+        app: TaskQ,
+        function: Callable[[int], object],
+        kind: type[MainLane] | type[LoopLane],
+        at_most_once: bool,
+    ) -> None:
+        self.task = app.task(name="t", at_most_once=at_most_once)(function)
         self.slot = Slot(mmap.mmap(-1, region_size(CAPACITY)), 0, CAPACITY)
         self.slot.clear()
         self.lease = 15.0
@@ -36,7 +44,7 @@ class Lane:
         queues = QueueSet.of(["t"])
         self.session = Session(client.keys, queues, b"", 15_000, 60_000, began)
         executor = Executor(app.tasks, app.settings, "worker")
-        self.lane = MainLane(self.session, executor, self.slot, client.url, Quota(None, lambda: None))
+        self.lane = kind(self.session, executor, self.slot, client.url, Quota(None, lambda: None))
         self.connection = Connection(client.url)
 
     def run(self, calls: int) -> list[bytes]:
@@ -46,41 +54,60 @@ class Lane:
         drive(self.session.open(), self.connection)
         batch = drive(self.session.exchange([], want=calls), self.connection)
         assert len(batch.messages) == 2 * calls
-        self.lane._run_batch(batch)
+        if isinstance(self.lane, MainLane):
+            self.lane._run_batch(batch)
+        else:
+            asyncio.run(self._run_on_a_loop(self.lane, batch))
         return [id_of(outcome) for outcome in self.lane._outcomes]
+
+    async def _run_on_a_loop(self, lane: LoopLane, batch: Batch) -> None:
+        lane._changed = asyncio.Event()
+        lane._start(batch)
+        await asyncio.gather(*lane._running)
 
 
 @pytest.fixture
 def lane(app: TaskQ) -> Callable[..., Lane]:
-    def make(does: Callable[[int], Any], at_most_once: bool = False) -> Lane:
+    def make(
+        does: Callable[[int], Any], kind: type[MainLane] | type[LoopLane] = MainLane, at_most_once: bool = False
+    ) -> Lane:
         def t(n: int) -> None:
             does(n)
 
-        return Lane(app, t, at_most_once)
+        async def at(n: int) -> None:
+            does(n)
+
+        return Lane(app, t if kind is MainLane else at, kind, at_most_once)
 
     return make
 
 
-def test_nothing_is_started_after_the_lease_was_not_renewed_in_time(lane: Callable[..., Lane]) -> None:
+@pytest.mark.parametrize("kind", [MainLane, LoopLane])
+def test_nothing_is_started_after_the_lease_was_not_renewed_in_time(
+    kind: type[MainLane] | type[LoopLane], lane: Callable[..., Lane]
+) -> None:
     """They may be another's already; the lane's next exchange gives them back, or finds out that it cannot."""
     ran: list[int] = []
-    made = lane(ran.append)
+    made = lane(ran.append, kind)
     made.lease = -1.0
 
     made.run(3)
 
-    assert (ran, list(made.lane._buffer)) == ([], [])
+    assert ran == []
     assert [type(outcome) for outcome in made.lane._outcomes] == [Returned] * 3
 
 
-def test_what_ran_for_an_incarnation_that_was_lost_meanwhile_has_no_outcome(lane: Callable[..., Lane]) -> None:
-    """The settler began a new incarnation while the task ran: its message is another's by now."""
+@pytest.mark.parametrize("kind", [MainLane, LoopLane])
+def test_what_ran_for_an_incarnation_that_was_lost_meanwhile_has_no_outcome(
+    kind: type[MainLane] | type[LoopLane], lane: Callable[..., Lane]
+) -> None:
+    """A new incarnation began while the task ran: its message is another's by now, or even this one's again."""
 
     def does(n: int) -> None:
         if n == 1:
             made.session.incarnation = "f" * 16
 
-    made = lane(does)
+    made = lane(does, kind)
 
     assert len(made.run(3)) == 1
 
