@@ -181,22 +181,31 @@ def _conservation(snap: Snapshot) -> list[str]:
     return wrong
 
 
+@cache
+def _counter(field: bytes) -> tuple[str, str]:
+    queue, _, name = field.decode().rpartition("|")
+    return queue, name
+
+
+_LEDGER = ("accepted", "scheduled", "done", "failed", "discarded", "purged")
+
+
 def _ledger(snap: Snapshot) -> list[str]:
     """Per queue: accepted = done + failed + discarded + purged + what is in a place."""
-    counters: dict[str, Counter[str]] = {}
+    counters: dict[str, dict[str, int]] = {}
     for field, value in snap.table("counters").items():
-        queue, _, name = field.decode().rpartition("|")
-        counters.setdefault(queue, Counter())[name] = int(value)
+        queue, name = _counter(field)
+        counters.setdefault(queue, {})[name] = int(value)
     here = Counter(snap.queue_of(id_) for id_ in snap.table("messages"))
     later = Counter(snap.queue_of(id_) for id_ in snap.table("schedule") if id_ in snap.table("messages"))
     wrong = []
     for queue in {*counters, *here}:
-        of = counters.get(queue, Counter())
-        gone = sum(of[name] for name in GONE)
-        if of["accepted"] != gone + here[queue]:
-            wrong.append(f"queue {queue}: {of['accepted']} accepted, {gone} ended, {here[queue]} here")
-        if of["scheduled"] != later[queue]:
-            wrong.append(f"queue {queue}: {of['scheduled']} counted as scheduled, {later[queue]} are")
+        accepted, scheduled, *ends = (counters.get(queue, {}).get(name, 0) for name in _LEDGER)
+        gone = sum(ends)
+        if accepted != gone + here[queue]:
+            wrong.append(f"queue {queue}: {accepted} accepted, {gone} ended, {here[queue]} here")
+        if scheduled != later[queue]:
+            wrong.append(f"queue {queue}: {scheduled} counted as scheduled, {later[queue]} are")
     return wrong
 
 
@@ -215,8 +224,9 @@ def _owners(snap: Snapshot) -> list[str]:
 
 def _suspects(snap: Snapshot, max_crashes: int) -> list[str]:
     """A message with a counted death runs alone, and the last counted death is its end."""
-    wrong, places = [], snap.places()
-    for id_, count in snap.table("crashes").items():
+    wrong, crashes = [], snap.table("crashes")
+    places = snap.places() if crashes else {}
+    for id_, count in crashes.items():
         where = (places.get(id_) or ["nowhere"])[0]
         alone = where == "schedule" or where.startswith("suspects:")
         if where.startswith("processing:"):

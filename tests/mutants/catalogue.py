@@ -10,7 +10,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 DIRECTED = ("tests/contract", "tests/model/test_directed.py")
-MODEL = ("tests/model/test_exhaustive.py", "tests/model/test_machine.py")
+MODEL = ("tests/simulation", "tests/model/test_exhaustive.py", "tests/model/test_machine.py")
 
 _KILLS = "tests/faults/test_kills.py::"
 _PERIODIC = ("tests/unit/test_periodic.py", "tests/unit/test_entries.py")
@@ -367,7 +367,42 @@ MUTANTS = [
         "_ = ",
         "tests/model/test_lane.py",
     ),
+    py(
+        "what must not run twice has ended before the server knows",
+        "worker/main_lane",
+        "            if once:",
+        "            if False:",
+        "tests/model/test_lane.py",
+    ),
+    py(
+        "a coroutine that must not run twice has ended before the server knows",
+        "worker/loop_lane",
+        "if delivery.task.at_most_once:",
+        "if False:",
+        "tests/faults/test_once.py",
+    ),
     # -- upkeep
+    py(
+        "a heartbeat renews nothing",
+        "worker/heartbeat",
+        "sets, by_incarnation)",
+        "sets, ())",
+        "tests/simulation",
+    ),
+    py(
+        "a heartbeat does not reap",
+        "worker/heartbeat",
+        "if (yield Now()) >= reap_at:",
+        "if False:",
+        "tests/simulation",
+    ),
+    py(
+        "a heartbeat tells nobody of suspects",
+        "worker/heartbeat",
+        "        if renewal.suspects:\n            self._suspects()\n",
+        "",
+        "tests/simulation",
+    ),
     py("a reaper stops after one call", "reaper", "if len(reaping.moves) < _REAP_LIMIT:", "if True:"),
     py(
         "a reaper sleeps through the next end",
@@ -418,6 +453,14 @@ MUTANTS = [
         "except Exception as error:  # stored bytes",
         "except KeyError as error:  #",
         *_PERIODIC,
+    ),
+    # -- those who wait
+    py(
+        "what is awaited is not read again",
+        "inbox",
+        "if now >= reread_at:",
+        "if False:",
+        "tests/integration/test_waiting.py",
     ),
     # -- a producer's dialogue
     py(

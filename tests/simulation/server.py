@@ -1,0 +1,366 @@
+"""The server in memory: what each script does, written a second time from what its head promises.
+
+Replies are what the real server would send, to the byte; so are the keys. A method a script, named after it and with an
+underscore; plain commands are in `_PLAIN`.
+"""
+
+from __future__ import annotations
+
+import math
+import struct
+from collections.abc import Callable
+from typing import Any
+
+from taskq.broker.commands import Command
+from taskq.broker.faults import refused
+from taskq.envelope import FLAG_EXPIRES, decode_head
+from tests.simulation.base import Base, queue_of, whole
+
+Reply = Any
+
+
+class Model(Base):
+    """One app on a server of its own."""
+
+    def execute(self, command: Command[Any]) -> Reply:
+        """Execute a command and return its raw reply; raises what the connection would."""
+        words = [word if type(word) is bytes else str(word).encode() for word in command.args]
+        if command.script is None:
+            return _PLAIN[words[0]](self, words[1][self._prefix :].decode(), *words[2:])
+        script: Callable[..., Reply] = getattr(self, command.script.name + "_")
+        reply = script(*words[1:])
+        self.write_counts()
+        return reply
+
+    # -- producers ----------------------------------------------------------------------------------------
+
+    def enqueue_(self, producer: bytes, number: bytes, *messages: bytes) -> Reply:
+        key = "producer:" + producer.decode()
+        if key in self.strings:
+            last, answers, first = self.strings[key].split(b" ", 2)
+            if (int(last), first) == (int(number), messages[0]):
+                return answers
+            if int(last) >= int(number):
+                raise refused(Exception("TASKQ producer sequence went back"))
+        calls = zip(messages[::3], messages[1::3], messages[2::3], strict=True)
+        answers = b"".join([self._accept(*call) for call in calls])
+        self.strings[key] = b"%d %s %s" % (int(number), answers, messages[0])
+        self.expires[key] = self.now + 3_600_000
+        return answers
+
+    def _accept(self, id_: bytes, value: bytes, options: bytes) -> bytes:
+        if id_ in self.hashes["messages"] or "result:" + id_.decode() in self.strings:
+            return b"="
+        value = value[:2] + struct.pack(">d", self.now) + value[2:]
+        queue, due, answer = decode_head(value)[1], self.now, b"+"
+        for word in options.decode().split():
+            n = float(word[1:] or 0)
+            match word[0]:
+                case "w":
+                    answer = b"+" if queue.encode() in self.hashes["serving"] else b"-"
+                case "d" | "a":
+                    due = n + self.now * (word[0] == "d")
+                case "x" | "e":
+                    stamp = struct.pack(">d", n + self.now * (word[0] == "x"))
+                    value = b"%c%c%s%s%s" % (value[0], value[1] + FLAG_EXPIRES, value[2:10], stamp, value[10:])
+        self.hashes["messages"][id_] = value
+        self.count(queue, "accepted")
+        if due > self.now:
+            self.schedule(queue, id_, due)
+        else:
+            self.push(queue, [id_])
+        return answer
+
+    # -- incarnations -------------------------------------------------------------------------------------
+
+    def register_(self, inc: bytes, lease: bytes, info: bytes, set_: bytes, queues: bytes) -> Reply:
+        end = float(round(self.now + int(lease)))
+        self.scores["leases"][inc] = end
+        self.hashes["calls"].setdefault(inc, b"0")
+        self.hashes["workers"][inc] = info
+        if not set_:
+            return 1
+        self.scores["set-leases"][set_] = end
+        serving = self.hashes["serving"]
+        known = set_ in self.hashes["sets"]
+        self.hashes["sets"].setdefault(set_, queues)
+        for queue in queues.split():
+            if not known:
+                serving[queue] = serving[queue] + b" " + set_ if queue in serving else set_
+            name = queue.decode()
+            if self.lists["queue:" + name]:
+                self.announce(name)
+            if self.lists["suspects:" + name]:
+                self.announce(name, "solo", "solo-bell")
+        return 1
+
+    def renew_(self, lease: bytes, sets: bytes, *incarnations: bytes) -> Reply:
+        self.pulse(int(lease))
+        end = float(round(self.now + int(lease)))
+        leases, lost, suspects = self.scores["leases"], [], 0
+        for inc in incarnations:
+            if inc in leases:
+                leases[inc] = end
+            else:
+                lost.append(inc)
+        for set_ in sets.split():
+            if set_ in self.hashes["sets"]:
+                self.scores["set-leases"][set_] = end
+                suspects |= bool(self.scores["solo:" + set_.decode()])
+        next_end = self.next_end()
+        return [whole(int(lease) if next_end is None else next_end), int(suspects), *lost]
+
+    def close_(self, inc: bytes, how: bytes, alone: bytes, cause: bytes, *running: bytes) -> Reply:
+        if inc not in self.hashes["calls"]:
+            return []
+        return self.recover(inc, set(running), how == b"died", alone == b"1", cause)
+
+    def reap_(self, limit: bytes, dry: bytes) -> Reply:
+        lease = self.setting("lease") or 15_000
+        out: list[Any] = []
+        if dry == b"1":
+            for inc in self.until("leases", round(self.now), int(limit)):
+                held = self.hashes["processing:" + inc.decode()]
+                moves = [w for id_ in self.in_order(held) for w in (id_, queue_of(held[id_]).encode(), b"held")]
+                out += [inc, len(moves) // 3, *moves]
+            return [self._reap_next(), *out]
+        self.pulse(lease)
+        for inc in self.until("leases", round(self.now), int(limit)):
+            moves = self.recover(inc, None, True, False, b"")
+            out += [inc, len(moves) // 3, *moves]
+        for set_ in self.until("set-leases", round(self.now - lease), 20):
+            self._forget_set(set_)
+        return [self._reap_next(), *out]
+
+    def _reap_next(self) -> bytes | int:
+        next_end = self.next_end()
+        return -1 if next_end is None else whole(next_end)
+
+    def _forget_set(self, set_: bytes) -> None:
+        serving = self.hashes["serving"]
+        for queue in self.hashes["sets"].pop(set_, b"").split():
+            others = [other for other in serving.pop(queue, b"").split() if other != set_]
+            if others:
+                serving[queue] = b" ".join(others)
+        del self.scores["set-leases"][set_]
+        for family in ("ready", "bell", "solo", "solo-bell"):
+            self.delete(f"{family}:{set_.decode()}")
+
+    def sync_(self, inc: bytes, number: bytes, lost: bytes, *known: bytes) -> Reply:
+        last = float(self.hashes["calls"].get(inc, -1))
+        if last < 0:
+            return [b"lost"]
+        if int(number) <= last:
+            return [b"stale"]
+        executed = last >= int(lost) and last.is_integer()
+        self.hashes["calls"][inc] = number + (b"" if executed else b".5")
+        held = self.hashes["processing:" + inc.decode()]
+        unknown = [id_ for id_ in held if id_ not in known]
+        heads: dict[str, list[bytes]] = {}
+        for id_ in unknown:
+            taken = held.pop(id_)
+            self.count(queue_of(taken), "returned")
+            if taken.startswith(b"!"):
+                self.push(queue_of(taken), [id_], at_head=True, suspects=True)
+            else:
+                heads.setdefault(queue_of(taken), []).append(id_)
+        for queue, ids in heads.items():
+            self.push(queue, self.in_order(ids), at_head=True)
+        return [int(executed), *(id_ for id_ in known if id_ not in held)]
+
+    # -- settling and taking ------------------------------------------------------------------------------
+
+    def fetch_(
+        self, inc: bytes, number: bytes, want: bytes, set_: bytes, mode: bytes, caps: bytes, *groups: bytes
+    ) -> Reply:
+        calls = self.hashes["calls"]
+        if inc not in calls:
+            return [b"lost"]
+        if int(number) <= float(calls[inc]):
+            return [b"stale"]
+        calls[inc] = number
+        fenced = self._settle(self.hashes["processing:" + inc.decode()], list(groups))
+        self.promote(100)
+        if int(want) and mode == b"solo":
+            taken, crashes = self._take_suspect(inc, set_.decode())
+        else:
+            taken, crashes = self._take(inc, int(want), set_.decode(), mode, caps.decode()) if int(want) else [], 0
+        if set_ and mode != b"solo" and self.scores["ready:" + set_.decode()]:
+            self.ring("bell:" + set_.decode())
+        return [whole(self.now), fenced, crashes, *taken]
+
+    def _settle(self, held: dict[bytes, bytes], groups: list[bytes]) -> int:
+        """Read groups of outcomes as ``fetch.lua`` lists them; answers how many were of messages not held."""
+        fenced = 0
+        while groups:
+            if groups[0] == b"done":
+                ids, ttl, n = [groups[1][i : i + 16] for i in range(0, len(groups[1]), 16)], groups[2], int(groups[3])
+                results, groups = groups[4 : 4 + n] or [b""] * len(ids), groups[4 + n :]
+                todo = [(b"end", id_, b"done", result, ttl) for id_, result in zip(ids, results, strict=True)]
+            else:
+                width = {b"end": 5, b"dead": 6, b"schedule": 5, b"return": 2}[groups[0]]
+                todo, groups = [tuple(groups[:width])], groups[width:]  # type: ignore[list-item]
+            for kind, id_, *rest in todo:
+                taken = held.pop(id_, None)
+                if taken is None:
+                    fenced += 1
+                else:
+                    self._end(kind, id_, taken, rest)
+        return fenced
+
+    def _end(self, kind: bytes, id_: bytes, taken: bytes, rest: list[bytes]) -> None:
+        queue = queue_of(taken)
+        if kind == b"return":
+            self.count(queue, "returned")
+            self.push(queue, [id_], at_head=True, suspects=taken.startswith(b"!"))
+        elif kind == b"schedule":
+            self.hashes["messages"][id_] = rest[0]
+            self.count(queue, rest[2].decode())
+            if int(rest[1]) > 0:
+                self.schedule(queue, id_, self.now + int(rest[1]))
+            else:
+                self.push(queue, [id_], suspects=id_ in self.hashes["crashes"])
+        elif kind == b"dead":
+            self.bury(queue, id_, rest[0], rest[1])
+            self.publish(id_, rest[2], int(rest[3]))
+        else:
+            self.count(queue, rest[0].decode())
+            del self.hashes["messages"][id_]
+            self.hashes["crashes"].pop(id_, None)
+            self.publish(id_, rest[1], int(rest[2]))
+
+    def _move(self, inc: bytes, name: str, queue: str, n: int, mark: bytes) -> list[bytes]:
+        """Take up to ``n`` ids of a list; answers ids and values in turn."""
+        ids, self.lists[name] = self.lists[name][:n], self.lists[name][n:]
+        for id_ in ids:
+            self.hashes["processing:" + inc.decode()][id_] = b"%s%s %s" % (mark, whole(self.now), queue.encode())
+        return [word for id_ in ids for word in (id_, self.hashes["messages"][id_])]
+
+    def _take_suspect(self, inc: bytes, set_: str) -> tuple[list[bytes], int]:
+        while queue := self.pop("solo:" + set_):
+            taken = self._move(inc, "suspects:" + queue, queue, 1, b"!")
+            if taken and self.lists["suspects:" + queue]:
+                self.announce(queue, "solo", "solo-bell")
+            if taken:
+                return taken, int(self.hashes["crashes"].get(taken[0], 0))
+        return [], 0
+
+    def _take(self, inc: bytes, want: int, set_: str, mode: bytes, caps: str) -> list[bytes]:
+        ready = self.scores["ready:" + set_]
+        if mode == b"repair":
+            names = self.hashes["sets"].get(set_.encode(), b"").split()
+            for k in range(1, min(len(names), 8) + 1):
+                name = names[(int(self.now // 4000) * 8 + k) % len(names)]
+                if self.lists["queue:" + name.decode()]:
+                    ready.setdefault(name, self.now)
+        most_of = {name: int(n) for name, n in (word.split("=") for word in caps.split())}
+        out: list[bytes] = []
+        budget, left = 1.0, float(want)
+        for _ in range(len(ready)):
+            queue = self.pop("ready:" + set_)
+            assert queue is not None
+            most = most_of.get(queue, 1) if caps else want
+            n, taken, more = 0, [], True
+            if most > 0:
+                n = int(min(left, max(1, math.floor(most * budget))))
+            elif not out:
+                n = 1
+            if n:
+                taken = self._move(inc, "queue:" + queue, queue, n, b"")
+                more = len(taken) == 2 * n and bool(self.lists["queue:" + queue])
+                left -= len(taken) / 2 if most else want * len(taken) / 2
+                budget -= len(taken) / 2 / most if most else 0
+            out += taken
+            if more:
+                ready[queue.encode()] = self.now
+            if left <= 0 or budget < 0.01:
+                break
+        return out
+
+    # -- time ---------------------------------------------------------------------------------------------
+
+    def promote_(self, who: bytes, limit: bytes, keep: bytes) -> Reply:
+        moved, due = self.promote(int(limit))
+        if due is None:
+            return [moved, -1]
+        wait = min(max(due - self.now, 0.0), float(keep))
+        keeper, until = self.strings.get("keeper", b" 0").split(b" ")
+        if keeper not in (b"", who) and self.now - 100 < int(until) <= due:
+            return [moved, whole(math.ceil(wait + 500))]
+        self.strings["keeper"] = b"%s %s" % (who, whole(self.now + wait))
+        self.expires["keeper"] = self.now + round(wait + 1000)
+        return [moved, whole(math.ceil(wait))]
+
+    def retire_(self, limit: bytes, *queues: bytes) -> Reply:
+        ttl = self.setting("dead_ttl")
+        if ttl is None:
+            return 0
+        old = {q: self.until("dead:" + q, round(self.now - ttl), int(limit)) for q in map(bytes.decode, queues)}
+        return sum(self.drop(queue, ids) for queue, ids in old.items())
+
+    # -- those who look on --------------------------------------------------------------------------------
+
+    def await_(self, inbox: bytes, *ids: bytes) -> Reply:
+        out: list[Any] = []
+        for id_ in ids:
+            if (result := self.strings.get("result:" + id_.decode())) is not None:
+                out.append(result)
+            elif id_ in self.hashes["reasons"]:
+                out.append([self.hashes["reasons"][id_]])
+            else:
+                out.append(int(id_ in self.hashes["messages"]))
+            if out[-1] == 1 and inbox:
+                names = self.hashes["waiters"].get(id_, b"").split()
+                self.hashes["waiters"][id_] = b" ".join(names if inbox in names else [*names, inbox])
+        return out
+
+    def locate_(self, id_: bytes) -> Reply:
+        if (result := self.strings.get("result:" + id_.decode())) is not None:
+            return [b"result", result]
+        value = self.hashes["messages"].get(id_)
+        if value is None:
+            return [b"unknown"]
+        if id_ in self.hashes["reasons"]:
+            died = self.scores["dead:" + decode_head(value)[1]][id_]
+            return [b"dead", value, self.hashes["reasons"][id_], whole(died)]
+        if id_ in self.scores["schedule"]:
+            return [b"scheduled", value, whole(self.scores["schedule"][id_])]
+        for inc in self.until("leases", math.inf, 1000):
+            taken = self.hashes["processing:" + inc.decode()].get(id_)
+            if taken is not None:
+                return [b"processing", value, taken.split()[0].lstrip(b"!"), self.hashes["workers"].get(inc, b"")]
+        return [b"pending", value]
+
+    def survey_(self) -> Reply:
+        counters = self.hashes["counters"]
+        places: list[Any] = []
+        for queue in dict.fromkeys(field.decode().rpartition("|")[0] for field in counters):
+            waiting = len(self.lists["queue:" + queue]), len(self.lists["suspects:" + queue])
+            places += [queue.encode(), *waiting, len(self.scores["dead:" + queue])]
+        held = [
+            taken
+            for inc in self.until("leases", math.inf, 1 << 30)
+            for taken in self.hashes["processing:" + inc.decode()].values()
+        ]
+        return [[word for pair in counters.items() for word in pair], places, held]
+
+    # -- plain commands -----------------------------------------------------------------------------------
+
+    def _hset(self, name: str, *pairs: bytes) -> Reply:
+        self.hashes[name].update(zip(pairs[::2], pairs[1::2], strict=True))
+        return len(pairs) // 2
+
+    def _lpop(self, name: str, n: bytes = b"") -> Reply:
+        count = int(n or 1)
+        popped, self.lists[name] = self.lists[name][:count], self.lists[name][count:]
+        if not self.lists[name]:
+            self.delete(name)
+        return (popped or None) if n else (popped[0] if popped else None)
+
+
+_PLAIN: dict[bytes, Callable[..., Reply]] = {
+    b"HSET": Model._hset,
+    b"LPOP": Model._lpop,
+    b"DEL": Model.delete,
+    b"HKEYS": lambda model, name: list(model.hashes[name]),
+}

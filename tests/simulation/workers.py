@@ -1,0 +1,373 @@
+"""Workers: a parent with its heartbeat, its children, their lanes.
+
+What they decide is decided by taskq's own code. Written here is only what that has threads and processes for: which
+call follows which, how long a task runs, who notices a death. The originals are `taskq.worker.supervisor`, `child`,
+`main_lane` and `loop_lane`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from taskq.broker import commands
+from taskq.broker.commands import Batch, Lost, QueueSet
+from taskq.broker.faults import NotSent, Passing, Unanswered
+from taskq.broker.outcomes import Outcome, Returned
+from taskq.broker.protocol import Now, Pause, Protocol
+from taskq.config import Settings
+from taskq.delivery import NOWHERE, Delivery, Taken
+from taskq.errors import BrokerError
+from taskq.execution import Executor
+from taskq.worker.closing import Closer, Closing
+from taskq.worker.heartbeat import Heartbeat
+from taskq.worker.main_lane import WAIT
+from taskq.worker.pace import BATCH, Pace
+from taskq.worker.plan import Plan
+from taskq.worker.session import Session
+from taskq.worker.slots import CAPACITY, Slot, SlotTable
+from tests.simulation.actors import LOOP, TASKS
+from tests.simulation.world import LEASE, SETTINGS, Die, Idle, Process, Steps, Violation, World
+
+#: After so many seconds of a task, what waits behind it is given back (in a child: by its settler).
+_RETURN_AFTER = 0.02
+_SLOTS = 3
+
+
+class Child(Process):
+    """A child process: its lanes, and what its parent has told it."""
+
+    def __init__(self, worker: Worker, place: int) -> None:
+        super().__init__(f"{worker.process.name}.{place}", worker.wake)
+        self.worker = worker
+        self.world = worker.world
+        self.place = place
+        self.stopping = False
+        self.nothing_to_do = False
+        self.overdue: set[bytes] = set()
+        self.executor = Executor(TASKS, worker.settings, worker.process.name)
+        self.slots = worker.slots.of(place)
+        for slot in self.slots:
+            slot.clear()
+
+    @property
+    def gone(self) -> bool:
+        """Whether the process has ended, one way or the other."""
+        return self.dead or all(actor.ended for actor in self.actors)
+
+    def begin(self) -> None:
+        """Start the lanes."""
+        if self.place == self.worker.isolation:
+            self._thread("solo", self._alone())
+            return
+        for queues, slot in zip(self.worker.plan.sets, self.slots, strict=False):
+            lane = LoopLane(self, queues, slot) if queues is LOOP else MainLane(self, queues, slot)
+            self._thread(queues.id, lane.run())
+
+    def _thread(self, name: str, steps: Steps) -> None:
+        def until_its_end() -> Steps:
+            yield from steps
+            self.worker.wake()
+
+        self.world.start(self, name, until_its_end())
+
+    def stop(self) -> None:
+        """Tell it to end."""
+        self.stopping = True
+        for actor in self.actors:
+            self.world.interrupt(actor)
+
+    def session(self, queues: QueueSet, slot: Slot) -> Session:
+        def began(incarnation: str) -> None:
+            slot.begin(incarnation, self.world.time + LEASE)
+
+        return Session(self.world.keys, queues, self.name.encode(), int(LEASE * 1000), SETTINGS["result_ttl"], began)
+
+    def limit(self, delivery: Delivery, slot: Slot, place: int) -> None:
+        """Say when a message must have ended that begins now; its parent looks then."""
+        if delivery.task.time_limit:
+            end = self.world.time + delivery.task.time_limit
+            slot.limit(place, end)
+            self.world.at(end + 0.01, self.worker.wake)
+
+    def end(self, delivery: Delivery, how: str) -> Steps:
+        """What a task that has run comes to."""
+        if how == "die":
+            yield Die()
+        try:
+            value = delivery.task.function(*delivery.args)
+        except Exception as error:
+            return self.executor.failed(delivery, error)
+        return self.executor.succeeded(delivery, value)
+
+    def prepare(self, delivery: Delivery) -> Outcome | None:
+        """Read a message that is about to run."""
+        outcome = self.executor.prepare(delivery)
+        if outcome is None:
+            self.world.note(self.name, f"runs {delivery.id!r}")
+            self.running.add(delivery.id)
+            if delivery.task.at_most_once:
+                if delivery.id in self.world.ran_once:
+                    raise Violation(f"{delivery.id!r} runs a second time")
+                self.world.ran_once.add(delivery.id)
+        return outcome
+
+    def _alone(self) -> Steps:
+        """The isolated child: one suspect of one set."""
+        for queues in self.worker.plan.sets:
+            session, slot = self.session(queues, self.slots[0]), self.slots[0]
+            yield from session.open(serve=False)
+            try:
+                batch = yield from session.exchange([], want=1, mode="solo")
+                self.world.agree(session)
+                for delivery in _deliveries(batch):
+                    slot.load([delivery.id])
+                    slot.memory[slot.index_at] = 0
+                    outcome = self.prepare(delivery)
+                    if outcome is None:
+                        self.limit(delivery, slot, 0)
+                        yield Pause(delivery.args[-1])
+                        outcome = yield from self.end(delivery, delivery.args[-2])
+                    slot.limit(0, 0.0)
+                    slot.idle()
+                    self.running.clear()
+                    yield from session.exchange([outcome])
+                    self.world.agree(session)
+            except Lost:
+                yield Die()  # nobody catches it there
+            yield from session.close()
+            if batch.messages:
+                return
+        self.nothing_to_do = True
+
+
+def _deliveries(batch: Batch) -> list[Delivery]:
+    taken, words = Taken(batch.now, 0.0, batch.crashes), batch.messages
+    return [Delivery(words[i], words[i + 1], taken, i >> 1) for i in range(0, len(words), 2)]
+
+
+class _Lane:
+    """What both kinds of lanes do: exchange outcomes for messages, and begin anew when they were lost."""
+
+    def __init__(self, child: Child, queues: QueueSet, slot: Slot) -> None:
+        self.child = child
+        self.slot = slot
+        self.session = child.session(queues, slot)
+        self.outcomes: list[Outcome] = []
+        self.caps = ""
+
+    def exchange(self, want: int = 0, mode: str = "", wait: float = 0.0) -> Protocol[Batch | None]:
+        """Settle and take; answers None if the incarnation was lost."""
+        outcomes, self.outcomes = self.outcomes, []
+        try:
+            batch = yield from self.session.exchange(outcomes, want=want, mode=mode, caps=self.caps, wait=wait)
+        except Lost:
+            self.outcomes = []
+            yield from self.session.open()
+            return None
+        world = self.child.world
+        world.agree(self.session)
+        if batch.fenced and self.session.incarnation.encode() not in world.excused:
+            raise Violation(f"{self.session.incarnation} spoke of what is not its own")
+        return batch
+
+    def ended(self, outcome: Outcome, incarnation: str) -> None:
+        """Keep an outcome, unless its message is another's by now."""
+        if incarnation == self.session.incarnation:
+            self.outcomes.append(outcome)
+
+
+class MainLane(_Lane):
+    """One after the other."""
+
+    def run(self) -> Steps:
+        """Take and run messages until told to stop."""
+        pace = Pace(task.queue for task in TASKS.values() if task.at_most_once)
+        yield from self.session.open()
+        wait = 0.0
+        while not self.child.stopping:
+            self.caps = pace.caps
+            if (yield Now()) > self.slot.lease_until:
+                yield from self.exchange()
+                yield Pause(0.05)
+                continue
+            batch = yield from self.exchange(BATCH, "repair" if wait else "", wait)
+            wait = WAIT if batch is not None and not batch.messages else 0.0
+            if batch is not None and batch.messages:
+                yield from self._run_batch(batch, pace)
+        yield from self.exchange()
+        yield from self.session.close()
+
+    def _run_batch(self, batch: Batch, pace: Pace) -> Steps:
+        buffer, incarnation = _deliveries(batch), self.session.incarnation
+        self.slot.load([delivery.id for delivery in buffer])
+        while buffer and not self.child.stopping:
+            if (yield Now()) > self.slot.lease_until:
+                break
+            delivery = buffer.pop(0)
+            self.slot.memory[self.slot.index_at] = delivery.place
+            outcome = self.child.prepare(delivery)
+            if outcome is None:
+                how, seconds = delivery.args[-2:]
+                self.child.limit(delivery, self.slot, delivery.place)
+                if seconds > _RETURN_AFTER:
+                    yield Pause(_RETURN_AFTER)
+                    self.outcomes += [Returned(left.id) for left in buffer]
+                    buffer.clear()
+                    yield from self.exchange()
+                yield Pause(seconds)
+                outcome = yield from self.child.end(delivery, how)
+                self.slot.limit(delivery.place, 0.0)
+                pace.saw(delivery.route.queue, seconds, 1)
+            self.ended(outcome, incarnation)
+            if delivery.route is not NOWHERE and delivery.task.at_most_once:
+                yield from self.exchange()
+            self.child.running.discard(delivery.id)
+        for left in buffer:
+            self.ended(Returned(left.id), incarnation)
+        self.slot.idle()
+
+
+class LoopLane(_Lane):
+    """Several at once."""
+
+    def run(self) -> Steps:
+        """Take and run messages until told to stop and nothing runs any more."""
+        running: list[tuple[float, int, Delivery, str]] = []
+        settled: list[tuple[int, bytes]] = []
+        mode = ""
+        yield from self.session.open()
+        while not self.child.stopping or running:
+            batch = yield from self.exchange(0 if self.child.stopping else _SLOTS - len(running), mode)
+            self._leave(settled)
+            mode = ""
+            for delivery in _deliveries(batch) if batch is not None else ():
+                outcome = self.child.prepare(delivery)
+                if outcome is not None:
+                    self.outcomes.append(outcome)
+                    continue
+                place = self.slot.enter(delivery.id)
+                self.child.limit(delivery, self.slot, place)
+                running.append(((yield Now()) + delivery.args[-1], place, delivery, self.session.incarnation))
+            if running:
+                running.sort(key=lambda one: one[:2])
+                ends, place, delivery, incarnation = running.pop(0)
+                yield Pause(max(0.0, ends - (yield Now())))
+                outcome = yield from self.child.end(delivery, delivery.args[-2])
+                self.slot.limit(place, 0.0)
+                settled.append((place, delivery.id))
+                if not delivery.task.at_most_once:
+                    self._leave(settled)
+                self.ended(outcome, incarnation)
+            elif batch is not None and not batch.messages and not self.child.stopping:
+                mode = yield from self._rest()
+        yield from self.exchange()
+        self._leave(settled)
+        yield from self.session.close()
+
+    def _leave(self, places: list[tuple[int, bytes]]) -> None:
+        while places:
+            place, id_ = places.pop()
+            self.slot.leave(place)
+            self.child.running.discard(id_)
+
+    def _rest(self) -> Protocol[str]:
+        try:
+            rang = yield commands.wait_bell(self.session.keys, ["bell:" + self.session.queues.id], WAIT)
+        except (NotSent, Unanswered, Passing):
+            return ""
+        return "repair" if rang is None else ""
+
+
+class Worker:
+    """A parent: its heartbeat, and a thread that starts, watches and buries children."""
+
+    def __init__(self, world: World, name: str, queues: Sequence[QueueSet], children: int) -> None:
+        self.world = world
+        self.process = Process(name)
+        self.isolation = 2 * children
+        self.wanted = children
+        self.settings = Settings(unknown_after=5.0)
+        main, *loop = queues
+        none = QueueSet("", ())
+        self.plan = Plan("", name, children, _SLOTS, 1.0, False, main, loop[0] if loop else none, none)
+        self.slots = SlotTable(self.isolation + 1, [CAPACITY, _SLOTS])
+        self.children: dict[int, Child] = {}
+        self.stopping = False
+        self._suspects = False
+        self._closings: list[Closing] = []
+        self._closer = Closer(world.keys, "here", Executor(TASKS, self.settings, name))
+        slots = [slot for place in range(self.isolation + 1) for slot in self.slots.of(place)]
+        for slot in slots:
+            slot.clear()
+        heartbeat = Heartbeat(world.keys, "unix:///nowhere", self.plan, LEASE, slots, self._on_suspects)
+        world.start(self.process, "heartbeat", heartbeat.keep())
+        self._tending = world.start(self.process, "", self._tend())
+
+    @property
+    def everybody(self) -> list[Process]:
+        """The parent and its children, which do not outlive it."""
+        return [*self.children.values(), self.process]
+
+    def wake(self) -> None:
+        self.world.wake(self._tending)
+
+    def _on_suspects(self) -> None:
+        self._suspects = True
+        self.wake()
+
+    def stop(self) -> None:
+        """Tell it to end."""
+        self.stopping = True
+        self.wake()
+
+    def _tend(self) -> Steps:
+        while True:
+            for place, child in list(self.children.items()):
+                if child.gone:
+                    self._on_exit(place, child)
+                elif any(slot.overdue(self.world.time) for slot in child.slots):
+                    self._kill_overdue(child)
+            yield from self._close_ended()
+            if self.stopping:
+                for child in self.children.values():
+                    if not child.stopping:
+                        child.stop()
+                if not self.children and not self._closings:
+                    break
+            else:
+                self._start_missing()
+            if any(child.gone for child in self.children.values()):
+                continue
+            yield Pause(0.2) if self._closings else Idle()
+        self.world.kill(self.process)  # and with it the heartbeat
+
+    def _start_missing(self) -> None:
+        missing = [place for place in range(self.isolation) if place not in self.children]
+        places = missing[: self.wanted - sum(place != self.isolation for place in self.children)]
+        if self._suspects and self.isolation not in self.children:
+            self._suspects = False
+            places.append(self.isolation)
+        for place in places:
+            self.children[place] = Child(self, place)
+            self.children[place].begin()
+
+    def _kill_overdue(self, child: Child) -> None:
+        child.overdue.update(late for slot in child.slots for late in slot.overdue(self.world.time))
+        self.world.kill(child)
+
+    def _on_exit(self, place: int, child: Child) -> None:
+        del self.children[place]
+        lanes = [(slot.incarnation, slot.entries()) for slot in child.slots if slot.incarnation]
+        died = child.dead and not self.stopping and not child.overdue
+        child.dead = True
+        self._closings.append(Closing(died, lanes, frozenset(child.overdue), "its process was killed"))
+        if place == self.isolation:
+            self._suspects = self._suspects or not child.nothing_to_do
+
+    def _close_ended(self) -> Steps:
+        todo, self._closings = self._closings, []
+        for closing in todo:
+            try:
+                self._suspects = (yield from self._closer.close(closing)) or self._suspects
+            except BrokerError:
+                self._closings.append(closing)
