@@ -187,7 +187,7 @@ def _counter(field: bytes) -> tuple[str, str]:
     return queue, name
 
 
-_LEDGER = ("accepted", "scheduled", "done", "failed", "discarded", "purged")
+_LEDGER = ("accepted", "scheduled", *GONE)
 
 
 def _ledger(snap: Snapshot) -> list[str]:

@@ -36,7 +36,7 @@ BLOCK = 1000 if SOAK else 80
 HISTORIES = [range(n, n + BLOCK) for n in range(0, 10 * BLOCK if SOAK else 2 * BLOCK, BLOCK)]
 
 
-@pytest.mark.parametrize("seeds", [[int(ONE)]] if ONE else HISTORIES, ids=lambda seeds: f"from {seeds[0]}")
+@pytest.mark.parametrize("seeds", [[int(ONE)]] if ONE else HISTORIES, ids=lambda seeds: f"from-{seeds[0]}")
 def test_whatever_happens_nothing_is_lost_doubled_or_stuck(seeds: range) -> None:
     for seed in seeds:
         simulate(seed, print if ONE else lambda _: None)

@@ -299,7 +299,9 @@ class Worker:
         slots = [slot for place in range(self.isolation + 1) for slot in self.slots.of(place)]
         for slot in slots:
             slot.clear()
-        heartbeat = Heartbeat(world.keys, "unix:///nowhere", self.plan, LEASE, slots, self._on_suspects)
+        heartbeat = Heartbeat(
+            world.keys, "unix:///nowhere", self.plan, LEASE, slots, self._on_suspects, lambda _inc, _id: None
+        )
         world.start(self.process, "heartbeat", heartbeat.keep())
         self._tending = world.start(self.process, "", self._tend())
 
