@@ -108,7 +108,7 @@ class Model(Base):
                 self.scores["set-leases"][set_] = end
                 suspects |= bool(self.scores["solo:" + set_.decode()])
         next_end = self.next_end()
-        return [whole(int(lease) if next_end is None else next_end), int(suspects), *lost]
+        return [whole(int(lease) if next_end is None else next_end), int(suspects), [], *lost]
 
     def close_(self, inc: bytes, how: bytes, alone: bytes, cause: bytes, *running: bytes) -> Reply:
         if inc not in self.hashes["calls"]:
@@ -171,7 +171,15 @@ class Model(Base):
     # -- settling and taking ------------------------------------------------------------------------------
 
     def fetch_(
-        self, inc: bytes, number: bytes, want: bytes, set_: bytes, mode: bytes, caps: bytes, *groups: bytes
+        self,
+        inc: bytes,
+        number: bytes,
+        want: bytes,
+        set_: bytes,
+        mode: bytes,
+        caps: bytes,
+        _order: bytes,
+        *groups: bytes,
     ) -> Reply:
         calls = self.hashes["calls"]
         if inc not in calls:
@@ -282,14 +290,14 @@ class Model(Base):
     def promote_(self, who: bytes, limit: bytes, keep: bytes) -> Reply:
         moved, due = self.promote(int(limit))
         if due is None:
-            return [moved, -1]
+            return [moved, -1, whole(self.now)]
         wait = min(max(due - self.now, 0.0), float(keep))
         keeper, until = self.strings.get("keeper", b" 0").split(b" ")
         if keeper not in (b"", who) and self.now - 100 < int(until) <= due:
-            return [moved, whole(math.ceil(wait + 500))]
+            return [moved, whole(math.ceil(wait + 500)), whole(self.now)]
         self.strings["keeper"] = b"%s %s" % (who, whole(self.now + wait))
         self.expires["keeper"] = self.now + round(wait + 1000)
-        return [moved, whole(math.ceil(wait))]
+        return [moved, whole(math.ceil(wait)), whole(self.now)]
 
     def retire_(self, limit: bytes, *queues: bytes) -> Reply:
         ttl = self.setting("dead_ttl")
@@ -336,15 +344,23 @@ class Model(Base):
         places: list[Any] = []
         for queue in dict.fromkeys(field.decode().rpartition("|")[0] for field in counters):
             waiting = len(self.lists["queue:" + queue]), len(self.lists["suspects:" + queue])
-            places += [queue.encode(), *waiting, len(self.scores["dead:" + queue])]
+            places += [queue.encode(), *waiting, len(self.scores["dead:" + queue]), b""]
         held = [
-            taken
+            queue_of(taken).encode()
             for inc in self.until("leases", math.inf, 1 << 30)
             for taken in self.hashes["processing:" + inc.decode()].values()
         ]
         return [[word for pair in counters.items() for word in pair], places, held]
 
+    def audit_(self, _every: bytes) -> Reply:
+        assert "audited" in self.strings, "somebody has audited lately, see the beginning of a world"
+        return []
+
     # -- plain commands -----------------------------------------------------------------------------------
+
+    def _set(self, name: str, value: bytes, _px: bytes, ms: bytes) -> Reply:
+        self.strings[name], self.expires[name] = value, self.now + int(ms)
+        return b"OK"
 
     def _hset(self, name: str, *pairs: bytes) -> Reply:
         self.hashes[name].update(zip(pairs[::2], pairs[1::2], strict=True))
@@ -359,6 +375,7 @@ class Model(Base):
 
 
 _PLAIN: dict[bytes, Callable[..., Reply]] = {
+    b"SET": Model._set,
     b"HSET": Model._hset,
     b"LPOP": Model._lpop,
     b"DEL": Model.delete,

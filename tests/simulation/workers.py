@@ -76,11 +76,12 @@ class Child(Process):
         for actor in self.actors:
             self.world.interrupt(actor)
 
-    def session(self, queues: QueueSet, slot: Slot) -> Session:
+    def session(self, queues: QueueSet, slot: Slot, alone: bool = False) -> Session:
         def began(incarnation: str) -> None:
             slot.begin(incarnation, self.world.time + LEASE)
 
-        return Session(self.world.keys, queues, self.name.encode(), int(LEASE * 1000), SETTINGS["result_ttl"], began)
+        info, lease = self.name.encode(), int(LEASE * 1000)
+        return Session(self.world.keys, queues, info, lease, SETTINGS["result_ttl"], began, alone)
 
     def limit(self, delivery: Delivery, slot: Slot, place: int) -> None:
         """Say when a message must have ended that begins now; its parent looks then."""
@@ -114,10 +115,11 @@ class Child(Process):
     def _alone(self) -> Steps:
         """The isolated child: one suspect of one set."""
         for queues in self.worker.plan.sets:
-            session, slot = self.session(queues, self.slots[0]), self.slots[0]
-            yield from session.open(serve=False)
+            batch, slot = None, self.slots[0]
+            session = self.session(queues, slot, alone=True)
+            yield from session.open()
             try:
-                batch = yield from session.exchange([], want=1, mode="solo")
+                batch = yield from session.exchange([], want=1)
                 self.world.agree(session)
                 for delivery in _deliveries(batch):
                     slot.load([delivery.id])
@@ -133,9 +135,9 @@ class Child(Process):
                     yield from session.exchange([outcome])
                     self.world.agree(session)
             except Lost:
-                yield Die()  # nobody catches it there
+                yield from session.open()
             yield from session.close()
-            if batch.messages:
+            if batch is not None and batch.messages:
                 return
         self.nothing_to_do = True
 
