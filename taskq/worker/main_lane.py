@@ -187,7 +187,7 @@ class MainLane:
         lease_until = slot.lease_until
         slot.load(messages[::2])
         buffer.extend([Delivery(messages[i], messages[i + 1], taken, i >> 1) for i in range(0, len(messages), 2)])
-        if not self._work.is_set():
+        if len(messages) > 2 and not self._work.is_set():  # behind or before a single one there is nothing to settle
             self._work.set()
         self._started = self._batch_began = began = group_began = boottime()
         route, ran, once = NOWHERE, 0, False  # measured together: messages of one kind that follow each other
