@@ -282,8 +282,6 @@ class TaskQ:
 
     async def aenqueue_many(self, calls: Iterable[Call] | AsyncIterable[Call]) -> list[AsyncResult[Any]]:
         """Do what `enqueue_many` does, on an event loop."""
-        if isinstance(calls, AsyncIterable):
-            calls = [call async for call in calls]
         return await asend_calls(self.client, calls)
 
     def AsyncResult(self, id: str) -> AsyncResult[Any]:  # noqa: N802  Celery's name

@@ -6,7 +6,7 @@ import logging
 import math
 import re
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import AsyncIterable, Iterable, Mapping
 from datetime import datetime
 from types import NoneType
 from typing import TYPE_CHECKING, Any
@@ -59,9 +59,17 @@ def send_calls(client: Client, calls: Iterable[Call]) -> list[AsyncResult[Any]]:
     return handles
 
 
-async def asend_calls(client: Client, calls: Iterable[Call]) -> list[AsyncResult[Any]]:
-    """Do what `send_calls` does, on an event loop."""
+async def asend_calls(client: Client, calls: Iterable[Call] | AsyncIterable[Call]) -> list[AsyncResult[Any]]:
+    """Do what `send_calls` does, on an event loop; an async generator is read as its calls are sent."""
     handles: list[AsyncResult[Any]] = []
+    if isinstance(calls, AsyncIterable):
+        some: list[Call] = []
+        async for call in calls:
+            some.append(call)
+            if len(some) >= _CHUNK:
+                handles += await asend_calls(client, some)
+                some = []
+        calls = some
     for chunk in _chunks(calls):
         answer = await client.abroker.send_many([call.message for call in chunk])
         handles += _all_handles(chunk, answer)

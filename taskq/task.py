@@ -153,7 +153,7 @@ class Task(Definition, Generic[P, R]):
     async def adelay_many(self, calls: Iterable[Any] | AsyncIterable[Any]) -> list[AsyncResult[R]]:
         """Do what `delay_many` does, on an event loop; also takes an async generator."""
         if isinstance(calls, AsyncIterable):
-            calls = [item async for item in calls]
+            return await asend_calls(self.client, (self.call_from(item) async for item in calls))
         return await asend_calls(self.client, (self.call_from(item) for item in calls))
 
     def call(self, *args: P.args, **kwargs: P.kwargs) -> Call:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import threading
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
 from datetime import datetime, timedelta, timezone
 from pathlib import Path
 from types import ModuleType
@@ -210,6 +210,31 @@ def test_many_calls_of_many_tasks_in_few_round_trips(jobs: Write, start_worker: 
     )
 
     assert [r.get(timeout=20) for r in results] == [value for i in range(700) for value in (i + 2, i)]
+
+
+def test_an_async_generator_is_read_as_its_calls_are_sent(jobs: Write, start_worker: Start) -> None:
+    module = jobs(JOBS)
+    accepted: list[int] = []
+
+    async def arguments() -> AsyncIterator[tuple[int]]:
+        for i in range(1300):
+            if i % 100 == 0:
+                found = survey(module.app).get("jobs.add")
+                accepted.append(found.counters["accepted"] if found else 0)
+            yield (i,)
+
+    async def use() -> list[AsyncResult[int]]:
+        results = await module.add.adelay_many(arguments())
+        results += await module.app.aenqueue_many(module.add.call(i) async for (i,) in arguments())
+        assert await module.add.adelay_many([]) == []
+        await module.app.aclose()
+        return results
+
+    results = asyncio.run(use())
+
+    assert accepted[4:7] == [0, 500, 500], "a chunk is sent before the next is asked for"
+    start_worker("-c", "1")
+    assert [result.get(timeout=20) for result in results] == [i + 2 for i in range(1300)] * 2
 
 
 def test_ignored_results_say_so(jobs: Write, start_worker: Start) -> None:
