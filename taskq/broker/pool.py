@@ -6,6 +6,7 @@ flight, and kept.
 
 from __future__ import annotations
 
+import asyncio
 import os
 import weakref
 from collections import deque
@@ -88,6 +89,10 @@ class Broker:
             self._idle.pop().connection.close()
 
 
+#: Connections of one event loop at most; further calls wait for their turn.
+_CONNECTIONS = 16
+
+
 class AsyncBroker:
     """The server, for the coroutines of one event loop."""
 
@@ -99,6 +104,7 @@ class AsyncBroker:
         self.keys = keys
         self.send_timeout = send_timeout
         self._idle: list[tuple[AsyncConnection, Numbering]] = []
+        self._room = asyncio.Semaphore(_CONNECTIONS)
 
     def _sender(self) -> tuple[AsyncConnection, Numbering]:
         if self._idle:
@@ -108,10 +114,11 @@ class AsyncBroker:
 
     async def send_many(self, messages: Sequence[Message]) -> bytes:
         """Send messages in one round trip; answers a character a message; raises as `Numbering.send` says."""
-        connection, numbering = sender = self._sender()
-        answer = await adrive(numbering.send(messages), connection)
-        self._idle.append(sender)  # not after an error: a cancelled call's number is still in doubt
-        return answer
+        async with self._room:
+            connection, numbering = sender = self._sender()
+            answer = await adrive(numbering.send(messages), connection)
+            self._idle.append(sender)  # not after an error: a cancelled call's number is still in doubt
+            return answer
 
     async def run(self, command: Command[T], seconds: float | None = -1) -> T:
         """Run a command, repeated as `persist` says for ``send_timeout`` seconds unless told otherwise."""
@@ -119,10 +126,11 @@ class AsyncBroker:
 
     async def drive(self, steps: Protocol[T]) -> T:
         """Run a protocol to its end; it minds itself what is to be repeated."""
-        sender = self._sender()
-        answer = await adrive(steps, sender[0])
-        self._idle.append(sender)
-        return answer
+        async with self._room:
+            sender = self._sender()
+            answer = await adrive(steps, sender[0])
+            self._idle.append(sender)
+            return answer
 
     async def close(self) -> None:
         """Close the idle connections."""

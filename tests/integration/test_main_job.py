@@ -13,7 +13,8 @@ from types import ModuleType
 import pytest
 
 from taskq import AsyncResult, BrokerUnavailable, ResultTimeout, TaskError, TaskRevoked, UnknownResult
-from tests.support import Worker, new_app, survey, wait_until
+from taskq.broker.commands import Command
+from tests.support import Server, Worker, new_app, survey, wait_until
 
 Write = Callable[..., ModuleType]
 Start = Callable[..., Worker]
@@ -343,3 +344,29 @@ def test_a_task_unknown_here_waits_for_a_worker_that_knows_it(jobs: Write, start
     start_worker("-c", "1")
 
     assert from_newer_code.get(timeout=15) == 42
+
+
+def test_a_thousand_coroutines_share_few_connections(jobs: Write, start_worker: Start, own_server: Server) -> None:
+    module = jobs(JOBS, url=own_server.url)
+    start_worker("-c", "1", url=own_server.url)
+    seen: list[int] = []
+
+    async def call(n: int) -> int:
+        result = await module.add.adelay(n, 1)
+        value: int = await result.aget(timeout=30)
+        if n % 100 == 0:
+            seen.append(len(await module.app.client.abroker.run(_clients())))
+        return value
+
+    async def main() -> list[int]:
+        try:
+            return await asyncio.gather(*(call(n) for n in range(1000)))
+        finally:
+            await module.app.aclose()
+
+    assert asyncio.run(main()) == [n + 1 for n in range(1000)]
+    assert max(seen) < 40, "16 to call on, one to read the results; those of the worker"
+
+
+def _clients() -> Command[list[bytes]]:
+    return Command(None, [b"CLIENT", b"LIST"], lambda reply: reply.splitlines())
