@@ -158,6 +158,25 @@ MUTANTS = [
     lua("leases are not clamped when the clock went back", "lib/pulse", "if last > now then", "if false then"),
     lua("the pulse forgets the sets", "lib/pulse", "{ P .. 'leases', P .. 'set-leases' }", "{ P .. 'leases' }"),
     lua("the pulse is not kept", "lib/pulse", "call('SET', P .. 'pulse', int(now))"),
+    # -- revoking
+    lua(
+        "what was revoked may be retried",
+        "lib/settle",
+        "if counter and flow.end_revoked(queue, id, counter) then",
+        "if false then",
+    ),
+    lua("what was revoked has no value", "lib/settle", "and byte(ARGV[i + 3], 1) ~= 88", "and false"),
+    lua("a value leaves the mark of its revocation", "lib/settle", "if any_revoked then", "if false then"),
+    lua("what was revoked is recovered", "lib/recover", "if end_revoked(item.queue", "if false and (item.queue"),
+    lua("what was revoked goes back by a sync", "sync", "if end_revoked(queue, id, 'discarded') then", "if false then"),
+    lua(
+        "what was revoked is taken",
+        "lib/take",
+        "if any_revoked and flow.end_revoked(queue, ids[j], 'discarded', value) then",
+        "if false then",
+    ),
+    lua("the mark outlives the message", "lib/revoking", "call('HDEL', P .. 'revoked', id)"),
+    lua("a renewal does not tell of revocations", "renew", "if why then", "if false then"),
     # -- recovery
     lua("a recovered incarnation may go on speaking", "lib/recover", "call('HDEL', P .. 'calls', inc)", "", True),
     lua(
