@@ -204,7 +204,9 @@ class Books:
                 found.append(f"queue {name}: taskq says it accepted {accepted:,}, but {called[name]:,} calls returned")
             if queue.balance:
                 found.append(f"queue {name}: the ledger is off by {queue.balance}")
-            if left := queue.scheduled + queue.pending + queue.suspects + queue.processing:
+            if dangling := queue.counters.get("dangling", 0):
+                found.append(f"queue {name}: of {dangling:,} messages only the id was left, they were never run")
+            if left := queue.scheduled + queue.gated + queue.pending + queue.suspects + queue.processing:
                 found.append(f"queue {name}: {left:,} messages had not ended when nothing moved any more")
         done = sum(queue.counters.get("done", 0) for queue in self.queues.values())
         if done != len(self.arrived - self.dead.keys()):

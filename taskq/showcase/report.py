@@ -56,8 +56,9 @@ def ledger(books: Books) -> dict[str, list[int]]:
     """Return taskq's ledger: for each place a number a queue; what was accepted is the sum of all others."""
     queues = [books.queues[name] for name in sorted(books.queues)]
     rows = {name: [queue.counters.get(name, 0) for queue in queues] for name in ("accepted", "done", "failed")}
-    rows |= {name: [queue.counters.get(name, 0) for queue in queues] for name in ("discarded", "purged")}
+    rows |= {name: [queue.counters.get(name, 0) for queue in queues] for name in ("discarded", "purged", "dangling")}
     rows["scheduled"] = [queue.scheduled for queue in queues]
+    rows["gated"] = [queue.gated for queue in queues]
     rows["pending"] = [queue.pending + queue.suspects for queue in queues]
     rows["processing"] = [queue.processing for queue in queues]
     rows["dead"] = [queue.dead for queue in queues]

@@ -91,6 +91,13 @@ def test_a_ledger_that_does_not_add_up_is_a_problem() -> None:
     ]
 
 
+def test_a_message_of_which_only_the_id_was_left_is_a_problem() -> None:
+    made = books(*ALL)
+    made.queues["mails"] = QueueSurvey({"accepted": 3, "done": 2, "dangling": 1})
+
+    assert "queue mails: of 1 messages only the id was left, they were never run" in made.problems
+
+
 def test_calls_that_the_ledger_does_not_know_are_a_problem() -> None:
     made = books(*ALL)
     made.calls["d"] = Call("a", "others", 0.0)
