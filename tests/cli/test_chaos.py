@@ -176,5 +176,5 @@ def test_ctrl_c_leaves_nothing_behind(chaos: Callable[..., Chaos]) -> None:
 
     run.process.send_signal(signal.SIGINT)
 
-    assert run.process.wait(20) == 1
+    assert run.process.wait(50) == 1
     run.check_nothing_is_left()

@@ -9,7 +9,7 @@ import pytest
 
 from taskq import Breaker, Limit, TaskQ, TaskRevoked
 from taskq.broker import commands
-from taskq.worker.plan import declarations
+from taskq.worker.plan import publications
 from tests.cli.conftest import Ran
 from tests.cli.lost import bury, publish, take
 from tests.support import Server, new_app, survey
@@ -32,7 +32,7 @@ def app(session_server: Server) -> Iterator[TaskQ]:
     def plain() -> None: ...
 
     publish(made)
-    made.client.broker.run(commands.declare(made.client.keys, declarations(made.tasks)))
+    made.client.broker.run(commands.publish(made.client.keys, publications(made.tasks)))
     yield made
     made.client.broker.close()
 
