@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import signal
 import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -14,6 +15,9 @@ from hypothesis import settings
 
 from taskq import TaskQ
 from tests.support import Server, Worker, load_jobs, new_app, programs
+
+# A shell starts what runs in the background with SIGINT ignored, and programs that tests start would inherit that.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 # A clock decides nothing in a test: a busy machine makes any example slow once in a while.
 settings.register_profile("taskq", deadline=None)
