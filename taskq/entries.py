@@ -193,13 +193,14 @@ class Entry:
         after = self.schedule.after
         if tick is None:
             return None, after(now), False
+        window = _ON_TIME if self.catch_up == "skip" else max(self.window, _ON_TIME)
         late = now - self.moment(tick)
-        if late <= _ON_TIME or (self.catch_up == "all" and late <= self.window):
+        if late <= _ON_TIME or (self.catch_up == "all" and late <= window):
             return tick, after(tick), False
         if self.catch_up == "all":
-            return None, self._first(now - self.window), True
+            return None, self._first(now - window), True
         newest, follows = self._newest_due(tick, now)
-        good = now - self.moment(newest) <= (self.window if self.catch_up == "last" else _ON_TIME)
+        good = now - self.moment(newest) <= window
         return newest if good else None, follows, newest != tick or not good
 
     def _first(self, since: float) -> int | None:
