@@ -34,7 +34,7 @@ class Heartbeat(threading.Thread):
     def __init__(
         self,
         keys: Keys,
-        url: str,
+        connection: Connection,
         plan: Plan,
         lease: float,
         slots: list[Slot],
@@ -45,7 +45,8 @@ class Heartbeat(threading.Thread):
 
         Args:
             keys: Names of the app's keys.
-            url: The server.
+            connection: The thread's own. It is made before the thread begins, for making one imports, and a child
+                that is forked meanwhile would inherit the lock of an import.
             plan: What the worker is to do.
             lease: In seconds.
             slots: Those of all children.
@@ -59,7 +60,7 @@ class Heartbeat(threading.Thread):
         self.slots = slots
         self.ended = False
         self.trouble = ""
-        self._url = url
+        self._connection = connection
         self._suspects = suspects
         self._revoked = revoked
         self._reaper = Reaper(keys, plan.name, lease)
@@ -67,7 +68,7 @@ class Heartbeat(threading.Thread):
 
     def run(self) -> None:
         """Keep the leases until the process ends."""
-        drive(self.keep(), Connection(self._url, timeout=self.lease / 5))
+        drive(self.keep(), self._connection)
 
     def keep(self) -> Protocol[None]:
         """Do the same as a protocol."""

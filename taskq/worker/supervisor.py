@@ -24,6 +24,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from taskq.broker import commands
+from taskq.broker.connection import Connection
 from taskq.broker.pool import Broker
 from taskq.broker.protocol import boottime
 from taskq.entries import code_revision
@@ -128,8 +129,9 @@ class Supervisor:
         self._start_missing()
         every_slot = [slot for place in range(self._isolation + 1) for slot in self.slots.of(place)]
         lease = self.app.settings.lease
+        connection = Connection(self.broker.url, timeout=lease / 5)
         heartbeat = Heartbeat(
-            self.broker.keys, self.broker.url, self.plan, lease, every_slot, self._on_suspects, self._on_revoked
+            self.broker.keys, connection, self.plan, lease, every_slot, self._on_suspects, self._on_revoked
         )
         heartbeat.start()
         self._heartbeat = heartbeat

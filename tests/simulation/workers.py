@@ -11,6 +11,7 @@ from collections.abc import Sequence
 
 from taskq.broker import commands
 from taskq.broker.commands import Batch, Lost, QueueSet
+from taskq.broker.connection import Connection
 from taskq.broker.faults import NotSent, Passing, Unanswered
 from taskq.broker.outcomes import Outcome, Returned
 from taskq.broker.protocol import Now, Pause, Protocol
@@ -301,9 +302,8 @@ class Worker:
         slots = [slot for place in range(self.isolation + 1) for slot in self.slots.of(place)]
         for slot in slots:
             slot.clear()
-        heartbeat = Heartbeat(
-            world.keys, "unix:///nowhere", self.plan, LEASE, slots, self._on_suspects, lambda _inc, _id: None
-        )
+        nowhere = Connection("unix:///nowhere")
+        heartbeat = Heartbeat(world.keys, nowhere, self.plan, LEASE, slots, self._on_suspects, lambda _inc, _id: None)
         world.start(self.process, "heartbeat", heartbeat.keep())
         self._tending = world.start(self.process, "", self._tend())
 
