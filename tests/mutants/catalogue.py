@@ -15,6 +15,7 @@ MODEL = ("tests/simulation", "tests/model/test_exhaustive.py", "tests/model/test
 _KILLS = "tests/faults/test_kills.py::"
 _PERIODIC = ("tests/unit/test_periodic.py", "tests/unit/test_entries.py")
 _LIMITS = "tests/integration/test_limits.py::"
+_LANES, _HEARTBEAT = "tests/model/test_lane.py", "tests/model/test_heartbeat.py"
 
 
 @dataclass(frozen=True)
@@ -368,7 +369,7 @@ MUTANTS = [
         "worker/main_lane",
         "if began > lease_until:  # not",
         "if began < 0:  # not",
-        "tests/model/test_lane.py",
+        _LANES,
         fencing=True,
     ),
     py(
@@ -376,7 +377,7 @@ MUTANTS = [
         "worker/main_lane",
         "if self.session.incarnation is incarnation:\n                outcomes.append(outcome)",
         "outcomes.append(outcome)",
-        "tests/model/test_lane.py",
+        _LANES,
         fencing=True,
     ),
     py(
@@ -384,7 +385,111 @@ MUTANTS = [
         "worker/main_lane",
         "slot.memory[slot.index_at] = ",
         "_ = ",
-        "tests/model/test_lane.py",
+        _LANES,
+    ),
+    py(
+        "a loop lane runs what may be another's",
+        "worker/loop_lane",
+        "        if boottime() > self.slot.lease_until:  # they may be",
+        "        if False:  # they may be",
+        _LANES,
+        fencing=True,
+    ),
+    py(
+        "a loop lane speaks for a lost incarnation",
+        "worker/loop_lane",
+        "if incarnation == self.session.incarnation:",
+        "if True:",
+        _LANES,
+        fencing=True,
+    ),
+    py(
+        "a loop lane takes while its lease is not renewed",
+        "worker/loop_lane",
+        "if boottime() > self.slot.lease_until:  # take nothing",
+        "if False:  # take nothing",
+        _KILLS + "test_what_a_child_takes_while_its_parent_cannot_renew_is_not_stranded",
+    ),
+    py(
+        "a main lane takes while its lease is not renewed",
+        "worker/main_lane",
+        "if boottime() > self.slot.lease_until:  # take nothing",
+        "if False:  # take nothing",
+        _KILLS + "test_what_a_child_takes_while_its_parent_cannot_renew_is_not_stranded",
+    ),
+    py(
+        "a lease is counted from the answer",
+        "worker/heartbeat",
+        "slot.renewed(now + self.lease)",
+        "slot.renewed((yield Now()) + self.lease)",
+        _HEARTBEAT,
+        fencing=True,
+    ),
+    py(
+        "the lease of a lost incarnation is renewed",
+        "worker/heartbeat",
+        "if incarnation not in renewal.lost and slot",
+        "if slot",
+        _HEARTBEAT,
+        fencing=True,
+    ),
+    py(
+        "a successor inherits a renewal",
+        "worker/heartbeat",
+        "not in renewal.lost and slot.incarnation == incarnation:",
+        "not in renewal.lost:",
+        _HEARTBEAT,
+        fencing=True,
+    ),
+    py(
+        "children outlive their parent",
+        "worker/child",
+        "ctypes.CDLL(None).prctl(1, signal.SIGKILL)",
+        "pass",
+        _KILLS + "test_children_die_with_their_parent",
+    ),
+    py(
+        "a stopped child leaves its lease behind",
+        "worker/session",
+        "        if self.incarnation:\n            command = commands.close(",
+        "        if not self.incarnation:\n            command = commands.close(",
+        _KILLS + "test_a_stop_lets_running_tasks_end_and_returns_the_rest",
+    ),
+    # -- what is read
+    py(
+        "any depth is read",
+        "codec",
+        "        skipper.skip()\n",
+        "",
+        "tests/unit/test_codec.py",
+    ),
+    py(
+        "what is written is not checked to be readable",
+        "codec",
+        "        data = _mine.pack([list(args), kwargs])\n        if len(data) > _MAX_DEPTH:",
+        "        data = _mine.pack([list(args), kwargs])\n        if False:",
+        "tests/unit/test_codec.py",
+    ),
+    py(
+        "a message of any size is read",
+        "execution",
+        "if len(delivery.value) > self._max_bytes:",
+        "if False:",
+        "tests/unit/test_execution.py",
+    ),
+    py(
+        "a plain message of any size is read",
+        "execution",
+        "plain_body(value, at) if len(value) <= self._max_bytes else None",
+        "plain_body(value, at)",
+        "tests/unit/test_execution.py",
+    ),
+    py(
+        "headers may hold anything",
+        "codec",
+        "return _unpack_large(data, ext_hook=_no_ext)",
+        "return msgpack.unpackb(data)",
+        "tests/unit/test_envelope.py",
     ),
     py(
         "what must not run twice has ended before the server knows",
