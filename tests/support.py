@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import importlib.util
 import os
 import shutil
@@ -11,12 +12,23 @@ import sys
 import textwrap
 import time
 from collections.abc import Callable
+from dataclasses import replace
+from functools import cache
 from pathlib import Path
 from types import ModuleType
+from typing import TypeVar
 
 from taskq import TaskQ
 from taskq.broker import commands
+from taskq.broker.commands import Command
 from taskq.broker.embedded import server_program
+from taskq.broker.scripts import Script
+
+T = TypeVar("T")
+
+#: Where a script reads the clock, and the same for a clock that stands still at what the key `clock` says.
+_CLOCK = b"return t[1] * 1000 + t[2] / 1000 + 0 + (tonumber(redis.call('GET', KEYS[1] .. 'clock')) or 0)"
+_STOPPED = b"return tonumber(redis.call('GET', KEYS[1] .. 'clock'))"
 
 
 def wait_until(condition: Callable[[], object], what: str, seconds: float = 20.0) -> None:
@@ -25,6 +37,18 @@ def wait_until(condition: Callable[[], object], what: str, seconds: float = 20.0
     while not condition():
         assert time.monotonic() < deadline, f"not within {seconds:g} s: {what}"
         time.sleep(0.005)
+
+
+@cache
+def _stopped(script: Script) -> Script:
+    assert script.text.count(_CLOCK) == 1
+    text = script.text.replace(_CLOCK, _STOPPED)
+    return replace(script, text=text, sha=hashlib.sha1(text).hexdigest().encode())
+
+
+def stopped(command: Command[T]) -> Command[T]:
+    """Return a command for which the time is what the key `clock` says, in ms since the epoch."""
+    return command if command.script is None else replace(command, script=_stopped(command.script))
 
 
 class Server:

@@ -14,6 +14,7 @@ from taskq.broker.outcomes import Again, Dead, Ended, Limited, Outcome, Returned
 from taskq.envelope import encode_envelope, encode_head
 from taskq.flow import Arguments, Breaker, Flow, Limit
 from tests.contract.world import MINUTE, T0, World, raw_id
+from tests.support import stopped
 
 QUEUES = QueueSet("set", ("p", "q", "t"))
 
@@ -29,8 +30,8 @@ class Site:
         self.begin("inc")
 
     def run(self, command: commands.Command[Any]) -> Any:
-        self.world.at(self.now)
-        reply = self.world.run(command)
+        self.world.raw("SET", self.world.keys["clock"], repr(self.now))
+        reply = self.world.run(stopped(command))
         assert set(self.world.balances().values()) <= {0}
         slots: Counter[bytes] = Counter()
         for name, held in self.world.state().items():

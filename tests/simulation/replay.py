@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from functools import cache
 from typing import Any
 
 from redis.exceptions import ResponseError
@@ -10,26 +9,17 @@ from redis.exceptions import ResponseError
 from taskq.broker.commands import Command
 from taskq.broker.connection import Connection, pack
 from taskq.broker.faults import refused
-from taskq.broker.scripts import Script
 from tests.model.audit import SCRIPT, Snapshot
 from tests.simulation.world import World
-
-#: Where a script reads the clock, and the same for a clock that stands still at what the key `clock` says.
-_CLOCK = b"return t[1] * 1000 + t[2] / 1000 + 0 + (tonumber(redis.call('GET', KEYS[1] .. 'clock')) or 0)"
-_STOPPED = b"return tonumber(redis.call('GET', KEYS[1] .. 'clock'))"
+from tests.support import stopped
 
 #: KEYS: the prefix; ARGV: names of keys. What expires does so when the trace says it, not by itself.
 _KEEP = b"for _, name in ipairs(ARGV) do redis.call('PERSIST', KEYS[1] .. name) end"
 
 
-@cache
-def _stopped(script: Script) -> bytes:
-    assert script.text.count(_CLOCK) == 1
-    return script.text.replace(_CLOCK, _STOPPED)
-
-
 def _words(command: Command[Any]) -> list[Any]:
-    return list(command.args) if command.script is None else [b"EVAL", _stopped(command.script), 1, *command.args]
+    script = stopped(command).script
+    return list(command.args) if script is None else [b"EVAL", script.text, 1, *command.args]
 
 
 def _told(command: Command[Any], reply: Any) -> Any:
