@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 import click
 
 from taskq.config import check_name, load_settings, project_dir
-from taskq.errors import BrokerError, BrokerRefused, ConfigError, ServerUnsuitable
+from taskq.errors import BrokerError, BrokerRefused, ConfigError, SerializationError, ServerUnsuitable
 
 if TYPE_CHECKING:
     from taskq.app import TaskQ
@@ -70,10 +70,10 @@ def server_url(url: str | None) -> str:
 
 @contextmanager
 def reaching(url: str | None) -> Iterator[Broker]:
-    """Reach a server; an error of it, or a setting that cannot work, is a line and exit code 2."""
+    """Reach a server; an error of it, or what was given and cannot work, is a line and exit code 2."""
     try:
         yield broker_for(server_url(url), "any")
-    except (BrokerError, ConfigError) as error:
+    except (BrokerError, ConfigError, SerializationError) as error:
         click.echo(f"taskq: {error}", err=True)
         sys.exit(USAGE)
 

@@ -16,10 +16,10 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from taskq.cli.common import USAGE, app_of, broker_for, server_url
+from taskq.cli.common import USAGE, app_at, app_of, keys_of, name_option, names_option, reaching, url_option
 from taskq.cli.tables import Age, Table, moment, one_line
-from taskq.cli.timetable import COLUMNS, Timetable, as_json_line, keys_of, row
-from taskq.errors import BrokerError, ConfigError, SerializationError
+from taskq.cli.timetable import COLUMNS, Timetable, as_json_line, row
+from taskq.errors import BrokerError, ConfigError
 
 if TYPE_CHECKING:
     from taskq.entries import Entry
@@ -27,25 +27,16 @@ if TYPE_CHECKING:
 # -- options ---------------------------------------------------------------------------------------------
 
 
-_url_option = click.option(
-    "--url", metavar="URL", help="The server; TASKQ_URL or the project's embedded one unless given."
-)
-_name_option = click.option("--name", "apps", multiple=True, metavar="APP", help="Of this app; may be repeated.")
-
-
 def _of_one_entry(function: Callable[..., Any]) -> Callable[..., Any]:
     """Add what names an entry."""
-    return click.argument("name", metavar="ENTRY")(_name_option(_url_option(function)))
+    return click.argument("name", metavar="ENTRY")(names_option(url_option(function)))
 
 
 @contextmanager
-def _timetable(url: str | None, apps: tuple[str, ...]) -> Iterator[Timetable]:
-    """Open the entries of a server; what went wrong is a line and exit code 2."""
-    try:
-        yield Timetable(broker_for(server_url(url), "any"), apps)
-    except (BrokerError, ConfigError, SerializationError) as error:
-        click.echo(f"taskq: {error}", err=True)
-        sys.exit(USAGE)
+def _timetable(url: str | None, names: tuple[str, ...]) -> Iterator[Timetable]:
+    """Open the entries of a server."""
+    with reaching(url) as broker:
+        yield Timetable(broker, names)
 
 
 # -- commands --------------------------------------------------------------------------------------------
@@ -60,12 +51,12 @@ def command() -> None:
 
 
 @command.command("ls")
-@_name_option
-@_url_option
+@names_option
+@url_option
 @click.option("--json", "as_json", is_flag=True, help="A JSON object a line.")
-def ls(apps: tuple[str, ...], url: str | None, as_json: bool) -> None:
+def ls(names: tuple[str, ...], url: str | None, as_json: bool) -> None:
     """List entries: when they tick, how late the last tick and the latest were."""
-    with _timetable(url, apps) as timetable:
+    with _timetable(url, names) as timetable:
         table, total = Table(*COLUMNS), 0
         for stored in timetable.all():
             total += 1
@@ -97,11 +88,9 @@ def ls(apps: tuple[str, ...], url: str | None, as_json: bool) -> None:
 @click.option("--jitter", type=Age(), default="0", metavar="AGE", help="Put ticks off by up to this.")
 @click.option("--replace", is_flag=True, help="If there is an entry of that name, this is it from now on.")
 @click.option("-A", "--app", "path", metavar="MODULE[:ATTR]", help="Check the arguments, and go by the task's options.")
-@click.option("--name", "apps", multiple=True, metavar="APP", help="Of this app; needed if the server has several.")
-@_url_option
-def add(
-    name: str, schedule: str, task: str, apps: tuple[str, ...], url: str | None, replace: bool, **options: Any
-) -> None:
+@name_option
+@url_option
+def add(name: str, schedule: str, task: str, app: str | None, url: str | None, replace: bool, **options: Any) -> None:
     """Add an entry: SCHEDULE is a cron expression, @daily and its like, or "every 30s".
 
     It lives until it is removed; workers started later leave it alone, unless newer code declares an entry of its name.
@@ -110,22 +99,21 @@ def add(
 
     path = options.pop("path")
     code = app_of(path) if path else None
-    with _timetable(url, (code.name,) if code else apps) as timetable:
-        if len(timetable.apps) != 1:
-            raise click.UsageError(f"the server knows {len(timetable.apps)} apps: say --name APP, or -A")
+    with reaching(url) as broker:
+        app = code.name if code else app_at(broker, app)
         entry = _entry_of(code, name, schedule, task, **options)
-        timetable.broker.run(commands.announce_app(keys_of(timetable.apps[0])))
-        what = timetable.change(timetable.apps[0], "define", name, entry.stored, int(replace))
+        broker.run(commands.announce_app(keys_of(app)))
+        what = Timetable(broker, (app,)).change(app, "define", name, entry.stored, int(replace))
     if what == "exists":
         raise click.UsageError(f"there is an entry {name}: say --replace")
-    click.echo(f"{what} {name} of {timetable.apps[0]}: {entry.schedule}, {entry.task}")
+    click.echo(f"{what} {name} of {app}: {entry.schedule}, {entry.task}")
 
 
 @command.command()
 @_of_one_entry
-def rm(name: str, apps: tuple[str, ...], url: str | None) -> None:
+def rm(name: str, names: tuple[str, ...], url: str | None) -> None:
     """Remove an entry. One that code declares comes back with the next change of that code; pause it instead."""
-    with _timetable(url, apps) as timetable:
+    with _timetable(url, names) as timetable:
         stored = timetable.find(name)
         timetable.change(stored.app, "remove", name)
     click.echo(f"removed {name} of {stored.app}")
@@ -138,9 +126,9 @@ def rm(name: str, apps: tuple[str, ...], url: str | None) -> None:
 @command.command()
 @_of_one_entry
 @click.option("--reason", default="", metavar="TEXT", help="Kept, and shown by ls.")
-def pause(name: str, apps: tuple[str, ...], url: str | None, reason: str) -> None:
+def pause(name: str, names: tuple[str, ...], url: str | None, reason: str) -> None:
     """Send no ticks of an entry until it is resumed, whatever code is deployed; they are not made up for."""
-    with _timetable(url, apps) as timetable:
+    with _timetable(url, names) as timetable:
         stored = timetable.find(name)
         note = f"by {_who()} at {moment(timetable.now)}{': ' if reason else ''}{reason}"
         timetable.change(stored.app, "pause", name, note)
@@ -149,9 +137,9 @@ def pause(name: str, apps: tuple[str, ...], url: str | None, reason: str) -> Non
 
 @command.command()
 @_of_one_entry
-def resume(name: str, apps: tuple[str, ...], url: str | None) -> None:
+def resume(name: str, names: tuple[str, ...], url: str | None) -> None:
     """Let a paused entry go on, from its next tick on."""
-    with _timetable(url, apps) as timetable:
+    with _timetable(url, names) as timetable:
         stored = timetable.find(name)
         what = timetable.change(stored.app, "resume", name)
     click.echo(f"{name} of {stored.app} was not paused" if what == "running" else f"resumed {name} of {stored.app}")
@@ -159,12 +147,12 @@ def resume(name: str, apps: tuple[str, ...], url: str | None) -> None:
 
 @command.command("run-now")
 @_of_one_entry
-def run_now(name: str, apps: tuple[str, ...], url: str | None) -> None:
+def run_now(name: str, names: tuple[str, ...], url: str | None) -> None:
     """Send an entry's task once, now, whatever else it waits for; prints the id of the message."""
     from taskq.broker import commands
     from taskq.broker.ticks import DueTick, Step
 
-    with _timetable(url, apps) as timetable:
+    with _timetable(url, names) as timetable:
         stored = timetable.find(name)
         if stored.entry is None:
             raise ConfigError(f"the periodic entry {name} cannot be read here")
@@ -180,11 +168,11 @@ def run_now(name: str, apps: tuple[str, ...], url: str | None) -> None:
 @command.command("next")
 @_of_one_entry
 @click.option("-n", "count", type=click.IntRange(1, 1000), default=5, show_default=True, help="How many.")
-def next_(name: str, apps: tuple[str, ...], url: str | None, count: int) -> None:
+def next_(name: str, names: tuple[str, ...], url: str | None, count: int) -> None:
     """Show when an entry ticks next, in its zone."""
     from taskq.periodic import Cron, zone_of
 
-    with _timetable(url, apps) as timetable:
+    with _timetable(url, names) as timetable:
         stored = timetable.find(name)
         entry = stored.entry
         if entry is None:

@@ -11,11 +11,11 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from taskq.cli.common import apps_at, keys_of
 from taskq.cli.tables import age, moment, one_line
 from taskq.errors import DecodeError
 
 if TYPE_CHECKING:
-    from taskq.broker.keys import Keys
     from taskq.broker.pool import Broker
     from taskq.entries import Entry
 
@@ -73,7 +73,7 @@ class Timetable:
         from taskq.broker import commands
 
         self.broker = broker
-        self.apps = list(dict.fromkeys(apps)) or broker.run(commands.known_apps())
+        self.apps = apps_at(broker, apps)
         self.now = broker.run(commands.server_time())
 
     def all(self) -> Iterator[Stored]:
@@ -103,13 +103,6 @@ class Timetable:
         from taskq.broker import commands
 
         return self.broker.run(commands.change_entry(keys_of(app), verb, name, *more))
-
-
-def keys_of(app: str) -> Keys:
-    """Return the key names of an app."""
-    from taskq.broker.keys import Keys
-
-    return Keys(app)
 
 
 # -- how they look ---------------------------------------------------------------------------------------

@@ -223,7 +223,10 @@ def test_where_several_apps_have_an_entry_the_app_must_be_named(own_server: Serv
         publish(TaskQ(name, own_server.url))
 
     assert "say --name APP" in runner.invoke(main, ["cron", "rm", "e"]).stderr
-    assert "the server knows 2 apps" in runner.invoke(main, ["cron", "add", "f", "@daily", "t"]).stderr
+    assert (
+        "several apps (one, two): say which with --name"
+        in runner.invoke(main, ["cron", "add", "f", "@daily", "t"]).stderr
+    )
     assert runner.invoke(main, ["cron", "rm", "e", "--name", "one"]).stdout == "removed e of one\n"
     assert runner.invoke(main, ["cron", "rm", "e"]).stdout == "removed e of two\n"
 
