@@ -12,7 +12,7 @@ import pytest
 from taskq import TaskQ
 from taskq.broker import commands
 from taskq.broker.pool import Broker
-from taskq.cli.dead import Filters, Graveyard
+from taskq.cli.letters import Filters, Graveyard
 from taskq.envelope import decode, encode_head, id_from_text
 from tests.cli.conftest import Ran
 from tests.cli.lost import bury, publish

@@ -1,0 +1,317 @@
+"""What ``taskq dead`` reads of dead letters, and how it shows them.
+
+Everything goes page by page, so a hundred thousand of them are no more work for the server at once than a few. What a
+message's maker wrote is shown, never trusted: what cannot be decoded is said to be so, control characters are replaced.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from functools import cached_property
+from typing import TYPE_CHECKING, Any
+
+from taskq.cli.common import apps_at, keys_of, raw_id_of
+from taskq.cli.tables import age, moment, one_line, printable, shortened
+from taskq.errors import DecodeError
+
+if TYPE_CHECKING:
+    from taskq.broker.pool import Broker
+    from taskq.envelope import Envelope
+
+COLUMNS = ("ID", "APP", "QUEUE", "TASK", "REASON", "AGE", "ERROR")
+#: Dead letters read in one call; each may have a megabyte.
+_PAGE = 100
+#: Headers that count what happened to a message: a replayed one begins anew.
+_HISTORY = ("retries", "of", "first", "idle", "error", "unknown")
+#: Longest value shown, in characters; parts of an error's detail that have a place of their own.
+_SHOWN_MAX, _SHOWN_APART = 4000, ("type", "message", "traceback", "retries")
+
+
+@dataclass(frozen=True)
+class DeadLetter:
+    """A dead letter as the server keeps it; ``died`` is in seconds since the epoch, ``value`` None if it is gone."""
+
+    app: str
+    queue: str
+    id: bytes
+    died: float
+    value: bytes | None
+    raw_reason: bytes
+
+    @cached_property
+    def envelope(self) -> Envelope | None:
+        """The message, or None if it cannot be decoded."""
+        from taskq.envelope import decode
+
+        try:
+            return decode(self.value or b"")
+        except DecodeError:
+            return None
+
+    @cached_property
+    def task(self) -> str:
+        """The task's name; ``?`` if there is no readable head."""
+        from taskq.envelope import decode_head
+
+        try:
+            return decode_head(self.value or b"")[0]
+        except DecodeError:
+            return "?"
+
+    @property
+    def text_id(self) -> str:
+        """The id as users see it."""
+        from taskq.envelope import id_to_text
+
+        return id_to_text(self.id)
+
+    @property
+    def reason(self) -> str:
+        """Why it was given up, in a word; with ``discarded`` also by what."""
+        return self.raw_reason.partition(b"\n")[0].decode("ascii", "backslashreplace")
+
+    @cached_property
+    def detail(self) -> dict[str, Any]:
+        """What is known of the error: type, message, traceback, and more."""
+        from taskq.broker.outcomes import read_error_detail
+
+        return read_error_detail(self.raw_reason.partition(b"\n")[2])
+
+    @property
+    def error(self) -> str:
+        """The error in a line."""
+        kind, message = str(self.detail["type"]), str(self.detail["message"])
+        return f"{kind}: {message}" if kind and kind != self.reason else message
+
+    def has_expired(self, now: float) -> bool:
+        """Say whether a worker would discard it; ``now`` is in seconds since the epoch."""
+        return self.envelope is not None and self.envelope.expires is not None and self.envelope.expires <= now * 1000
+
+    @property
+    def fresh_value(self) -> bytes:
+        """The value to replay it with, its history forgotten; empty to leave it as it is."""
+        if self.envelope is None:
+            return b""
+        headers = {name: value for name, value in self.envelope.headers.items() if name not in _HISTORY}
+        return self.envelope.with_headers(headers)
+
+
+@dataclass(frozen=True)
+class Filters:
+    """Which dead letters are meant; ``older`` is in seconds."""
+
+    names: tuple[str, ...] = ()
+    queue: str | None = None
+    task: str | None = None
+    reason: str | None = None
+    older: float | None = None
+
+    @property
+    def any(self) -> bool:
+        """Whether anything is filtered at all."""
+        return self != Filters()
+
+    def match(self, letter: DeadLetter, now: float) -> bool:
+        """Say whether a dead letter is meant; ``now`` is the server's time in seconds since the epoch."""
+        reason = letter.reason
+        return (
+            self.queue in (None, letter.queue)
+            and self.task in (None, letter.task)
+            and (self.reason in (None, reason, reason.partition(":")[0]))
+            and (self.older is None or now - letter.died >= self.older)
+        )
+
+
+class Graveyard:
+    """The dead letters of the apps on a server."""
+
+    def __init__(self, broker: Broker, filters: Filters) -> None:
+        """Look at those that ``filters`` let through."""
+        from taskq.broker import commands
+
+        self.broker = broker
+        self.filters = filters
+        self.apps = apps_at(broker, filters.names)
+        self.now = broker.run(commands.server_time())
+
+    def pages(self) -> Iterator[tuple[list[DeadLetter], Callable[[int], None]]]:
+        """Go through all, oldest first, queue by queue.
+
+        Only those that were there when a queue was begun are met, so a message that dies again after its replay is
+        not replayed for ever.
+
+        Yields:
+            A page, and a function to be told how many of it were taken away.
+        """
+        for app in self.apps:
+            for queue in self._queues(app):
+                yield from self._pages_of(app, queue)
+
+    def _queues(self, app: str) -> list[str]:
+        from taskq.broker import commands
+
+        surveys = self.broker.run(commands.survey(keys_of(app)))
+        return sorted(name for name, survey in surveys.items() if survey.dead and self.filters.queue in (None, name))
+
+    def _pages_of(self, app: str, queue: str) -> Iterator[tuple[list[DeadLetter], Callable[[int], None]]]:
+        from taskq.broker import commands
+
+        keys, start = keys_of(app), 0
+        newest = self.broker.run(commands.dead_ids(keys, queue, -1, -1))
+        until = newest[0][1] if newest else 0.0
+        if self.filters.older is not None:
+            until = min(until, self.now - self.filters.older)
+
+        def taken(count: int) -> None:
+            nonlocal start
+            start -= count
+
+        while True:
+            ids = self.broker.run(commands.dead_ids(keys, queue, start, start + _PAGE - 1))
+            ids = [(raw_id, died) for raw_id, died in ids if died <= until]
+            if not ids:
+                return
+            start += len(ids)
+            yield [one for one in self._read(app, queue, ids) if self.filters.match(one, self.now)], taken
+
+    def _read(self, app: str, queue: str, ids: list[tuple[bytes, float]]) -> list[DeadLetter]:
+        from taskq.broker import commands
+
+        keys, fields = keys_of(app), [raw_id for raw_id, _ in ids]
+        values = self.broker.run(commands.hash_values(keys, "messages", fields))
+        reasons = self.broker.run(commands.hash_values(keys, "reasons", fields))
+        return [
+            DeadLetter(app, queue, raw_id, died, value, reason or b"?")
+            for (raw_id, died), value, reason in zip(ids, values, reasons, strict=True)
+        ]
+
+    def find(self, text_id: str) -> DeadLetter | None:
+        """Return the dead letter of that id, in whichever app; None if there is none that the filters let through."""
+        from taskq.broker import commands
+        from taskq.envelope import decode_head
+
+        raw_id = raw_id_of(text_id)
+        for app in self.apps:
+            keys = keys_of(app)
+            value = self.broker.run(commands.hash_values(keys, "messages", [raw_id]))[0]
+            reason = self.broker.run(commands.hash_values(keys, "reasons", [raw_id]))[0]
+            if reason is None:
+                continue
+            try:
+                queues = [decode_head(value or b"")[1]]
+            except DecodeError:
+                queues = self._queues(app)
+            for queue in queues:
+                died = self.broker.run(commands.dead_time(keys, queue, raw_id))
+                if died is not None:
+                    letter = DeadLetter(app, queue, raw_id, died, value, reason)
+                    return letter if self.filters.match(letter, self.now) else None
+        return None
+
+    def batches(self, ids: tuple[str, ...], missing: list[str]) -> Iterator[tuple[list[DeadLetter], Any]]:
+        """Go through those with the given ids, noting which are ``missing``; without ids through all."""
+        if not ids:
+            yield from self.pages()
+        for text_id in dict.fromkeys(ids):
+            letter = self.find(text_id)
+            if letter is None:
+                missing.append(text_id)
+            else:
+                yield [letter], lambda _count: None
+
+    def replay(self, letter: DeadLetter) -> bool | None:
+        """Put one back into its queue; answers whether it was still there, None if it is superseded unique work."""
+        from taskq.broker import commands
+
+        return self.broker.run(commands.replay(keys_of(letter.app), letter.queue, letter.id, letter.fresh_value))
+
+    def purge(self, letters: list[DeadLetter]) -> int:
+        """Delete some of one queue; answers how many were still there."""
+        from taskq.broker import commands
+
+        if not letters:
+            return 0
+        first = letters[0]
+        return self.broker.run(commands.purge(keys_of(first.app), first.queue, [letter.id for letter in letters]))
+
+
+# -- how they look ---------------------------------------------------------------------------------------
+
+
+def row(letter: DeadLetter, now: float) -> tuple[str, ...]:
+    """Write one as a row of `COLUMNS`; ``now`` is the server's time in seconds since the epoch."""
+    cells = (letter.text_id, letter.app, letter.queue, letter.task, letter.reason)
+    return (*(one_line(cell) for cell in cells), age(now - letter.died), one_line(letter.error))
+
+
+def as_json_line(letter: DeadLetter, now: float) -> str:
+    """Write one as a line of JSON."""
+    return json.dumps(
+        {
+            "id": letter.text_id,
+            "app": letter.app,
+            "queue": letter.queue,
+            "task": letter.task,
+            "reason": letter.reason,
+            "error": str(letter.detail["type"]),
+            "message": str(letter.detail["message"]),
+            "died_at": moment(letter.died),
+            "age": round(max(0.0, now - letter.died), 3),
+        },
+        ensure_ascii=False,
+    )
+
+
+def describe(letter: DeadLetter, now: float) -> str:
+    """Write all that is known of one."""
+    rows = [
+        ("id", letter.text_id),
+        ("app", letter.app),
+        ("queue", letter.queue),
+        ("task", letter.task),
+        ("reason", letter.reason),
+        ("died", f"{moment(letter.died)}, {age(now - letter.died)} ago"),
+        *_message_rows(letter, now),
+        *((str(name), value) for name, value in letter.detail.items() if name not in _SHOWN_APART),
+        ("error", letter.error),
+    ]
+    lines = [f"{name:<10}{printable(shortened(str(value), _SHOWN_MAX))}" for name, value in rows if value != ""]
+    if traceback := str(letter.detail["traceback"]).rstrip():
+        lines += ["", printable(traceback)]
+    return "\n".join(lines)
+
+
+def _message_rows(letter: DeadLetter, now: float) -> list[tuple[str, Any]]:
+    """What the message itself says: when it was accepted, its retries, headers and arguments."""
+    from taskq import codec
+
+    if letter.value is None:
+        return [("message", "(gone)")]
+    envelope = letter.envelope
+    if envelope is None:
+        return [("message", f"(cannot be decoded) {len(letter.value)} bytes: {letter.value!r}")]
+    headers = dict(envelope.headers)
+    rows: list[tuple[str, Any]] = [("accepted", moment(envelope.accepted / 1000))]
+    if envelope.expires is not None:
+        rows.append(("expires", moment(envelope.expires / 1000)))
+    rows.append(("retries", headers.pop("retries", 0)))
+    headers.pop("sig", None)
+    user = headers.pop("user", None)
+    if user is not None:
+        rows.append(("headers", _decoded(codec.unpack, user)))
+    rows += [(str(name), value) for name, value in headers.items() if name not in _HISTORY]
+    try:
+        args, kwargs = codec.unpack_call(envelope.body)
+        rows += [("args", repr(tuple(args))), ("kwargs", repr(kwargs))]
+    except Exception:
+        rows.append(("body", f"(cannot be decoded) {len(envelope.body)} bytes: {envelope.body!r}"))
+    return rows
+
+
+def _decoded(read: Callable[[bytes], Any], data: Any) -> str:
+    try:
+        return repr(read(data))
+    except Exception:
+        return f"(cannot be decoded) {data!r}"
