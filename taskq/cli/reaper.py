@@ -209,12 +209,14 @@ class Pass:
         self.again_at = 0.0
         self._ended = set(broker.run(commands.reap(self.keys, _LOOK_LIMIT, dry_run=True)).moves)
         self._fresh: dict[str, float] = {}
+        self._turned_at = 0.0
         self._messages = self._incarnations = 0
 
     def turn(self) -> bool:
         """Do what can be done now; answers whether the pass has ended, and sets ``again_at`` if not."""
         from taskq.broker import commands
 
+        last, self._turned_at = self._turned_at, time.monotonic()
         while True:
             reaping = self.broker.run(commands.reap(self.keys, _REAP_LIMIT))
             for incarnation, moves in reaping.moves.items():
@@ -224,7 +226,7 @@ class Pass:
                 self._messages += len(moves)
             if len(reaping.moves) < _REAP_LIMIT:
                 break
-        self._follow_leases()
+        self._follow_leases(late=time.monotonic() - last > self.lease / 2)
         if self._ended:
             # Not too late for the pulse: whoever is silent for half a lease makes all leases fresh again.
             next_end = self.lease if reaping.next_end is None else reaping.next_end
@@ -233,8 +235,11 @@ class Pass:
         self._finish()
         return True
 
-    def _follow_leases(self) -> None:
-        """Forget those whose workers live after all, or whom another reaper has recovered."""
+    def _follow_leases(self, late: bool) -> None:
+        """Forget those whose workers live after all, or whom another reaper has recovered.
+
+        If this turn was too ``late`` for the pulse, it has itself made leases fresh again.
+        """
         from taskq.broker import commands
 
         if not self._ended:
@@ -252,6 +257,8 @@ class Pass:
             if end is None:
                 click.echo(f"{self.name}: incarnation {name} was recovered by another, or closed", err=True)
                 self._ended.discard(name)
+            elif late:
+                self._fresh[name] = end
             elif end > self._fresh.get(name, end):
                 click.echo(f"{self.name}: incarnation {name} lives: its lease was renewed", err=True)
                 self._ended.discard(name)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -108,6 +109,21 @@ def test_a_pass_leaves_alone_a_worker_that_turns_out_to_live(background: Start, 
     assert reaper.process.wait(10) == 0
     assert "incarnation lost lives: its lease was renewed" in reaper.err
     assert survey(hasty)["work"].processing == 1
+
+
+def test_a_pass_that_was_stopped_meanwhile_gives_one_more_lease_and_goes_on(background: Start, hasty: TaskQ) -> None:
+    lose(hasty, 1)
+    reaper = background("reaper", "--once", "--name", hasty.name)
+    wait_until(lambda: "waiting up to 1 s" in reaper.err, "it waits")
+    run = hasty.client.broker.run
+
+    reaper.process.send_signal(signal.SIGSTOP)
+    pulse = run(commands.last_pulse(hasty.client.keys))
+    wait_until(lambda: run(commands.server_time()) - pulse > 0.6, "the pulse is old")
+    reaper.process.send_signal(signal.SIGCONT)
+
+    assert reaper.process.wait(10) == 0
+    assert "recovered 1 message of 1 incarnation" in reaper.out
 
 
 def test_a_pass_notices_that_another_was_faster(background: Start, hasty: TaskQ) -> None:
