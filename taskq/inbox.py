@@ -15,22 +15,34 @@ import threading
 import weakref
 from collections import Counter
 from collections.abc import Callable, Iterable
-from typing import Any
+from dataclasses import replace
+from typing import Any, TypeVar
 
 from taskq.broker import commands
 from taskq.broker.aio import AsyncConnection
-from taskq.broker.connection import Connection
+from taskq.broker.commands import Command
+from taskq.broker.connection import ANSWER_TIMEOUT, Connection
 from taskq.broker.faults import NotSent, Passing, Unanswered, backoff
 from taskq.broker.keys import Keys
 from taskq.broker.pool import AsyncBroker, Broker
 from taskq.broker.protocol import Now, Pause, Protocol, adrive, boottime, drive
 
+T = TypeVar("T")
+
 #: Seconds after which what is awaited is read again.
 _REREAD = 5.0
+#: Seconds that the server has at least for an answer, however soon the wait is over.
+_PATIENCE = 0.4
 _CHUNK = 500
 
 #: What the server says of an id: its result, a list with the reason of its dead letter, 0 (unknown), 1 (alive).
 Answer = Any
+
+
+def _by(deadline: float, now: float, command: Command[T]) -> Command[T]:
+    """Return a command whose answer is not waited for long after a deadline."""
+    within = max(deadline - now, command.block + _PATIENCE)
+    return command if within >= command.block + ANSWER_TIMEOUT else replace(command, within=within)
 
 
 def _pushed(data: bytes) -> tuple[bytes, bytes]:
@@ -73,11 +85,11 @@ class Waiting:
         while wanted() and (now := (yield Now())) < deadline:
             try:
                 if now >= reread_at:
-                    yield from self._reread()
+                    yield from self._reread(deadline)
                     reread_at = now + _REREAD
                     continue
                 wait = commands.take_inbox(self._keys, self.name, min(deadline, reread_at) - now)
-                pushed: list[bytes] = yield wait
+                pushed: list[bytes] = yield _by(deadline, now, wait)
                 if pushed and len(self.ids) > 1:
                     pushed += yield commands.drain_inbox(self._keys, self.name)
                 self._came([_pushed(data) for data in pushed])
@@ -87,10 +99,11 @@ class Waiting:
                 attempt += 1
                 reread_at = 0.0
 
-    def _reread(self) -> Protocol[None]:
+    def _reread(self, deadline: float) -> Protocol[None]:
         ids = [raw_id for raw_id in list(self.ids) if raw_id not in self.arrived]
         for chunk in (ids[i : i + _CHUNK] for i in range(0, len(ids), _CHUNK)):
-            answers = yield commands.await_results(self._keys, self.name, chunk)
+            ask = commands.await_results(self._keys, self.name, chunk)
+            answers = yield _by(deadline, (yield Now()), ask)
             self._came([(raw_id, answer) for raw_id, answer in zip(chunk, answers, strict=True) if answer != 1])
 
 
@@ -123,12 +136,14 @@ class Inbox:
 
     def wait(self, raw_id: bytes, timeout: float | None) -> Answer:
         """Wait until the message has ended; answers 1 when ``timeout`` seconds have passed."""
-        deadline = math.inf if timeout is None else boottime() + timeout
+        now = boottime()
+        deadline = math.inf if timeout is None else now + timeout
         with self._changed:
             self._waiting.ids[raw_id] += 1
         try:
             ask = commands.await_results(self._broker.keys, self._waiting.name, [raw_id])
-            answer = self._broker.run(ask, timeout if timeout and timeout > self._broker.send_timeout else -1)[0]
+            seconds = -1 if timeout is None else max(timeout, _PATIENCE)
+            answer = self._broker.run(_by(deadline, now, ask), seconds)[0]
             while answer == 1:
                 if boottime() >= deadline:
                     return 1

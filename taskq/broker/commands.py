@@ -29,6 +29,7 @@ class Command(Generic[T_co]):
         block: Seconds the server may take on purpose before it answers.
         bell: A list to wait on for ``block`` seconds before the script runs. Both are sent in one write, so the script
             runs the moment the bell rings, without another round trip.
+        within: Seconds to wait for the answer in all, where somebody waits for less than a connection would.
     """
 
     script: Script | None
@@ -37,6 +38,7 @@ class Command(Generic[T_co]):
     repeatable: bool = True
     block: float = 0.0
     bell: bytes | None = None
+    within: float | None = None
 
 
 def _same(reply: Any) -> Any:

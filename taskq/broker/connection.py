@@ -67,18 +67,23 @@ class Connection:
 
     def execute(self, command: Command[T]) -> T:
         """Execute a command and return its parsed reply."""
-        script = command.script
+        script, within = command.script, command.within
+        if within is None and command.block:
+            within = self.timeout + command.block
         if script is None:
-            return command.parse(self.roundtrip(pack(command.args), command.block))
-        reply = self.roundtrip(pack_wait(command) + pack_script(script, command.args), command.block, command.bell)
+            return command.parse(self.roundtrip(pack(command.args), within))
+        reply = self.roundtrip(pack_wait(command) + pack_script(script, command.args), within, command.bell)
         if reply is NO_SCRIPT:  # the server was restarted, or its scripts were flushed
-            reply = self.roundtrip(pack_script(script, command.args, whole=True))
+            reply = self.roundtrip(pack_script(script, command.args, whole=True), command.within)
         return command.parse(reply)
 
-    def roundtrip(self, packed: bytes, block: float = 0.0, bell: bytes | None = None) -> Any:
+    def roundtrip(self, packed: bytes, within: float | None = None, bell: bytes | None = None) -> Any:
         """Send a packed command and return its raw reply; `NO_SCRIPT` for a script the server does not have.
 
-        With ``bell`` the packed bytes begin with a wait for it, whose reply is read and dropped.
+        Args:
+            packed: The command. With ``bell`` it begins with a wait for that, whose reply is read and dropped.
+            within: Seconds in which the (first) reply must be there, if not the usual ones.
+            bell: The list to wait on.
         """
         raw = self._raw
         if not self._connected:
@@ -86,9 +91,9 @@ class Connection:
         try:
             raw.send_packed_command((packed,), check_health=False)
             if bell is not None:
-                self._read_wait(block)
-                block = 0.0
-            return raw.read_response(timeout=self.timeout + block) if block else raw.read_response()
+                self._read_wait(within)
+                within = None
+            return raw.read_response() if within is None else raw.read_response(timeout=within)
         except (RedisError, OSError) as error:
             answer = read_error(error)
             if type(answer) is Unanswered:
@@ -100,9 +105,9 @@ class Connection:
             self.close()
             raise
 
-    def _read_wait(self, block: float) -> None:
+    def _read_wait(self, within: float | None) -> None:
         try:
-            self._raw.read_response(timeout=self.timeout + block)
+            self._raw.read_response(timeout=self.timeout if within is None else within)
         except ResponseError as error:  # what follows it is executed all the same, and is not worth sorting out
             raise RedisError(str(error)) from None
 

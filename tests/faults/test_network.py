@@ -315,10 +315,7 @@ def test_a_worker_consumes_again_after_its_connections_fell_silent(
 # -- waiters ----------------------------------------------------------------------------------------------------
 
 
-_LATE = pytest.mark.xfail(reason="Inbox bounds how long it asks by send_timeout and 5 s, not by the wait's own timeout")
-
-
-@pytest.mark.parametrize("wait", [pytest.param("get", marks=_LATE), "aget"])
+@pytest.mark.parametrize("wait", ["get", "aget"])
 @pytest.mark.parametrize("silent_from", ["the beginning", "the middle"])
 def test_a_wait_is_never_much_later_than_its_timeout(
     wait: str, silent_from: str, proxy: Proxy, session_server: Server
