@@ -14,6 +14,7 @@ import pytest
 from hypothesis import settings
 
 from taskq import TaskQ
+from taskq.client import Client
 from tests.support import Server, Worker, load_jobs, new_app, programs
 
 # A shell starts what runs in the background with SIGINT ignored, and programs that tests start would inherit that.
@@ -24,6 +25,22 @@ settings.register_profile("taskq", deadline=None)
 settings.load_profile("taskq")
 
 os.environ["TASKQ_TEST_CLOCK"] = "1"  # the server's clock can be moved by the key `clock`
+
+
+@pytest.fixture(autouse=True)
+def no_connection_is_left(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Close what a test's apps have opened: a socket that is collected later is an error in whatever test runs then."""
+    made: list[Client] = []
+    prepare = Client.__init__
+
+    def note(self: Client, *arguments: object) -> None:
+        prepare(self, *arguments)  # type: ignore[arg-type]
+        made.append(self)
+
+    monkeypatch.setattr(Client, "__init__", note)
+    yield
+    for client in made:
+        client.close()
 
 
 @pytest.fixture(scope="session")
