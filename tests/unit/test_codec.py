@@ -102,6 +102,17 @@ def test_the_ends_of_time_come_back(moment: datetime) -> None:
     assert same(unpack(pack(moment)), moment)
 
 
+@pytest.mark.parametrize("microseconds", [1, -1, 999_999, 1_000_001])
+@pytest.mark.parametrize("cls", [datetime, time])
+def test_an_offset_below_a_second_is_not_lost(cls: Any, microseconds: int) -> None:
+    offset = timedelta(microseconds=microseconds)
+    moment = cls.fromisoformat("2024-01-02T03:04:05" if cls is datetime else "03:04:05").replace(
+        tzinfo=timezone(offset)
+    )
+
+    assert unpack(pack(moment)).utcoffset() == offset
+
+
 @pytest.mark.parametrize("number", [math.inf, -math.inf, -0.0, 5e-324, 1.0, 2.0**53 + 2])
 def test_a_float_stays_that_float(number: float) -> None:
     back = unpack(pack(number))
