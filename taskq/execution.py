@@ -30,7 +30,7 @@ from taskq.definition import Definition
 from taskq.delivery import Context, Delivery, Retry, Revoked, Route, ShuttingDown
 from taskq.envelope import FLAG_MORE, PLAIN, Envelope, id_to_text, plain_body
 from taskq.errors import ConfigError, DecodeError, MaxRetriesExceeded, RateLimited, SerializationError, TaskqError
-from taskq.retry import Attempt, GiveUp, Policy, RunAgain
+from taskq.retry import LONGEST_WAIT, Attempt, GiveUp, Policy, RunAgain
 
 log = logging.getLogger("taskq.task")
 
@@ -208,17 +208,17 @@ class Executor:
         return Returned(delivery.id)
 
     def _asked_for_retry(self, delivery: Delivery, asked: Retry) -> Outcome:
-        policy = _policy(delivery)
-        attempt = self._attempt(delivery, asked.error or asked, None)
-        if policy.exhausted(attempt, asked.max_retries):
-            final = asked.error or MaxRetriesExceeded(f"{delivery.task.name} has been retried {delivery.retries} times")
-            return self._give_up(delivery, final)
-        delay = asked.delay
-        if delay is None:
-            delay = policy.delay_for(attempt)
-        if float(delay) == float("inf"):
-            return self._give_up(delivery, ConfigError("self.retry() was asked to wait for ever"))
-        return self._again(delivery, max(0.0, float(delay)), asked.error, asked.max_retries)
+        _check_request(asked)
+        attempt = self._attempt(delivery, asked if asked.error is None else asked.error, None)
+        decision = _policy(delivery).asked(attempt, asked.delay, asked.max_retries)
+        if isinstance(decision, RunAgain):
+            return self._again(delivery, decision.delay, asked.error, asked.max_retries)
+        if decision.error is None or decision.error is asked:
+            name, times = delivery.task.name, delivery.retries
+            return self._give_up(
+                delivery, MaxRetriesExceeded(f"{name} has been retried {times} times, and may not be again")
+            )
+        return self._give_up(delivery, decision.error)
 
     def _decide(self, delivery: Delivery, error: BaseException | None, value: Any) -> RunAgain | GiveUp | None:
         return _policy(delivery).decide(self._attempt(delivery, error, value))
@@ -230,6 +230,7 @@ class Executor:
             number=delivery.retries + 1,
             elapsed=max(0.0, (delivery.server_now() - first) / 1000),
             idle_for=float(headers.get("idle", 0.0)),
+            slept=float(headers.get("slept", 0.0)),
             error=error,
             value=value,
             function=delivery.task.function,
@@ -245,6 +246,7 @@ class Executor:
             "of": _policy(delivery).options.most_retries if most is None else most,
             "first": headers.get("first", delivery.taken.now),
             "idle": float(headers.get("idle", 0.0)) + delay,
+            "slept": delay,
             "error": "" if error is None else f"{type(error).__name__}: {safe_text(error)}"[:500],
         }
         log.warning(
@@ -272,6 +274,17 @@ def _policy(delivery: Delivery) -> Policy:
     """Return the retry policy of a call: its task's, with the options of the call."""
     policy, options = delivery.task.policy, delivery.envelope.headers.get("retry")
     return policy.with_call_options(options) if isinstance(options, dict) and options else policy
+
+
+def _check_request(asked: Retry) -> None:
+    """Refuse what ``self.retry()`` cannot mean."""
+    error, delay, most = asked.error, asked.delay, asked.max_retries
+    if error is not None and not isinstance(error, BaseException):
+        raise ConfigError(f"self.retry(exc=...) takes an exception, such as ValueError(...), not {error!r}")
+    if delay is not None and not (isinstance(delay, (int, float)) and delay < LONGEST_WAIT):
+        raise ConfigError(f"self.retry(countdown=...) takes a number of seconds below {LONGEST_WAIT:g}, not {delay!r}")
+    if most is not None and type(most) is not int:
+        raise ConfigError(f"self.retry(max_retries=...) takes a whole number or None, not {most!r}")
 
 
 def _refused_value(value: Any) -> BaseException:

@@ -11,8 +11,7 @@ Source: tenacity 9, ``BaseRetrying.iter``, which decides in the order retry, wai
 from __future__ import annotations
 
 import inspect
-import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, fields, replace
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -22,6 +21,8 @@ from taskq.errors import ConfigError
 if TYPE_CHECKING:
     from tenacity import RetryCallState, Retrying
 
+#: Seconds, some 300 years: whoever asks for more has no bound, and the server could not write the date.
+LONGEST_WAIT = 1e10
 #: Celery's names that can also be given for one call, since plain values cross the wire.
 CALL_OPTIONS = ("max_retries", "retry_backoff", "retry_backoff_max", "retry_jitter", "default_retry_delay")
 
@@ -48,18 +49,17 @@ class RetryOptions:
             raise ConfigError(f"max_retries must be None (no limit) or a whole number from 0, not {self.max_retries!r}")
         for name in ("retry_backoff", "retry_backoff_max", "default_retry_delay"):
             value = getattr(self, name)
-            if not isinstance(value, (int, float)) or not 0 <= value < math.inf:
-                raise ConfigError(f"{name} must be a number of seconds from 0, not {value!r}")
+            if not isinstance(value, (int, float)) or not 0 <= value < LONGEST_WAIT:
+                raise ConfigError(f"{name} must be a number of seconds from 0, below {LONGEST_WAIT:g}, not {value!r}")
         for name in ("autoretry_for", "dont_autoretry_for"):
             for cls in getattr(self, name):
                 if not (isinstance(cls, type) and issubclass(cls, BaseException)):
                     raise ConfigError(f"{name} takes exception classes, not {cls!r}")
-        for name in ("retry", "wait", "stop"):
-            _check_strategy(name, getattr(self, name))
-        if self.retry is not None and self.autoretry_for:
-            raise ConfigError("give either retry= or autoretry_for=, they say the same thing")
-        if self.wait is not None and self.retry_backoff:
-            raise ConfigError("give either wait= or retry_backoff=, they say the same thing")
+        if not isinstance(self.retry_jitter, bool):
+            raise ConfigError(f"retry_jitter must be True or False, not {self.retry_jitter!r}")
+        for name in ("retry", "wait", "stop", "before_sleep"):
+            if getattr(self, name) is not None:
+                _check_strategy(name, getattr(self, name))
 
     @property
     def most_retries(self) -> int | None:
@@ -69,16 +69,44 @@ class RetryOptions:
     @property
     def automatic(self) -> bool:
         """Whether a failure may be retried without the task asking for it."""
-        return bool(self.retry or self.wait or self.stop or self.autoretry_for)
+        return bool(self.autoretry_for) or any(s is not None for s in (self.retry, self.wait, self.stop))
+
+
+#: What each of tenacity's options takes, for example.
+_EXAMPLES = {
+    "retry": "retry_if_exception_type(OSError)",
+    "wait": "wait_fixed(30)",
+    "stop": "stop_after_attempt(5)",
+    "before_sleep": "before_sleep_log(logger, logging.INFO)",
+}
 
 
 def _check_strategy(name: str, strategy: Any) -> None:
-    if strategy is None:
-        return
-    if not callable(strategy):
-        raise ConfigError(f"{name} must be one of tenacity's {name}_... objects, not {strategy!r}")
-    if inspect.iscoroutinefunction(strategy) or inspect.iscoroutinefunction(type(strategy).__call__):
-        raise ConfigError(f"{name}={strategy!r} is asynchronous; use the strategies of tenacity itself")
+    import tenacity
+
+    kinds = {"retry": tenacity.retry_base, "wait": tenacity.wait.wait_base, "stop": tenacity.stop.stop_base}
+    others = tuple(kind for option, kind in kinds.items() if option != name)
+    if isinstance(strategy, type) or not callable(strategy) or isinstance(strategy, (*others, tenacity.BaseRetrying)):
+        raise ConfigError(
+            f"{name}= takes one of tenacity's {name}_... objects, such as {_EXAMPLES[name]}, "
+            f"or a function of a RetryCallState, not {strategy!r}"
+        )
+    for part in _parts(strategy, tuple(kinds.values())):
+        if inspect.iscoroutinefunction(part) or inspect.iscoroutinefunction(type(part).__call__):
+            raise ConfigError(
+                f"{name}={strategy!r} is asynchronous, by {part!r}, and nothing would await it: "
+                "use functions that are not, and tenacity's own objects instead of those of tenacity.asyncio"
+            )
+
+
+def _parts(strategy: Any, kinds: tuple[type, ...]) -> Iterator[Any]:
+    """Walk through a strategy and the strategies and functions it is made of."""
+    yield strategy
+    if isinstance(strategy, kinds):
+        for held in vars(strategy).values():
+            for part in held if isinstance(held, (tuple, list)) else (held,):
+                if callable(part) and not isinstance(part, type):
+                    yield from _parts(part, kinds)
 
 
 class Attempt(NamedTuple):
@@ -88,6 +116,7 @@ class Attempt(NamedTuple):
         number: 1 for the first run.
         elapsed: Seconds since the first run began, by the server's clock.
         idle_for: Seconds spent waiting between runs so far.
+        slept: Seconds of that right before this run.
         error: What the task raised, or None if it returned ``value``.
     """
 
@@ -99,6 +128,7 @@ class Attempt(NamedTuple):
     function: Callable[..., Any] | None = None
     args: tuple[Any, ...] = ()
     kwargs: dict[str, Any] | None = None
+    slept: float = 0.0
 
 
 class RunAgain(NamedTuple):
@@ -130,15 +160,10 @@ class Policy:
         import tenacity
 
         o = self.options
-        return tenacity.Retrying(
-            retry=o.retry or self._retry_for(tenacity),
-            wait=o.wait or self._wait(tenacity),
-            stop=o.stop
-            or (tenacity.stop_never if o.max_retries is None else tenacity.stop_after_attempt(o.max_retries + 1)),
-            before_sleep=o.before_sleep,
-            sleep=_never,
-            reraise=True,
-        )
+        retry = self._retry_for(tenacity) if o.retry is None else o.retry
+        wait = self._wait(tenacity) if o.wait is None else o.wait
+        stop = self._stop(tenacity) if o.stop is None else o.stop
+        return tenacity.Retrying(retry=retry, wait=wait, stop=stop, before_sleep=o.before_sleep, sleep=_never)
 
     def _retry_for(self, tenacity: Any) -> Any:
         o = self.options
@@ -157,6 +182,10 @@ class Policy:
         kind = tenacity.wait_random_exponential if o.retry_jitter else tenacity.wait_exponential
         return kind(multiplier=factor, max=o.retry_backoff_max)
 
+    def _stop(self, tenacity: Any) -> Any:
+        most = self.options.max_retries
+        return tenacity.stop_never if most is None else tenacity.stop_after_attempt(most + 1)
+
     @cached_property
     def looks_at_values(self) -> bool:
         """Whether a returned value may lead to a retry, so that successes must be judged as well."""
@@ -170,83 +199,123 @@ class Policy:
             replaced["stop"] = None
         if waits_differently:
             replaced["wait"] = None
+        if self.options.automatic and self.options.retry is None and not self.options.autoretry_for:
+            replaced["autoretry_for"] = (Exception,)  # which the given wait or stop has said until now
         return Policy(replace(self.options, **replaced))
 
     def decide(self, attempt: Attempt) -> RunAgain | GiveUp | None:
         """Say what follows an attempt: run again, give up, or nothing (the value is accepted)."""
-        import tenacity
-
         if attempt.error is not None and not self.options.automatic:
             return GiveUp(attempt.error)
-        state = self._state(attempt)
-        retrying = self.retrying
-        retrying.begin()  # tenacity keeps statistics a thread, which iter() counts in
-        try:
-            step = retrying.iter(state)
-        except tenacity.RetryError:  # a value was refused once too often
-            return GiveUp(None)
-        except BaseException as error:
-            return GiveUp(attempt.error if attempt.error is not None and error is attempt.error else error)
-        if isinstance(step, tenacity.DoSleep):
-            return _run_again(float(step))
-        return None
+        return self._ask(self.retrying.copy(), attempt)
 
-    def exhausted(self, attempt: Attempt, max_retries: int | None = None) -> bool:
-        """Say whether a task that asks to be retried has none left: by ``max_retries`` if given, else as declared."""
-        if max_retries is None and self.options.stop is not None:
-            return bool(self.retrying.stop(self._state(attempt)))
-        limit = self.options.max_retries if max_retries is None else max_retries
-        return limit is not None and attempt.number > limit
-
-    def delay_for(self, attempt: Attempt) -> float:
-        """Seconds to wait when the task itself asks to be retried (``self.retry()`` without a countdown)."""
-        if self.options.wait is None and not self.options.retry_backoff:
-            return self.options.default_retry_delay
-        decision = _run_again(float(self.retrying.wait(self._state(attempt))))
-        return decision.delay if isinstance(decision, RunAgain) else self.options.default_retry_delay
-
-    def _state(self, attempt: Attempt) -> RetryCallState:
+    def asked(
+        self, attempt: Attempt, countdown: float | None = None, max_retries: int | None = None
+    ) -> RunAgain | GiveUp:
+        """Say what follows a ``self.retry()``, whose own ``countdown`` and ``max_retries`` come before the policy's."""
         import tenacity
 
-        state = tenacity.RetryCallState(self.retrying, attempt.function, attempt.args, attempt.kwargs or {})
-        state.attempt_number = attempt.number
-        state.idle_for = attempt.idle_for
-        if attempt.error is not None:
-            state.set_exception((type(attempt.error), attempt.error, attempt.error.__traceback__))
-        else:
-            state.set_result(attempt.value)
-        # tenacity's clock is this process's; rebase it so that the elapsed time spans all attempts.
-        state.start_time = (state.outcome_timestamp or 0.0) - attempt.elapsed
-        return state
+        changed: dict[str, Any] = {"retry": tenacity.retry_always}
+        if countdown is not None:
+            changed["wait"] = lambda _: countdown
+        if max_retries is not None:
+            changed["stop"] = tenacity.stop_after_attempt(max_retries + 1)
+        return self._ask(self.retrying.copy(**changed), attempt) or GiveUp(attempt.error)
+
+    def _ask(self, retrying: Retrying, attempt: Attempt) -> RunAgain | GiveUp | None:
+        """Let a copy of the ``Retrying`` object, which nothing else uses, take the step that follows an attempt."""
+        import tenacity
+
+        state = _state(retrying, attempt)
+        retrying.begin()
+        retrying.statistics.update(attempt_number=attempt.number, idle_for=attempt.idle_for)
+        try:
+            step = retrying.iter(state)
+            if not isinstance(step, tenacity.DoSleep):
+                return None
+            if not step < LONGEST_WAIT:
+                raise ConfigError(
+                    f"wait= answered {float(step):g} s, not a time below {LONGEST_WAIT:g} s: bound it, as by max="
+                )
+            return RunAgain(max(0.0, float(step)))
+        except BaseException as error:
+            if error is attempt.error:
+                return GiveUp(error)
+            if isinstance(error, tenacity.RetryError) and error.last_attempt is state.outcome:  # it was the last one
+                again = attempt.error if isinstance(attempt.error, tenacity.TryAgain) else None
+                return GiveUp((again and (again.__cause__ or again.__context__)) or attempt.error)
+            error.add_note("(Raised by the retry policy of the task, which has therefore failed for good.)")
+            error.__context__ = error.__context__ or attempt.error
+            return GiveUp(error)
 
 
-def _run_again(delay: float) -> RunAgain | GiveUp:
-    if math.isnan(delay) or delay < 0:
-        return RunAgain(0.0)
-    if math.isinf(delay):
-        return GiveUp(ConfigError("the retry policy asked to wait for ever"))
-    return RunAgain(delay)
+def _state(retrying: Retrying, attempt: Attempt) -> RetryCallState:
+    import tenacity
+
+    state = tenacity.RetryCallState(retrying, attempt.function, attempt.args, attempt.kwargs or {})
+    state.attempt_number = attempt.number
+    state.idle_for = attempt.idle_for
+    state.upcoming_sleep = attempt.slept  # tenacity leaves it there, and a wait may look at it
+    if attempt.error is not None:
+        state.set_exception((type(attempt.error), attempt.error, attempt.error.__traceback__))
+    else:
+        state.set_result(attempt.value)
+    # tenacity's clock is this process's; rebase it so that the elapsed time spans all attempts.
+    state.start_time = (state.outcome_timestamp or 0.0) - attempt.elapsed
+    return state
 
 
 def _looks_at_values(strategy: Any) -> bool:
     import tenacity
 
-    if isinstance(strategy, (tenacity.retry_any, tenacity.retry_all)):
+    asked = type(strategy).__call__
+    if asked is tenacity.retry_any.__call__:
         return any(_looks_at_values(part) for part in strategy.retries)
-    if isinstance(strategy, tenacity.retry_unless_exception_type):
-        return True  # it retries until something is raised
-    return not isinstance(strategy, tenacity.retry_if_exception)
+    if asked is tenacity.retry_all.__call__:
+        return all(_looks_at_values(part) for part in strategy.retries)
+    return asked not in (tenacity.retry_if_exception.__call__, tenacity.retry_if_exception_cause_type.__call__)
 
 
 def _never(_seconds: float) -> None:
     raise AssertionError("a task's policy never sleeps")
 
 
+#: tenacity's name for something, Celery's names for the same, and what to write for both together.
+_EITHER = (
+    ("retry", ("autoretry_for", "dont_autoretry_for"), "retry=retry_if_exception_type(...) | ..."),
+    (
+        "wait",
+        ("retry_backoff", "retry_backoff_max", "retry_jitter", "default_retry_delay"),
+        "wait=wait_fixed(...) + ...",
+    ),
+    ("stop", ("max_retries",), "stop=stop_after_attempt(1 + max_retries) | ..."),
+)
+#: Options of tenacity and Celery that have no meaning here, and what has.
+_INSTEAD = {
+    "before": "what is to precede each run stands in the task",
+    "after": "what is to follow each run stands in the task, or in before_sleep=",
+    "sleep": "no worker sleeps through a wait",
+    "reraise": "a task always fails with its own error",
+    "retry_error_cls": "a task always fails with its own error",
+    "retry_error_callback": "a task whose last try fails is a dead letter; what else is to happen stands in the task",
+    "retry_kwargs": "write max_retries= and default_retry_delay= themselves",
+}
+
+
 def split_options(options: dict[str, Any]) -> RetryOptions:
-    """Take the retry options out of a task's options."""
+    """Take the retry options out of a task's options; raises `ConfigError` for those that do not go together."""
+    for name, instead in _INSTEAD.items():
+        if name in options:
+            raise ConfigError(f"@app.task has no option {name}: {instead}")
     names = [f.name for f in fields(RetryOptions)]
     taken = {name: options.pop(name) for name in names if name in options}
     for name in ("autoretry_for", "dont_autoretry_for"):
         if name in taken:
-            taken[name] = (taken[name],) if isinstance(taken[name], type) else tuple(taken[name])
+            given = taken[name]
+            taken[name] = tuple(given) if isinstance(given, (tuple, list, set, frozenset)) else (given,)
+    for name, others, both in _EITHER:
+        for other in others:
+            # None, False and no classes at all are how to say nothing.
+            if taken.get(name) is not None and not any(taken.get(other) is no for no in (None, False, ())):
+                raise ConfigError(f"give either {name}= or {other}=, they say the same thing; both together is {both}")
     return RetryOptions(**taken)

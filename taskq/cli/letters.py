@@ -24,7 +24,7 @@ COLUMNS = ("ID", "APP", "QUEUE", "TASK", "REASON", "AGE", "ERROR")
 #: Dead letters read in one call; each may have a megabyte.
 _PAGE = 100
 #: Headers that count what happened to a message: a replayed one begins anew.
-_HISTORY = ("retries", "of", "first", "idle", "error", "unknown")
+_HISTORY = ("retries", "of", "first", "idle", "slept", "error", "unknown")
 #: Longest value shown, in characters; parts of an error's detail that have a place of their own.
 _SHOWN_MAX, _SHOWN_APART = 4000, ("type", "message", "traceback", "retries")
 

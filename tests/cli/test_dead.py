@@ -202,7 +202,7 @@ def test_a_replayed_message_begins_anew(taskq: Run, app: TaskQ) -> None:
     app.tasks["mail"].apply_async(("x",), headers={"trace": "t1"})
     (text_id,) = bury(app, "mail")
     envelope = decode(stored(app, text_id) or b"")
-    history = {"retries": 3, "first": 1.0, "idle": 2.0, "error": "no", "unknown": 5.0}
+    history = {"retries": 3, "first": 1.0, "idle": 2.0, "slept": 1.0, "error": "no", "unknown": 5.0}
     store(app, text_id, envelope.with_headers({**envelope.headers, **history}))
 
     ran = taskq("dead", "replay", text_id)

@@ -55,7 +55,21 @@ VALUES = [
     *(msgpack.ExtType(42, b"x"), msgpack.ExtType(1, b""), msgpack.Timestamp(1, 2), [1] * 1000),
     functools.reduce(lambda inner, _: [inner], range(900), []),
 ]
-HEADERS = ["sig", "retries", "first", "idle", "error", "unknown", "ignore", "user", "eta", "retry", "expires", "x"]
+HEADERS = [
+    "sig",
+    "retries",
+    "first",
+    "idle",
+    "slept",
+    "error",
+    "unknown",
+    "ignore",
+    "user",
+    "eta",
+    "retry",
+    "expires",
+    "x",
+]
 
 
 def pack(value: Any) -> bytes:

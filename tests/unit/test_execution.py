@@ -310,9 +310,10 @@ def test_a_retry_carries_what_the_policy_needs_next_time(app: TaskQ) -> None:
 
     first, headers = again(run(app, stored(fail)))
     assert (first.id, first.delay, first.counter) == (ID, 7, "retried")
-    assert (headers["retries"], headers["first"], headers["idle"], headers["error"]) == (1, NOW, 7, "ValueError: why")
+    assert (headers["retries"], headers["first"], headers["idle"], headers["slept"]) == (1, NOW, 7, 7)
+    assert headers["error"] == "ValueError: why"
     second, headers = again(run(app, first.value, now=NOW + 8000))
-    assert (headers["retries"], headers["first"], headers["idle"]) == (2, NOW, 14)
+    assert (headers["retries"], headers["first"], headers["idle"], headers["slept"]) == (2, NOW, 14, 7)
     reason, detail = dead(run(app, second.value, now=NOW + 16_000))
     assert (reason, detail["type"], detail["retries"]) == ("failed", "ValueError", 2)
 
@@ -373,13 +374,34 @@ def test_the_countdown_of_a_request_is_obeyed(app: TaskQ, countdown: float, dela
     assert again(asking(app, countdown=countdown)())[0].delay == delay
 
 
-def test_a_request_to_wait_for_ever_is_a_failure(app: TaskQ) -> None:
-    _, detail = dead(asking(app, countdown=float("inf"))())
+@pytest.mark.parametrize(
+    ("request_", "text"),
+    [
+        ({"countdown": float("inf")}, "self.retry(countdown=...) takes a number of seconds below 1e+10, not inf"),
+        ({"countdown": float("nan")}, "not nan"),
+        ({"countdown": "soon"}, "not 'soon'"),
+        ({"max_retries": "many"}, "self.retry(max_retries=...) takes a whole number or None, not 'many'"),
+        ({"exc": "no"}, "self.retry(exc=...) takes an exception, such as ValueError(...), not 'no'"),
+    ],
+)
+def test_a_request_that_cannot_be_met_is_a_failure(app: TaskQ, request_: dict[str, Any], text: str) -> None:
+    _, detail = dead(asking(app, **request_)())
 
-    assert (detail["type"], detail["message"]) == (
-        "taskq.errors.ConfigError",
-        "self.retry() was asked to wait for ever",
-    )
+    assert detail["type"] == "taskq.errors.ConfigError"
+    assert text in detail["message"]
+    assert "in ask" in detail["traceback"]
+
+
+def test_a_policy_that_raises_makes_a_dead_letter_that_tells_both_errors(app: TaskQ) -> None:
+    @app.task(retry=lambda state: state.nothing)
+    def fail() -> None:
+        raise ValueError("why")
+
+    reason, detail = dead(run(app, stored(fail)))
+
+    assert (reason, detail["type"]) == ("failed", "AttributeError")
+    assert "ValueError: why" in detail["traceback"]
+    assert "(Raised by the retry policy of the task" in detail["traceback"]
 
 
 def test_without_retries_left_the_request_fails_with_its_reason(app: TaskQ) -> None:

@@ -103,16 +103,18 @@ def test_a_wait_by_chance_stays_within_its_bounds(wait: Any, low: float, high: f
     assert len(set(seen)) > 1
 
 
-@pytest.mark.parametrize(("answer", "delay"), [(0, 0.0), (-5, 0.0), (math.nan, 0.0), (-math.inf, 0.0), (1e9, 1e9)])
+@pytest.mark.parametrize(("answer", "delay"), [(0, 0.0), (-5, 0.0), (-math.inf, 0.0), (1e9, 1e9)])
 def test_an_odd_wait_becomes_a_delay_that_works(answer: float, delay: float) -> None:
     assert decide(policy(wait=lambda _: answer)) == RunAgain(delay)
 
 
-def test_to_wait_for_ever_is_to_give_up() -> None:
-    decision = decide(policy(wait=lambda _: math.inf))
+@pytest.mark.parametrize("answer", [math.inf, math.nan, 1e300, 10**400])
+def test_to_wait_for_ever_is_to_give_up(answer: float) -> None:
+    decision = decide(policy(wait=lambda _: answer))
 
     assert isinstance(decision, GiveUp)
-    assert isinstance(decision.error, ConfigError)
+    assert isinstance(decision.error, (ConfigError, OverflowError))
+    assert decision.error.__context__ is ERROR
 
 
 @pytest.mark.parametrize("part", ["wait", "stop", "retry", "before_sleep"])
@@ -124,6 +126,41 @@ def test_a_strategy_that_raises_gives_up_with_its_error(part: str) -> None:
 
     assert isinstance(decision, GiveUp)
     assert repr(decision.error) == repr(ZeroDivisionError(part))
+    assert isinstance(decision.error, ZeroDivisionError)
+    assert decision.error.__context__ is ERROR
+    assert "retry policy" in decision.error.__notes__[0]
+
+
+@pytest.mark.parametrize("error", [SystemExit(3), KeyboardInterrupt(), StopIteration(), tenacity.TryAgain()])
+def test_whatever_a_strategy_raises_only_the_task_fails(error: BaseException) -> None:
+    def broken(_state: RetryCallState) -> float:
+        raise error
+
+    made = policy(wait=broken)
+
+    assert decide(made) == GiveUp(error)
+    assert made.asked(Attempt(1, 0.0, 0.0, ERROR)) == GiveUp(error)
+
+
+def test_a_strategy_that_raises_the_tasks_own_error_lets_it_fail_with_it() -> None:
+    def picky(state: RetryCallState) -> bool:
+        assert state.outcome is not None
+        return bool(state.outcome.result())
+
+    assert decide(policy(retry=picky)) == GiveUp(ERROR)
+    assert not hasattr(ERROR, "__notes__")
+
+
+def test_a_strategy_may_call_the_same_task_here_and_now() -> None:
+    depth: list[int] = []
+
+    def nested(_state: RetryCallState) -> bool:
+        depth.append(1)
+        return len(depth) == 3 or decide(made) == RunAgain(1)
+
+    made = policy(retry=nested, wait=wait_fixed(1))
+
+    assert decide(made) == RunAgain(1)
 
 
 # -- tenacity's stop_* ------------------------------------------------------------------------------------------------
@@ -212,6 +249,7 @@ def test_every_retry_says_which_errors_are_retried(retry: Any, error: BaseExcept
         (retry_if_result(bool) & retry_if_result(lambda v: v > 5), 3, False),
         (retry_always, 5, True),
         (retry_unless_exception_type(ValueError), 5, True),
+        (retry_if_not_exception_message("no"), 5, True),
         (retry_if_exception_type(ValueError) | retry_unless_exception_type(OSError), 5, True),
         (lambda state: not state.outcome.failed, 5, True),
     ],
@@ -234,6 +272,8 @@ def test_a_policy_may_refuse_a_value(retry: Any, value: object, again: bool) -> 
         {"retry": retry_if_exception_type(ValueError)},
         {"retry": retry_if_exception_type(ValueError) | retry_if_exception_message("x")},
         {"retry": retry_if_not_exception_type(ValueError) & retry_if_not_exception_message("x")},
+        {"retry": retry_if_result(bool) & retry_if_exception_type()},
+        {"retry": retry_if_exception_cause_type(ValueError)},
     ],
 )
 def test_where_values_cannot_matter_they_are_not_judged(options: dict[str, Any]) -> None:
@@ -392,7 +432,22 @@ def test_a_call_cannot_ask_for_what_cannot_work(overrides: dict[str, Any]) -> No
         policy().with_call_options(overrides)
 
 
+@pytest.mark.parametrize("options", [{"stop": stop_after_attempt(3)}, {"wait": wait_fixed(1)}])
+@pytest.mark.parametrize("overrides", [{"max_retries": 5}, {"default_retry_delay": 1}])
+def test_a_call_that_replaces_the_only_object_of_a_policy_is_retried_as_before(
+    options: dict[str, Any], overrides: dict[str, Any]
+) -> None:
+    made = policy(**options).with_call_options(overrides)
+
+    assert isinstance(decide(made), RunAgain)
+    assert isinstance(decide(made, error=SystemExit()), GiveUp)
+
+
 # -- self.retry() -----------------------------------------------------------------------------------------------------
+
+
+def asked(made: Policy, number: int, elapsed: float = 0.0, **request: Any) -> RunAgain | GiveUp:
+    return made.asked(Attempt(number, elapsed, 0.0, ERROR), **request)
 
 
 @pytest.mark.parametrize(
@@ -402,11 +457,43 @@ def test_a_call_cannot_ask_for_what_cannot_work(overrides: dict[str, Any]) -> No
         ({"default_retry_delay": 4}, 4),
         ({"retry_backoff": 2, "retry_jitter": False}, 8),
         ({"wait": wait_incrementing(1, 10)}, 21),
-        ({"wait": lambda _: math.nan}, 0),
+        ({"wait": lambda _: -1}, 0),
+        ({"retry": retry_never}, 180),
     ],
 )
 def test_a_task_that_asks_for_a_retry_waits_as_its_policy_says(options: dict[str, Any], delay: float) -> None:
-    assert policy(**options).delay_for(Attempt(3, 0.0, 0.0, ERROR)) == delay
+    assert asked(policy(**options), 3) == RunAgain(delay)
+    assert asked(policy(**options), 3, countdown=7) == RunAgain(7)
+
+
+@pytest.mark.parametrize(("options", "runs"), [({}, 4), ({"max_retries": 1}, 2), ({"stop": stop_after_attempt(6)}, 6)])
+def test_what_bounds_retries_bounds_those_a_task_asks_for(options: dict[str, Any], runs: int) -> None:
+    made = policy(**options)
+
+    assert isinstance(asked(made, runs - 1), RunAgain)
+    assert asked(made, runs) == GiveUp(ERROR)
+    assert isinstance(asked(made, runs, max_retries=runs), RunAgain)
+    assert asked(made, 1, max_retries=0) == GiveUp(ERROR)
+
+
+def test_max_retries_none_lets_a_task_ask_for_ever() -> None:
+    assert asked(policy(max_retries=None), 10_000) == RunAgain(180)
+
+
+def test_a_stop_sees_the_wait_a_task_asks_for() -> None:
+    made = policy(stop=stop_before_delay(60), wait=wait_fixed(1))
+
+    assert asked(made, 1, 30.0) == RunAgain(1)
+    assert asked(made, 1, 30.0, countdown=40) == GiveUp(ERROR)
+
+
+def test_before_sleep_is_called_when_a_task_asks_too() -> None:
+    seen: list[tuple[Any, ...]] = []
+    note = lambda state: seen.append((state.attempt_number, state.upcoming_sleep, state.outcome.exception()))  # noqa: E731
+
+    asked(policy(before_sleep=note), 2, countdown=5)
+
+    assert seen == [(2, 5, ERROR)]
 
 
 # -- refusals at the declaration --------------------------------------------------------------------------------------
@@ -430,22 +517,49 @@ class AsyncStrategy:
         ({"retry_backoff": -1}, "retry_backoff must be"),
         ({"retry_backoff": math.nan}, "retry_backoff must be"),
         ({"retry_backoff_max": math.inf}, "retry_backoff_max must be"),
+        ({"retry_backoff_max": 1e300}, "from 0, below 1e\\+10"),
         ({"default_retry_delay": "5"}, "default_retry_delay must be"),
         ({"autoretry_for": ("ValueError",)}, "takes exception classes"),
         ({"autoretry_for": int}, "takes exception classes"),
+        ({"autoretry_for": "ValueError"}, "takes exception classes, not 'ValueError'"),
         ({"dont_autoretry_for": [ValueError()]}, "takes exception classes"),
-        ({"retry": 5}, "must be one of tenacity's retry_"),
-        ({"wait": 5}, "must be one of tenacity's wait_"),
-        ({"stop": "never"}, "must be one of tenacity's stop_"),
+        ({"retry": 5}, "retry= takes one of tenacity's retry_"),
+        ({"wait": 5}, "such as wait_fixed"),
+        ({"stop": "never"}, "such as stop_after_attempt"),
+        ({"retry": OSError}, "such as retry_if_exception_type"),
+        ({"retry": retry_if_exception_type}, "such as retry_if_exception_type"),
+        ({"retry": tenacity.Retrying(wait=wait_none())}, "such as retry_if_exception_type"),
+        ({"retry": stop_never}, "such as retry_if_exception_type"),
+        ({"wait": retry_always}, "such as wait_fixed"),
+        ({"stop": wait_none()}, "such as stop_after_attempt"),
+        ({"before_sleep": 5}, "such as before_sleep_log"),
         ({"retry": asynchronous}, "is asynchronous"),
         ({"wait": AsyncStrategy()}, "is asynchronous"),
-        ({"retry": retry_always, "autoretry_for": ValueError}, "they say the same"),
-        ({"wait": wait_none(), "retry_backoff": True}, "they say the same"),
+        ({"retry": retry_always, "autoretry_for": ValueError}, "give either retry= or autoretry_for="),
+        ({"retry": retry_always, "dont_autoretry_for": ValueError}, "give either retry= or dont_autoretry_for="),
+        ({"wait": wait_none(), "retry_backoff": True}, "give either wait= or retry_backoff="),
+        ({"wait": wait_none(), "retry_backoff_max": 5}, "give either wait= or retry_backoff_max="),
+        ({"wait": wait_none(), "retry_jitter": True}, "give either wait= or retry_jitter="),
+        ({"wait": wait_none(), "default_retry_delay": 0}, "give either wait= or default_retry_delay="),
+        ({"stop": stop_never, "max_retries": 5}, r"both together is stop=stop_after_attempt\(1 \+ max_retries\)"),
+        ({"retry_jitter": "no"}, "retry_jitter must be True or False"),
+        ({"before": print}, "no option before: what is to precede"),
+        ({"after": print}, "no option after: "),
+        ({"retry_error_callback": print}, "no option retry_error_callback: a task whose last try fails"),
+        ({"reraise": True}, "no option reraise: a task always fails with its own error"),
+        ({"retry_kwargs": {"max_retries": 5}}, "no option retry_kwargs: write max_retries="),
     ],
 )
 def test_what_could_only_fail_in_a_worker_is_refused_at_the_declaration(options: dict[str, Any], text: str) -> None:
     with pytest.raises(ConfigError, match=text):
         split_options(options)
+
+
+def test_to_say_nothing_by_the_one_name_goes_with_the_other() -> None:
+    split_options({"retry": retry_always, "autoretry_for": ()})
+    split_options({"wait": wait_none(), "retry_backoff": False, "retry_jitter": False})
+    split_options({"stop": stop_after_delay(60), "max_retries": None})
+    split_options({"stop": None, "wait": None, "retry": None, "max_retries": 1, "retry_backoff": 1})
 
 
 def test_the_retry_options_are_taken_out_of_a_tasks_options() -> None:
