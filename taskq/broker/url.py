@@ -31,10 +31,14 @@ def connection_arguments(url: str) -> dict[str, Any]:
     scheme, colon, rest = url.partition("://")
     if not colon or scheme not in _SCHEMES:
         known = ", ".join(f"{name}://" for name in _SCHEMES)
-        raise ConfigError(f"the server URL {safe_url(url)!r} does not begin with one of {known}")
+        raise ConfigError(
+            f"the server URL {safe_url(url)!r}, of TaskQ(url=...), TASKQ_URL or --url, "
+            f"does not begin with one of {known}"
+        )
     try:
         arguments: dict[str, Any] = kinds.parse_url(f"{_SCHEMES[scheme]}://{rest}")  # type: ignore[no-untyped-call]
-        urlsplit(url).port  # noqa: B018  raises for a port that is not a number
+        parts = urlsplit(url)
+        parts.port  # noqa: B018  raises for a port that is not a number
     except ValueError as error:
         why = str(error)
         if why.startswith("Port could not"):  # it quotes what it took for the port: part of a password, if that has a /
@@ -42,6 +46,10 @@ def connection_arguments(url: str) -> dict[str, Any]:
         raise ConfigError(f"the server URL {safe_url(url)!r} cannot be read: {why}") from None
     if scheme == "unix" and not arguments.get("path"):
         raise ConfigError(f"the server URL {safe_url(url)!r} has no path to a socket")
+    if scheme != "unix" and not re.fullmatch(r"(/\d*)?", parts.path, re.ASCII):  # redis-py would take database 0
+        raise ConfigError(
+            f"the server URL {safe_url(url)!r} has {parts.path!r} where the number of a database may be: /0"
+        )
     arguments.pop("connection_class", None)
     fixed = {k: v for k, v in _FIXED.items() if scheme != "unix" or k != "socket_keepalive"}
     return {"socket_connect_timeout": 5.0, **arguments, **fixed}

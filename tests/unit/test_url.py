@@ -96,3 +96,10 @@ def test_a_socket_needs_a_path() -> None:
 )
 def test_people_see_a_url_without_its_password(url: str, safe: str) -> None:
     assert safe_url(url) == safe
+
+
+@pytest.mark.parametrize("url", ["redis://h/shop", "valkey://h:7000/1/2", "rediss://u:secret@h/-1"])
+def test_a_path_that_is_no_database_is_refused_instead_of_taken_for_the_first(url: str) -> None:
+    with pytest.raises(ConfigError, match="where the number of a database may be: /0") as caught:
+        connection_arguments(url)
+    assert "secret" not in str(caught.value)
