@@ -174,9 +174,13 @@ class TaskQ:
 
     def _register(self, function: Callable[..., Any], options: dict[str, Any]) -> Task[..., Any]:
         given = dict(options)
-        retry, flow = split_options(given), split_flow_options(given)
-        if unknown := set(given) - _TASK_OPTIONS:
-            raise ConfigError(f"@app.task has no option {', '.join(sorted(unknown))}")
+        try:
+            retry, flow = split_options(given), split_flow_options(given)
+            if unknown := set(given) - _TASK_OPTIONS:
+                raise ConfigError(f"@app.task has no option {', '.join(sorted(unknown))}")
+        except ConfigError as error:
+            where = f"{getattr(function, '__module__', '?')}.{getattr(function, '__qualname__', function)}"
+            raise ConfigError(f"{where}: {error}") from None
         probe = Definition(function, retry=retry, flow=flow, **given)
         kind: type[Task[..., Any]] = AsyncTask if probe.is_async else Task
         task = kind(function, self.client, retry=retry, flow=flow, **given)

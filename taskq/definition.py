@@ -66,8 +66,8 @@ class Definition:
             raise ConfigError(f"{function.__qualname__} is a generator: a task returns one value, or a list of them")
         self.function = function
         self.is_async = inspect.iscoroutinefunction(function)
-        self.name = check_name("task", name or _default_name(function))
-        self.queue = check_name("queue", queue or self.name)
+        self.name = check_name("task", _default_name(function) if name is None else name)
+        self.queue = check_name("queue", self.name if queue is None else queue)
         self.bind = bind
         self.ignore_result = ignore_result
         self.dead_letter = dead_letter

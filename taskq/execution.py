@@ -157,9 +157,11 @@ class Executor:
             return delivery.id, b""
         try:
             result = SUCCESS + codec.pack(value, "result")
-            if len(result) > self.settings.max_message_bytes:
+            limit = self.settings.max_message_bytes
+            if len(result) > limit:
                 raise SerializationError(
-                    f"the result has {len(result)} bytes, more than max_message_bytes={self.settings.max_message_bytes}"
+                    f"the result has {len(result)} bytes, more than max_message_bytes={limit}; "
+                    "keep the data elsewhere and return its key, or declare the task with ignore_result=True"
                 )
         except SerializationError as error:
             return self._give_up(delivery, error)

@@ -238,14 +238,13 @@ class Task(Definition, Generic[P, R]):
         words = when_words(countdown, eta) + expiry_words(expires) + self.flow.words
         raw_id = envelope.new_id()
         if task_id is not None:
-            try:
-                raw_id = id_from_text(task_id)
-            except ValueError as error:
-                raise ConfigError(str(error)) from None
+            raw_id = id_from_text(check_name("task_id", task_id))
         head = self._head
         elsewhere = queue is not None and queue != self.queue
         if elsewhere or self._varies or priority is not None:
-            head = self._head_of(check_name("queue", queue or self.queue), priority, positional, named)
+            head = self._head_of(
+                check_name("queue", self.queue if queue is None else queue), priority, positional, named
+            )
         if elsewhere:
             words += b"w"
         more: dict[str, Any] = {"sig": self.fingerprint}

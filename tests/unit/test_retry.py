@@ -40,6 +40,7 @@ from tenacity import (
     wait_random_exponential,
 )
 
+from taskq import TaskQ
 from taskq.errors import ConfigError
 from taskq.retry import Attempt, GiveUp, Policy, RetryOptions, RunAgain, split_options
 
@@ -553,6 +554,13 @@ class AsyncStrategy:
 def test_what_could_only_fail_in_a_worker_is_refused_at_the_declaration(options: dict[str, Any], text: str) -> None:
     with pytest.raises(ConfigError, match=text):
         split_options(options)
+
+
+def test_a_refusal_names_the_task() -> None:
+    def charge() -> None: ...
+
+    with pytest.raises(ConfigError, match=r"test_retry\.test_a_refusal.*charge: max_retries must be"):
+        TaskQ("unit").task(charge, max_retries=-1)
 
 
 def test_to_say_nothing_by_the_one_name_goes_with_the_other() -> None:

@@ -27,6 +27,8 @@ def any_call(*args: object, **kwargs: object) -> object:
         ({"headers": ["a"]}, "headers must be a dict, not "),
         ({"countdown": "3"}, "countdown must be a number of seconds"),
         ({"nonsense": 3}, "apply_async has no option nonsense"),
+        ({"queue": ""}, "queue '' is not a name"),
+        ({"task_id": 5}, "task_id 5 is not a name"),
     ],
 )
 def test_an_option_of_the_wrong_kind_is_named(options: dict[str, Any], said: str) -> None:
