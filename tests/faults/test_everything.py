@@ -278,4 +278,4 @@ def wrong_keys(module: ModuleType) -> list[str]:
     now = int(seconds) * 1000 + int(micros) / 1000
     reply = raw(module, b"EVAL", SCRIPT, 1, module.app.client.keys.prefix, f"{now:.3f}")
     keys = [reply[at : at + 5] for at in range(1, len(reply), 5) if not reply[at].startswith(b"result:")]
-    return violations(Snapshot([reply[0], *(part for key in keys for part in key)]), MAX_CRASHES)
+    return violations(Snapshot.read([reply[0], *(part for key in keys for part in key)]), MAX_CRASHES)
