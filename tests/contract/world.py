@@ -13,7 +13,7 @@ from taskq.broker.commands import Command, QueueSet
 from taskq.broker.connection import Connection
 from taskq.broker.keys import Keys
 from taskq.envelope import encode_envelope, encode_head
-from tests.support import unique_name
+from tests.support import stopped, unique_name
 
 T = TypeVar("T")
 State = dict[str, Any]
@@ -38,19 +38,19 @@ class Near(float):
 
 
 class Taken:
-    """The value of a processing field: taken about ``at`` from ``queue``."""
+    """The value of a processing field: taken about ``at`` from ``queue``, through ``gates`` to be told of its end."""
 
-    def __init__(self, at: float, queue: str, suspect: bool = False) -> None:
+    def __init__(self, at: float, queue: str, *gates: str, suspect: bool = False) -> None:
         self.at = Near(at)
-        self.queue = queue
+        self.rest = "\n".join((queue, *gates))
         self.suspect = suspect
 
     def __repr__(self) -> str:
-        return f"<Taken {'!' * self.suspect}{self.at} {self.queue}>"
+        return f"<Taken {'!' * self.suspect}{self.at} {self.rest!r}>"
 
     def __eq__(self, other: object) -> bool:
-        match = re.fullmatch(rb"(!?)(\d+) (.*)", other) if isinstance(other, bytes) else None
-        return bool(match) and (bool(match[1]), self.at, self.queue.encode()) == (self.suspect, match[2], match[3])
+        match = re.fullmatch(rb"(!?)(\d+) (.*)", other, re.S) if isinstance(other, bytes) else None
+        return bool(match) and (bool(match[1]), self.at, self.rest.encode()) == (self.suspect, match[2], match[3])
 
     __hash__ = None  # type: ignore[assignment]
 
@@ -70,12 +70,19 @@ def raw_id(number: int) -> bytes:
 
 
 def message(
-    id_: bytes, queue: str = "q", task: str = "t", accepted: float = T0, expires: float | None = None, body: bytes = b""
+    id_: bytes,
+    queue: str = "q",
+    task: str = "t",
+    accepted: float = T0,
+    expires: float | None = None,
+    body: bytes = b"",
+    more: bytes = b"",
 ) -> bytes:
     """A stored message as the enqueue script leaves it."""
-    head = encode_head(task, queue)
+    head = encode_head(task, queue, more=more)
     stamps = struct.pack(">d", accepted) + (b"" if expires is None else struct.pack(">d", expires))
-    return head[:1] + bytes([expires is not None]) + stamps + head[2:] + encode_envelope(id_, {}, body)
+    flags = bytes([head[1] + (expires is not None)])
+    return head[:1] + flags + stamps + head[2:] + encode_envelope(id_, {}, body)
 
 
 def messages(*ids: bytes, **options: Any) -> dict[bytes, bytes]:
@@ -120,6 +127,7 @@ class World:
     def __init__(self, url: str) -> None:
         self.connection = Connection(url)
         self.keys = Keys(unique_name())
+        self.stopped = False
         self.at(T0)
 
     # -- the server ---------------------------------------------------------------------------------------
@@ -130,12 +138,18 @@ class World:
 
     def run(self, command: Command[T]) -> T:
         """Run a command of `commands`."""
-        return self.connection.execute(command)
+        return self.connection.execute(stopped(command) if self.stopped else command)
 
     def at(self, ms: float) -> None:
-        """Set the clock of the scripts to ``ms`` since the epoch; it runs on from there."""
-        seconds, micros = self.raw("TIME")
-        self.raw("SET", self.keys["clock"], str(ms - int(seconds) * 1000 - int(micros) / 1000))
+        """Set the clock of the scripts to ``ms`` since the epoch; it runs on from there, if it was not stopped."""
+        self.now = ms
+        seconds, micros = (0, 0) if self.stopped else self.raw("TIME")
+        self.raw("SET", self.keys["clock"], repr(float(ms - int(seconds) * 1000 - int(micros) / 1000)))
+
+    def stop_clock(self) -> None:
+        """Let the clock of the scripts stand still; only `at` moves it from now on."""
+        self.stopped = True
+        self.at(self.now)
 
     # -- all keys -----------------------------------------------------------------------------------------
 

@@ -15,6 +15,7 @@ from typing import Any
 from taskq.broker.commands import GONE
 from taskq.envelope import decode_head
 from tests.contract.world import documented
+from tests.model.flow import gates, locks
 
 #: KEYS: the prefix; ARGV: what the scripts' clock is to show from now on (ms); if it shows a little more it stays,
 #: since it never goes back. Returns that time, then for each key: name, type, ms until it expires, the bytes the server
@@ -124,9 +125,18 @@ class Snapshot:
         """What an incarnation holds."""
         found = {}
         for id_, value in self.table("processing:" + incarnation).items():
-            mark, _, queue = value.partition(b" ")
+            mark, _, queue = value.split(b"\n")[0].partition(b" ")
             found[id_] = Held(queue.decode(), mark.startswith(b"!"))
         return found
+
+    def passed(self) -> Counter[str]:
+        """For each gate, how many of the messages that are held name it: those whose end frees something of it."""
+        values = (value for held in self.under("processing").values() for value in held.values())
+        return Counter(name.decode() for value in values for name in value.split(b"\n")[1:])
+
+    def lines(self) -> dict[tuple[str, str], list[bytes]]:
+        """The lines at gates: by queue and gate."""
+        return {tuple(name.split("|", 1)): ids for name, ids in self.under("gated").items()}  # type: ignore[misc]
 
     def counter(self, queue: str, name: str) -> int:
         """A counter of the ledger."""
@@ -135,7 +145,7 @@ class Snapshot:
     def places(self) -> dict[bytes, list[str]]:
         """For each id that stands anywhere: where, once for each time it does."""
         found: dict[bytes, list[str]] = {}
-        for family in ("queue", "suspects", "processing", "dead"):
+        for family in ("queue", "ranked", "gated", "suspects", "processing", "dead"):
             for name, ids in self.under(family).items():
                 for id_ in ids:
                     found.setdefault(id_, []).append(f"{family}:{name}")
@@ -164,6 +174,8 @@ def violations(snap: Snapshot, max_crashes: int = 3) -> list[str]:
         *_suspects(snap, max_crashes),
         *_dead_letters(snap),
         *_wake_ups(snap),
+        *gates(snap),
+        *locks(snap),
         *_keys(snap),
     ]
 
@@ -176,6 +188,7 @@ def _conservation(snap: Snapshot) -> list[str]:
         family, _, name = where[0].partition(":")
         if family == "processing":
             name = snap.held(name)[id_].queue
+        name = name.partition("|")[0]
         if id_ in messages and family != "schedule" and name != snap.queue_of(id_):
             wrong.append(f"{id_!r} of queue {snap.queue_of(id_)} is in {where[0]}")
     return wrong
@@ -187,7 +200,7 @@ def _counter(field: bytes) -> tuple[str, str]:
     return queue, name
 
 
-_LEDGER = ("accepted", "scheduled", *GONE)
+_LEDGER = ("accepted", "scheduled", "gated", *GONE)
 
 
 def _ledger(snap: Snapshot) -> list[str]:
@@ -198,14 +211,19 @@ def _ledger(snap: Snapshot) -> list[str]:
         counters.setdefault(queue, {})[name] = int(value)
     here = Counter(snap.queue_of(id_) for id_ in snap.table("messages"))
     later = Counter(snap.queue_of(id_) for id_ in snap.table("schedule") if id_ in snap.table("messages"))
+    gated: Counter[str] = Counter()
+    for (queue, _), ids in snap.lines().items():
+        gated[queue] += len(ids)
     wrong = []
     for queue in {*counters, *here}:
-        accepted, scheduled, *ends = (counters.get(queue, {}).get(name, 0) for name in _LEDGER)
+        accepted, scheduled, at_gates, *ends = (counters.get(queue, {}).get(name, 0) for name in _LEDGER)
         gone = sum(ends)
         if accepted != gone + here[queue]:
             wrong.append(f"queue {queue}: {accepted} accepted, {gone} ended, {here[queue]} here")
         if scheduled != later[queue]:
             wrong.append(f"queue {queue}: {scheduled} counted as scheduled, {later[queue]} are")
+        if at_gates != gated[queue]:
+            wrong.append(f"queue {queue}: {at_gates} counted as gated, {gated[queue]} are")
     return wrong
 
 
@@ -253,11 +271,15 @@ def _dead_letters(snap: Snapshot) -> list[str]:
 def _wake_ups(snap: Snapshot) -> list[str]:
     """What can be taken is announced to every set that serves it; for the bells see `silent_bells`."""
     wrong = []
+    at_gates = {who for waiters in snap.table("gates").values() for who in waiters.split()}
     for queue, sets in snap.table("serving").items():
-        for family, list_ in (("queue", "ready"), ("suspects", "solo")):
+        for families, list_, mark in ((("queue", "ranked"), "ready", b"*"), (("suspects",), "solo", b"!")):
+            if queue in snap.table("paused") or mark + queue in at_gates:
+                continue
             for name in sets.decode().split():
-                if snap.row(f"{family}:{queue.decode()}") and queue not in snap.table(f"{list_}:{name}"):
-                    wrong.append(f"{family}:{queue.decode()} has something, {list_}:{name} does not say so")
+                there = any(f"{family}:{queue.decode()}" in snap for family in families)
+                if there and queue not in snap.table(f"{list_}:{name}"):
+                    wrong.append(f"{families[0]}:{queue.decode()} has something, {list_}:{name} does not say so")
     return wrong
 
 

@@ -90,14 +90,15 @@ local function pop(queue, n)
   local function take_ranked(high)
     local some = call('ZRANGEBYSCORE', key, '-inf', high, 'WITHSCORES', 'LIMIT', 0, n - #ids)
     if #some == 0 then return end
-    local fair, is_fair = P .. 'fair:' .. queue, call('EXISTS', P .. 'fair:' .. queue) == 1
-    for i = 1, #some, 2 do ids[#ids + 1] = some[i] end
+    local fair, served = call('EXISTS', P .. 'fair:' .. queue) == 1 and P .. 'fair:' .. queue, {}
+    for i = 1, #some, 2 do
+      ids[#ids + 1] = some[i]
+      if fair then served[math.floor(some[i + 1] / BAND)] = tonumber(some[i + 1]) end
+    end
     call('ZREMRANGEBYRANK', key, 0, #some / 2 - 1) -- they are the first: cheaper than looking each up
-    if is_fair then
-      local last = tonumber(some[#some])
-      local level = -math.floor(last / BAND)
-      call('ZREMRANGEBYSCORE', fair, int(-level * BAND), '(' .. int(last)) -- keys that have had their share: as if new
-      call('ZADD', fair, 'GT', int(last), level)
+    for band, last in pairs(served) do
+      call('ZREMRANGEBYSCORE', fair, int(band * BAND), '(' .. int(last)) -- keys that have had their share: as if new
+      call('ZADD', fair, 'GT', int(last), int(0 - band)) -- not -band: there is a -0, which has another name
     end
   end
   local any = marked(queue, 'r')

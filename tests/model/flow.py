@@ -1,0 +1,100 @@
+"""What must be true of gates, lines and locks at any instant: part of `tests.model.audit`."""
+
+from __future__ import annotations
+
+from functools import lru_cache
+from typing import TYPE_CHECKING
+
+from taskq.envelope import FLAG_EXPIRES, FLAG_MORE, decode_head
+
+if TYPE_CHECKING:
+    from tests.model.audit import Snapshot
+
+
+def gates(snap: Snapshot) -> list[str]:
+    """Slots are those of what is held, lines are known at their gates, and what waits at an open gate is announced."""
+    passed, wrong = snap.passed(), []
+    slots = {name.decode(): int(n) for name, n in snap.table("slots").items()}
+    if slots != {name: n for name, n in passed.items() if not name.endswith("#b") and name[0] != "*"}:
+        wrong.append(f"slots {slots} of what is held: {passed}")
+    waiting = {
+        (who.decode(), gate.decode()) for gate, waiters in snap.table("gates").items() for who in waiters.split()
+    }
+    if {pair for pair in waiting if pair[0][0] not in "*!"} != set(snap.lines()):
+        wrong.append(f"lines {set(snap.lines())}, at gates are {waiting}")
+    for who, gate in waiting:
+        if opens_by_itself(snap, gate):
+            continue
+        line, queue = f"{who}|{gate}".encode(), who.lstrip("*!")
+        if who[0] in "*!":
+            wrong.append(f"{who} waits at {gate}, which is open")
+        elif queue.encode() in snap.table("paused") and gate.encode() in snap.table("lines:" + queue):
+            continue
+        elif any(line not in snap.table("ready:" + name) for name in sets_of(snap, who)):
+            wrong.append(f"the line {line!r} at an open gate is not announced")
+    return wrong
+
+
+def sets_of(snap: Snapshot, queue: str) -> list[str]:
+    """The sets of queues that serve a queue."""
+    return snap.table("serving").get(queue.encode(), b"").decode().split()  # type: ignore[no-any-return]
+
+
+def opens_by_itself(snap: Snapshot, gate: str) -> bool:
+    """Whether something is to come that opens a gate: its time, a slot that is freed, a breaker's verdict, a resume."""
+    task, _, which = gate.partition("#")
+    if gate.encode() in snap.table("openings"):
+        return True
+    if which == "p":
+        return b"=" + task.encode() in snap.table("paused")
+    if which == "b":
+        return snap.table("breakers").get(task.encode(), b"c").startswith(b"h") and snap.passed()[gate] > 0
+    limits = [limit for limit in limits_of(snap, task) if limit[0] not in "bB"]
+    at = int(which.partition("=")[0]) - 1
+    slots = limits[at][3] if 0 <= at < len(limits) else 0
+    return 0 < slots <= int(snap.table("slots").get(gate.encode(), 0))
+
+
+def limits_of(snap: Snapshot, task: str) -> list[tuple[str, float, int, int]]:
+    """The limits in force of a task: kind, ms between two, burst, slots."""
+    table = snap.table("limits")
+    text = table.get(b"!" + task.encode(), table.get(task.encode(), b"")).decode()
+    parts = (line.split() for line in text.splitlines())
+    return [(kind, float(interval), int(burst), int(slots)) for kind, interval, burst, slots in parts]
+
+
+def over_limit(snap: Snapshot) -> list[str]:
+    """Gates through which more have passed than they have slots; right only just after their limit was lowered."""
+    wrong = []
+    for name, n in snap.table("slots").items():
+        task, _, which = name.decode().partition("#")
+        limits = [limit for limit in limits_of(snap, task) if limit[0] not in "bB"]
+        most = limits[int(which.partition("=")[0]) - 1][3] if limits else 0
+        if most and int(n) > most:
+            wrong.append(f"{int(n)} at once through {name!r}, which has {most} slots")
+    return wrong
+
+
+def locks(snap: Snapshot) -> list[str]:
+    """Work that is unique until it is done is one message at most."""
+    holders: dict[bytes, list[bytes]] = {}
+    over = {*snap.table("reasons"), *snap.table("revoked")}
+    for id_, value in snap.table("messages").items():
+        found = extras(value) if value[1] & FLAG_MORE else {}
+        if found.get("u", b"").startswith(b"d0:") and "d" not in found and id_ not in over:
+            holders.setdefault(found["u"], []).append(id_)
+    return [f"{lock!r} is held by {ids}" for lock, ids in holders.items() if len(ids) > 1]
+
+
+@lru_cache(10_000)
+def extras(value: bytes) -> dict[str, bytes]:
+    """What a head says beside its names, by letter."""
+    end = decode_head(value)[4]
+    at = 10 + 8 * (value[1] & FLAG_EXPIRES)
+    at += 1 + value[at]
+    at += 1 + value[at] + 2
+    found = {}
+    while at < end:
+        found[chr(value[at])] = value[at + 2 : at + 2 + value[at + 1]]
+        at += 2 + value[at + 1]
+    return found
