@@ -29,8 +29,8 @@ revoked              hash        id → why; of messages that end when their tur
 control:<inc>        list        ids whose runs an incarnation's parent is to stop; expires after a minute
 suspects:<queue>     list        ids that must run alone, since a process may have died under them
 schedule             sorted set  id by due time (ms)
-processing:<inc>     hash        id → ``[!]<taken at, ms> <queue>`` (``!``: taken from suspects), then the gates it
-                                 passed and its lock (``*lock``), a line each
+processing:<inc>     hash        id → ``[!]<taken at, ms> <queue>`` (``!``: taken from suspects), then the gates
+                                 that its end frees and its lock (``*lock``), a line each
 dead:<queue>         sorted set  id by time of death (ms)
 reasons              hash        id of a dead letter → reason, newline, detail (opaque)
 crashes              hash        id → counted deaths of its process; only where there were any

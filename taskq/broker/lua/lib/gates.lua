@@ -153,18 +153,23 @@ local function room(name, now)
   return n, n < 1 and opens or nil
 end
 
+-- Returns whether the gate is to be told of the end: what takes no slot gives none back, whatever its limits are then.
 local function pass(name, now)
   local guarded = guarded_by(name)
-  if guarded and breaker_of(guarded) == 'o' then set_breaker(guarded, 'h', 0, '') end
+  if guarded then
+    if breaker_of(guarded) == 'o' then set_breaker(guarded, 'h', 0, '') end
+    return true
+  end
   local gate = gate_named(name)
   if gate.slots > 0 then use(name, 1) end
   if gate.interval > 0 then
     arrivals[name] = math.max(now, arrival_at(name)) + gate.interval
     new_arrivals[name] = true
   end
+  return gate.slots > 0
 end
 
--- No message like this one passes before a time (RateLimited): its first gate is shut, or one made for the purpose.
+-- No message like this one passes before a time (RateLimited): its first limit is shut, or a gate made for the purpose.
 local function shut(queue, id, time)
   local value = call('HGET', P .. 'messages', id)
   local _, task, _, flags, at = head(value)

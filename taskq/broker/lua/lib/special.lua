@@ -29,8 +29,9 @@ end
 
 -- A lock until the start ends here; one until it is done is named beside the gates, so that it ends with the delivery.
 local function pass_all(id, value, names, taken, text)
-  for _, name in ipairs(names) do pass(name, now) end
-  if #names > 0 then taken = taken .. '\n' .. table.concat(names, '\n') end
+  for _, name in ipairs(names) do
+    if pass(name, now) then taken = taken .. '\n' .. name end
+  end
   if text then
     local lock, mode = lock_in(text)
     if mode == 's' then unlock(lock, id) elseif mode == 'd' then taken = taken .. '\n*' .. lock end
