@@ -273,6 +273,7 @@ end
 -- The limits of a task have changed: whatever waits at one of its gates looks again. Returns how many gates there are.
 local function open_all(task, now)
   limits_of_task[task] = nil
+  if not limits_of(task).breaker then call('HDEL', P .. 'breakers', task) end
   local n = 0
   for _, name in ipairs(call('HKEYS', P .. 'gates')) do
     if sub(name, 1, #task + 1) == task .. '#' then
