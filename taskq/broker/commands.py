@@ -374,7 +374,7 @@ def lines(keys: Keys) -> Command[list[str]]:
     def parse(reply: Any) -> list[str]:
         found = _as_dict(reply).items()
         pairs = ((who.decode(), gate.decode()) for gate, queues in found for who in queues.split())
-        return [f"{who}|{gate}" for who, gate in pairs if who[0] not in ".!"]
+        return [f"{who}|{gate}" for who, gate in pairs if who[0] not in "*!"]
 
     return Command(None, [b"HGETALL", keys["gates"]], parse)
 

@@ -12,7 +12,7 @@ ranked:<queue>       sorted set  ids waiting that have a priority, or a key in a
 turns                hash        queue → turns given to its ranked messages without a key
 fair:<queue>         sorted set  ``<priority>|<key>`` by its last turn; ``<priority>`` by the last turn taken
 gated:<line>         list        ids waiting at a gate; the line is ``<queue>|<gate>``
-gates                hash        gate → who waits there: queue with a line, ``.queue`` as a whole, ``!queue``: its
+gates                hash        gate → who waits there: queue with a line, ``*queue`` as a whole, ``!queue``: its
                                  suspects; joined by spaces
 openings             sorted set  gate by when it opens (ms); ``=<queue>`` by when its pause is over
 arrivals             sorted set  gate of a rate by its theoretical arrival time (ms)

@@ -142,6 +142,21 @@ def test_what_ends_while_it_is_open_changes_nothing(fleet: Fleet) -> None:
     assert fleet.take(5) == []
 
 
+def test_the_breaker_of_the_only_task_holds_its_queue(world: World) -> None:
+    fleet = Fleet(world)
+    fleet.publish("q", OWN)
+    fleet.send(*IDS[:8], head=LIMITED, task="q")
+    ids = fleet.take(4)
+    fleet.fetch(*map(failed, ids))
+
+    assert fleet.take(4) == []
+    assert fleet.look().table("gates") == {b"q#b": b" *q "}
+    world.at(T0 + 60_500)
+    assert fleet.take(4) == [IDS[4]]
+    fleet.done(IDS[4])
+    assert fleet.take(4) == IDS[5:8]
+
+
 def test_a_breaker_that_is_no_longer_published_lets_all_pass(fleet: Fleet) -> None:
     run(fleet, "ffff")
     assert fleet.take(5) == []

@@ -330,6 +330,65 @@ def test_the_time_of_a_rate_that_is_over_is_forgotten(fleet: Fleet) -> None:
 # -- the only task of a queue --------------------------------------------------------------------------------------
 
 
+def test_a_limit_of_the_only_task_holds_its_queue_as_a_whole(world: World) -> None:
+    before = world.seed(
+        serving("inc"), limited(OWN_SLOTS, task="q"), waiting(A, B, C, task="q"), {"ready:set": Scores({b"q": 1.0})}
+    )
+
+    assert fetched(world, want=3) == [A, B]
+    fleet = Fleet(world, incarnations=())
+    fleet.calls["inc"] = 1
+    assert fleet.take(3) == []
+
+    assert without(world.state(), "bell:set") == without(before, "ready:set") | {
+        "calls": {b"inc": b"2"},
+        "queue:q": [C],
+        "processing:inc": {A: Taken(T0, "q", "q#1"), B: Taken(T0, "q", "q#1")},
+        "slots": {b"q#1": b"2"},
+        "gates": {b"q#1": b" *q "},
+    }
+
+
+def test_a_freed_slot_announces_the_queue_that_waits_as_a_whole(fleet: Fleet) -> None:
+    fleet.publish("q", OWN_SLOTS)
+    fleet.send(A, B, C, D, head=more(limited=True), task="q")
+    assert fleet.take(4) == [A, B]
+    assert "ready:set" not in fleet.world.names()
+
+    fleet.done(A)
+
+    assert fleet.look().table("gates") == {}
+    assert fleet.take(4) == [C]
+
+
+def test_the_time_of_a_rate_announces_the_queue_that_waits_as_a_whole(fleet: Fleet) -> None:
+    fleet.publish("q", OWN_RATE)
+    fleet.send(A, B, C, D, head=more(limited=True), task="q")
+    assert fleet.take(4) == [A, B, C]
+    assert (fleet.look().table("gates"), fleet.promote()) == ({b"q#1": b" *q "}, pytest.approx(10, abs=1))
+
+    fleet.world.at(T0 + 10_500)
+    fleet.promote()
+
+    assert fleet.look().table("ready:set")
+    assert fleet.take(4) == [D]
+
+
+def test_a_queue_that_waits_as_a_whole_is_not_taken_for_one_of_another_name(world: World) -> None:
+    fleet = Fleet(world, "q", ".q")
+    fleet.publish("q", OWN_SLOTS)
+    fleet.publish("t", "s 0.000000 1 1")
+    fleet.send(A, B, C, head=more(limited=True), task="q")
+    fleet.send(D, E, head=more(limited=True), queue=".q")
+    assert sorted(fleet.take(5)) == [A, B, D]
+    assert fleet.take(5) == []
+
+    fleet.done(D)
+    assert fleet.take(5) == [E]
+    fleet.done(A)
+    assert fleet.take(5) == [C]
+
+
 # -- keys and lines ------------------------------------------------------------------------------------------------
 
 
@@ -429,6 +488,62 @@ def test_lines_at_two_gates_that_are_both_open_are_emptied(fleet: Fleet) -> None
         fleet.done(*got)
 
     assert sorted(taken) == ids
+
+
+def test_a_gate_of_two_queues_has_a_line_for_each(world: World) -> None:
+    """A stale announcement of the one line does not make the other one forgotten."""
+    fleet, second = Fleet(world, "p", "q"), Fleet(world, "p", set_id="second", incarnations=("else",))
+    fleet.publish("t", "s 0.000000 1 1")
+    head = more(limited=True)
+    fleet.send(A, head=head)
+    world.at(T0 + 1)
+    fleet.send(B, queue="p", head=head)
+    fleet.send(C, head=head)
+    assert fleet.take(3) == [A]
+    assert fleet.look().lines() == {("q", "t#1"): [C], ("p", "t#1"): [B]}
+    fleet.done(A)
+    assert b"p|t#1" in fleet.look().table("ready:second")
+
+    got = fleet.take(1, most=1)
+    fleet.done(*got)
+    second.take(1, inc="else")
+
+    assert sorted(got + fleet.take(1) + [*second.look().table("processing:else")]) == [B, C]
+
+
+def test_workers_that_come_later_are_told_of_lines_at_open_gates(world: World) -> None:
+    """A new version of the app serves one queue more; the old version's workers are gone, and their announcements."""
+    fleet = Fleet(world)
+    fleet.publish("t", RATE)
+    fleet.send(*(raw_id(i) for i in range(5)), head=more(limited=True))
+    assert len(fleet.take(5)) == 3
+    fleet.done(*fleet.world.state()["processing:inc"])
+    world.at(T0 + MINUTE)
+    fleet.promote()
+    assert set(world.state()["ready:set"]) == {b"q|t#1"}
+
+    new = Fleet(world, "p", "q", set_id="new", incarnations=("younger",))
+
+    assert new.take(5, inc="younger") == [raw_id(3), raw_id(4)]
+
+
+def test_a_line_nobody_serves_when_its_gate_opens_is_told_to_whoever_comes(world: World) -> None:
+    fleet = Fleet(world)
+    fleet.publish("t", RATE)
+    fleet.send(*(raw_id(i) for i in range(4)), head=more(limited=True))
+    assert len(fleet.take(4)) == 3
+    fleet.lose(died=False)
+    for name in ("sets", "serving", "set-leases", "ready:set", "bell:set"):
+        world.raw("DEL", world.keys[name])
+    world.at(T0 + 2 * MINUTE)
+    fleet.promote()
+
+    fleet.begin("late")
+
+    assert len(fleet.take(4, inc="late")) == 3
+    world.at(T0 + 5 * MINUTE)
+    fleet.take(4, inc="late")
+    assert len(world.state()["processing:late"]) == 4
 
 
 # -- limits that change ----------------------------------------------------------------------------------------------

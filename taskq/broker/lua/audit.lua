@@ -35,7 +35,7 @@ local function lines()
   local flat, found = call('HGETALL', P .. 'gates'), {}
   for i = 1, #flat, 2 do
     for who in string.gmatch(flat[i + 1], '%S+') do
-      if not find(who, '^[.!]') then found[#found + 1] = who .. '|' .. flat[i] end
+      if not find(who, '^[*!]') then found[#found + 1] = who .. '|' .. flat[i] end
     end
   end
   return found

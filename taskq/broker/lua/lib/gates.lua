@@ -185,7 +185,7 @@ local function shut(queue, id, time)
   mark(queue, 'l', true)
 end
 
--- Who waits for a gate: names of queues with a line at it, `.queue` for a whole queue, `!queue` for its suspects.
+-- Who waits for a gate: names of queues with a line at it, `*queue` for a whole queue, `!queue` for its suspects.
 local anybody_in_line = call('EXISTS', P .. 'gates') == 1
 local function waits_at(name)
   if not anybody_in_line then return '' end
@@ -211,8 +211,9 @@ local function wait_at(name, who, opens)
 end
 
 local function leave_line(name, queue)
-  local before, after = string.match(waits_at(name), '^(.* )' .. string.gsub(queue, '%p', '%%%0') .. ' (.*)$')
-  set_waiters(name, before and before .. after or ' ')
+  local waiters = waits_at(name)
+  local at, stop = find(waiters, ' ' .. queue .. ' ', 1, true)
+  if at then set_waiters(name, sub(waiters, 1, at) .. sub(waiters, stop + 1)) end
 end
 
 -- A gate may let something pass again: tell those that can take what waits at it. The lines stay, whole queues go on.
@@ -220,7 +221,7 @@ local function open(name, now)
   local lines = ' '
   for who in string.gmatch(waits_at(name), '%S+') do
     local first = sub(who, 1, 1)
-    if first == '.' then announce(sub(who, 2), now)
+    if first == '*' then announce(sub(who, 2), now)
     elseif first == '!' then announce_suspects(sub(who, 2), now)
     else
       announce(who, now, name)
@@ -230,7 +231,8 @@ local function open(name, now)
   if lines ~= waits_at(name) then set_waiters(name, lines) end
 end
 
--- Deliveries that passed these gates have ended: their slots are free again, their breakers know. save_gates() follows.
+-- Deliveries that passed these gates have ended: their slots are free again, their breakers know; their locks go if they
+-- were their last. save_gates() follows.
 local function free(gates, now, failed, times)
   for name in string.gmatch(gates, '[^\n]+') do
     local guarded = guarded_by(name)

@@ -17,12 +17,17 @@ local function gates_in(value)
   return gates_of(task, found), found.u
 end
 
--- The first of these gates that does not let a message pass now, or where others wait already; and when it opens.
-local function closed_gate(names, queue, but)
+-- The first of these gates that does not let a message pass now, or where others wait already; when it opens; and whether
+-- the message has been in its line before. One that comes from the line of a later gate has, and goes to the head of it: those
+-- of two lines would send each other back and forth for ever.
+local function closed_gate(names, queue, from)
+  local been_there = not queue or from ~= nil
   for _, name in ipairs(names) do
-    if name ~= but then
+    if name == from then
+      been_there = false
+    else
       local n, opens = room(name, now)
-      if n < 1 or (queue and has_line(name, queue)) then return name, opens end
+      if n < 1 or (not been_there and has_line(name, queue)) then return name, opens, been_there end
     end
   end
 end
@@ -39,8 +44,8 @@ local function pass_all(id, value, names, taken, text)
   hold(id, value, taken)
 end
 
-local function stand_in_line(queue, name, id, opens)
-  call('RPUSH', P .. 'gated:' .. queue .. '|' .. name, id)
+local function stand_in_line(queue, name, id, opens, at_head)
+  call(at_head and 'LPUSH' or 'RPUSH', P .. 'gated:' .. queue .. '|' .. name, id)
   wait_at(name, queue, opens)
 end
 
@@ -52,7 +57,7 @@ local function take_special(queue, n)
     local free_now, opens = room(name, now)
     n = math.min(n, free_now)
     if n < 1 then
-      wait_at(name, '.' .. queue, opens)
+      wait_at(name, '*' .. queue, opens)
       return 0, false
     end
   end
@@ -86,12 +91,16 @@ local function take_line(queue, gate, n)
   local key, got, taken = P .. 'gated:' .. queue .. '|' .. gate, 0, int(now) .. ' ' .. queue
   local free_now, opens = room(gate, now)
   n = math.min(n, free_now)
-  local ids = n > 0 and call('LPOP', key, n) or {}
+  local ids, ahead = n > 0 and call('LPOP', key, n) or {}, {}
   for j, value in ipairs(#ids > 0 and call('HMGET', messages, unpack(ids)) or {}) do
-    local names, lock, other, other_opens
-    if value then names, lock = gates_in(value) end
-    if value and not end_revoked(queue, ids[j], 'discarded', value) then other, other_opens = closed_gate(names, queue, gate) else names = nil end
-    if other then
+    local names, lock, other, other_opens, been_there
+    if value and not end_revoked(queue, ids[j], 'discarded', value) then
+      names, lock = gates_in(value)
+      other, other_opens, been_there = closed_gate(names, queue, gate)
+    end
+    if been_there then
+      table.insert(ahead, 1, { other, ids[j], other_opens })
+    elseif other then
       stand_in_line(queue, other, ids[j], other_opens)
     else
       count(queue, 'gated', -1)
@@ -103,6 +112,7 @@ local function take_line(queue, gate, n)
       end
     end
   end
+  for _, item in ipairs(ahead) do stand_in_line(queue, item[1], item[2], item[3], true) end
   if call('LLEN', key) == 0 then
     leave_line(gate, queue)
     return got, false
