@@ -16,6 +16,7 @@ gates                hash        gate → who waits there: queue with a line, ``
                                  suspects; joined by spaces
 openings             sorted set  gate by when it opens (ms); ``=<queue>`` by when its pause is over
 arrivals             sorted set  gate of a rate by its theoretical arrival time (ms)
+shut                 sorted set  gate by the time (ms) until which a task that was told to slow down has shut it
 slots                hash        gate of a concurrency → slots in use
 limits               hash        task → its limits, a line each; ``!<task>``: set by hand instead
 tasks                hash        task → its queue

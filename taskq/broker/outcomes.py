@@ -106,7 +106,7 @@ def words(outcomes: Iterable[Outcome], result_ttl_ms: int) -> list[Arg]:
     stored: list[bytes] = []
     results: list[bytes] = []
     rest: list[Arg] = []
-    returned: list[bytes] = []
+    returned: list[Limited | Returned] = []
     for outcome in outcomes:
         if type(outcome) is tuple and len(outcome[0]) == 16:
             if outcome[1]:
@@ -114,8 +114,8 @@ def words(outcomes: Iterable[Outcome], result_ttl_ms: int) -> list[Arg]:
                 results.append(outcome[1])
             else:
                 plain.append(outcome[0])
-        elif type(outcome) is Returned:
-            returned.append(outcome.id)
+        elif isinstance(outcome, (Limited, Returned)):
+            returned.append(outcome)
         else:
             rest.extend(_group(outcome, result_ttl_ms))
     args: list[Arg] = []
@@ -124,8 +124,8 @@ def words(outcomes: Iterable[Outcome], result_ttl_ms: int) -> list[Arg]:
     if stored:
         args += [b"done", b"".join(stored), result_ttl_ms, len(stored), *results]
     args += rest
-    for raw_id in reversed(returned):  # each goes to the head, so the last first
-        args += [b"return", raw_id]
+    for outcome in reversed(returned):  # each goes to the head, so the last first
+        args += _group(outcome, result_ttl_ms)
     return args
 
 

@@ -313,6 +313,38 @@ def test_in_any_span_no_more_starts_than_the_rate_and_its_burst_allow(world: Wor
     assert late[-1] - late[0] <= len(late) * (interval + 10) + 500, "less than the rate allows"
 
 
+@pytest.mark.parametrize("per_second", [3, 7, 30, 300])
+def test_a_rate_lets_one_pass_at_the_very_moment_it_said(fleet: Fleet, per_second: int) -> None:
+    ids = [raw_id(i) for i in range(60)]
+    fleet.world.at(T0 + 0.123456)
+    fleet.publish("t", f"s {1000 / per_second:.6f} 3 0")
+    fleet.send(*ids, head=more(limited=True))
+    taken = fleet.take(60)
+    assert taken == ids[:3]
+
+    for _ in range(12):
+        (opens,) = fleet.world.state()["openings"].values()
+        fleet.world.at(opens)
+        some = fleet.take(60)
+        assert some, f"told to come at {opens}, and nothing passes"
+        taken += some
+    assert taken == ids[: len(taken)]
+
+
+def test_a_clock_that_was_set_back_does_not_keep_a_rate_shut(fleet: Fleet) -> None:
+    fleet.publish("t", RATE)
+    fleet.world.at(T0 + 60 * MINUTE)
+    fleet.send(*(raw_id(i) for i in range(5)), head=more(limited=True))
+    assert fleet.take(1) == [raw_id(0)]
+
+    fleet.world.at(T0)
+
+    assert fleet.take(5) == []
+    assert fleet.promote() == pytest.approx(10, abs=0.01)
+    fleet.world.at(T0 + 10_000)
+    assert fleet.take(5) == [raw_id(1)]
+
+
 def test_the_time_of_a_rate_that_is_over_is_forgotten(fleet: Fleet) -> None:
     """However many keys a rate has ever had, only those of late count."""
     fleet.publish("t", KEYED_RATE)
@@ -427,6 +459,18 @@ def test_who_comes_later_does_not_overtake_the_line_of_its_key(fleet: Fleet) -> 
     assert fleet.take(3) == [B]
     fleet.done(B)
     assert fleet.take(3) == [C]
+
+
+@pytest.mark.parametrize("outcome", [Returned, lambda id_: Limited(id_, 0.0)])
+def test_what_is_returned_goes_to_the_head_of_its_line(fleet: Fleet, outcome: type[Returned]) -> None:
+    fleet.publish("t", "k 0.000000 1 2")
+    fleet.send(A, B, C, D, head=X)
+    assert fleet.take(4) == [A, B]
+
+    fleet.fetch(outcome(A), outcome(B))
+
+    assert fleet.look().lines() == {("q", "t#1=x"): [A, B, C, D]}
+    assert fleet.take(4) == [A, B]
 
 
 def test_a_message_that_passes_one_gate_may_wait_at_the_next(fleet: Fleet) -> None:
@@ -583,6 +627,23 @@ def test_lifting_a_limit_lets_all_of_its_lines_pass(fleet: Fleet) -> None:
     assert not {"gates", "gated:q|t#1=x", "gated:q|t#1=y"} & set(fleet.world.names())
 
 
+@pytest.mark.parametrize("whole", [True, False])
+def test_what_took_no_slot_gives_none_back(fleet: Fleet, whole: bool) -> None:
+    """A limit that is changed while some run counts those that have come since, and not others."""
+    name, kind = ("q", "o") if whole else ("t", "s")
+    fleet.publish(name, f"{kind} 1.000000 100 0")
+    ids = [raw_id(i) for i in range(8)]
+    fleet.send(*ids, head=more(limited=True), task=name)
+    assert fleet.take(3) == ids[:3]
+    fleet.limit(name, f"{kind} 0 1 2")
+    assert fleet.take(5) == ids[3:5]
+
+    fleet.done(*ids[:3])
+
+    assert fleet.look().table("slots") == {f"{name}#1".encode(): b"2"}
+    assert fleet.take(5) == []
+
+
 def test_a_slot_taken_before_the_limit_was_lifted_is_given_back(fleet: Fleet) -> None:
     fleet.publish("t", SLOTS)
     fleet.send(A, B, C, head=more(limited=True))
@@ -591,6 +652,23 @@ def test_a_slot_taken_before_the_limit_was_lifted_is_given_back(fleet: Fleet) ->
     fleet.done(A, B)
 
     assert fleet.look().table("slots") == {}
+
+
+def test_a_quicker_rate_holds_from_now_on(fleet: Fleet) -> None:
+    """Not only after the time that the slower one would have taken; the same mends a clock that was set back."""
+    fleet.publish("t", "s 3600000.000000 1 0")
+    ids = [raw_id(i) for i in range(6)]
+    fleet.send(*ids, head=more(limited=True))
+    assert fleet.take(9) == ids[:1]
+
+    fleet.limit("t", "s 10000 1 0")
+
+    assert fleet.take(9) == []
+    assert fleet.promote() == pytest.approx(10, abs=1)
+    fleet.world.at(T0 + 10_500)
+    assert fleet.take(9) == [ids[1]]
+    fleet.limit("t", "s 0 1 9")
+    assert fleet.take(9) == ids[2:]
 
 
 # -- RateLimited -----------------------------------------------------------------------------------------------------
@@ -639,6 +717,49 @@ def test_only_the_key_that_was_told_to_wait_waits(fleet: Fleet) -> None:
     assert fleet.take(9) == [C, D]
     fleet.world.at(T0 + 60_500)
     assert fleet.take(9) == [A, B]
+
+
+def test_a_suspect_that_is_told_to_wait_runs_alone_after_it(fleet: Fleet) -> None:
+    fleet.send(A)
+    fleet.take()
+    fleet.world.run(commands.close(fleet.world.keys, "inc", died=True, alone=True, running=[A]))
+    assert fleet.take(1, inc="other", mode="solo") == [A]
+
+    fleet.fetch(Limited(A, 30.0), inc="other")
+
+    assert fleet.take(1, inc="other") == []
+    assert fleet.take(1, inc="other", mode="solo") == []
+    fleet.world.at(T0 + 30_500)
+    fleet.promote()
+    assert fleet.take(1, inc="other", mode="solo") == [A]
+
+
+def test_the_shortest_of_two_waits_does_not_end_the_longer_one(fleet: Fleet) -> None:
+    fleet.publish("t", "s 0.000000 1 5")
+    fleet.send(A, B, head=more(limited=True))
+    assert fleet.take(2) == [A, B]
+
+    fleet.fetch(Limited(A, 60.0), Limited(B, 30.0))
+
+    assert fleet.look().table("shut") == {b"t#1": T0 + 60_000}
+    fleet.world.at(T0 + 30_500)
+    assert fleet.take(2) == []
+    fleet.world.at(T0 + 60_500)
+    assert fleet.take(2) == [A, B]
+    assert "shut" not in fleet.world.names()
+
+
+def test_a_paused_task_that_is_told_to_wait_waits_after_its_resumption(fleet: Fleet) -> None:
+    fleet.publish("t", "s 0.000000 1 5")
+    fleet.send(A, B, head=more(limited=True))
+    assert fleet.take(1) == [A]
+    fleet.pause("t")
+    fleet.fetch(Limited(A, 60.0))
+    fleet.resume("t")
+
+    assert fleet.take(9) == []
+    fleet.world.at(T0 + 60_500)
+    assert sorted(fleet.take(9)) == [A, B]
 
 
 # -- any order ---------------------------------------------------------------------------------------------------------

@@ -9,7 +9,7 @@ from collections import Counter
 
 import pytest
 
-from taskq.broker.outcomes import Again, Returned
+from taskq.broker.outcomes import Again, Limited, Returned
 from tests.contract.fleet import Fleet, more, sent
 from tests.contract.world import T0, Near, Scores, Taken, World, message, raw_id, serving, without
 
@@ -98,13 +98,14 @@ def test_what_comes_later_with_a_higher_priority_is_taken_first(fleet: Fleet) ->
 
 
 @pytest.mark.parametrize("head", [more(priority=4), more(priority=-4), more(fair="k"), b""])
-def test_what_is_returned_comes_first_and_in_order(fleet: Fleet, head: bytes) -> None:
+@pytest.mark.parametrize("outcome", [Returned, lambda id_: Limited(id_, 0.0)])
+def test_what_is_returned_comes_first_and_in_order(fleet: Fleet, head: bytes, outcome: type[Returned]) -> None:
     ids = [raw_id(i) for i in range(6)]
     fleet.send(*ids, head=head)
     fleet.send(raw_id(77), head=more(priority=9))
     assert fleet.take(4) == [raw_id(77), *ids[:3]]
 
-    fleet.fetch(*map(Returned, ids[:3]))
+    fleet.fetch(*map(outcome, ids[:3]))
     fleet.world.at(T0 + 1000)
 
     assert fleet.take(6) == ids

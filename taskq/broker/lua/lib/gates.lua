@@ -24,7 +24,7 @@ local function limits_of(task)
 end
 
 -- A gate by its name: <task>#<which of its limits>, <task>#<which>=<key>; <task>#p, shut while the task is paused;
--- <task>#0, which RateLimited closes where there is no limit. It is open if that limit is no more.
+-- <task>#0, which RateLimited shuts where there is no limit. It is open if that limit is no more.
 local OPEN = { interval = 0, burst = 1, slots = 0 }
 local SHUT = { interval = 0, burst = 1, slots = 0, shut = true }
 local function gate_named(name)
@@ -36,6 +36,14 @@ end
 
 -- The task whose breaker a gate is, if it is one.
 local function guarded_by(name) return sub(name, -2) == '#b' and sub(name, 1, -3) end
+
+-- Until when (ms) a task that was told to slow down has shut a gate; 0 if none has.
+local shut_times, any_shut = {}, nil
+local function shut_until(name)
+  if any_shut == nil then any_shut = call('EXISTS', P .. 'shut') == 1 end
+  shut_times[name] = shut_times[name] or any_shut and tonumber(call('ZSCORE', P .. 'shut', name)) or 0
+  return shut_times[name]
+end
 
 -- Names of the gates of a message; found is what its head says of keys.
 local function gates_of(task, found)
@@ -49,7 +57,7 @@ local function gates_of(task, found)
     if not limit.keyed then names[#names + 1] = task .. '#' .. i
     elseif key then names[#names + 1] = task .. '#' .. i .. '=' .. key end
   end
-  if #names == 0 and call('ZSCORE', P .. 'arrivals', task .. '#0') then names[1] = task .. '#0' end
+  if #names == 0 and shut_until(task .. '#0') > 0 then names[1] = task .. '#0' end
   if limits.breaker then names[#names + 1] = task .. '#b' end
   if not keyed then limits.names = names end -- the same for all of its messages
   return names
@@ -84,7 +92,7 @@ local function use(name, n)
 end
 
 local function save_gates(now)
-  if next(new_arrivals) then call('ZREMRANGEBYSCORE', P .. 'arrivals', '-inf', int(now)) end -- as if they had none
+  if next(new_arrivals) then call('ZREMRANGEBYSCORE', P .. 'arrivals', '-inf', int(now - 1)) end -- as if they had none
   for name in pairs(new_arrivals) do call('ZADD', P .. 'arrivals', string.format('%.3f', arrivals[name]), name) end
   local words = {}
   for name in pairs(new_slots) do
@@ -132,19 +140,25 @@ local function record(task, failed, now)
   end
 end
 
+-- How many may pass a rate now, and when one more may (ms). A score is good to a microsecond, which must not cost a start.
+local function room_by_rate(name, gate, now)
+  local arrival, last = arrival_at(name), now + gate.burst * gate.interval
+  if arrival > last + 1 then -- that of a slower rate which held before, or of a clock that has been set back
+    arrival, arrivals[name], new_arrivals[name] = last, last, true
+  end
+  local rounded = math.min(0.001 / gate.interval, 0.01)
+  local n = math.floor(gate.burst - math.max(arrival - now, 0) / gate.interval + rounded)
+  return n, arrival - (gate.burst - 1) * gate.interval
+end
+
 -- How many may pass a gate now; if none, also when it opens (ms; nil if that is up to a slot).
 local function room(name, now)
   local guarded = guarded_by(name)
   if guarded then return room_at_breaker(guarded, now) end
-  local gate, n, opens = gate_named(name), 1 / 0, nil
+  local gate, n, opens = gate_named(name), 1 / 0, shut_until(name)
   if gate.shut then return 0 end
-  local arrival = arrival_at(name)
-  if gate.interval > 0 then
-    n = math.floor((now - math.max(arrival, now)) / gate.interval + gate.burst + 1e-9)
-    opens = arrival - (gate.burst - 1) * gate.interval
-  elseif arrival > now then
-    n, opens = 0, arrival
-  end
+  if opens > now then return 0, opens end
+  if gate.interval > 0 then n, opens = room_by_rate(name, gate, now) end
   if gate.slots > 0 then
     local free = gate.slots - used_at(name)
     if free < n then n = free end
@@ -174,14 +188,16 @@ local function shut(queue, id, time)
   local value = call('HGET', P .. 'messages', id)
   local _, task, _, flags, at = head(value)
   if not task then return end
-  local name = gates_of(task, extras(value, flags, at))[1]
+  local names = gates_of(task, extras(value, flags, at))
+  local name = names[1] == task .. '#p' and names[2] or names[1]
   if not name or find(name, '#[bp]$') then
     name = task .. '#0'
     limits_of(task).names = nil
   end
-  local gate = gate_named(name)
-  arrivals[name] = math.max(arrival_at(name), time + (gate.burst - 1) * gate.interval)
-  call('ZADD', P .. 'arrivals', string.format('%.3f', arrivals[name]), name)
+  if time > shut_until(name) then
+    any_shut, shut_times[name] = true, time
+    call('ZADD', P .. 'shut', int(math.ceil(time)), name)
+  end
   mark(queue, 'l', true)
 end
 

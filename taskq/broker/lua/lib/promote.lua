@@ -9,7 +9,8 @@ local function open_due(now)
   local due = call('ZRANGEBYSCORE', P .. 'openings', '-inf', int(now), 'LIMIT', 0, 50)
   begin_writes()
   call('ZREM', P .. 'openings', unpack(due))
-  call('ZREMRANGEBYSCORE', P .. 'arrivals', '-inf', int(now))
+  call('ZREMRANGEBYSCORE', P .. 'arrivals', '-inf', int(now - 1))
+  call('ZREMRANGEBYSCORE', P .. 'shut', '-inf', int(now - 1))
   for _, name in ipairs(due) do
     if sub(name, 1, 1) == '=' then flow.resume(sub(name, 2), now) else flow.open(name, now) end
   end

@@ -103,7 +103,7 @@ local function settle(kind, i, id, value)
   else
     count(queue, 'returned')
     if kind == 'limit' then flow.shut(queue, id, now + tonumber(ARGV[i + 2])) end
-    if kind == 'return' and byte(value, 1) == 33 then push_suspects(queue, { id }, now, true)
+    if byte(value, 1) == 33 then push_suspects(queue, { id }, now, true)
     elseif marks(queue) == '' then push(queue, { id }, now, true)
     else flow.put_back(queue, { id }, now)
     end
