@@ -19,18 +19,25 @@ local function pause(name, now, ms, text)
   end
 end
 
-local function resume(name, now)
-  local field, queue = what_to_pause(name)
-  local was = call('HDEL', P .. 'paused', field)
-  call('ZREM', P .. 'openings', '=' .. name)
-  if field ~= queue then
-    limits_of_task[name] = nil
-    open(name .. '#p', now)
-    return was
-  end
+local function resume_task(task, now)
+  if call('HDEL', P .. 'paused', '=' .. task) == 0 then return false end
+  limits_of_task[task] = nil
+  open(task .. '#p', now)
+  return true
+end
+
+local function resume_queue(queue, now)
+  if call('HDEL', P .. 'paused', queue) == 0 then return false end
   mark(queue, 'p', false)
   if waiting(queue) > 0 then announce(queue, now) end
   if call('LLEN', P .. 'suspects:' .. queue) > 0 then announce_suspects(queue, now) end
   for _, gate in ipairs(call('LPOP', P .. 'lines:' .. queue, 100000) or {}) do announce(queue, now, gate) end
-  return was
+  return true
+end
+
+-- Both, since a worker may have published the task otherwise since it was paused. Returns 1 if anything was.
+local function resume(name, now)
+  call('ZREM', P .. 'openings', '=' .. name)
+  local a_task, a_queue = resume_task(name, now), resume_queue(name, now)
+  return (a_task or a_queue) and 1 or 0
 end
