@@ -50,7 +50,7 @@ def running(*ids: bytes, why: bytes = b"a mistake", mark: str = "") -> State:
     }
 
 
-@pytest.mark.parametrize("key", ["schedule", "queue:q", "suspects:q"])
+@pytest.mark.parametrize("key", ["schedule", "queue:q", "ranked:q", "suspects:q"])
 def test_what_waits_ends_at_once(world: World, key: str) -> None:
     world.seed(waiting(key), {"crashes": {A: b"1"}, "waiters": {A: b"in"}})
 

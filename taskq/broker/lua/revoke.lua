@@ -52,11 +52,11 @@ for _, name in ipairs(gone and {} or gates_of(task, found)) do
   end
 end
 publish_revoked(id, ARGV[2])
+if found.u then unlock((lock_in(found.u)), id) end
 if gone then
   call('HDEL', P .. 'messages', id)
   call('HDEL', P .. 'crashes', id)
   call('HDEL', P .. 'revoked', id)
-  if found.u then release(lock_in(found.u), clock()) end
   count(queue, 'discarded')
 else
   call('HSET', P .. 'revoked', id, ARGV[2])

@@ -52,7 +52,7 @@ local function accept(id, value, options)
 --@include locking
     locks, replaced = {}, {}
     flow = {
-      extras = extras, mark = mark, offer = offer, waiting = waiting,
+      extras = extras, mark = mark, offer = offer, all_waiting = all_waiting,
       first_with_lock = first_with_lock, take_lock = take_lock,
     }
   end
@@ -62,10 +62,10 @@ local function accept(id, value, options)
   end
   if used(id) then
     answer = '='
-  elseif most and flow.waiting(queue) + #place.now >= most then
-    answer = '!'
-  elseif found and found.u then
-    answer = flow.first_with_lock(id, found, stored) or answer
+  else
+    local full = most and flow.all_waiting(queue) + #place.now >= most
+    local first = found and found.u and flow.first_with_lock(id, found, stored, full) -- that needs no room
+    answer = first or full and '!' or answer
   end
   if answer == '+' or answer == '-' then
     given[id] = true

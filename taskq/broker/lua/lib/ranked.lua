@@ -115,3 +115,8 @@ end
 local function waiting(queue)
   return call('LLEN', P .. 'queue:' .. queue) + (marked(queue, 'r') and call('ZCARD', P .. 'ranked:' .. queue) or 0)
 end
+
+-- The same with those at gates, of which there is a count.
+local function all_waiting(queue)
+  return waiting(queue) + (marked(queue, 'l') and tonumber(call('HGET', P .. 'counters', queue .. '|gated')) or 0)
+end

@@ -4,7 +4,7 @@
 
 local function lock_in(text)
   local mode, ms, lock = string.match(text, '^(%a)(%d+):(.*)$')
-  return lock, mode, tonumber(ms)
+  return lock or '', mode, tonumber(ms) or 0
 end
 
 local function alive(id)
@@ -35,11 +35,11 @@ local function unlock(lock, id)
   if held and string.match(held, '^%d+ (.*)$') == id then call('HDEL', P .. 'unique', lock) end
 end
 
--- A message goes back to where it waits: whether its lock is its own (again).
+-- A message goes back to where it waits: whether its lock is its own. One that is unique until its start takes it again.
 local function lock_again(text, id, now)
   local lock, mode, ms = lock_in(text)
-  local by = holder(lock, mode, now)
-  if by and by ~= id then return mode ~= 's' end
-  if mode ~= 't' then take_lock(lock, mode, ms, id, now) end
+  if mode ~= 's' then return true end
+  if (holder(lock, mode, now) or id) ~= id then return false end
+  take_lock(lock, mode, ms, id, now)
   return true
 end
