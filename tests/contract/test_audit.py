@@ -10,6 +10,7 @@ from taskq.audit import audit
 from taskq.broker import commands
 from taskq.broker.commands import Check, mend
 from taskq.broker.protocol import drive
+from tests.contract.fleet import more
 from tests.contract.world import LEASE, T0, Near, Scores, State, World, message, messages, raw_id, serving, without
 
 A, B, C, D = map(raw_id, range(1, 5))
@@ -181,6 +182,16 @@ def test_a_message_in_no_place_that_names_no_queue_is_a_dead_letter(world: World
     state = world.state()
     assert state["dead:unreadable"] == Scores({A: Near(T0)})
     assert state["reasons"] == {A: b"unreadable\n"}
+
+
+def test_a_head_that_was_cut_short_anywhere_stops_nobody(world: World) -> None:
+    value = message(A, more=more(_1="x", lock="d0:t|k", limited=True))
+    world.seed({"limits": {b"t": b"k 0 1 1"}, "tasks": {b"t": b"q"}})
+    for length in range(len(value)):
+        world.raw("HSET", world.keys["messages"], A, value[:length])
+        assert world.run(mend(world.keys, [(A, "")]))[0] in ("resurrected", "unreadable")
+        for name in without(world.state(), "limits", "tasks"):
+            world.raw("DEL", world.keys[name])
 
 
 # -- all of it ---------------------------------------------------------------------------------------------------

@@ -590,6 +590,17 @@ def test_a_line_nobody_serves_when_its_gate_opens_is_told_to_whoever_comes(world
     assert len(world.state()["processing:late"]) == 4
 
 
+def test_one_in_the_line_of_a_limit_that_is_no_more_is_where_it_is(fleet: Fleet) -> None:
+    """And not put into its queue a second time, if it is asked for meanwhile."""
+    fleet.publish("t", SLOTS, "s 0.000000 1 1")
+    fleet.send(A, B, head=more(limited=True))
+    assert fleet.take(2) == [A]
+    assert fleet.look().lines() == {("q", "t#2"): [B]}
+    fleet.publish("t", SLOTS)
+
+    assert fleet.world.run(commands.mend(fleet.world.keys, [(B, ""), (A, "")])) == ["sound", "sound"]
+
+
 # -- limits that change ----------------------------------------------------------------------------------------------
 
 

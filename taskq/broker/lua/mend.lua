@@ -18,10 +18,21 @@
 local now = clock()
 local verdicts = {}
 
+-- The gates at which a message can stand in line: its own, and those of limits that its task has no more.
+local known_gates
+local function gates_for(task, found)
+  known_gates = known_gates or call('HKEYS', P .. 'gates')
+  local names = { unpack(gates_of(task, found)) }
+  for _, name in ipairs(known_gates) do
+    if sub(name, 1, #task + 1) == task .. '#' then names[#names + 1] = name end
+  end
+  return names
+end
+
 local function mend(id, seen)
   local value = call('HGET', P .. 'messages', id)
   local queue, task, _, flags, at = head(value)
-  local gates = queue and gates_of(task, extras(value, flags, at)) or {}
+  local gates = queue and gates_for(task, extras(value, flags, at)) or {}
   local places = places_of(id, queue, seen, gates)
   if value and #places == 1 then return 'sound' end
   if not value and #places == 0 then return 'sound' end

@@ -1,15 +1,17 @@
 -- What plain queues and messages do without: marks, what a head says beside its names, messages that have a rank.
 
--- What else a head says, by its letter: of a value whose flags say so, from where the names end.
+-- What else a head says, by its letter: of a value whose flags say so, from where the names end. Of one that was cut
+-- short, what is whole.
 local function extras(value, flags, at)
   local found = {}
   if flags < 4 then return found end
-  local stop = at + 2 + byte(value, at) * 256 + byte(value, at + 1)
+  local high, low = byte(value, at, at + 1)
+  local stop = low and math.min(at + 2 + high * 256 + low, #value + 1) or 0
   at = at + 2
-  while at < stop do
-    local n = byte(value, at + 1)
-    found[sub(value, at, at)] = sub(value, at + 2, at + 1 + n)
-    at = at + 2 + n
+  while at + 1 < stop do
+    local after = at + 2 + byte(value, at + 1)
+    if after <= stop then found[sub(value, at, at)] = sub(value, at + 2, after - 1) end
+    at = after
   end
   return found
 end
