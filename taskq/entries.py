@@ -18,7 +18,7 @@ import msgpack
 
 from taskq.broker.ticks import DueTick, Step
 from taskq.config import check_name
-from taskq.envelope import decode, encode_envelope
+from taskq.envelope import decode, decode_head, encode_envelope
 from taskq.errors import ConfigError, DecodeError
 from taskq.periodic import Cron, Every, every, seconds_of
 
@@ -45,7 +45,7 @@ class Entry:
         head: The head of its messages, as a producer sends it.
         headers: Their headers.
         body: Their arguments.
-        options: For the enqueue script: when they expire.
+        options: For the enqueue script: when they expire, and how long their queue may be.
         catch_up: What becomes of missed ticks.
         window: How old a missed tick may be to be sent all the same, in ms.
         overlap: Whether a tick is sent while the last message is still alive.
@@ -92,7 +92,7 @@ class Entry:
         if isinstance(schedule, Every) and jitter_ms >= schedule.ms:
             raise ConfigError(f"jitter of {name} must be shorter than its interval, {schedule}")
         _, value, options = message
-        if not re.fullmatch(rb"(x\d+)?w?", options):
+        if not re.fullmatch(rb"(x\d+)?(m\d+)?w?", options):
             raise ConfigError(f"periodic entry {name}: expires is a number of seconds after each tick, no moment")
         sent = decode(_stamped(value))
         return cls(
@@ -152,7 +152,7 @@ class Entry:
     @property
     def queue(self) -> str:
         """The queue its messages go to."""
-        return self.head[4 + self.head[2] :].decode()
+        return decode_head(_stamped(self.head))[1]
 
     # -- ticks -------------------------------------------------------------------------------------------
 

@@ -18,6 +18,7 @@ from taskq.broker import commands
 from taskq.broker.commands import Move, Promotion, Reaping
 from taskq.broker.keys import Keys
 from taskq.broker.protocol import Now, Pause, Protocol
+from taskq.broker.ticks import Step
 from taskq.entries import Ticker
 from taskq.envelope import id_to_text
 from taskq.errors import BrokerRefused
@@ -29,6 +30,8 @@ _REAP_LIMIT, _PROMOTE_LIMIT = 10, 500
 _UPKEEP_EVERY = 60.0
 #: Seconds until ticks are tried again that could not be sent, for want of memory there or of knowledge here.
 _TICK_AGAIN = 1.0
+#: Why a tick was skipped, by the server's answer.
+_SKIPPED = {"s": "its last message has not ended", "u": "another message is the same unique work"}
 #: Seconds by which a server may answer a wait too late.
 _GRAIN = 0.11
 
@@ -58,6 +61,7 @@ class Reaper:
         self._report = report
         self._ticker = Ticker()
         self._refused = False
+        self._full: set[str] = set()
         self._upkeep_at = 0.0
 
     def promote(self) -> Protocol[float]:
@@ -85,11 +89,19 @@ class Reaper:
             return False
         self._refused = False
         for step, answer in zip(steps, answers.decode(), strict=True):
-            if answer == "s":
-                log.info("periodic entry %s: a tick was skipped, its last message has not ended", step.due.name)
-            if step.dropped and answer != "x":
-                log.warning("periodic entry %s: missed ticks were left out", step.due.name)
+            self._tell(step, answer)
         return True
+
+    def _tell(self, step: Step, answer: str) -> None:
+        """Log what became of a tick, if that is more than that it was sent."""
+        name = step.due.name
+        if answer in _SKIPPED:
+            log.info("periodic entry %s: a tick was skipped, %s", name, _SKIPPED[answer])
+        if answer == "!" and name not in self._full:
+            log.warning("periodic entry %s: a tick waits, for its queue is full", name)
+        (self._full.add if answer == "!" else self._full.discard)(name)
+        if step.dropped and answer not in "x!":
+            log.warning("periodic entry %s: missed ticks were left out", name)
 
     def reap(self) -> Protocol[float]:
         """Recover what lost incarnations held; answers in how many seconds to come again."""

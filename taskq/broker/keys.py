@@ -54,6 +54,7 @@ inbox:<process>      list        results for a waiting process; expires after a 
 periodic             hash        entry's name → periodic entry (see ``taskq.entries``)
 ticks                sorted set  entry's name by the time its next tick is due (ms); not of those that are paused
 entry:<name>         hash        tick (next, ms; none yet: new), last (ms), id (its message), sent, skipped, left-out,
+                                 full (ticks that found their queue so), waits (when one that does was due, ms),
                                  late and late-max (ms), origin (code, command), paused (by whom, when, why)
 declared             hash        ``-A`` of workers → names of the entries their newest code declares, between spaces
 revisions            hash        ``-A`` of workers → revisions of their code, the newest last

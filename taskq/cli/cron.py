@@ -24,6 +24,13 @@ from taskq.errors import BrokerError, ConfigError
 if TYPE_CHECKING:
     from taskq.entries import Entry
 
+#: Why a command sent nothing, by the server's answer.
+_UNSENT = {
+    b"x": "it has just been changed",
+    b"u": "another message is the same unique work",
+    b"!": "its queue is full",
+}
+
 # -- options ---------------------------------------------------------------------------------------------
 
 
@@ -160,8 +167,8 @@ def run_now(name: str, names: tuple[str, ...], url: str | None) -> None:
         message = stored.entry.message(tick, "now:")
         step = Step(DueTick(name, stored.raw, None, b"now"), message, tick, None)
         answer = timetable.broker.run(commands.take_ticks(keys_of(stored.app), [step]))
-        if answer == b"x":
-            raise ConfigError(f"the periodic entry {name} has just been changed; nothing was sent")
+        if why := _UNSENT.get(answer):
+            raise ConfigError(f"the periodic entry {name}: nothing was sent, {why}")
     click.echo(message[0].decode())
 
 

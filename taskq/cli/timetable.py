@@ -132,7 +132,7 @@ def row(stored: Stored, now: float) -> tuple[str, ...]:
 def _state(stored: Stored) -> str:
     if stored.paused:
         return f"paused {stored.paused}"
-    notes = [f"{n} {what}" for what in ("skipped", "left-out") if (n := stored.number(what.encode()))]
+    notes = [f"{n} {what}" for what in ("skipped", "left-out", "full") if (n := stored.number(what.encode()))]
     return ", ".join(["ends" if stored.due is None else "runs", *notes])
 
 
@@ -157,6 +157,7 @@ def as_json_line(stored: Stored) -> str:
             "sent": stored.number(b"sent"),
             "skipped": stored.number(b"skipped"),
             "left_out": stored.number(b"left-out"),
+            "full": stored.number(b"full"),
             "late_ms": stored.number(b"late") if b"late" in stored.state else None,
             "late_max_ms": stored.number(b"late-max") if b"late-max" in stored.state else None,
             "origin": stored.state.get(b"origin", b"").decode() or None,

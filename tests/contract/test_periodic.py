@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -9,6 +10,7 @@ import pytest
 from taskq.broker.commands import Declared, Promotion, change_entry, declare, promote, take_ticks
 from taskq.broker.ticks import DueTick, Step
 from taskq.envelope import encode_envelope, encode_head
+from tests.contract.fleet import more
 from tests.contract.world import MINUTE, T0, Near, Scores, State, World, message, messages, raw_id, serving, without
 
 KEEP = 5000
@@ -241,6 +243,79 @@ def test_an_entry_that_may_overlap_is_sent_all_the_same(world: World) -> None:
     world.seed(entry(id=LAST.decode()), {"messages": {LAST: message(LAST)}, "queue:q": [LAST]})
 
     assert world.run(take_ticks(world.keys, [step()])) == b"+"
+
+
+UNIQUE = more(lock="d0:t|k", limited=True)
+
+
+def special(head: bytes = b"", options: bytes = b"", tick: float = T0 - 5.0) -> tuple[bytes, bytes, bytes]:
+    """The message of an entry whose task has a flow option."""
+    id_ = b"cron:e:%d" % tick
+    return id_, encode_head("t", "q", more=head) + encode_envelope(id_, {}, b""), options
+
+
+def test_a_tick_that_is_another_messages_unique_work_is_skipped_and_counted(world: World) -> None:
+    holder = {"messages": {LAST: message(LAST, more=UNIQUE)}, "queue:q": [LAST], "unique": {b"t|k": b"0 " + LAST}}
+    before = world.seed(entry(skipped=1), holder)
+
+    assert world.run(take_ticks(world.keys, [step(message=special(UNIQUE)), step(raw=NEW)])) == b"ux"
+    assert world.state() == before | took(before, skipped=2)
+
+
+def test_a_tick_puts_a_debounced_message_off_as_any_call_does(world: World) -> None:
+    head = more(lock="d0:t|", debounce="9000:0", limited=True)
+    waiting = {"messages": {LAST: message(LAST, more=head)}, "schedule": Scores({LAST: T0 + 1000.0})}
+    before = world.seed(entry(), waiting, {"unique": {b"t|": b"0 " + LAST}})
+
+    assert world.run(take_ticks(world.keys, [step(message=special(head))])) == b"u"
+    state = world.state()
+    assert state["schedule"] == Scores({LAST: Near(T0 + 9000)})
+    assert state["entry:e"] == took(before, skipped=1)["entry:e"]
+    assert sent()[0] in state["messages"][LAST]
+
+
+def test_a_tick_whose_queue_is_full_stays_and_is_due_again_soon(world: World) -> None:
+    before = world.seed(serving("inc"), entry(), {"messages": messages(LAST), "queue:q": [LAST]})
+    world.stop_clock()
+    full = step(message=special(options=b"m1"), dropped=True)
+
+    assert world.run(take_ticks(world.keys, [full])) == b"!"
+    waits = {b"waits": b"%d" % (T0 - 5), b"full": b"1"}
+    assert world.state() == before | {"ticks": Scores({b"e": T0 + 1000}), "entry:e": before["entry:e"] | waits}
+    assert world.run(take_ticks(world.keys, [full])) == b"x", "it is due later now"
+
+
+def test_a_tick_that_waited_for_room_is_as_late_as_it_is_and_counted_once(world: World) -> None:
+    before = world.seed(serving("inc"), entry(), {"messages": messages(LAST), "queue:q": [LAST]})
+    world.stop_clock()
+    for seconds in (0, 1, 2):
+        world.at(T0 + 1000 * seconds)
+        (due,) = seen(world).ticks
+        if seconds == 2:
+            world.raw("DEL", world.keys["queue:q"])
+        answer = world.run(take_ticks(world.keys, [replace(step(message=special(options=b"m1")), due=due)]))
+        assert answer == (b"+" if seconds == 2 else b"!")
+
+    fields = {"full": 1, "sent": 1, "last": int(T0 - 5), "id": sent()[0].decode(), "late": 2005, "late_max": 2005}
+    assert world.state()["entry:e"] == took(before, **fields)["entry:e"]
+
+
+def test_a_tick_that_waits_for_room_is_kept_by_newer_code_and_not_by_a_pause(world: World) -> None:
+    world.seed(entry(T0 + 1000.0, waits=int(T0 - 5)))
+    world.run(change_entry(world.keys, "define", "e", NEW, 1))
+    assert world.state()["ticks"] == Scores({b"e": T0 + 1000.0})
+    assert b"tick" in world.state()["entry:e"]
+
+    world.run(change_entry(world.keys, "pause", "e", "by me"))
+    assert not {b"waits", b"tick"} & set(world.state()["entry:e"])
+
+
+def test_an_entry_run_by_command_is_not_put_off_if_its_queue_is_full(world: World) -> None:
+    before = world.seed(entry(), {"messages": messages(LAST), "queue:q": [LAST]})
+    now = Step(DueTick("e", OLD, None, b"now"), special(options=b"m1", tick=T0), T0, None)
+
+    assert world.run(take_ticks(world.keys, [now])) == b"!"
+    assert world.state() == before
 
 
 def test_an_entry_run_by_command_keeps_its_tick(world: World) -> None:

@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 from taskq import ConfigError, SerializationError, Task, TaskQ, every
 from taskq.broker.ticks import DueTick, Step
 from taskq.entries import Entry, Ticker, code_revision
-from taskq.envelope import decode, id_to_text
+from taskq.envelope import decode, decode_fields, id_to_text
 from taskq.errors import DecodeError
 from taskq.periodic import Cron
 
@@ -133,6 +133,17 @@ def test_arguments_that_are_not_those_of_the_task_are_refused(
 def test_arguments_that_cannot_be_written_are_refused(app: TaskQ, report: Task[..., Any]) -> None:
     with pytest.raises(SerializationError):
         app.periodic("e", "@daily", report, (object(),))
+
+
+def test_an_entry_says_what_its_tasks_flow_options_say(app: TaskQ) -> None:
+    @app.task(unique="until_done", max_length=10, priority=3)
+    def job() -> None: ...
+
+    app.periodic("e", "@daily", job, expires=300)
+    entry = Entry.read("e", app.entries["e"].stored)
+
+    assert (entry.task, entry.queue, entry.options) == (job.name, job.queue, b"x300000m10")
+    assert set(decode_fields(entry.head[:2] + bytes(8) + entry.head[2:])) == {b"p", b"l", b"u"}
 
 
 def test_two_entries_of_one_name_are_refused_unless_they_are_the_same(app: TaskQ, report: Task[..., Any]) -> None:

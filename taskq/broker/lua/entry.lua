@@ -27,7 +27,7 @@ if verb == 'remove' then
   remove_entry(name)
   return 'removed'
 end
-call('HDEL', key, 'tick', verb == 'resume' and 'paused' or '')
+call('HDEL', key, 'tick', 'waits', verb == 'resume' and 'paused' or '')
 if verb == 'pause' then
   call('ZREM', P .. 'ticks', name)
   call('HSET', key, 'paused', ARGV[3])

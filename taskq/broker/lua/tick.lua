@@ -7,10 +7,11 @@
 -- ARGV  for each tick: name of the entry, its revision, due ms as seen ('now': whatever is due, which stays),
 --       id of the message ('' to send none), value, options as for enqueue, 1 to send only if the last message has ended,
 --       tick ms, next tick ms ('' for none), its due ms, 1 if ticks were left out
--- Returns a character a tick: '+' sent, 's' not sent, since the last message has not ended, '=' it had been sent before,
---       '.' there was nothing to send, 'x' not as seen, so nothing was changed.
+-- Returns a character a tick: '+' sent, 's' not sent, since the last message has not ended, 'u' not sent, since another
+--       message is that unique work already, '=' it had been sent before, '.' there was nothing to send, '!' its queue is
+--       full, so it is due again in a second, 'x' not as seen, so nothing was changed.
 -- Again: not as seen.
-local WIDTH = 11
+local WIDTH, AGAIN = 11, 1000
 local now = clock()
 --@include accept
 
@@ -29,7 +30,16 @@ local function look(i)
   if due ~= 'now' and tonumber(call('ZSCORE', P .. 'ticks', name) or '-1') ~= tonumber(due) then return 'x' end
   if id == '' then return '.' end
   if ARGV[i + 6] == '1' and alive(call('HGET', P .. 'entry:' .. name, 'id')) then return 's' end
-  return accept(id, ARGV[i + 4], ARGV[i + 5])
+  local answer = accept(id, ARGV[i + 4], ARGV[i + 5])
+  return byte(answer) == 126 and 'u' or answer
+end
+
+-- The tick stays the entry's next one; its rule for missed ones holds when it is late. `waits` keeps when it was due at first.
+local function put_off(i)
+  local name, due, key = ARGV[i], ARGV[i + 2], P .. 'entry:' .. ARGV[i]
+  if due == 'now' then return end
+  if call('HSETNX', key, 'waits', due) == 1 then call('HINCRBY', key, 'full', 1) end
+  call('ZADD', P .. 'ticks', int(now + AGAIN), name)
 end
 
 local function take(i, answer)
@@ -37,11 +47,14 @@ local function take(i, answer)
   if answer == '+' then
     call('HSET', key, 'last', ARGV[i + 7], 'id', ARGV[i + 3])
     call('HINCRBY', key, 'sent', 1)
-  elseif answer == 's' then
+  elseif answer == 's' or answer == 'u' then
     call('HINCRBY', key, 'skipped', 1)
   end
   if due == 'now' then return end
+  local waits = call('HGET', key, 'waits')
+  if waits then call('HDEL', key, 'waits') end
   if answer == '+' then
+    due = waits or due
     local late = math.max(0, now - (ARGV[i + 10] == '1' and ARGV[i + 7] or due))
     call('HSET', key, 'late', int(late))
     if late > tonumber(call('HGET', key, 'late-max') or '-1') then call('HSET', key, 'late-max', int(late)) end
@@ -61,7 +74,8 @@ for i = 1, #ARGV, WIDTH do answers[#answers + 1] = look(i) end
 if #fields == 0 then begin_writes() end -- else the first write is one that a full server refuses
 write_accepted()
 for n, answer in ipairs(answers) do
-  if answer ~= 'x' then take((n - 1) * WIDTH + 1, answer) end
+  local i = (n - 1) * WIDTH + 1
+  if answer == '!' then put_off(i) elseif answer ~= 'x' then take(i, answer) end
 end
 write_counts()
 return table.concat(answers)

@@ -4,10 +4,10 @@
 -- sent as the entry is now. A paused entry stays paused.
 local function put_entry(name, entry, origin, now)
   local key = P .. 'entry:' .. name
-  local waiting = call('ZSCORE', P .. 'ticks', name)
+  local due = call('HGET', key, 'waits') or call('ZSCORE', P .. 'ticks', name)
   call('HSET', P .. 'periodic', name, entry)
   call('HSET', key, 'origin', origin)
-  if call('HEXISTS', key, 'paused') == 1 or (waiting and tonumber(waiting) <= now) then return end
+  if call('HEXISTS', key, 'paused') == 1 or (due and tonumber(due) <= now) then return end
   call('HDEL', key, 'tick')
   call('ZADD', P .. 'ticks', int(now), name)
   ring(P .. 'alarm')
