@@ -111,7 +111,13 @@ class RateLimited(TaskqError):
     """
 
     def __init__(self, retry_after: float) -> None:
-        """Ask for ``retry_after`` seconds of quiet, from 0."""
+        """Ask for ``retry_after`` seconds of quiet, from 0.
+
+        Raises:
+            ConfigError: Not such a number; the task has failed then.
+        """
+        if isinstance(retry_after, bool) or not isinstance(retry_after, (int, float)) or not 0 <= retry_after <= 1e10:
+            raise ConfigError(f"retry_after of RateLimited must be a number of seconds from 0, not {retry_after!r}")
         super().__init__(f"told to wait for {retry_after:g} s")
         self.retry_after = retry_after
 

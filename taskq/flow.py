@@ -8,7 +8,6 @@ what the server has to know of it: a few short fields after the names in the hea
 from __future__ import annotations
 
 import hashlib
-import math
 import re
 import struct
 from collections.abc import Callable, Sequence
@@ -23,11 +22,13 @@ from taskq.errors import ConfigError
 #: What tells one user, tenant or job from another: the name of an argument, or a function of the arguments by name.
 Key = str | Callable[..., Any]
 
-_RATE = re.compile(r"(\d+(?:\.\d+)?)/(\d*)(ms|s|m|h|d)")
+_RATE = re.compile(r"([0-9]+(?:\.[0-9]+)?)/([0-9]*)(ms|s|m|h|d)")
 _UNIT_MS = {"ms": 1, "s": 1000, "m": 60_000, "h": 3_600_000, "d": 86_400_000}
 #: Longest text of a key that is stored as it is; a digest stands for a longer one.
 _KEY_MAX = 100
 _LOWEST, _HIGHEST = -100, 100
+#: Longest span of time there may be, in seconds.
+_LONGEST = 1e10
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,6 +60,7 @@ class Limit:
             raise ConfigError("burst= says how much of a rate= may come at once; there is none")
         if self.rate is not None:
             interval_ms(self.rate)
+        _check_key("key", self.key)
 
     def text(self, kind: str) -> str:
         """Write the limit for ``gates.lua``."""
@@ -83,11 +85,11 @@ class Breaker:
 
     def __post_init__(self) -> None:
         """Refuse what cannot work."""
-        if isinstance(self.failures, bool) or not 0 < self.failures <= 1:
+        if not _is_number(self.failures) or not 0 < self.failures <= 1:
             raise ConfigError(f"failures of a Breaker must be a share above 0, at most 1, not {self.failures!r}")
         if type(self.of) is not int or not 1 <= self.of <= 1000:
             raise ConfigError(f"of= of a Breaker must be a whole number from 1 to 1000, not {self.of!r}")
-        if isinstance(self.pause, bool) or not 0 < self.pause < math.inf:
+        if not _is_number(self.pause) or not 0 < self.pause <= _LONGEST:
             raise ConfigError(f"pause of a Breaker must be a number of seconds above 0, not {self.pause!r}")
 
 
@@ -117,11 +119,12 @@ class Flow:
     def __post_init__(self) -> None:
         """Refuse what could only fail later, at a call or on the server."""
         check_priority(self.priority)
+        self._check_kinds()
         for name in ("unique_for", "debounce", "max_wait", "throttle"):
             seconds = getattr(self, name)
-            if seconds is not None and (isinstance(seconds, bool) or not 0 < seconds < math.inf):
+            if seconds is not None and not (_is_number(seconds) and 0 < seconds <= _LONGEST):
                 raise ConfigError(f"{name} must be a number of seconds above 0, not {seconds!r}")
-        if not 0 <= self.full_timeout < math.inf:
+        if not (_is_number(self.full_timeout) and 0 <= self.full_timeout <= _LONGEST):
             raise ConfigError(f"full_timeout must be a number of seconds from 0, not {self.full_timeout!r}")
         if self.max_length is not None and (type(self.max_length) is not int or self.max_length < 1):
             raise ConfigError(f"max_length must be a whole number from 1, not {self.max_length!r}")
@@ -133,13 +136,24 @@ class Flow:
             raise ConfigError("give one of unique=, debounce= and throttle=")
         if self.max_wait is not None and self.debounce is None:
             raise ConfigError("max_wait= bounds how long debounce= may put a call off; there is none")
-        if any(not isinstance(limit, Limit) for limit in self.limits) or len(self.limits) > 8:
-            raise ConfigError("limits= takes a list of up to 8 Limit(...)")
+        if self.burst is not None and self.rate is None:
+            raise ConfigError("burst= says how much of a rate= may come at once; there is none")
         if self.key is not None and self.rate is None and self.max_concurrency is None:
             raise ConfigError("key= says what rate= or max_concurrency= counts apart; there is neither")
         if self.fair_weight is not None and self.fair_by is None:
             raise ConfigError("fair_weight= weighs the keys of fair_by=; there is none")
         _ = self.all_limits  # refuses a limit that cannot be read
+
+    def _check_kinds(self) -> None:
+        limits = self.limits if isinstance(self.limits, (list, tuple)) else [None]
+        if any(not isinstance(limit, Limit) for limit in limits) or len(limits) > 8:
+            raise ConfigError("limits= takes a list of up to 8 Limit(...)")
+        if self.breaker is not None and not isinstance(self.breaker, Breaker):
+            raise ConfigError(f"breaker= takes a Breaker(...), not {self.breaker!r}")
+        for name in ("fair_by", "unique_by"):
+            _check_key(name, getattr(self, name))
+        if self.fair_weight is not None and not callable(self.fair_weight):
+            raise ConfigError(f"fair_weight must be a function of the arguments by name, not {self.fair_weight!r}")
 
     @property
     def all_limits(self) -> list[Limit]:
@@ -191,9 +205,9 @@ class Flow:
 
     def _lock(self, task: str, call: Arguments) -> list[bytes]:
         if self.unique:
-            mode, seconds = b"s" if self.unique == "until_start" else b"d", self.unique_for or 0.0
+            mode, seconds = b"s" if self.unique == "until_start" else b"d", self.unique_for
         elif self.debounce:
-            mode, seconds = b"d", 0.0
+            mode, seconds = b"d", None
         elif self.throttle:
             mode, seconds = b"t", self.throttle
         else:
@@ -205,11 +219,10 @@ class Flow:
         name = f"{task}|{key or ''}"
         if len(name) > 200:
             name = "~" + hashlib.blake2b(name.encode(), digest_size=16).hexdigest()
-        lock = _field(b"u", b"%s%d:%s" % (mode, round(seconds * 1000), name.encode()))
+        lock = _field(b"u", b"%s%d:%s" % (mode, _ms(seconds), name.encode()))
         if self.debounce is None:
             return [lock]
-        wait, longest = round(self.debounce * 1000), round((self.max_wait or 0.0) * 1000)
-        return [lock, _field(b"d", b"%d:%d" % (wait, longest))]
+        return [lock, _field(b"d", b"%d:%d" % (_ms(self.debounce), _ms(self.max_wait)))]
 
     def _weight(self, task: str, call: Arguments) -> float:
         assert self.fair_weight is not None
@@ -236,7 +249,7 @@ class Arguments:
             raise ConfigError(f"{option}={by!r} of task {task} is not one of its arguments: {', '.join(self._named)}")
         try:
             return None if value is None else key_text(value)
-        except TypeError as error:
+        except (TypeError, ValueError) as error:
             raise ConfigError(f"{option} of task {task} gave {error}") from None
 
     def ask(self, task: str, option: str, function: Callable[..., Any]) -> Any:
@@ -261,12 +274,13 @@ def key_text(value: Any) -> str:
 
     Raises:
         TypeError: Not a string, a number, a UUID, or a tuple of these.
+        ValueError: A number too long to be written.
     """
     if isinstance(value, tuple):
-        text = ",".join(key_text(item) for item in value)
+        text = f"({''.join(key_text(item) + ',' for item in value)})"
     elif isinstance(value, (str, int, float, UUID)):
         if len(text := str(value)) <= _KEY_MAX:
-            text = quote(text, safe="!$&'()*+,;:@/?-._~", errors="backslashreplace")
+            text = quote(text, safe="!$&'*+;:@/?-._~", errors="backslashreplace")
     else:
         raise TypeError(f"{value!r:.80}, which is no key: use a string, a number, a UUID, or a tuple of these")
     if len(text) > _KEY_MAX:
@@ -281,16 +295,35 @@ def check_priority(priority: Any) -> int:
     return priority
 
 
+def _check_key(option: str, key: Any) -> None:
+    if key is not None and not isinstance(key, str) and not callable(key):
+        raise ConfigError(f"{option} must be the name of an argument or a function of the arguments, not {key!r}")
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, (int, float)) and not isinstance(value, bool)
+
+
+def _ms(seconds: float | None) -> int:
+    """Return whole ms, at least 1; 0 stands for no limit."""
+    return 0 if seconds is None else max(1, round(seconds * 1000))
+
+
 def interval_ms(rate: Any) -> float:
     """Return the ms between two starts at a rate.
 
     Raises:
         ConfigError: Not a rate.
     """
-    match = _RATE.fullmatch(rate) if isinstance(rate, str) else None
-    if match is None or not float(match[1]) or match[2] == "0":
-        raise ConfigError(f"rate {rate!r} cannot be read: write for example '100/m', '5/10s' or '0.5/s'; more than 0")
-    return int(match[2] or 1) * _UNIT_MS[match[3]] / float(match[1])
+    match = _RATE.fullmatch(rate) if isinstance(rate, str) and len(rate) <= 30 else None
+    interval = 0.0
+    if match is not None and float(match[1]):
+        interval = int(match[2] or 1) * _UNIT_MS[match[3]] / float(match[1])
+    if not 1e-5 <= interval <= _LONGEST * 1000:
+        raise ConfigError(
+            f"rate {rate!r:.80} cannot be read: write for example '100/m', '5/10s' or '0.5/s'; more than 0"
+        )
+    return interval
 
 
 def rate_text(interval: float) -> str:

@@ -81,7 +81,7 @@ class Task(Definition, Generic[P, R]):
 
     async def adelay(self, *args: P.args, **kwargs: P.kwargs) -> AsyncResult[R]:
         """Do what `delay` does, on an event loop."""
-        return (await asend_calls(self.client, [self.call(*args, **kwargs)]))[0]
+        return await asend_call(self.client, self.call(*args, **kwargs))
 
     def apply_async(
         self,
