@@ -204,6 +204,20 @@ def test_turns_are_kept_within_each_priority(fleet: Fleet, level: int) -> None:
     assert abs(share[b"k0001"] - share[b"k0002"]) <= 2, share
 
 
+def test_a_fetch_that_takes_from_several_priorities_keeps_the_turn_of_each(fleet: Fleet) -> None:
+    def high(key: int, first: int) -> list[tuple[bytes, ...]]:
+        ids = fair_ids(key, first + 20)[first:]
+        return [sent(id_, more(priority=5, fair=str(key))) for id_ in ids]
+
+    fleet.send_all([*high(1, 0), *fair(fair_ids(2, 9), 2)])
+    assert len(fleet.take(24)) == 24
+    fleet.send_all([*high(3, 0), *high(1, 20)])
+
+    share = Counter(id_[:5] for id_ in fleet.take(20))
+
+    assert abs(share[b"k0001"] - share[b"k0003"]) <= 2, share
+
+
 def test_a_fair_queue_that_was_emptied_keeps_nothing(fleet: Fleet) -> None:
     fleet.send_all([*fair(fair_ids(1, 3), 1), *fair(fair_ids(2, 3), 2)])
     fleet.done(*fleet.take(6))
