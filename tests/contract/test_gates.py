@@ -745,12 +745,13 @@ def test_a_suspect_that_is_told_to_wait_runs_alone_after_it(fleet: Fleet) -> Non
     assert fleet.take(1, inc="other", mode="solo") == [A]
 
 
-def test_the_shortest_of_two_waits_does_not_end_the_longer_one(fleet: Fleet) -> None:
+@pytest.mark.parametrize("waits", [(60.0, 30.0), (30.0, 60.0)])
+def test_the_shorter_of_two_waits_does_not_end_the_longer_one(fleet: Fleet, waits: tuple[float, float]) -> None:
     fleet.publish("t", "s 0.000000 1 5")
     fleet.send(A, B, head=more(limited=True))
     assert fleet.take(2) == [A, B]
 
-    fleet.fetch(Limited(A, 60.0), Limited(B, 30.0))
+    fleet.fetch(Limited(A, waits[0]), Limited(B, waits[1]))
 
     assert fleet.look().table("shut") == {b"t#1": T0 + 60_000}
     fleet.world.at(T0 + 30_500)
