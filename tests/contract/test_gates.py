@@ -526,12 +526,26 @@ def test_lines_at_two_gates_that_are_both_open_are_emptied(fleet: Fleet) -> None
     )
 
     taken = []
-    for _ in range(6):
-        got = fleet.take(1, most=1)
+    for n in range(12):
+        fleet.world.at(T0 + n)  # what is ready comes in turn
+        got = fleet.fetch(want=1, caps=" q=1 ").messages[::2]
         taken += got
         fleet.done(*got)
 
     assert sorted(taken) == ids
+
+
+def test_one_that_finds_a_gate_shut_which_it_has_waited_for_goes_before_the_others_there(fleet: Fleet) -> None:
+    fleet.publish("t", SLOTS, "k 0.000000 1 1")
+    fleet.send(A, B, head=more(_2="x"))
+    fleet.send_all([sent(id_, more(_2=key)) for id_, key in ((C, "u"), (D, "v"), (E, "w"))])
+    assert fleet.take(5) == [A, C]
+    assert fleet.look().lines() == {("q", "t#2=x"): [B], ("q", "t#1"): [D, E]}
+
+    fleet.done(A)
+
+    assert fleet.take(5) == [D]
+    assert fleet.look().lines() == {("q", "t#1"): [B, E]}
 
 
 def test_a_gate_of_two_queues_has_a_line_for_each(world: World) -> None:
