@@ -113,6 +113,14 @@ class Snapshot:
         """The queue a message belongs to, by its head."""
         return _head(self["messages"][id_])[0]
 
+    def task_of(self, id_: bytes) -> str:
+        """The task of a message, by its head."""
+        return _head(self["messages"][id_])[2]
+
+    def is_paused(self, queue: str) -> bool:
+        """Whether nothing is taken from a queue."""
+        return queue.encode() in self.table("paused")
+
     def accepted(self, id_: bytes) -> float:
         """When a message was accepted."""
         return _head(self["messages"][id_])[1]
@@ -155,9 +163,9 @@ class Snapshot:
 
 
 @lru_cache(10_000)
-def _head(value: bytes) -> tuple[str, float]:
-    _, queue, accepted, _, _ = decode_head(value)
-    return queue, accepted
+def _head(value: bytes) -> tuple[str, float, str]:
+    task, queue, accepted, _, _ = decode_head(value)
+    return queue, accepted, task
 
 
 @cache
@@ -176,6 +184,7 @@ def violations(snap: Snapshot, max_crashes: int = 3) -> list[str]:
         *_wake_ups(snap),
         *gates(snap),
         *locks(snap),
+        *_revoked(snap),
         *_keys(snap),
     ]
 
@@ -271,15 +280,35 @@ def _dead_letters(snap: Snapshot) -> list[str]:
 def _wake_ups(snap: Snapshot) -> list[str]:
     """What can be taken is announced to every set that serves it; for the bells see `silent_bells`."""
     wrong = []
-    at_gates = {who for waiters in snap.table("gates").values() for who in waiters.split()}
-    for queue, sets in snap.table("serving").items():
-        for families, list_, mark in ((("queue", "ranked"), "ready", b"*"), (("suspects",), "solo", b"!")):
-            if queue in snap.table("paused") or mark + queue in at_gates:
-                continue
-            for name in sets.decode().split():
-                there = any(f"{family}:{queue.decode()}" in snap for family in families)
-                if there and queue not in snap.table(f"{list_}:{name}"):
-                    wrong.append(f"{families[0]}:{queue.decode()} has something, {list_}:{name} does not say so")
+    for queue, list_ in _takeable(snap):
+        for name in snap.table("serving").get(queue.encode(), b"").decode().split():
+            if queue.encode() not in snap.table(f"{list_}:{name}"):
+                wrong.append(f"{queue} has something, {list_}:{name} does not say so")
+    return wrong
+
+
+def _takeable(snap: Snapshot) -> list[tuple[str, str]]:
+    """Queues that have something that nothing holds up, and the list that is to name each; for lines see `gates`."""
+    at_gates = {(who, gate) for gate, waiters in snap.table("gates").items() for who in waiters.decode().split()}
+    as_a_whole = {who[1:] for who, _ in at_gates if who[0] == "*"}
+    there = {*snap.under("queue"), *snap.under("ranked")}
+    found = [(queue, "ready") for queue in there - as_a_whole if not snap.is_paused(queue)]
+    for queue, ids in snap.under("suspects").items():
+        mine = _task(snap, ids[0]).encode() + b"#"  # they stand in a row, behind the gates of the first
+        waits = any(who == "!" + queue and gate.startswith(mine) for who, gate in at_gates)
+        if not snap.is_paused(queue) and not waits:
+            found.append((queue, "solo"))
+    return found
+
+
+def _task(snap: Snapshot, id_: bytes) -> str:
+    return snap.task_of(id_) if id_ in snap.table("messages") else ""
+
+
+def _revoked(snap: Snapshot) -> list[str]:
+    """A mark is that of a message that will still end by it."""
+    wrong = [f"{id_!r} is marked, and gone" for id_ in snap.table("revoked") if id_ not in snap.table("messages")]
+    wrong += [f"{id_!r} is marked, and dead" for id_ in snap.table("revoked") if id_ in snap.table("reasons")]
     return wrong
 
 
@@ -307,16 +336,16 @@ def unsound(before: Snapshot, now: Snapshot) -> list[str]:
             word = told(id_, now.result(id_))
             missed = [name for name in inboxes.decode().split() if word not in now.row("inbox:" + name)]
             wrong += [f"{name} waits for {id_!r} for ever" for name in missed]
-    first = min(now.table("schedule").values(), default=0.0)
-    if now.table("schedule") and first < min(before.table("schedule").values(), default=1e300):
-        gone = set(before.table("schedule")) - set(now.table("schedule"))
-        if not (gone or now.row("alarm")):
-            wrong.append("the earliest due time has changed in silence")
+    for times in ("schedule", "openings"):
+        first = min(now.table(times).values(), default=1e300)
+        gone = set(before.table(times)) - set(now.table(times))
+        if first < min(before.table(times).values(), default=1e300) and not (gone or now.row("alarm")):
+            wrong.append(f"the earliest of {times} has changed in silence")
     for set_ in now.under("solo"):
         if set_ not in before.under("solo") and not now.row("solo-bell:" + set_):
             wrong.append("a suspect came in silence")
     for field, count in before.table("counters").items():
-        if not field.endswith(b"|scheduled") and int(now.table("counters")[field]) < int(count):
+        if not field.endswith((b"|scheduled", b"|gated")) and int(now.table("counters")[field]) < int(count):
             wrong.append(f"{field!r} went back")
     return wrong
 

@@ -25,6 +25,15 @@ def model_server(short_folder: Path) -> Iterator[Server]:
     server.stop()
 
 
+@pytest.fixture(scope="session")
+def unkept_server(short_folder: Path) -> Iterator[Server]:
+    """The same, but without a file: all that is written there is to be read again at once."""
+    server = Server(programs()["valkey"], Path(tempfile.mkdtemp(dir=short_folder)), "--appendonly", "no")
+    server.start()
+    yield server
+    server.stop()
+
+
 def never_behind(server: Server) -> None:
     """Let every write reach the file before its answer leaves, so that a kill loses nothing.
 

@@ -8,8 +8,9 @@ from collections import deque
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any, TypeVar
 
+from taskq import codec
 from taskq.broker import commands
-from taskq.broker.commands import Batch, Command, QueueSet
+from taskq.broker.commands import Batch, Command, QueueSet, Renewal
 from taskq.broker.connection import Connection
 from taskq.broker.faults import NotSent, Unanswered
 from taskq.broker.keys import Keys
@@ -34,15 +35,19 @@ SOAK = bool(os.environ.get("TASKQ_SOAK"))
 #: Three ids, two of 16 bytes and a caller's; two queues; two sets of queues, one within the other.
 IDS = (b"message-00000001", b"message-00000002", b"c")
 QUEUE_OF = {IDS[0]: "q", IDS[1]: "q", IDS[2]: "p"}
+#: Two tasks that share a queue, and one that has its queue for itself.
+TASK_OF = {IDS[0]: "t", IDS[1]: "u", IDS[2]: "p"}
 BOTH, ONE = QueueSet("both", ("p", "q")), QueueSet("one", ("q",))
 
 #: Time goes in steps of 3 s, and no span is a multiple of that: nothing is due just at the moment of a step.
 T0, STEP, LEASE, DELAY = 2_000_000_001_000, 3_000, 16_000, 10.0
 
 
-def stored(id_: bytes, queue: str | None = None) -> bytes:
-    """A message as a producer sends it."""
-    return encode_head("t", queue or QUEUE_OF[id_]) + encode_envelope(id_, {}, b"")
+def stored(id_: bytes, queue: str | None = None, task: str | None = None) -> bytes:
+    """A message as a producer sends it; of those with one letter as their id, a header says so."""
+    headers = {"user": codec.pack({"short": True})} if len(id_) == 1 else {}
+    head = encode_head(task or TASK_OF.get(id_, "t"), queue or QUEUE_OF[id_])
+    return head + encode_envelope(id_, headers, b"")
 
 
 class Line:
@@ -119,6 +124,7 @@ class System:
         self.look()
         for command in commands.write_settings(self.keys, dict(self.settings)):
             self.line.execute(command)
+        self.line.execute(commands.publish(self.keys, [(task, QUEUE_OF[id_], "") for id_, task in TASK_OF.items()]))
 
     def look(self) -> Snapshot:
         """Read everything; the clock has hardly gone on since the last look."""
@@ -159,10 +165,9 @@ class System:
             lanes.append(("0" * 16, frozenset(digest(b"other%d" % i) for i in range(company))))
         return self.line.drive(self.closer.close(Closing(died, lanes, frozenset(), "its process was killed")))
 
-    def renew(self, *incarnations: str) -> set[str]:
-        """A parent renews leases; answers which are lost."""
-        sets = [BOTH.id, ONE.id]
-        return self.line.execute(commands.renew(self.keys, LEASE, sets, incarnations)).lost
+    def renew(self, *incarnations: str) -> Renewal:
+        """A parent renews leases."""
+        return self.line.execute(commands.renew(self.keys, LEASE, [BOTH.id, ONE.id], incarnations))
 
     def pass_time(self, steps: int, *renewed: str) -> None:
         """Let time pass; ``renewed`` are renewed all along."""

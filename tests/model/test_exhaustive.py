@@ -1,4 +1,4 @@
-"""Every state the small system can reach: two ids, two workers, one reaper that may act on a stale read.
+"""Every state the small system can reach: two ids, two workers, a reaper with a stale read, one who revokes or pauses.
 
 A breadth-first search on a real server. A state is all its keys; two states are the same if they differ only in what
 cannot matter: exact times, call numbers, counters (the ledger is checked at each step instead), which of two workers is
@@ -8,8 +8,9 @@ which. From each state every action is tried, and each step is compared with `te
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import pytest
@@ -42,6 +43,9 @@ redis.call('SET', P .. 'clock', string.format('%.3f', ARGV[#ARGV] - t[1] * 1000 
 redis.call('SET', P .. 'pulse', ARGV[#ARGV])
 """
 
+#: What expires in time has expired.
+PASSING = ("producer:", "result:", "control:")
+
 Scan = tuple[str, frozenset[bytes]]
 
 
@@ -57,13 +61,37 @@ class State:
 
 @dataclass
 class Action:
-    """One step: its name, its commands, what it makes of the board, and of the stale read."""
+    """One step: its name, its commands, what it makes of the board, and of the stale read.
+
+    Attributes:
+        follows: Instead of ``plays``, where the board may come out in several ways: it is given the one after as well.
+    """
 
     name: str
     commands: list[Command[Any]]
     plays: Callable[[Board], object] | None = None
     scan: Scan | None = None
     refused: bool = False
+    follows: Callable[[Board, Board], object] | None = None
+
+
+@dataclass
+class Scope:
+    """What of the system is searched: what can happen beside workers that begin, take, settle, crash and are lost.
+
+    Attributes:
+        max_crashes: The counted death that is the last.
+        later: Messages with a delay, and retries with one.
+        stale: A reaper that acts on what it read before.
+        revokes: Messages are revoked.
+        pauses: What is paused and resumed: queue or task.
+    """
+
+    max_crashes: int = 2
+    later: bool = False
+    stale: bool = False
+    revokes: bool = False
+    pauses: tuple[str, ...] = ()
 
 
 def plain(*args: bytes | str | int | float) -> Command[Any]:
@@ -74,17 +102,19 @@ def plain(*args: bytes | str | int | float) -> Command[Any]:
 class Search:
     """The search."""
 
-    def __init__(self, url: str, max_crashes: int, later: bool) -> None:
+    def __init__(self, url: str, scope: Scope) -> None:
         self.keys = Keys(unique_name())
-        self.max_crashes = max_crashes
-        self.later = later
+        self.scope = scope
         self.sends = 0
         self.steps = 0
         self.connection = Connection(url)
         self.one(plain("FLUSHALL"))
         for script in all_scripts():
             self.one(plain("SCRIPT", "LOAD", script.text))
-        self.one(*commands.write_settings(self.keys, {"lease": LEASE, "max_crashes": max_crashes}))
+        self.one(*commands.write_settings(self.keys, {"lease": LEASE, "max_crashes": scope.max_crashes}))
+        self.one(commands.publish(self.keys, [("t", "q", "")]))
+        if "t" in scope.pauses:  # the queue is marked by that once and for all
+            self.one(commands.pause(self.keys, "t", 0, "", ""), commands.resume(self.keys, "t"))
 
     def one(self, *those: Command[Any]) -> None:
         for command in those:
@@ -97,12 +127,13 @@ class Search:
         for id_ in (A, B):
             if id_ not in snap.table("messages"):
                 yield self.send(id_, b"c", lambda board, id_=id_: board.offer("q", id_))
-                if self.later:
+                if self.scope.later:
                     yield self.send(id_, b"c d100000", lambda board, id_=id_: board.due.update({id_: T0 + 100_000.0}))
             else:
                 yield self.send(id_, b"c", lambda board: None)
         yield from self.upkeep(state)
-        for worker in WORKERS:
+        yield from self.stopping(state)
+        for worker in WORKERS[:1] if self.alike(state) else WORKERS:
             if worker.encode() in snap.table("leases"):
                 yield from self.working(state, worker)
             else:
@@ -114,7 +145,7 @@ class Search:
 
     def send(self, id_: bytes, options: bytes, plays: Callable[[Board], object]) -> Action:
         self.sends += 1
-        message = [(id_, stored(id_, "q"), options)]
+        message = [(id_, stored(id_, "q", "t"), options)]
         return Action(
             f"send {id_[-1:]!r} {options!r}", [commands.enqueue(self.keys, b"p%d" % self.sends, 1, message)], plays
         )
@@ -157,9 +188,23 @@ class Search:
             worker, running = state.scan
             yield self.close(snap, worker, running, "by a stale read ", None)
 
+    def stopping(self, state: State) -> Iterator[Action]:
+        """What somebody does who wants something not to run."""
+        for id_ in state.snap.table("messages") if self.scope.revokes else ():
+            revoke = commands.revoke(self.keys, id_, "")
+            yield Action(f"revoke {id_[-1:]!r}", [revoke], lambda board, id_=id_: board.revoke(id_, b""), state.scan)
+        for name in self.scope.pauses:
+            field = name if name == "q" else "=" + name
+            if field in state.board.paused:
+                resume = commands.resume(self.keys, name)
+                yield Action(f"resume {name}", [resume], lambda board, f=field: board.paused.pop(f), state.scan)
+            else:
+                pause = commands.pause(self.keys, name, 0, "", "")
+                yield Action(f"pause {name}", [pause], lambda board, f=field: board.paused.update({f: 0}), state.scan)
+
     def recover(self, board: Board, snap: Snapshot, inc: str, running: Any, *, died: bool, alone: bool) -> None:
         order = snap.in_order(board.held.get(inc, ()))
-        board.recover(inc, order, T0, running=running, died=died, alone=alone, max_crashes=self.max_crashes)
+        board.recover(inc, order, T0, running=running, died=died, alone=alone, max_crashes=self.scope.max_crashes)
 
     def close(
         self, snap: Snapshot, worker: str, running: frozenset[bytes], why: str, scan: Scan | None, died: bool = True
@@ -177,23 +222,32 @@ class Search:
         snap, inc = state.snap, worker.encode()
         held = snap.held(worker)
 
-        def take(board: Board, want: int) -> None:
-            board.take(worker, list(board.queues.get("q", []))[:want], QUEUE_OF)
+        def take(board: Board, after: Board, want: int) -> None:
+            there = board.takeable("q")
+            standing = [id_ for lists in (board.lines, board.queues) for ids in lists.values() for id_ in ids]
+            taken = sorted(set(after.held.get(worker, ())) - set(held), key=standing.index)
+            board.take(worker, taken, QUEUE_OF)
+            board.pass_by(after)
+            assert len(taken) <= want
+            assert len(taken) + board.passed >= min(want, there), "something was there and was not taken"
 
-        def take_suspect(board: Board) -> None:
-            for id_ in board.suspects.get("q", [])[:1]:
+        def take_suspect(board: Board, after: Board) -> None:
+            there = board.takeable_suspects("q")
+            taken = list(after.held.get(worker, ()))
+            for id_ in taken:
                 board.take_suspect(worker, id_, QUEUE_OF)
+            board.pass_by(after)
+            assert len(taken) == there, "a suspect was there and was not taken"
 
         if not any(item.suspect for item in held.values()):
-            for want in (1, 2):
-                name = f"{worker} takes {want}"
-                yield Action(
-                    name, [self.call(snap, worker, [], want)], lambda board, n=want: take(board, n), state.scan
-                )
+            waiting = sum(map(len, (*snap.under("queue").values(), *snap.under("gated").values())))
+            for want in (1, 2)[: max(waiting, 1)]:
+                call = self.call(snap, worker, [], want)
+                follows = partial(take, want=want)
+                yield Action(f"{worker} takes {want}", [call], None, state.scan, follows=follows)
         if not held:
-            yield Action(
-                f"{worker} takes a suspect", [self.call(snap, worker, [], 1, "solo")], take_suspect, state.scan
-            )
+            call = self.call(snap, worker, [], 1, "solo")
+            yield Action(f"{worker} takes a suspect", [call], None, state.scan, follows=take_suspect)
         yield from self.settling(state, worker)
         if snap.table("leases")[inc] > T0:
             end = plain("ZADD", self.keys["leases"], "XX", T0 - 1000, worker)
@@ -204,7 +258,7 @@ class Search:
         runs = {frozenset(), frozenset(held), *(frozenset([id_]) for id_ in held)}
         for running in runs:
             yield self.close(snap, worker, running, "", others)
-            if state.scan is None and running:
+            if self.scope.stale and state.scan is None and running:
                 yield Action(
                     f"it is read that {worker} runs {sorted(running)}", [], lambda board: None, (worker, running)
                 )
@@ -214,7 +268,7 @@ class Search:
         yield Action(
             f"{worker} knows of {known} only",
             [commands.sync(self.keys, worker, number + 1, number, known)],
-            None,
+            lambda board: board.sync(worker, snap.in_order(board.held.get(worker, ())), known),
             state.scan,
         )
 
@@ -227,13 +281,13 @@ class Search:
             return Action(name, [command], lambda board: board.settle(worker, [outcome], QUEUE_OF, T0), state.scan)
 
         for id_ in (A, B):
-            again = stored(id_, "q")[:2] + b"%8d" % 0 + stored(id_, "q")[2:]
+            again = stored(id_, "q", "t")[:2] + b"%8d" % 0 + stored(id_, "q", "t")[2:]
             yield settle((id_, b""))
             if id_ in held:
                 yield settle(Dead(id_, "failed", b"", b""))
                 yield settle(Returned(id_))
                 yield settle(Again(id_, again, 0.0, "retried"))
-                if self.later:
+                if self.scope.later:
                     yield settle(Again(id_, again, DELAY, "retried"))
         if len(held) == 2:
             both: list[Outcome] = [Returned(id_) for id_ in snap.in_order(held)]
@@ -265,7 +319,7 @@ class Search:
 
     def play(self, state: State | None, actions: list[Action]) -> list[tuple[Action, Snapshot]]:
         """Play each action from the same state, all in one exchange with the server."""
-        kept = {} if state is None else {n: d for n, d in state.snap.dump.items() if not n.startswith("producer:")}
+        kept = {} if state is None else {n: d for n, d in state.snap.dump.items() if not n.startswith(PASSING)}
         restored = [word for pair in kept.items() for word in pair]
         now = T0 if state is None else T0 + 2 * len(state.path)  # so that none is accepted at the same time as another
         restore = pack([b"EVAL", RESTORE, 1, self.keys.prefix, *restored, now])
@@ -291,33 +345,36 @@ class Search:
         return found
 
     def check(self, before: State, action: Action, after: State) -> None:
-        wrong = violations(after.snap, self.max_crashes)
+        wrong = violations(after.snap, self.scope.max_crashes)
         assert not wrong, (after.path, wrong)
         assert not silent_bells(after.snap), after.path  # nobody here takes a token
         if action.refused:
-            kept = {
-                name: dump for name, dump in before.snap.dump.items() if not name.startswith(("producer:", "pulse"))
-            }
-            now = {name: dump for name, dump in after.snap.dump.items() if not name.startswith(("producer:", "pulse"))}
+            kept = {name: dump for name, dump in before.snap.dump.items() if not name.startswith((*PASSING, "pulse"))}
+            now = {name: dump for name, dump in after.snap.dump.items() if not name.startswith((*PASSING, "pulse"))}
             assert now == kept, after.path
-        if action.plays is not None:
+        if action.plays or action.follows:
             board = Board.of(before.snap)
+            board.told.clear()
             try:
-                action.plays(board)
+                if action.plays:
+                    action.plays(board)
+                elif action.follows:
+                    action.follows(board, after.board)
             except AssertionError as error:
                 raise AssertionError(after.path) from error
             assert after.board == board, after.path
 
-    def canonical(self, state: State) -> object:
+    def canonical(self, state: State) -> str:
         """What tells one state from another; the names of workers and messages do not."""
-        order = state.snap.in_order(state.snap.table("messages"))
-        ids = {id_: n for n, id_ in enumerate(order)}
-        return min(
-            self._seen_as(state, ids, dict(zip(WORKERS, names, strict=True))) for names in (WORKERS, WORKERS[::-1])
-        )
+        return min(self._seen_as(state, names) for names in (WORKERS, WORKERS[::-1]))
 
-    def _seen_as(self, state: State, ids: dict[bytes, int], name: dict[str, str]) -> str:
-        snap, board = state.snap, state.board
+    def alike(self, state: State) -> bool:
+        """Whether what one worker may do the other may do as well, with the same result."""
+        return self._seen_as(state, WORKERS) == self._seen_as(state, WORKERS[::-1])
+
+    def _seen_as(self, state: State, names: Sequence[str]) -> str:
+        snap, board, name = state.snap, state.board, dict(zip(WORKERS, names, strict=True))
+        ids = {id_: n for n, id_ in enumerate(snap.in_order(snap.table("messages")))}
         leases = sorted((name[inc.decode()], end > T0 + 1000) for inc, end in snap.table("leases").items())
         held = sorted((name[inc], sorted((ids[i], h.suspect) for i, h in of.items())) for inc, of in board.held.items())
         # Of what was read, only what is still there matters.
@@ -326,13 +383,33 @@ class Search:
         waiting = [[ids[i] for i in lists.get("q", [])] for lists in (board.queues, board.suspects)]
         dead = sorted(ids[i] for i in board.dead.get("q", ()))
         crashes = sorted((ids[i], n) for i, n in board.crashes.items())
-        served = (sorted(snap.table("set-leases")), sorted(snap.under("ready")), sorted(snap.under("solo")))
-        return repr((leases, held, scan, due, waiting, dead, crashes, served))
+        served = (sorted(snap.table("set-leases")), list(snap.table("ready:set")), sorted(snap.under("solo")))
+        stopped = (
+            sorted(board.paused),
+            sorted(ids[i] for i in board.marked),
+            [[ids[i] for i in line] for line in board.lines.values()],
+            (sorted(set(snap.row("lines:q"))), snap.table("gates"), snap.table("marks")),
+        )
+        return repr((leases, held, scan, due, waiting, dead, crashes, served, stopped))
+
+
+SCOPES = {
+    "a stale read": Scope(stale=True),
+    "revoking": Scope(revokes=True),
+    "a pause of the queue": Scope(pauses=("q",)),
+    "a pause of the task": Scope(pauses=("t",)),
+}
+LONG = {
+    "delays": Scope(3, later=True, stale=True),
+    "a stale read, and revoking": Scope(stale=True, revokes=True),
+    "revoking, and both pauses": Scope(revokes=True, pauses=("q", "t")),
+}
 
 
 @pytest.mark.timeout(0 if SOAK else 300)
-def test_every_reachable_state_of_the_small_system_is_sound(model_server: Server) -> None:
-    search = Search(model_server.url, max_crashes=3 if SOAK else 2, later=SOAK)
+@pytest.mark.parametrize("scope", SCOPES | LONG if SOAK else SCOPES)
+def test_every_reachable_state_of_the_small_system_is_sound(unkept_server: Server, scope: str) -> None:
+    search = Search(unkept_server.url, (SCOPES | LONG)[scope])
     states = search.run()
     print(f"{states} states, {search.steps} steps")
     assert states > 500

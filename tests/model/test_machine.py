@@ -24,6 +24,7 @@ from taskq.broker import commands
 from taskq.broker.commands import Command, Lost, Stale
 from taskq.broker.outcomes import Again, Dead, Ended, Outcome, Returned, id_of, words
 from taskq.errors import BrokerRefused
+from taskq.revoking import Which, revoke_all
 from taskq.worker.session import Session
 from tests.model.audit import Snapshot, silent_bells, unsound, violations
 from tests.model.conftest import never_behind
@@ -37,6 +38,13 @@ KINDS = ["done", "kept", "failed", "discarded", "dead", "later", "again", "retur
 kinds = st.sampled_from(KINDS)
 #: What becomes of a call and of those that repeat it; mostly nothing.
 faults = st.one_of(st.just([]), st.lists(st.sampled_from(["away", "before", "late", "after"]), max_size=3))
+
+
+#: What is left of an app in which all has ended: who works, what was counted and stored for a time, who is to be woken.
+REGISTRY = {
+    *("leases", "calls", "workers", "sets", "set-leases", "serving", "counters", "settings", "tasks", "marks"),
+    *("result", "producer", "inbox", "control", "keeper", "pulse", "bell", "solo-bell", "alarm", "ready", "solo"),
+}
 
 
 def outcome(id_: bytes, kind: str) -> Outcome:
@@ -56,10 +64,20 @@ def outcome(id_: bytes, kind: str) -> Outcome:
             return Returned(id_)
 
 
+def revoked(why: bytes) -> bytes:
+    """The result of a message that was revoked."""
+    return b"Xrevoked" + (b"\n" + why if why else b"")
+
+
 def retried(id_: bytes) -> bytes:
     """The value of a message after a retry; its time of acceptance is that of a plain head, 0."""
     value = stored(id_)
     return value[:2] + bytes(8) + value[2:]
+
+
+def paused_as(name: str) -> str:
+    """How a pause of a queue, or of a task in a queue that it shares, is noted."""
+    return "=" + name if name == "u" else name
 
 
 class Worker:
@@ -89,6 +107,8 @@ class Machine(RuleBasedStateMachine):
         #: Sets whose bell was heard by somebody who died before fetching: the next fetch mends it.
         self.unheard: set[str] = set()
         self.living: set[bytes] = set()
+        #: Of these it was said that they will not run, or run no more, and why.
+        self.refused: dict[bytes, bytes] = {}
         self.ends = 0
         self.seen = self.system.look()
 
@@ -111,6 +131,7 @@ class Machine(RuleBasedStateMachine):
         before, now = self.seen, self.system.look()
         self.seen = now
         assert violations(now) == []
+        self._end_the_refused(now)
         assert set(now.table("messages")) == self.living
         for worker in self.workers:
             if worker.session and worker.session.incarnation.encode() in now.table("calls"):
@@ -118,6 +139,13 @@ class Machine(RuleBasedStateMachine):
         waking = {worker.queues.id for worker in self.workers if worker.woken and worker.session}
         assert silent_bells(now) <= self.unheard | waking, "something is ready and no bell rings"
         assert unsound(before, now) == []
+
+    def _end_the_refused(self, now: Snapshot) -> None:
+        """What has gone and was not settled was revoked, and its result says so."""
+        for id_ in self.living - set(now.table("messages")):
+            assert id_ in self.refused, "lost"
+            assert now.result(id_) == revoked(self.refused[id_])
+            self._end([id_])
 
     def unchanged(self) -> None:
         """Nothing at all was written since the last step."""
@@ -148,6 +176,7 @@ class Machine(RuleBasedStateMachine):
         assert answer == (b"=" if taken else b"-" if b"w" in how and not served else b"+")
         if not taken:
             self.living.add(id_)
+            self.refused.pop(id_, None)
             board, now = Board.of(self.seen), self.system.now
             if b"d" in how:
                 board.due[id_] = now + 10_000
@@ -188,6 +217,8 @@ class Machine(RuleBasedStateMachine):
                 if not self.seen.result(id_) and id_ not in self.living:
                     self.system.send([id_])
                     self.living.add(id_)
+                    self.refused.pop(id_, None)
+            self._resume_all()
             self.seen = self.system.look()
             self._exchange(worker, [], 3, [])
             self.the_state_is_sound()
@@ -246,13 +277,15 @@ class Machine(RuleBasedStateMachine):
                 outcomes = [outcome(id_, "kept") for id_ in sorted(worker.session.held)]
                 self._exchange(worker, outcomes, 0 if worker.alone else 1, [])
 
-    def _exchange(self, worker: Worker, outcomes: list[Outcome], want: int, faults: list[str]) -> None:
+    def _exchange(
+        self, worker: Worker, outcomes: list[Outcome], want: int, faults: list[str], repair: bool = False
+    ) -> None:
         session = worker.session
         assert session is not None
         # A batch is sent in the order in which `words` puts it: successes, then the rest, then what is returned.
         outcomes = sorted(outcomes, key=lambda o: (type(o) is Returned, type(o) is not tuple or len(o[0]) != 16))
         self.system.line.faults.extend(faults)
-        mode = "solo" if worker.alone else ""
+        mode = "solo" if worker.alone else "repair" if repair else ""
         before, was_lost = self.seen, self.lost(worker)
         try:
             batch = self.system.exchange(session, outcomes, want, mode=mode)
@@ -268,10 +301,13 @@ class Machine(RuleBasedStateMachine):
         if not worker.alone:
             self.unheard.discard(worker.queues.id)
         assert batch.fenced == 0
-        self._end([id_of(o) for o in outcomes if isinstance(o, (tuple, Ended))])
-        after = self.system.look()
+        self._end(
+            [id_of(o) for o in outcomes if isinstance(o, tuple) or (isinstance(o, Ended) and o.id not in self.refused)]
+        )
+        taken, after = batch.messages[::2], self.system.look()
+        assert not self.refused.keys() & set(taken), "what was revoked is started"
         if not faults:
-            self._compare(before, after, worker, session, outcomes, want, batch.messages[::2])
+            self._compare(before, after, worker, session, outcomes, want, taken)
 
     def _compare(
         self, before: Snapshot, after: Snapshot, worker: Worker, session: Session, outcomes: list[Outcome], want: int,
@@ -281,16 +317,18 @@ class Machine(RuleBasedStateMachine):
         board, now = Board.of(before), self.system.now
         assert board.settle(session.incarnation, outcomes, QUEUE_OF, now) == []
         board.promote(QUEUE_OF, now)
-        lists = board.suspects if worker.alone else board.queues
-        there = sum(len(lists.get(queue, [])) for queue in worker.queues.queues)
-        if worker.alone and worker.queues.id.encode() not in before.table("sets"):
-            there = 0  # a worker whose other children are all gone for long
-        assert len(taken) == min(want, there), "something was there and was not taken"
         if worker.alone:
+            there = board.takeable_suspects(worker.queues.queues)
+            if worker.queues.id.encode() not in before.table("sets"):
+                there = 0  # a worker whose other children are all gone for long
             for id_ in taken:
                 board.take_suspect(session.incarnation, id_, QUEUE_OF)
         else:
+            there = board.takeable(worker.queues.queues)
             board.take(session.incarnation, taken, QUEUE_OF)
+        board.pass_by(Board.of(after))
+        assert len(taken) <= want
+        assert len(taken) + board.passed >= min(want, there), "something was there and was not taken"
         assert Board.of(after) == board
 
     @rule(number=workers, id_=ids, kind=kinds)
@@ -322,15 +360,11 @@ class Machine(RuleBasedStateMachine):
     @precondition(lambda self: self.seen.under("ready"))
     def lose_a_wake_up(self, number: int, queue: str) -> None:
         """The name of a ready queue is lost; who waited in vain puts it back."""
-        worker, session = self.begun(number)
+        worker, _ = self.begun(number)
         if self.lost(worker) or queue not in worker.queues.queues:
             return
         self.system.raw("ZREM", self.system.keys["ready:" + worker.queues.id], queue)
-        there = sum(len(self.seen.row("queue:" + name)) for name in worker.queues.queues)
-        batch = self.system.exchange(session, want=3, mode="repair")
-        worker.woken = False
-        self.unheard.discard(worker.queues.id)
-        assert len(batch.messages) // 2 >= min(there, 3)
+        self._exchange(worker, [], 3, [], repair=True)
 
     @rule(number=workers, faults=faults)
     @precondition(lambda self: any(worker.session for worker in self.workers))
@@ -460,8 +494,10 @@ class Machine(RuleBasedStateMachine):
     def _renew(self) -> None:
         for worker in self.workers:
             if worker.session:
-                lost = self.system.renew(worker.session.incarnation)
-                assert lost == ({worker.session.incarnation} if self.lost(worker) else set())
+                renewal, inc = self.system.renew(worker.session.incarnation), worker.session.incarnation
+                marked = self.seen.held(inc).keys() & self.seen.table("revoked")
+                assert renewal.lost == ({inc} if self.lost(worker) else set())
+                assert sorted(renewal.revoked) == sorted((inc, id_) for id_ in marked)
 
     def _promote(self) -> None:
         board = Board.of(self.system.look())
@@ -490,6 +526,68 @@ class Machine(RuleBasedStateMachine):
         dead = set(self.seen.table("dead:" + queue))
         assert self.system.line.execute(commands.purge(self.system.keys, queue, IDS)) == len(dead)
         self._end(dead)
+
+    @rule(name=st.sampled_from(["q", "q", "p", "u", "u"]), seconds=st.sampled_from([0.0, 0.0, 10.0]))
+    def pause(self, name: str, seconds: float) -> None:
+        board = Board.of(self.seen)
+        field = paused_as(name)
+        answer = self.system.line.execute(commands.pause(self.system.keys, name, seconds, "me", "a reason"))
+        assert answer == (field not in board.paused)
+        board.paused[field] = self.system.now + 1000 * seconds if seconds else 0.0
+        assert Board.of(self.system.look()) == board
+
+    @rule(name=st.sampled_from(["q", "p", "u"]))
+    @precondition(lambda self: self.seen.table("paused"))
+    def resume(self, name: str) -> None:
+        board = Board.of(self.seen)
+        was = board.paused.pop(paused_as(name), None)
+        assert self.system.line.execute(commands.resume(self.system.keys, name)) == (was is not None)
+        assert Board.of(self.system.look()) == board
+
+    def _resume_all(self) -> None:
+        for name in ("q", "p", "u"):
+            self.system.line.execute(commands.resume(self.system.keys, name))
+
+    @rule(id_=ids, why=st.sampled_from([b"", b"a mistake"]), faults=st.sampled_from([[], [], ["before"], ["after"]]))
+    def revoke(self, id_: bytes, why: bytes, faults: list[str]) -> None:
+        board = Board.of(self.seen)
+        expected = [board.revoke(id_, why) for _ in range(1 + faults.count("after"))]
+        self.system.line.faults.extend(faults)
+        answer = self.system.line.run(commands.revoke(self.system.keys, id_, why.decode()))
+        assert answer == expected[-1]
+        self._refuse(board, {id_: expected[0]}, why)
+
+    @rule(which=st.sampled_from([Which(task="u"), Which(queue="q"), Which(task="p", headers={"short": True})]))
+    @precondition(lambda self: self.living)
+    def revoke_all(self, which: Which) -> None:
+        board = Board.of(self.seen)
+        meant = [id_ for id_, value in self.seen.table("messages").items() if which.match(value)]
+        answers = {id_: board.revoke(id_, b"all") for id_ in meant if id_ not in board.marked}
+        counted = self.system.line.drive(revoke_all(self.system.keys, which, "all", "here", 60.0))
+        assert counted == sum(answer != "dead" for answer in answers.values())
+        self._refuse(board, answers, b"all")
+
+    def _refuse(self, board: Board, answers: dict[bytes, str], why: bytes) -> None:
+        """What was answered about these ids is so."""
+        after = self.system.look()
+        assert Board.of(after) == board
+        for id_, answer in answers.items():
+            if answer in ("running", "revoked"):
+                self.refused[id_] = why
+            if answer == "revoked":
+                assert after.result(id_) == revoked(why)
+            if answer == "running":
+                (inc,) = (inc for inc in after.under("processing") if id_ in after.held(inc))
+                assert id_ in after.row("control:" + inc), "its parent is not told"
+
+    @rule(id_=ids)
+    @precondition(lambda self: self.seen.under("queue") or self.seen.under("suspects"))
+    def revoke_out_of_reach(self, id_: bytes) -> None:
+        """What ``revoke.lua`` does with a message that stands where to search takes long: it ends in its turn."""
+        if any(id_ in of for lists in (self.seen.under("queue"), self.seen.under("suspects")) for of in lists.values()):
+            self.system.raw("HSET", self.system.keys["revoked"], id_, b"long")
+            self.system.raw("SET", self.system.keys["result:" + id_.decode()], revoked(b"long"), "PX", 60_000)
+            self.refused[id_] = b"long"
 
     @rule(asked=st.lists(ids, min_size=1, max_size=3, unique=True), inbox=st.sampled_from(["in1", "in2"]))
     def await_results(self, asked: list[bytes], inbox: str) -> None:
@@ -521,6 +619,34 @@ class Machine(RuleBasedStateMachine):
             case _:
                 for id_ in IDS:
                     self.system.line.run(commands.forget(self.system.keys, id_))
+
+    @rule(rest=st.sampled_from(["done", "failed", "revoked"]))
+    @precondition(lambda self: self.ends > 3)
+    def everything_ends(self, rest: str) -> None:
+        """All is resumed, run and settled; then nothing is left but what an app knows of itself."""
+        self._resume_all()
+        self.system.end_lease()
+        if rest == "revoked":
+            for id_ in IDS:
+                self.the_state_is_sound()
+                self.revoke(id_, b"", [])
+        for worker in self.workers * 6:
+            self.system.line.drive(self.system.reaper.reap())
+            self.system.pass_time(1, *(w.session.incarnation for w in self.workers if w.session))
+            self.the_state_is_sound()
+            _, session = self.begun(worker.number)
+            if self.lost(worker):
+                self.forget(worker)
+            else:
+                end = "failed" if rest == "revoked" else rest
+                self._exchange(
+                    worker, [outcome(id_, end) for id_ in sorted(session.held)], 1 if worker.alone else 3, []
+                )
+        self.the_state_is_sound()
+        assert self.living <= set(self.seen.table("reasons")), "it does not end"
+        assert {name.partition(":")[0] for name in self.seen.kinds} <= REGISTRY | {"dead", "reasons"} | (
+            {"messages", "waiters"} if self.living else set()
+        )
 
     def _end(self, ids: object) -> None:
         """These messages have reached their end, each for the first time."""
