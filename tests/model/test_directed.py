@@ -12,7 +12,7 @@ from taskq.errors import BrokerUnavailable, EnqueueUncertain
 from taskq.worker.closing import Closing
 from taskq.worker.slots import digest
 from tests.model.audit import violations
-from tests.model.system import BOTH, IDS, LEASE, STEP, System, stored
+from tests.model.system import BOTH, IDS, LEASE, ONE, STEP, System, stored
 
 A, B, C = IDS
 
@@ -256,3 +256,33 @@ def test_what_a_lost_call_took_goes_back_in_the_order_of_acceptance(system: Syst
     system.line.faults.append("after")
 
     assert system.exchange(session, want=3).messages[::2] == ids
+
+
+def test_a_suspect_does_not_wait_for_one_before_it_that_was_revoked(system: System) -> None:
+    """The first one stood at the gate of its task, which is paused, and the others behind it."""
+    system.send([B])
+    system.send([A])
+    first = system.session()
+    system.exchange(first, want=2)
+    system.crash(first.incarnation, [A, B])
+    system.line.execute(commands.pause(system.keys, "u", 0, "me", ""))
+    alone = system.session(serve=False)
+    assert system.exchange(alone, want=1, mode="solo").messages == []
+
+    system.line.execute(commands.revoke(system.keys, B, ""))
+
+    assert violations(system.look()) == []
+    assert system.exchange(alone, want=1, mode="solo").messages[::2] == [A]
+
+
+def test_a_set_of_queues_that_is_new_is_told_of_lines_that_are_open(system: System) -> None:
+    """Its task was resumed while nobody was there whom it could tell."""
+    system.send([B])
+    system.line.execute(commands.pause(system.keys, "u", 0, "me", ""))
+    before = system.session(ONE)
+    assert system.exchange(before, want=1).messages == []
+    system.line.execute(commands.resume(system.keys, "u"))
+
+    after = system.session(BOTH)
+
+    assert system.exchange(after, want=1).messages[::2] == [B]

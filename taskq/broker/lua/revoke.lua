@@ -41,7 +41,12 @@ if not gone and left('ranked:' .. queue, 'zset') then
   gone = true
   forget_turns(queue)
 end
-gone = gone or left('suspects:' .. queue) or left('queue:' .. queue)
+if not gone and left('suspects:' .. queue) then
+  gone = true
+  -- They stand in a row: those behind it may pass where it had to wait.
+  if call('EXISTS', P .. 'suspects:' .. queue) == 1 then announce_suspects(queue, clock()) end
+end
+gone = gone or left('queue:' .. queue)
 local found = extras(value, flags, at)
 for _, name in ipairs(gone and {} or gates_of(task, found)) do
   if left('gated:' .. queue .. '|' .. name) then
