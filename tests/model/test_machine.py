@@ -7,6 +7,7 @@ Few ids and few workers, so that they meet. What a step must do to the places of
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
 
 import pytest
 from hypothesis import HealthCheck, Phase, settings
@@ -184,6 +185,14 @@ class Machine(RuleBasedStateMachine):
                 board.queues.setdefault(QUEUE_OF[id_], []).append(id_)
             assert Board.of(self.system.look()) == board
 
+    def _sends(self, ids: Sequence[bytes]) -> None:
+        """Send those of which nothing is known."""
+        for id_ in ids:
+            if not self.seen.result(id_) and id_ not in self.living:
+                self.system.send([id_])
+                self.living.add(id_)
+                self.refused.pop(id_, None)
+
     def _send_the_last_call_again(self, id_: bytes) -> None:
         numbering = self.system.producer
         again = commands.enqueue(self.system.keys, numbering.producer, numbering.number, [(id_, stored(id_), b"")])
@@ -213,11 +222,7 @@ class Machine(RuleBasedStateMachine):
         busy = [worker for worker in self.workers if self.held_by(worker)]
         if not busy:
             worker, _ = self.begun(which % 2)
-            for id_ in IDS:
-                if not self.seen.result(id_) and id_ not in self.living:
-                    self.system.send([id_])
-                    self.living.add(id_)
-                    self.refused.pop(id_, None)
+            self._sends(IDS)
             self._resume_all()
             self.seen = self.system.look()
             self._exchange(worker, [], 3, [])
@@ -536,6 +541,30 @@ class Machine(RuleBasedStateMachine):
         board.paused[field] = self.system.now + 1000 * seconds if seconds else 0.0
         assert Board.of(self.system.look()) == board
 
+    @rule(number=st.integers(0, 1), then=st.sampled_from(["", "resume", "revoke", "both", "hold"]))
+    def stand_in_line(self, number: int, then: str) -> None:
+        """A message of a paused task comes to its turn, and what is done about that comes soon."""
+        line, id_ = "gated:q|u#p", IDS[1]
+        self._sends([id_])
+        self.system.line.execute(commands.resume(self.system.keys, "q"))
+        self.system.line.execute(commands.pause(self.system.keys, "u", 0, "me", "a reason"))
+        worker, _ = self.begun(number)
+        self.the_state_is_sound()
+        if self.lost(worker):
+            return
+        self._exchange(worker, [], 3, [])
+        self.the_state_is_sound()
+        if then in ("resume", "both", "hold") and self.seen.row(line):
+            self.resume("u")
+            self.the_state_is_sound()
+        if then in ("revoke", "both") and id_ in self.living:
+            self.revoke(id_, b"in line", [])
+            self.the_state_is_sound()
+        if then == "hold":
+            self.pause("q", 0.0)
+            self.the_state_is_sound()
+            self._exchange(worker, [], 1, [])
+
     @rule(name=st.sampled_from(["q", "p", "u"]))
     @precondition(lambda self: self.seen.table("paused"))
     def resume(self, name: str) -> None:
@@ -579,6 +608,7 @@ class Machine(RuleBasedStateMachine):
             if answer == "running":
                 (inc,) = (inc for inc in after.under("processing") if id_ in after.held(inc))
                 assert id_ in after.row("control:" + inc), "its parent is not told"
+                assert (inc, id_) in self.system.renew(inc).revoked, "nor by a renewal"
 
     @rule(id_=ids)
     @precondition(lambda self: self.seen.under("queue") or self.seen.under("suspects"))
