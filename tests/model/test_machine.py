@@ -532,14 +532,21 @@ class Machine(RuleBasedStateMachine):
         assert self.system.line.execute(commands.purge(self.system.keys, queue, IDS)) == len(dead)
         self._end(dead)
 
-    @rule(name=st.sampled_from(["q", "q", "p", "u", "u"]), seconds=st.sampled_from([0.0, 0.0, 10.0]))
-    def pause(self, name: str, seconds: float) -> None:
+    @rule(
+        name=st.sampled_from(["q", "q", "p", "u", "u"]), seconds=st.sampled_from([0.0, 0.0, 10.0]), over=st.booleans()
+    )
+    def pause(self, name: str, seconds: float, over: bool) -> None:
         board = Board.of(self.seen)
         field = paused_as(name)
         answer = self.system.line.execute(commands.pause(self.system.keys, name, seconds, "me", "a reason"))
         assert answer == (field not in board.paused)
         board.paused[field] = self.system.now + 1000 * seconds if seconds else 0.0
         assert Board.of(self.system.look()) == board
+        if seconds and over:
+            self.the_state_is_sound()
+            self.system.pass_time(4, *(w.session.incarnation for w in self.workers if w.session))
+            self._promote()
+            assert field not in Board.of(self.system.look()).paused
 
     @rule(number=st.integers(0, 1), then=st.sampled_from(["", "resume", "revoke", "both", "hold"]))
     def stand_in_line(self, number: int, then: str) -> None:
@@ -561,7 +568,7 @@ class Machine(RuleBasedStateMachine):
             self.revoke(id_, b"in line", [])
             self.the_state_is_sound()
         if then == "hold":
-            self.pause("q", 0.0)
+            self.pause("q", 0.0, over=False)
             self.the_state_is_sound()
             self._exchange(worker, [], 1, [])
 
