@@ -10,7 +10,12 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 DIRECTED = ("tests/contract", "tests/model/test_directed.py")
-MODEL = ("tests/simulation", "tests/model/test_exhaustive.py", "tests/model/test_machine.py")
+MODEL = (
+    "tests/simulation",
+    "tests/model/test_exhaustive.py",
+    "tests/model/test_machine.py",
+    "tests/model/test_flow_machine.py",
+)
 
 _KILLS = "tests/faults/test_kills.py::"
 _PERIODIC = ("tests/unit/test_periodic.py", "tests/unit/test_entries.py")
