@@ -16,7 +16,7 @@ from hypothesis.stateful import RuleBasedStateMachine, precondition, rule, run_s
 from taskq.broker import commands
 from taskq.broker.outcomes import Again, Dead, Ended, Outcome, Returned, id_of
 from tests.contract.fleet import Fleet, more
-from tests.contract.world import World, raw_id
+from tests.contract.world import LEASE, World, raw_id
 from tests.model.system import SOAK
 from tests.support import Server
 
@@ -167,8 +167,8 @@ class FlowMachine(RuleBasedStateMachine):
         inc, snap = self.workers[who], self.fleet.look()
         held = snap.held(inc)
         if reaped:
+            self.world.run(commands.renew(self.world.keys, LEASE, ["set"], self.workers))
             self.world.raw("ZADD", self.world.keys["leases"], "XX", int(self.world.now) - 1, inc)
-            self.world.raw("SET", self.world.keys["pulse"], int(self.world.now))
             self.world.run(commands.reap(self.world.keys, 10))
             self.fleet.sound()
         else:
