@@ -104,13 +104,17 @@ class LoopLane:
         With ``grace`` the process is killed after that many seconds, so coroutines are cancelled shortly before.
         """
         self.stopping = True
-        if self._loop is not None:
-            self._loop.call_soon_threadsafe(self._wake, grace)
+        self._tell(self._wake, grace)
 
     def revoke(self) -> None:
         """Let what is revoked run no longer; safe from a signal handler."""
+        self._tell(self._interrupt_revoked)
+
+    def _tell(self, what: Callable[..., None], *arguments: Any) -> None:
+        """Call something on the loop; a closed one need not be told, and its error would hit another lane's task."""
         if self._loop is not None:
-            self._loop.call_soon_threadsafe(self._interrupt_revoked)
+            with suppress(RuntimeError):
+                self._loop.call_soon_threadsafe(what, *arguments)
 
     def _interrupt_revoked(self) -> None:
         for place in self.slot.revoked() & self._interrupts.keys():

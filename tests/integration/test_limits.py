@@ -437,6 +437,25 @@ def test_what_runs_in_a_child_that_is_replaced_is_not_interrupted(
     wait_until(lambda: len(worker.children()) == 1 and worker.children() != before, "the child was replaced")
 
 
+def test_a_stop_that_comes_when_the_event_loop_has_ended_already_does_the_task_no_harm(
+    jobs: Write, start_worker: Start, tmp_path: Path
+) -> None:
+    module = jobs(JOBS)
+    worker = start_worker("-c", "1")
+    result = module.watches.delay()
+    wait_until(lambda: "watches" in notes(tmp_path), "it runs")
+    (child,) = worker.children()
+    threads = Path(f"/proc/{child}/task")
+    before = len(list(threads.iterdir()))
+
+    worker.process.send_signal(signal.SIGHUP)
+    wait_until(lambda: len(list(threads.iterdir())) < before, "the thread of its event loop has ended")
+    worker.process.send_signal(signal.SIGTERM)
+
+    assert result.get(timeout=10) == "saw it coming"
+    assert worker.process.wait(20) == 0
+
+
 def test_at_most_once_is_never_run_again(jobs: Write, start_worker: Start, tmp_path: Path) -> None:
     module = jobs(JOBS)
     worker = start_worker("-c", "1")
