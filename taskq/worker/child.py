@@ -89,7 +89,10 @@ class Child:
         signal.signal(signal.SIGTERM, self._on_stop)
         signal.signal(signal.SIGHUP, self._on_retire)
         signal.signal(REVOKED, self._on_revoked)
-        faulthandler.register(signal.SIGQUIT, all_threads=True)
+        # What the main thread does is shown at once, even if it is deep in C; what all do when Python comes to it, for
+        # without the GIL the frames of a thread that runs must not be read (it may be a SIGSEGV).
+        signal.signal(signal.SIGQUIT, lambda _number, _frame: faulthandler.dump_traceback(all_threads=True))
+        faulthandler.register(signal.SIGQUIT, all_threads=False, chain=True)
         watch_for_twins()
         signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGTERM, signal.SIGINT, signal.SIGHUP})
         die_with_parent(self.parent)

@@ -374,6 +374,21 @@ def test_quit_shows_what_every_child_is_doing(jobs: Write, start_worker: Start, 
     assert worker.process.poll() is None
 
 
+def test_quit_does_a_busy_child_no_harm(jobs: Write, start_worker: Start, tmp_path: Path) -> None:
+    module = jobs(JOBS)
+    worker = start_worker("-c", "1")
+    module.nap.delay(30, "here")
+    results = module.beside.delay_many([(0.0, i) for i in range(6000)])
+    wait_until(lambda: len(notes(tmp_path)) > 10, "they run")
+    (child,) = worker.children()
+
+    while survey(module.app)["jobs.beside"].counters.get("done", 0) < 6000:
+        os.kill(child, signal.SIGQUIT)
+
+    assert [r.get(timeout=10) for r in results] == list(range(6000))
+    assert worker.children() == [child]
+
+
 def test_tasks_see_a_stop_coming(jobs: Write, start_worker: Start, tmp_path: Path) -> None:
     module = jobs(JOBS)
     worker = start_worker("-c", "2")
