@@ -39,6 +39,11 @@ def wait_until(condition: Callable[[], object], what: str, seconds: float = 20.0
         time.sleep(0.005)
 
 
+#: Whether the long runs are wanted, and what random ones begin with.
+SOAK = bool(os.environ.get("TASKQ_SOAK"))
+SEED = int(os.environ.get("TASKQ_SEED", "4"))
+
+
 @cache
 def _stopped(script: Script) -> Script:
     assert script.text.count(_CLOCK) == 1
@@ -166,6 +171,11 @@ class Worker:
         """SIGKILL the parent and all its children at once."""
         os.killpg(self.process.pid, 9)
         self.process.wait()
+
+
+#: What the fixtures `jobs` and `start_worker` give.
+Write = Callable[..., ModuleType]
+Start = Callable[..., Worker]
 
 
 def load_jobs(folder: Path, source: str, url: str, settings: str = "") -> ModuleType:

@@ -6,17 +6,14 @@ import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from types import ModuleType
 
 import pytest
 
 from taskq.broker.commands import Command
 from tests.cli.conftest import Ran
-from tests.support import Server, Worker, new_app, survey, wait_until
+from tests.support import Server, Start, Write, new_app, survey, wait_until
 
 Run = Callable[..., Ran]
-Write = Callable[..., ModuleType]
-Start = Callable[..., Worker]
 
 ADD = """
 @app.task

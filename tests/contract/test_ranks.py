@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import random
 import struct
 from collections import Counter
@@ -12,8 +11,8 @@ import pytest
 from taskq.broker.outcomes import Again, Limited, Returned
 from tests.contract.fleet import Fleet, more, sent
 from tests.contract.world import T0, Near, Scores, Taken, World, message, raw_id, serving, without
+from tests.support import SOAK
 
-SOAK = bool(os.environ.get("TASKQ_SOAK"))
 BAND, FIRST, UNIT = 2**45, 2**30, 1024
 A, B, C, D = map(raw_id, range(1, 5))
 

@@ -16,9 +16,6 @@ from typing import Any
 from taskq.broker.commands import Command
 from tests.support import Worker, survey, wait_until
 
-SOAK = bool(os.environ.get("TASKQ_SOAK"))
-SEED = int(os.environ.get("TASKQ_SEED", "4"))
-
 #: Each run leaves a line at its start and at its end, written in one piece, in a file that outlives the process.
 JOBS = """
 LOG = os.open(os.path.join(os.path.dirname(__file__), "journal"), os.O_APPEND | os.O_CREAT | os.O_WRONLY)

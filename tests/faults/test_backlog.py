@@ -3,18 +3,13 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Callable
 from pathlib import Path
-from types import ModuleType
 
 import pytest
 
 from taskq import TaskError
-from tests.faults.fleet import JOBS, SEED, SOAK, Fleet, Journal, raw, wait_until_idle
-from tests.support import Worker
-
-Write = Callable[..., ModuleType]
-Start = Callable[..., Worker]
+from tests.faults.fleet import JOBS, Fleet, Journal, raw, wait_until_idle
+from tests.support import SEED, SOAK, Start, Write
 
 
 @pytest.mark.timeout(180)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import struct
-from collections.abc import Callable
 from types import ModuleType
 
 import msgpack
@@ -13,10 +12,7 @@ from taskq import TaskError
 from taskq.broker import commands
 from taskq.broker.commands import Command
 from taskq.envelope import encode_head, new_id
-from tests.support import Worker, survey, wait_until
-
-Write = Callable[..., ModuleType]
-Start = Callable[..., Worker]
+from tests.support import Start, Write, survey, wait_until
 
 JOBS = """
 @app.task

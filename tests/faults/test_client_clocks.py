@@ -6,18 +6,14 @@ import os
 import subprocess
 import sys
 import time
-from collections.abc import Callable
 from pathlib import Path
-from types import ModuleType
 
 import pytest
 
 from taskq.errors import TaskRevoked
 from tests.faults.fleet import JOBS, Journal, nap, wait_until_idle
-from tests.support import Worker, survey
+from tests.support import Start, Write, survey
 
-Write = Callable[..., ModuleType]
-Start = Callable[..., Worker]
 DAY = 86_400
 
 # In each process with a clock of its own, before anything else is imported.

@@ -23,11 +23,9 @@ from taskq.broker.protocol import drive
 from taskq.broker.scripts import all_scripts
 from taskq.reaper import Reaper
 from tests.faults.breaking import MODES, PLAIN, faults, happened, plant
-from tests.support import Server, Worker, survey
+from tests.support import SOAK, Server, Worker, Write, survey
 
-Write = Callable[..., ModuleType]
 Begin = Callable[[dict[str, str]], "Case"]
-SOAK = bool(os.environ.get("TASKQ_SOAK"))
 
 JOBS = """
 HERE = os.path.dirname(os.path.abspath(__file__))

@@ -21,13 +21,11 @@ import pytest
 
 from taskq import TaskError, TaskQ
 from taskq.broker.commands import Command
-from tests.faults.fleet import JOBS, SEED, SOAK, Fleet, Journal, each_by_its_url, kill, nap, raw, wait_until_idle
+from tests.faults.fleet import JOBS, Fleet, Journal, each_by_its_url, kill, nap, raw, wait_until_idle
 from tests.faults.proxy import CUT_REPLY, DROP_REPLY, DROP_REQUEST, PASS, Proxy
 from tests.model.audit import SCRIPT, Snapshot, violations
-from tests.support import Server, Worker, programs
+from tests.support import SEED, SOAK, Server, Start, Worker, Write, programs
 
-Write = Callable[..., ModuleType]
-Start = Callable[..., Worker]
 SECONDS = float(os.environ.get("TASKQ_SOAK_SECONDS", "1800" if SOAK else "5"))
 ROUND, LEASE, MAX_CRASHES = 10.0, 3.0, 1_000_000
 

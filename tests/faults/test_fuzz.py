@@ -3,11 +3,8 @@
 from __future__ import annotations
 
 import functools
-import os
 import random
 import struct
-from collections.abc import Callable
-from types import ModuleType
 from typing import Any
 
 import msgpack
@@ -15,12 +12,7 @@ import msgpack
 from taskq.broker.commands import Command
 from taskq.envelope import encode_head, new_id
 from taskq.worker.watch import resident_bytes
-from tests.support import Worker, survey, wait_until
-
-Write = Callable[..., ModuleType]
-Start = Callable[..., Worker]
-SOAK = bool(os.environ.get("TASKQ_SOAK"))
-SEED = int(os.environ.get("TASKQ_SEED", "4"))
+from tests.support import SEED, SOAK, Start, Write, survey, wait_until
 
 JOBS = """
 @app.task

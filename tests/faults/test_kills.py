@@ -6,7 +6,6 @@ import os
 import signal
 import time
 from collections import Counter
-from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType
 
@@ -14,12 +13,9 @@ import pytest
 
 from taskq import TaskError
 from taskq.broker.commands import Command
-from tests.support import Server, Worker, survey, wait_until
+from tests.support import SOAK, Server, Start, Write, survey, wait_until
 
 #: A busy machine delays everything; how quick recovery is shows on one that has nothing else to do.
-SOAK = bool(os.environ.get("TASKQ_SOAK"))
-Write = Callable[..., ModuleType]
-Start = Callable[..., Worker]
 
 # Each run leaves a line, written in one piece, in a file that outlives the process.
 LEDGER = """

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 from types import ModuleType
@@ -19,11 +18,7 @@ from taskq.broker.protocol import drive
 from taskq.errors import ResultTimeout, TaskRevoked
 from taskq.reaper import Reaper
 from taskq.worker.watch import resident_bytes
-from tests.support import Server, Worker, survey, wait_until
-
-Write = Callable[..., ModuleType]
-Start = Callable[..., Worker]
-SOAK = bool(os.environ.get("TASKQ_SOAK"))
+from tests.support import SOAK, Server, Start, Write, survey, wait_until
 
 JOBS = """
 @app.task

@@ -2,17 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from pathlib import Path
-from types import ModuleType
 
 import pytest
 
-from tests.faults.fleet import JOBS, SOAK, Journal, check_idle
-from tests.support import Worker, survey, wait_until
-
-Write = Callable[..., ModuleType]
-Start = Callable[..., Worker]
+from tests.faults.fleet import JOBS, Journal, check_idle
+from tests.support import SOAK, Start, Write, survey, wait_until
 
 LONG = (
     JOBS

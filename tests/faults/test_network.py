@@ -9,7 +9,7 @@ import signal
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from types import FrameType, ModuleType
 from typing import Any
 
@@ -20,12 +20,7 @@ from taskq.broker.commands import Command
 from taskq.broker.scripts import script
 from taskq.errors import BrokerError, BrokerUnavailable
 from tests.faults.proxy import CUT_REPLY, DROP_REPLY, DROP_REQUEST, HOLD, PASS, Proxy
-from tests.support import Server, Worker, new_app, survey, wait_until
-
-Write = Callable[..., ModuleType]
-Start = Callable[..., Worker]
-SOAK = bool(os.environ.get("TASKQ_SOAK"))
-SEED = int(os.environ.get("TASKQ_SEED", "4"))
+from tests.support import SEED, SOAK, Server, Start, Worker, Write, new_app, survey, wait_until
 
 JOBS = """
 @app.task

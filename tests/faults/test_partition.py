@@ -8,17 +8,14 @@ import shutil
 import subprocess
 import tempfile
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
-from types import ModuleType
 
 import pytest
 
-from tests.faults.fleet import JOBS, SEED, SOAK, Journal, check_idle, each_by_its_url, nap
-from tests.support import Server, Worker, programs, wait_until
+from tests.faults.fleet import JOBS, Journal, check_idle, each_by_its_url, nap
+from tests.support import SEED, SOAK, Server, Start, Write, programs, wait_until
 
-Write = Callable[..., ModuleType]
-Start = Callable[..., Worker]
 PORT = 6399
 
 

@@ -3,18 +3,13 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
 from pathlib import Path
-from types import ModuleType
 
 import pytest
 
 from taskq import TaskError
-from tests.faults.fleet import JOBS, SOAK, Fleet, Journal, wait_until_idle
-from tests.support import Worker, survey
-
-Write = Callable[..., ModuleType]
-Start = Callable[..., Worker]
+from tests.faults.fleet import JOBS, Fleet, Journal, wait_until_idle
+from tests.support import SOAK, Start, Write, survey
 
 PILLS = (
     JOBS

@@ -9,7 +9,6 @@ import signal
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -19,12 +18,7 @@ import pytest
 from taskq.broker.commands import Command
 from taskq.broker.connection import Connection
 from taskq.errors import BrokerFull
-from tests.support import Server, Worker, survey, wait_until
-
-Write = Callable[..., ModuleType]
-Start = Callable[..., Worker]
-SOAK = bool(os.environ.get("TASKQ_SOAK"))
-SEED = int(os.environ.get("TASKQ_SEED", "4"))
+from tests.support import SEED, SOAK, Server, Start, Write, survey, wait_until
 
 JOBS = """
 LOG = os.open(os.path.join(os.path.dirname(__file__), "runs.log"), os.O_APPEND | os.O_CREAT | os.O_WRONLY)

@@ -12,11 +12,8 @@ from typing import Any
 
 import pytest
 
-from tests.faults.fleet import JOBS, SEED, SOAK, Fleet, Journal, check_idle, nap, raw, wait_until_idle
-from tests.support import Server, Worker, survey, wait_until
-
-Write = Callable[..., ModuleType]
-Start = Callable[..., Worker]
+from tests.faults.fleet import JOBS, Fleet, Journal, check_idle, nap, raw, wait_until_idle
+from tests.support import SEED, SOAK, Server, Start, Write, survey, wait_until
 
 # A first run of a message waits for the file `go`; a later one does not.
 ENDS = (

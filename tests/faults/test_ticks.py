@@ -2,20 +2,13 @@
 
 from __future__ import annotations
 
-import os
 import random
 import time
-from collections.abc import Callable
 from pathlib import Path
-from types import ModuleType
 
 from taskq import TaskQ
 from taskq.broker import commands
-from tests.support import Worker, survey, wait_until
-
-Write = Callable[..., ModuleType]
-Start = Callable[..., Worker]
-SOAK = bool(os.environ.get("TASKQ_SOAK"))
+from tests.support import SOAK, Start, Write, survey, wait_until
 
 JOBS = """
 from taskq import every

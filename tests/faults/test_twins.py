@@ -2,16 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from pathlib import Path
-from types import ModuleType
 
 import pytest
 
-from tests.support import Worker, survey
-
-Write = Callable[..., ModuleType]
-Start = Callable[..., Worker]
+from tests.support import Start, Write, survey
 
 FORKS = """
 import multiprocessing

@@ -6,7 +6,6 @@ import random
 import signal
 import threading
 import time
-from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -15,11 +14,8 @@ import pytest
 
 from taskq.broker.commands import Command
 from taskq.broker.connection import Connection
-from tests.faults.fleet import JOBS, SEED, SOAK, Fleet, Journal, check_idle
-from tests.support import Server, Worker, survey, wait_until
-
-Write = Callable[..., ModuleType]
-Start = Callable[..., Worker]
+from tests.faults.fleet import JOBS, Fleet, Journal, check_idle
+from tests.support import SEED, SOAK, Server, Start, Write, survey, wait_until
 
 
 @pytest.mark.timeout(240)

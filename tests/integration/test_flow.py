@@ -7,7 +7,6 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType
 
@@ -15,11 +14,7 @@ import pytest
 
 from taskq import DuplicateCall, QueueFull
 from taskq.broker import commands
-from tests.support import Worker, survey, wait_until
-
-Write = Callable[..., ModuleType]
-Start = Callable[..., Worker]
-SOAK = bool(os.environ.get("TASKQ_SOAK"))
+from tests.support import SOAK, Start, Write, survey, wait_until
 
 JOBS = """
 import random, threading

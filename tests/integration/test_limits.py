@@ -8,18 +8,13 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable
 from pathlib import Path
-from types import ModuleType
 
 import pytest
 
 from taskq import TaskError
 from taskq.worker.watch import Scaling
-from tests.support import Worker, survey, wait_until
-
-Write = Callable[..., ModuleType]
-Start = Callable[..., Worker]
+from tests.support import Start, Write, survey, wait_until
 
 JOBS = """
 import taskq, threading

@@ -5,19 +5,15 @@ from __future__ import annotations
 import asyncio
 import os
 import threading
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from datetime import datetime, timedelta, timezone
 from pathlib import Path
-from types import ModuleType
 
 import pytest
 
 from taskq import AsyncResult, BrokerUnavailable, ResultTimeout, TaskError, TaskRevoked, UnknownResult
 from taskq.broker.commands import Command
-from tests.support import Server, Worker, new_app, survey, wait_until
-
-Write = Callable[..., ModuleType]
-Start = Callable[..., Worker]
+from tests.support import Server, Start, Write, new_app, survey, wait_until
 
 JOBS = """
 @app.task

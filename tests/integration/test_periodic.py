@@ -4,18 +4,13 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Callable
 from pathlib import Path
-from types import ModuleType
 
 from taskq import TaskQ
 from taskq.broker import commands
 from taskq.entries import Entry
 from taskq.periodic import Every
-from tests.support import Worker, wait_until
-
-Write = Callable[..., ModuleType]
-Start = Callable[..., Worker]
+from tests.support import Start, Write, wait_until
 
 RECORD = """
 from taskq import every

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType
 
@@ -14,10 +13,7 @@ from taskq import ConfigError, TaskError, TaskRevoked
 from taskq.broker.commands import Command
 from taskq.worker.revocations import REVOKE_GRACE, Revocations
 from taskq.worker.slots import SlotTable, digest
-from tests.support import Worker, survey, wait_until
-
-Write = Callable[..., ModuleType]
-Start = Callable[..., Worker]
+from tests.support import Start, Write, survey, wait_until
 
 JOBS = """
 import threading, taskq

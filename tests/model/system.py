@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import itertools
-import os
 from collections import deque
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any, TypeVar
@@ -30,7 +29,6 @@ from tests.support import unique_name
 T = TypeVar("T")
 
 #: Whether this is the long run (``tox -e soak``).
-SOAK = bool(os.environ.get("TASKQ_SOAK"))
 
 #: Three ids, two of 16 bytes and a caller's; two queues; two sets of queues, one within the other.
 IDS = (b"message-00000001", b"message-00000002", b"c")

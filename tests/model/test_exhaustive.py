@@ -24,8 +24,8 @@ from taskq.broker.outcomes import Again, Dead, Outcome, Returned, words
 from taskq.broker.scripts import all_scripts
 from tests.model.audit import SCRIPT, Snapshot, silent_bells, violations
 from tests.model.oracle import Board
-from tests.model.system import LEASE, SOAK, T0, stored
-from tests.support import Server, unique_name
+from tests.model.system import LEASE, T0, stored
+from tests.support import SOAK, Server, unique_name
 
 A, B = b"message-00000001", b"message-00000002"
 QUEUE_OF = {A: "q", B: "q"}

@@ -17,8 +17,7 @@ from taskq.broker import commands
 from taskq.broker.outcomes import Again, Dead, Ended, Outcome, Returned, id_of
 from tests.contract.fleet import Fleet, more
 from tests.contract.world import LEASE, World, raw_id
-from tests.model.system import SOAK
-from tests.support import Server
+from tests.support import SOAK, Server
 
 SLOTS, BURST, INTERVAL = 2, 2, 1000.0
 LIMITS = {"slots": f"s 0 1 {SLOTS}", "rate": f"s {INTERVAL:.6f} {BURST} 0"}

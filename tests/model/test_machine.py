@@ -30,8 +30,8 @@ from taskq.worker.session import Session
 from tests.model.audit import Snapshot, silent_bells, unsound, violations
 from tests.model.conftest import never_behind
 from tests.model.oracle import Board
-from tests.model.system import BOTH, DELAY, IDS, LEASE, ONE, QUEUE_OF, SOAK, STEP, System, stored
-from tests.support import Server
+from tests.model.system import BOTH, DELAY, IDS, LEASE, ONE, QUEUE_OF, STEP, System, stored
+from tests.support import SOAK, Server
 
 ids = st.sampled_from(IDS)
 workers = st.integers(0, 2)

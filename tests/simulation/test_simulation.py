@@ -23,11 +23,10 @@ from taskq.errors import BrokerRefused
 from taskq.reaper import Reaper
 from taskq.worker.session import Session
 from taskq.worker.slots import Slot
-from tests.model.system import SOAK
 from tests.simulation.replay import differences
 from tests.simulation.story import simulate
 from tests.simulation.world import Violation
-from tests.support import Server
+from tests.support import SOAK, Server
 
 pytestmark = pytest.mark.timeout(0 if SOAK else 300)
 
