@@ -17,6 +17,10 @@ from taskq.errors import ConfigError
 NAME = re.compile(r"[A-Za-z0-9_.:-]{1,200}")
 
 
+#: Longest span of time there may be, in seconds: some 300 years. The server could not write a date beyond it.
+LONGEST = 1e10
+
+
 def check_name(kind: str, name: object) -> str:
     """Return ``name`` if it may name an app, a task, a queue, a worker or an id.
 

@@ -25,12 +25,12 @@ from taskq.broker.outcomes import (
     error_detail,
 )
 from taskq.codec import NO_ARGUMENTS
-from taskq.config import Settings
+from taskq.config import LONGEST, Settings
 from taskq.definition import Definition
 from taskq.delivery import Context, Delivery, Retry, Revoked, Route, ShuttingDown
 from taskq.envelope import FLAG_MORE, PLAIN, Envelope, id_to_text, plain_body
 from taskq.errors import ConfigError, DecodeError, MaxRetriesExceeded, RateLimited, SerializationError, TaskqError
-from taskq.retry import LONGEST_WAIT, Attempt, GiveUp, Policy, RunAgain
+from taskq.retry import Attempt, GiveUp, Policy, RunAgain
 
 log = logging.getLogger("taskq.task")
 
@@ -283,8 +283,8 @@ def _check_request(asked: Retry) -> None:
     error, delay, most = asked.error, asked.delay, asked.max_retries
     if error is not None and not isinstance(error, BaseException):
         raise ConfigError(f"self.retry(exc=...) takes an exception, such as ValueError(...), not {error!r}")
-    if delay is not None and not (isinstance(delay, (int, float)) and delay < LONGEST_WAIT):
-        raise ConfigError(f"self.retry(countdown=...) takes a number of seconds below {LONGEST_WAIT:g}, not {delay!r}")
+    if delay is not None and not (isinstance(delay, (int, float)) and delay < LONGEST):
+        raise ConfigError(f"self.retry(countdown=...) takes a number of seconds below {LONGEST:g}, not {delay!r}")
     if most is not None and type(most) is not int:
         raise ConfigError(f"self.retry(max_retries=...) takes a whole number or None, not {most!r}")
 

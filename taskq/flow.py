@@ -17,6 +17,7 @@ from urllib.parse import quote
 from uuid import UUID
 
 from taskq import codec
+from taskq.config import LONGEST
 from taskq.errors import ConfigError
 
 #: What tells one user, tenant or job from another: the name of an argument, or a function of the arguments by name.
@@ -27,8 +28,6 @@ _UNIT_MS = {"ms": 1, "s": 1000, "m": 60_000, "h": 3_600_000, "d": 86_400_000}
 #: Longest text of a key that is stored as it is; a digest stands for a longer one.
 _KEY_MAX = 100
 _LOWEST, _HIGHEST = -100, 100
-#: Longest span of time there may be, in seconds.
-_LONGEST = 1e10
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,7 +88,7 @@ class Breaker:
             raise ConfigError(f"failures of a Breaker must be a share above 0, at most 1, not {self.failures!r}")
         if type(self.of) is not int or not 1 <= self.of <= 1000:
             raise ConfigError(f"of= of a Breaker must be a whole number from 1 to 1000, not {self.of!r}")
-        if not _is_number(self.pause) or not 0 < self.pause <= _LONGEST:
+        if not _is_number(self.pause) or not 0 < self.pause <= LONGEST:
             raise ConfigError(f"pause of a Breaker must be a number of seconds above 0, not {self.pause!r}")
 
 
@@ -122,9 +121,9 @@ class Flow:
         self._check_kinds()
         for name in ("unique_for", "debounce", "max_wait", "throttle"):
             seconds = getattr(self, name)
-            if seconds is not None and not (_is_number(seconds) and 0 < seconds <= _LONGEST):
+            if seconds is not None and not (_is_number(seconds) and 0 < seconds <= LONGEST):
                 raise ConfigError(f"{name} must be a number of seconds above 0, not {seconds!r}")
-        if not (_is_number(self.full_timeout) and 0 <= self.full_timeout <= _LONGEST):
+        if not (_is_number(self.full_timeout) and 0 <= self.full_timeout <= LONGEST):
             raise ConfigError(f"full_timeout must be a number of seconds from 0, not {self.full_timeout!r}")
         if self.max_length is not None and (type(self.max_length) is not int or self.max_length < 1):
             raise ConfigError(f"max_length must be a whole number from 1, not {self.max_length!r}")
@@ -319,7 +318,7 @@ def interval_ms(rate: Any) -> float:
     interval = 0.0
     if match is not None and float(match[1]):
         interval = int(match[2] or 1) * _UNIT_MS[match[3]] / float(match[1])
-    if not 1e-5 <= interval <= _LONGEST * 1000:
+    if not 1e-5 <= interval <= LONGEST * 1000:
         raise ConfigError(
             f"rate {rate!r:.80} cannot be read: write for example '100/m', '5/10s' or '0.5/s'; more than 0"
         )

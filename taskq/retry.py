@@ -16,13 +16,12 @@ from dataclasses import dataclass, fields, replace
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from taskq.config import LONGEST
 from taskq.errors import ConfigError
 
 if TYPE_CHECKING:
     from tenacity import RetryCallState, Retrying
 
-#: Seconds, some 300 years: whoever asks for more has no bound, and the server could not write the date.
-LONGEST_WAIT = 1e10
 #: Celery's names that can also be given for one call, since plain values cross the wire.
 CALL_OPTIONS = ("max_retries", "retry_backoff", "retry_backoff_max", "retry_jitter", "default_retry_delay")
 
@@ -49,8 +48,8 @@ class RetryOptions:
             raise ConfigError(f"max_retries must be None (no limit) or a whole number from 0, not {self.max_retries!r}")
         for name in ("retry_backoff", "retry_backoff_max", "default_retry_delay"):
             value = getattr(self, name)
-            if not isinstance(value, (int, float)) or not 0 <= value < LONGEST_WAIT:
-                raise ConfigError(f"{name} must be a number of seconds from 0, below {LONGEST_WAIT:g}, not {value!r}")
+            if not isinstance(value, (int, float)) or not 0 <= value < LONGEST:
+                raise ConfigError(f"{name} must be a number of seconds from 0, below {LONGEST:g}, not {value!r}")
         for name in ("autoretry_for", "dont_autoretry_for"):
             for cls in getattr(self, name):
                 if not (isinstance(cls, type) and issubclass(cls, BaseException)):
@@ -233,9 +232,9 @@ class Policy:
             step = retrying.iter(state)
             if not isinstance(step, tenacity.DoSleep):
                 return None
-            if not step < LONGEST_WAIT:
+            if not step < LONGEST:
                 raise ConfigError(
-                    f"wait= answered {float(step):g} s, not a time below {LONGEST_WAIT:g} s: bound it, as by max="
+                    f"wait= answered {float(step):g} s, not a time below {LONGEST:g} s: bound it, as by max="
                 )
             return RunAgain(max(0.0, float(step)))
         except BaseException as error:
