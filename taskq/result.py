@@ -115,6 +115,7 @@ class AsyncResult(Generic[R]):
             TaskError: The task failed. Also an instance of the exception's own class where that is a builtin.
             TaskRevoked: It was revoked, expired or discarded.
             ResultTimeout: It did not end in time.
+            BrokerUnavailable: The server could not be asked within ``timeout``, or 0.4 s if that is longer.
             UnknownResult: No message and no result of this id exists (any more).
             WouldDeadlock: Called inside a task.
         """

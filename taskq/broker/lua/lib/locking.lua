@@ -1,9 +1,8 @@
 -- Unique work at its acceptance: part of accept.lua, whose locals this uses.
 
--- The answer if another message is it already; else its lock is this one's from now on, unless the queue is full and it is
--- refused. A debounced call
--- replaces the message that still waits for its time, and puts that off; not beyond the longest wait (letter d: ms, colon,
--- ms at most; 0: no limit).
+-- The answer if another message is it already; else its lock is this one's from now on, unless the queue is full and it
+-- is refused. A debounced call replaces the message that still waits for its time, and puts that off; not beyond the
+-- longest wait (letter d: ms, colon, ms at most; 0: no limit).
 local function first_with_lock(id, found, stored, full)
   local lock, mode, ms = lock_in(found.u)
   local by = locks[lock] and locks[lock][1] or holder(lock, mode, now)
