@@ -124,6 +124,21 @@ def test_the_keeper_itself_goes_on_keeping_the_time(world: World) -> None:
     assert keeper(world) == ("me", Near(T0 + 2 * KEEP - 1500))
 
 
+def test_a_keeper_that_came_and_found_nothing_is_relied_on_no_more(world: World) -> None:
+    """It waits for the alarm like all others then, and whoever hears that must see to what comes next."""
+    world.seed(scheduled(A=T0 + 50.0))
+    world.run(promote(world.keys, "me", 100, KEEP))
+    world.at(T0 + 50)
+    assert world.run(promote(world.keys, "me", 100, KEEP)) == (1, None)
+    assert "keeper" not in world.names()
+    world.seed({"schedule": Scores({B: T0 + 2000.0}), "messages": messages(B)})
+
+    moved, wait = world.run(promote(world.keys, "you", 100, KEEP))
+
+    assert (moved, wait) == (0, pytest.approx(1.95, abs=0.4))
+    assert keeper(world)[0] == "you"
+
+
 def test_a_keeper_that_did_not_come_is_replaced(world: World) -> None:
     world.seed(scheduled(A=T0 + 60.0 * MINUTE))
     world.run(promote(world.keys, "me", 100, KEEP))

@@ -158,6 +158,7 @@ MUTANTS = [
     ),
     lua("the wrong one keeps the time", "promote", "who ~= ARGV[1]", "who == ARGV[1]"),
     lua("a keeper never expires", "promote", ", 'PX', int(wait + 1000))", ")"),
+    lua("a keeper that has been here is relied on", "promote", "call('DEL', keeper)", "who = nil"),
     lua("a keeper that comes too late is kept", "promote", "tonumber(until_) <= due and ", ""),
     # -- the pulse
     lua("after a silence everybody is reaped", "lib/pulse", "elseif now - last > lease / 2 then", "elseif false then"),

@@ -289,10 +289,12 @@ class Model(Base):
 
     def promote_(self, who: bytes, limit: bytes, keep: bytes) -> Reply:
         moved, due = self.promote(int(limit))
+        keeper, until = self.strings.get("keeper", b" 0").split(b" ")
         if due is None:
+            if keeper == who:
+                self.delete("keeper")
             return [moved, -1, whole(self.now)]
         wait = min(max(due - self.now, 0.0), float(keep))
-        keeper, until = self.strings.get("keeper", b" 0").split(b" ")
         if keeper not in (b"", who) and self.now - 100 < int(until) <= due:
             return [moved, whole(math.ceil(wait + 500)), whole(self.now)]
         self.strings["keeper"] = b"%s %s" % (who, whole(self.now + wait))

@@ -39,12 +39,15 @@ end
 
 local tick = name_ticks()
 if tick and (not due or tick < due) then due = tick end
-if not due then return out end
+local keeper = P .. 'keeper'
+local who, until_ = string.match(call('GET', keeper) or '', '^(%S+) (%d+)$')
+if not due then
+  if who == ARGV[1] then call('DEL', keeper) end -- who comes next must not rely on one that has been here
+  return out
+end
 local wait = math.min(math.max(due - now, 0), tonumber(ARGV[3]))
 out[2] = int(math.ceil(wait))
 if #out > 3 then return out end -- the caller takes the ticks and comes again
-local keeper = P .. 'keeper'
-local who, until_ = string.match(call('GET', keeper) or '', '^(%S+) (%d+)$')
 if who and who ~= ARGV[1] and tonumber(until_) <= due and tonumber(until_) > now - 100 then
   out[2] = int(math.ceil(wait + 500))
   return out
