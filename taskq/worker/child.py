@@ -33,6 +33,9 @@ log = logging.getLogger("taskq.worker")
 NOTHING_TO_DO, INTERRUPTED = 3, 4
 #: By this signal a child learns from its parent that something is revoked.
 REVOKED = signal.SIGUSR2
+#: Shows the stack of the main thread while that is deep in C. Not for one that runs Python: without the GIL its frames
+#: must not be read (SIGSEGV). A process that has no handler for this signal ignores it.
+SHOW_C = signal.SIGURG
 
 
 class Child:
@@ -89,10 +92,8 @@ class Child:
         signal.signal(signal.SIGTERM, self._on_stop)
         signal.signal(signal.SIGHUP, self._on_retire)
         signal.signal(REVOKED, self._on_revoked)
-        # What the main thread does is shown at once, even if it is deep in C; what all do when Python comes to it, for
-        # without the GIL the frames of a thread that runs must not be read (it may be a SIGSEGV).
-        signal.signal(signal.SIGQUIT, lambda _number, _frame: faulthandler.dump_traceback(all_threads=True))
-        faulthandler.register(signal.SIGQUIT, all_threads=False, chain=True)
+        signal.signal(signal.SIGQUIT, self._on_quit)
+        faulthandler.register(SHOW_C, all_threads=False)
         watch_for_twins()
         signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGTERM, signal.SIGINT, signal.SIGHUP})
         die_with_parent(self.parent)
@@ -110,6 +111,10 @@ class Child:
         """Something is revoked, the slots say what; the last of these may raise an error in the midst of a task."""
         for lane in reversed(self.lanes):  # the main lane comes first
             lane.revoke()
+
+    def _on_quit(self, _number: int, _frame: Any) -> None:
+        faulthandler.dump_traceback(all_threads=True)
+        self.slots[0].shown = True
 
     def _retire(self, grace: float | None = None) -> None:
         """Take nothing more, and end when what runs has ended."""

@@ -5,6 +5,7 @@ A child has a region a lane::
     0   incarnation, 16 hexadecimal characters (zeros: none)
     16  end of its lease, by the boot-time clock, in seconds (written by the parent)
     24  index of the running message in the table, 255 for none; 254: every entry runs (loop lanes)
+    25  1 when the child has shown its stacks (in its first lane)
     32  table: 16 bytes a message, zeros for none
     ..  deadlines: when each must have ended, by the same clock; 0 for no limit
     ..  revoked: messages that must not run (on), as in the table (written by the parent)
@@ -92,6 +93,17 @@ class Slot:
     def limit(self, place: int, deadline: float) -> None:
         """Say when the message at ``place`` must have ended; 0 for no limit."""
         _DOUBLE.pack_into(self.memory, self._deadlines_at + 8 * place, deadline)
+
+    # -- either writes and reads --------------------------------------------------------------------------
+
+    @property
+    def shown(self) -> bool:
+        """Whether the child has shown its stacks since it was asked to."""
+        return bool(self.memory[self._offset + 25])
+
+    @shown.setter
+    def shown(self, value: bool) -> None:
+        self.memory[self._offset + 25] = value
 
     # -- the parent writes, either reads ------------------------------------------------------------------
 

@@ -55,8 +55,8 @@ _CLOSE_FOR = 5.0
 _LOOK_EVERY = 1.0
 #: Seconds between two looks at their time limits, where there are any.
 _LIMITS_EVERY = 0.05
-#: Seconds a child has to show its stacks before the next one does.
-_STACK_TAKES = 0.05
+#: Seconds a child has to show its stacks, else it is deep in C; between two looks whether it has.
+_STACK_TAKES, _STACK_LOOK = 0.5, 0.005
 
 
 @dataclass(slots=True)
@@ -408,8 +408,15 @@ class Supervisor:
     def _show_stacks(self) -> None:
         for place, child in self._children.items():
             os.write(2, b"\nchild %d (pid %d):\n" % (place, child.process.pid or 0))
+            slot = self.slots.of(place)[0]
+            slot.shown = False
             self._signal(child, signal.SIGQUIT)
-            time.sleep(_STACK_TAKES)
+            until = time.monotonic() + _STACK_TAKES
+            while not slot.shown and time.monotonic() < until:
+                time.sleep(_STACK_LOOK)
+            if not slot.shown:
+                self._signal(child, child_process.SHOW_C)
+                time.sleep(_STACK_LOOK)
         os.write(2, b"\n")
 
     def _reap_orphans(self) -> None:

@@ -17,7 +17,7 @@ from taskq.worker.watch import Scaling
 from tests.support import Start, Write, survey, wait_until
 
 JOBS = """
-import taskq, threading
+import collections, itertools, taskq, threading
 HERE = os.path.dirname(os.path.abspath(__file__))
 
 def note(text):
@@ -27,6 +27,11 @@ def note(text):
 @app.task
 def pid():
     return os.getpid()
+
+@app.task
+def deep_in_c():
+    note("deep")
+    collections.deque(itertools.repeat(None), maxlen=0)  # holds the GIL, heeds no signal, never ends
 
 @app.task
 def nap(seconds, value=None):
@@ -367,6 +372,17 @@ def test_quit_shows_what_every_child_is_doing(jobs: Write, start_worker: Start, 
     wait_until(lambda: "in nap" in worker.log, "its frame is shown")
     assert f"child 0 (pid {worker.children()[0]}):" in worker.log
     assert worker.process.poll() is None
+
+
+def test_quit_shows_a_child_that_is_deep_in_c(jobs: Write, start_worker: Start, tmp_path: Path) -> None:
+    module = jobs(JOBS)
+    worker = start_worker("-c", "1")
+    module.deep_in_c.delay()
+    wait_until(lambda: "deep" in notes(tmp_path), "it runs")
+
+    worker.process.send_signal(signal.SIGQUIT)
+
+    wait_until(lambda: "in deep_in_c" in worker.log, "its frame is shown")
 
 
 def test_quit_does_a_busy_child_no_harm(jobs: Write, start_worker: Start, tmp_path: Path) -> None:
