@@ -45,7 +45,8 @@ SEED = int(os.environ.get("TASKQ_SEED", "4"))
 
 
 @cache
-def _stopped(script: Script) -> Script:
+def stopped_script(script: Script) -> Script:
+    """Return a script for which the time is what the key `clock` says, in ms since the epoch."""
     assert script.text.count(_CLOCK) == 1
     text = script.text.replace(_CLOCK, _STOPPED)
     return replace(script, text=text, sha=hashlib.sha1(text).hexdigest().encode())
@@ -53,7 +54,7 @@ def _stopped(script: Script) -> Script:
 
 def stopped(command: Command[T]) -> Command[T]:
     """Return a command for which the time is what the key `clock` says, in ms since the epoch."""
-    return command if command.script is None else replace(command, script=_stopped(command.script))
+    return command if command.script is None else replace(command, script=stopped_script(command.script))
 
 
 class Server:

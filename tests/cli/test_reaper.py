@@ -226,7 +226,7 @@ def test_the_daemon_gives_back_what_a_killed_worker_held(
 
     wait_until(lambda: result.id in reaper.out, "the reaper has recovered it", seconds=5)
     start_worker("-c", "1")
-    assert result.get(timeout=20) == "second run"
+    assert result.get(timeout=30) == "second run"
     assert reaper.end() == 0
     assert "taskq reaper: stopped" in reaper.err
 

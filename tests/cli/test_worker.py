@@ -116,7 +116,7 @@ def test_a_server_that_is_down_is_waited_for(own_server: Server, jobs: Write, st
 
     own_server.start()
 
-    assert module.add.delay(1, 2).get(timeout=20) == 3
+    assert module.add.delay(1, 2).get(timeout=30) == 3
 
 
 def test_a_server_that_refuses_the_users_keys_is_a_line_and_no_traceback(
@@ -174,7 +174,7 @@ def test_the_banner_says_what_the_worker_does(jobs: Write, start_worker: Start, 
 def test_an_idle_worker_ends_at_once_with_exit_code_0(jobs: Write, start_worker: Start, number: int) -> None:
     module = jobs(ADD)
     worker = start_worker("-c", "2")
-    assert module.add.delay(1, 2).get(timeout=20) == 3
+    assert module.add.delay(1, 2).get(timeout=30) == 3
 
     assert worker.stop(number, seconds=5) == 0
 

@@ -76,10 +76,7 @@ class Fleet:
 
     def look(self) -> Snapshot:
         """Read everything there is."""
-        now = self.world.now
-        snap = Snapshot.read(self.world.raw(b"EVAL", SCRIPT, 1, self.world.keys.prefix, repr(now)))
-        self.world.at(now)
-        return snap
+        return Snapshot.read(self.world.raw(b"EVAL", SCRIPT, 1, self.world.keys.prefix, repr(self.world.now)))
 
     def publish(self, task: str, *limits: str, queue: str = "q") -> int:
         """A worker publishes a task; answers how many gates may have opened by it."""

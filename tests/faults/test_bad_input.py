@@ -127,7 +127,7 @@ def test_one_worker_survives_all_of_them(jobs: Write, start_worker: Start) -> No
         ids[name] = new_id()
         inject(module, value.replace(ID, ids[name]), ids[name])
 
-    assert module.add.delay(1).get(timeout=10) == 3
+    assert module.add.delay(1).get(timeout=30) == 3
     wait_until(lambda: survey(module.app)["jobs.add"].dead == len(ids), "all are dead letters")
     reasons = {name: dead_reason(module, raw_id) for name, raw_id in ids.items()}
     assert set(reasons.values()) == {b"undecodable", b"bad-arguments"}, reasons
@@ -141,7 +141,7 @@ def test_an_id_without_a_message_is_counted_and_passed_over(jobs: Write, start_w
 
     start_worker("-c", "1")
 
-    assert module.add.delay(1).get(timeout=10) == 3
+    assert module.add.delay(1).get(timeout=30) == 3
     assert survey(module.app)["jobs.add"].counters["dangling"] == 1
 
 

@@ -98,7 +98,7 @@ def plainly(n, send_them):
 
 def value_of(handle):
     try:
-        return handle.get(timeout=20)
+        return handle.get(timeout=30)
     except UnknownResult:  # forgotten by a run before this one
         return None
 
@@ -112,31 +112,31 @@ bulk = plainly(2, lambda: double.delay_many([(8,), (9,)]))
 
 async def on_a_loop():
     sent = [await adouble.aapply_async((i,), task_id=f"a{i}") for i in (10, 11)]
-    results = [await handle.aget(timeout=20) for handle in sent]
+    results = [await handle.aget(timeout=30) for handle in sent]
     await app.aclose()
     return results
 try:
     assert asyncio.run(on_a_loop()) == [20, 22]
 except DuplicateTaskId:
-    assert [app.AsyncResult(f"a{i}").get(timeout=20) for i in (10, 11)] == [20, 22]
+    assert [app.AsyncResult(f"a{i}").get(timeout=30) for i in (10, 11)] == [20, 22]
 
 try:
-    value = handles.pop(2).get(timeout=20)
+    value = handles.pop(2).get(timeout=30)
     assert value == 4, "mended and replayed by a run before this one"
 except TaskError as error:
     assert isinstance(error, ValueError), error
     broker.run(commands.replay(keys, "jobs.fails_once", b"jobs.fails_once-2", b""))
-    value = app.AsyncResult("jobs.fails_once-2").get(timeout=20)
+    value = app.AsyncResult("jobs.fails_once-2").get(timeout=30)
     assert value == 4
 try:
-    broken.get(timeout=20)
+    broken.get(timeout=30)
 except (ValueError, UnknownResult):
     pass
 broker.run(commands.dead_ids(keys, "jobs.fails", 0, -1))
 broker.run(commands.purge(keys, "jobs.fails", [b"jobs.fails-6"]))
 for i, handle in handles.items():
     assert value_of(handle) in (2 * i, None), i
-assert [handle.get(timeout=20) for handle in slow + bulk] == [14, 16, 18]
+assert [handle.get(timeout=30) for handle in slow + bulk] == [14, 16, 18]
 assert app.AsyncResult(handles[4].id).status().state in ("SUCCESS", "UNKNOWN")
 handles[4].forget()
 while broker.run(commands.survey(keys))["jobs.adouble"].counters["accepted"] < 4:  # three calls, and a tick

@@ -139,7 +139,7 @@ def test_a_worker_survives_thousands_of_malformed_messages(jobs: Write, start_wo
     module, maker = jobs(JOBS, settings="unknown_after=1"), Maker(SEED)
     broker, keys = module.app.client.broker, module.app.client.keys
     worker = start_worker("-c", "1")
-    assert module.add.delay(1).get(timeout=10) == 1
+    assert module.add.delay(1).get(timeout=30) == 1
     children = worker.children()
     before = resident_bytes(children[0])
     n = 20_000 if SOAK else 2000

@@ -64,7 +64,7 @@ def test_a_childs_message_runs_again_within_a_second(jobs: Write, start_worker: 
     killed = time.monotonic()
     wait_until(lambda: runs(tmp_path)["1"] == 2, "it runs again", seconds=1.0 if SOAK else 10.0)
 
-    assert result.get(timeout=10) == 1
+    assert result.get(timeout=30) == 1
     assert time.monotonic() - killed < 5
     assert survey(module.app)["jobs.work"].counters["crashes"] == 1
 
@@ -82,7 +82,7 @@ def test_a_whole_workers_messages_run_again_when_its_lease_has_ended(
     doomed.kill_group()
     wait_until(lambda: runs(tmp_path)["1"] == 2, "it runs again", seconds=3.0 if SOAK else 12.0)
 
-    assert result.get(timeout=10) == 1
+    assert result.get(timeout=30) == 1
 
 
 def _leases(module: ModuleType) -> object:
@@ -98,9 +98,9 @@ def test_poison_is_a_dead_letter_after_three_counted_deaths(
     others = module.work.delay_many([(i, 0.01) for i in range(100)])
 
     with pytest.raises(TaskError, match="crashed"):
-        module.die.delay(how).get(timeout=20)
+        module.die.delay(how).get(timeout=30)
 
-    assert [r.get(timeout=20) for r in others] == list(range(100))
+    assert [r.get(timeout=30) for r in others] == list(range(100))
     assert runs(tmp_path)[how] == 3
     ledger = survey(module.app)
     assert ledger["jobs.die"].counters["crashes"] == 3
@@ -118,7 +118,7 @@ def test_coroutines_beside_a_death_are_suspects_and_not_blamed(
 
     os.kill(worker.children()[0], signal.SIGKILL)
 
-    assert [r.get(timeout=20) for r in results] == list(range(5))
+    assert [r.get(timeout=30) for r in results] == list(range(5))
     ledger = survey(module.app)["jobs.awork"]
     assert ledger.counters.get("crashes", 0) == 0
     assert ledger.balance == 0
@@ -216,7 +216,7 @@ def test_a_slow_task_does_not_hold_what_was_taken_with_it(jobs: Write, start_wor
     quick = module.app.enqueue_many([module.work.call(100, 5.0), *(module.work.call(i, 0) for i in range(101, 160))])
 
     began = time.monotonic()
-    assert [r.get(timeout=10) for r in quick[1:]] == list(range(101, 160))
+    assert [r.get(timeout=30) for r in quick[1:]] == list(range(101, 160))
     assert time.monotonic() - began < 4, "none waited for the slow one"
 
 
@@ -246,7 +246,7 @@ MARK = os.path.join(os.path.dirname(os.path.abspath(__file__)), "mark")
     start_worker("-c", "1")
 
     os.killpg(stopped.process.pid, signal.SIGSTOP)
-    result.get(timeout=20)
+    result.get(timeout=30)
     os.killpg(stopped.process.pid, signal.SIGCONT)
 
     wait_until(lambda: runs(tmp_path, "end")["again"] == 2, "the stopped one ends its run too")
@@ -289,7 +289,7 @@ def test_a_worker_says_when_the_server_goes_and_when_it_is_back(
 ) -> None:
     module = jobs(LEDGER, url=own_server.url)
     worker = start_worker("-c", "1", url=own_server.url)
-    assert module.work.delay(1, 0).get(timeout=20) == 1
+    assert module.work.delay(1, 0).get(timeout=30) == 1
 
     own_server.kill()
     wait_until(lambda: "no lease can be renewed, trying on: " in worker.log, "it says so")
@@ -318,7 +318,7 @@ def test_what_a_child_takes_while_its_parent_cannot_renew_is_not_stranded(
 
     assert ledger.pending > 0
     assert later == ledger, "without a lease it takes nothing more"
-    assert [r.get(timeout=10) for r in results] == list(range(300))
+    assert [r.get(timeout=30) for r in results] == list(range(300))
     assert set(runs(tmp_path).values()) == {1}
     assert survey(module.app)[f"jobs.{task}"].balance == 0
 
@@ -346,7 +346,7 @@ HERE_MARK = os.path.join(os.path.dirname(os.path.abspath(__file__)), "broken")
     wait_until(worker.children, "a child runs")
     before = worker.children()
 
-    assert module.break_loop.delay().get(timeout=15) not in before
+    assert module.break_loop.delay().get(timeout=30) not in before
 
     assert "the event loop of this child broke" in worker.log
     assert survey(module.app)["jobs.break_loop"].balance == 0

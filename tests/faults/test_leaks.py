@@ -106,9 +106,9 @@ def test_only_the_registry_is_left_when_all_has_ended(
         late[0].get(timeout=0.01)  # leaves word, and goes
     for handle in expired:
         with pytest.raises(TaskRevoked):
-            handle.get(timeout=20)
+            handle.get(timeout=30)
     with pytest.raises(TaskError):
-        poison.get(timeout=20)
+        poison.get(timeout=30)
     wait_until(
         lambda: all(
             q.counters.get("accepted") == sum(q.counters.get(c, 0) for c in ("done", "failed", "discarded")) + q.dead

@@ -272,7 +272,7 @@ def test_a_workers_call_executes_late(name: str, proxy: Proxy, jobs: Write, star
 
     proxy.release()
 
-    assert [h.get(timeout=10) for h in more] == [0, 2, 4]
+    assert [h.get(timeout=30) for h in more] == [0, 2, 4]
     wait_until(lambda: sum(q.processing for q in survey(module.app).values()) == 0, "nothing is held", 3.0)
     ledger = survey(module.app)["jobs.double"]
     assert ledger.counters["done"] == ledger.counters["accepted"] == 15
@@ -348,12 +348,12 @@ def test_a_pending_wait_survives_resets(wait: str, proxy: Proxy, jobs: Write, st
 
     async def in_a_loop() -> Any:
         try:
-            return await handle.aget(timeout=10)
+            return await handle.aget(timeout=30)
         finally:
             await app.aclose()
 
     began = time.monotonic()
-    assert (handle.get(timeout=10) if wait == "get" else asyncio.run(in_a_loop())) == 42
+    assert (handle.get(timeout=30) if wait == "get" else asyncio.run(in_a_loop())) == 42
     assert time.monotonic() - began < 5
 
 
@@ -367,7 +367,7 @@ def test_two_hundred_waits_are_answered_while_replies_are_lost(proxy: Proxy, job
 
     def wait(mine: range) -> None:
         for i in mine:
-            values[i] = handles[i].get(timeout=20)
+            values[i] = handles[i].get(timeout=30)
 
     threads = [threading.Thread(target=wait, args=(range(first, 200, 8),)) for first in range(8)]
     for thread in threads:

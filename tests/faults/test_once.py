@@ -58,6 +58,6 @@ def test_a_child_is_killed_after_its_task_has_ended_and_before_the_server_knows(
     own_server.start()
 
     with pytest.raises(TaskError, match="abandoned"):
-        result.get(timeout=10)
+        result.get(timeout=30)
     assert runs(tmp_path)["1"] == 1
     assert survey(module.app)[f"jobs.{name}"].dead == 1

@@ -42,7 +42,7 @@ def test_pills_are_dead_letters_and_the_others_do_not_pay(jobs: Write, start_wor
     n, seconds = (1000, 0.02) if SOAK else (200, 0.01)
     module = jobs(PILLS)
     journal, fleet = Journal(tmp_path), Fleet(start_worker, 1, "-c", "2")
-    module.work.delay(-1).get(timeout=20)
+    module.work.delay(-1).get(timeout=30)
     began = time.monotonic()
     clean = module.work.delay_many([(i, seconds) for i in range(n - 5)])
     assert [handle.get(timeout=60) for handle in clean] == list(range(n - 5))

@@ -72,7 +72,7 @@ def test_a_server_paused_for_longer_than_a_lease_costs_no_living_worker_its_mess
     own_server.signal(signal.SIGSTOP)
     threading.Timer(2.5, own_server.signal, (signal.SIGCONT,)).start()
 
-    assert [h.get(timeout=20) for h in handles] == list(range(6))
+    assert [h.get(timeout=30) for h in handles] == list(range(6))
     assert set(runs(tmp_path).values()) == {1}, [worker.log for worker in workers]
     check_idle(module)
 
@@ -90,7 +90,7 @@ def test_a_server_down_for_three_leases_costs_no_living_worker_its_messages(
     down.start()
     down.join()
 
-    assert [h.get(timeout=20) for h in handles] == list(range(6))
+    assert [h.get(timeout=30) for h in handles] == list(range(6))
     assert set(runs(tmp_path).values()) == {1}, [worker.log for worker in workers]
     check_idle(module)
 
@@ -131,7 +131,7 @@ def test_a_server_killed_again_and_again_under_load_loses_nothing(
         stop.set()
         producer.join()
 
-    values = [h.get(timeout=20) for h in handles]
+    values = [h.get(timeout=30) for h in handles]
 
     assert values == list(range(len(handles))), [worker.log for worker in workers]
     check_idle(module)
@@ -166,7 +166,7 @@ def test_a_full_server_is_drained_while_children_are_killed_and_a_worker_starts(
     check_idle(module)
     assert late.process.poll() is None, late.log
     raw(module, b"CONFIG", b"SET", b"maxmemory", b"0")
-    assert module.work.delay(-1).get(timeout=10) == -1
+    assert module.work.delay(-1).get(timeout=30) == -1
 
 
 def leases_end_soon(module: ModuleType, offset: int) -> bool:
@@ -195,7 +195,7 @@ def test_a_jump_of_the_servers_clock_costs_no_living_worker_its_messages(
         assert module.awork.delay(100 + offset).get(timeout=5) == 100 + offset, "new ones run meanwhile"
     retried = module.awork.apply_async((7,), countdown=0.2)
 
-    assert [h.get(timeout=20) for h in [*handles, retried]] == [*range(6), 7]
+    assert [h.get(timeout=30) for h in [*handles, retried]] == [*range(6), 7]
     assert set(runs(tmp_path).values()) == {1}, [worker.log for worker in workers]
     check_idle(module)
 
@@ -233,7 +233,7 @@ def test_workers_survive_a_server_that_comes_back_with_an_older_state(
     snapshot = tmp_path / "snapshot"
     shutil.copytree(aof(own_server), snapshot)  # a cut last command is dropped at the start
     if idle:
-        assert len([h.get(timeout=20) for h in handles]) == 80
+        assert len([h.get(timeout=30) for h in handles]) == 80
         wait_until(lambda: all(not q.processing for q in survey(module.app).values()), "all is settled")
     else:
         wait_until(lambda: len(runs(tmp_path)) > 30, "they run on")
@@ -251,7 +251,7 @@ def test_workers_survive_a_server_that_comes_back_with_an_older_state(
         assert ledger.balance == 0, (name, [worker.log for worker in workers])
         assert ledger.counters["done"] + ledger.dead == ledger.counters["accepted"], name
     assert raw(module, b"HLEN", module.app.client.keys["messages"]) == sum(q.dead for q in survey(module.app).values())
-    assert [task.delay(i).get(timeout=10) for i in (100, 101) for task in (module.work, module.awork)]
+    assert [task.delay(i).get(timeout=30) for i in (100, 101) for task in (module.work, module.awork)]
 
 
 def test_a_power_loss_loses_only_what_was_not_synced_and_leaves_no_half_state(
@@ -286,7 +286,7 @@ def test_a_power_loss_loses_only_what_was_not_synced_and_leaves_no_half_state(
     stop.set()
     producer.join()
 
-    values = [handle.get(timeout=20) for handle in handles[:sent]]
+    values = [handle.get(timeout=30) for handle in handles[:sent]]
 
     assert values == list(range(sent)), "what was synced is there, and has run"
     wait_until(lambda: all(not (q.pending or q.processing) for q in survey(module.app).values()), "all has ended")

@@ -123,7 +123,7 @@ def test_nothing_a_stopped_worker_says_after_its_lease_has_an_effect(
     for worker in stopped:
         send(worker.process.pid, signal.SIGSTOP)
     start_worker("-c", "1")
-    values = {name: handle.get(timeout=20) for name, handle in handles.items()}
+    values = {name: handle.get(timeout=30) for name, handle in handles.items()}
     wait_until_idle(module)
     before = about_messages(module)
 
@@ -138,7 +138,7 @@ def test_nothing_a_stopped_worker_says_after_its_lease_has_an_effect(
     assert about_messages(module) == before
     assert all(queue.counters["done"] == 1 for queue in survey(module.app).values())
     # It goes on as if new.
-    assert module.work.delay(1).get(timeout=10) == 1
+    assert module.work.delay(1).get(timeout=30) == 1
 
 
 @pytest.mark.skipif(not SOAK, reason="takes half a minute; TASKQ_SOAK=1 runs it")

@@ -79,8 +79,8 @@ def test_a_twin_leaves_when_it_comes_back_from_the_task(lane: str, jobs: Write, 
     worker = start_worker("-c", "1")
 
     for _ in range(3):
-        assert module.app.tasks[f"{lane}.fork"].delay().get(timeout=15) == ["task", 0]
-        assert module.app.tasks[f"{lane}.fork_and_fail"].delay().get(timeout=15) == ["task", 1]
+        assert module.app.tasks[f"{lane}.fork"].delay().get(timeout=30) == ["task", 0]
+        assert module.app.tasks[f"{lane}.fork_and_fail"].delay().get(timeout=30) == ["task", 1]
 
     queues = survey(module.app)
     assert sum(queue.counters["done"] for queue in queues.values()) == 6
@@ -94,7 +94,7 @@ def test_a_twin_leaves_a_child_that_runs_a_suspect(lane: str, jobs: Write, start
     module = jobs(FORKS)
     start_worker("-c", "1")
 
-    assert module.app.tasks[f"{lane}.fork_once_killed"].delay().get(timeout=20) == ["task", 0]
+    assert module.app.tasks[f"{lane}.fork_once_killed"].delay().get(timeout=30) == ["task", 0]
 
     assert survey(module.app)[f"{lane}.fork_once_killed"].balance == 0
 
@@ -104,7 +104,7 @@ def test_a_twin_of_a_coroutine_does_not_go_on_with_the_loop(jobs: Write, start_w
     worker = start_worker("-c", "1")
 
     for _ in range(5):
-        assert module.app.tasks["loop.fork_and_await"].delay().get(timeout=15) == ["task", 0]
+        assert module.app.tasks["loop.fork_and_await"].delay().get(timeout=30) == ["task", 0]
 
     assert not (tmp_path / "went-on").exists()
     assert "event loop" not in worker.log
@@ -116,4 +116,4 @@ def test_a_process_of_a_tasks_own_can_be_terminated(lane: str, jobs: Write, star
     module = jobs(FORKS)
     start_worker("-c", "1")
 
-    assert module.app.tasks[f"{lane}.terminate"].delay().get(timeout=20) == -15
+    assert module.app.tasks[f"{lane}.terminate"].delay().get(timeout=30) == -15

@@ -258,7 +258,7 @@ def test_unique_work_is_one_message_at_a_time(jobs: Write, start_worker: Start, 
     assert ledger.balance == 0
     assert ledger.counters["accepted"] < called
     assert size(module, "unique") == 0
-    assert module.alone.delay("k").get(timeout=20) == "k"
+    assert module.alone.delay("k").get(timeout=30) == "k"
 
 
 def test_a_duplicate_is_the_first_or_an_error(jobs: Write, start_worker: Start) -> None:
@@ -272,20 +272,20 @@ def test_a_duplicate_is_the_first_or_an_error(jobs: Write, start_worker: Start) 
     start_worker("-c", "1")
 
     assert (again.id == first.id, other.id == first.id) == (True, False)
-    assert (again.get(timeout=10), other.get(timeout=10), handle.get(timeout=10)) == ("a", "b", 1)
-    assert module.once.delay(1).get(timeout=10) == 1
+    assert (again.get(timeout=30), other.get(timeout=30), handle.get(timeout=30)) == ("a", "b", 1)
+    assert module.once.delay(1).get(timeout=30) == 1
 
 
 def test_a_task_that_was_told_to_wait_waits_in_every_worker(jobs: Write, start_worker: Start, tmp_path: Path) -> None:
     module = jobs(JOBS)
     for _ in range(2):
         start_worker("-c", "1", "-Q", "jobs.told_to_wait")
-    assert module.told_to_wait.delay(0).get(timeout=10) == 0
+    assert module.told_to_wait.delay(0).get(timeout=30) == 0
     first = module.told_to_wait.delay(1, 1.5)
     wait_until(lambda: survey(module.app)["jobs.told_to_wait"].counters.get("returned"), "it was told")
     others = module.told_to_wait.delay_many([(i,) for i in range(2, 8)])
 
-    assert [result.get(timeout=20) for result in (first, *others)] == list(range(1, 8))
+    assert [result.get(timeout=30) for result in (first, *others)] == list(range(1, 8))
 
     noted = [line.split() for line in lines(tmp_path, "told")]
     begun, again = (float(when) for i, when in noted if i == "1")
@@ -319,11 +319,11 @@ def test_debounced_and_throttled_calls_run_once(jobs: Write, start_worker: Start
     throttled = [module.throttled.delay("k", i) for i in range(3)]
 
     assert {handle.id for handle in handles} == {handles[0].id}
-    assert handles[-1].get(timeout=10) == "4"
-    assert other.get(timeout=10) == "x"
+    assert handles[-1].get(timeout=30) == "4"
+    assert other.get(timeout=30) == "x"
     assert sorted(lines(tmp_path, "bounced")) == ["k 4", "other x"]
-    assert [handle.get(timeout=10) for handle in throttled] == [0, 0, 0]
-    assert module.throttled.delay("k", 9).get(timeout=10) == 0
+    assert [handle.get(timeout=30) for handle in throttled] == [0, 0, 0]
+    assert module.throttled.delay("k", 9).get(timeout=30) == 0
 
 
 def test_a_full_queue_refuses_or_lets_the_caller_wait(jobs: Write, start_worker: Start) -> None:
@@ -348,14 +348,14 @@ def test_a_full_queue_refuses_or_lets_the_caller_wait(jobs: Write, start_worker:
 
     async def four() -> list[int]:
         handles = [await module.patient.adelay(i) for i in range(4, 8)]
-        values = [await handle.aget(timeout=20) for handle in handles]
+        values = [await handle.aget(timeout=30) for handle in handles]
         await module.app.aclose()
         return values
 
-    assert module.patient.delay(3).get(timeout=20) == 3
+    assert module.patient.delay(3).get(timeout=30) == 3
     assert asyncio.run(four()) == [4, 5, 6, 7]
     wait_until(lambda: survey(module.app)["jobs.short"].counters.get("done") == 2, "the others ran")
-    assert module.short.delay(3).get(timeout=20) == 3
+    assert module.short.delay(3).get(timeout=30) == 3
 
 
 def test_higher_priorities_run_first(jobs: Write, start_worker: Start, tmp_path: Path) -> None:
@@ -386,7 +386,7 @@ def test_a_tenant_with_many_does_not_keep_others_waiting(jobs: Write, start_work
 def test_a_paused_task_runs_when_it_is_resumed_and_a_revoked_call_never(jobs: Write, start_worker: Start) -> None:
     module = jobs(JOBS)
     start_worker("-c", "1")
-    assert module.alone.delay("first").get(timeout=20) == "first"
+    assert module.alone.delay("first").get(timeout=30) == "first"
     assert module.app.pause(module.alone, "because")
     waiting, revoked = module.alone.delay("a"), module.alone.delay("b")
 
@@ -395,8 +395,8 @@ def test_a_paused_task_runs_when_it_is_resumed_and_a_revoked_call_never(jobs: Wr
     paused = survey(module.app)["jobs.alone"].paused
     assert paused is not None
     assert paused.reason == "because"
-    assert module.once.delay(5).get(timeout=20) == 5, "others go on"
+    assert module.once.delay(5).get(timeout=30) == 5, "others go on"
     assert waiting.state == "PENDING"
     assert module.app.resume(module.alone)
-    assert waiting.get(timeout=20) == "a"
+    assert waiting.get(timeout=30) == "a"
     assert survey(module.app)["jobs.alone"].counters["discarded"] == 1

@@ -224,7 +224,7 @@ def test_a_soft_limit_is_raised_inside_the_task(name: str, jobs: Write, start_wo
     module = jobs(JOBS)
     start_worker("-c", "1")
 
-    value = getattr(module, name).delay().get(timeout=10)
+    value = getattr(module, name).delay().get(timeout=30)
 
     assert value.startswith("tidied up: the task has run longer than its soft_time_limit")
 
@@ -237,7 +237,7 @@ def test_a_task_that_does_not_catch_its_soft_limit_fails(name: str, jobs: Write,
     children = worker.children()
 
     with pytest.raises(TaskError, match="SoftTimeLimitExceeded"):
-        getattr(module, name).delay().get(timeout=10)
+        getattr(module, name).delay().get(timeout=30)
 
     assert worker.children() == children
 
@@ -247,7 +247,7 @@ def test_a_suspect_has_its_soft_limit_too(name: str, jobs: Write, start_worker: 
     module = jobs(JOBS)
     start_worker("-c", "1")
 
-    value = getattr(module, f"suspect_soft_{name}").delay().get(timeout=15)
+    value = getattr(module, f"suspect_soft_{name}").delay().get(timeout=30)
 
     assert value.startswith("tidied up: the task has run longer than its soft_time_limit")
 
@@ -256,7 +256,7 @@ def test_a_coroutine_with_a_soft_limit_meets_the_errors_of_what_it_awaits(jobs: 
     module = jobs(JOBS)
     start_worker("-c", "1")
 
-    assert module.catches.delay().get(timeout=15) == [True, True, True]
+    assert module.catches.delay().get(timeout=30) == [True, True, True]
 
 
 @pytest.mark.parametrize("name", ["StopIteration", "SystemExit"])
@@ -280,9 +280,9 @@ def test_a_hard_limit_kills_the_child_and_fails_the_task(
     before = worker.children()
 
     with pytest.raises(TaskError, match=r"TimeLimitExceeded.*0\.4 s"):
-        getattr(module, name).delay().get(timeout=10)
+        getattr(module, name).delay().get(timeout=30)
 
-    assert [r.get(timeout=10) for r in neighbours] == [0, 1, 2], "they ran again"
+    assert [r.get(timeout=30) for r in neighbours] == [0, 1, 2], "they ran again"
     assert worker.children() != before
     assert worker.log.count("is killed: a task is over its time limit") == 1
     ledger = survey(module.app)
@@ -296,7 +296,7 @@ def test_a_hard_limit_is_a_failure_that_the_policy_may_retry(jobs: Write, start_
     start_worker("-c", "1")
 
     with pytest.raises(TaskError, match="TimeLimitExceeded"):
-        module.hard_retried.delay().get(timeout=10)
+        module.hard_retried.delay().get(timeout=30)
 
     assert notes(tmp_path) == ["hard_retried", "hard_retried"]
 
@@ -305,7 +305,7 @@ def test_children_are_replaced_after_so_many_messages(jobs: Write, start_worker:
     module = jobs(JOBS)
     start_worker("-c", "1", "--max-tasks-per-child", "10")
 
-    pids = [result.get(timeout=20) for result in module.pid.delay_many([()] * 50)]
+    pids = [result.get(timeout=30) for result in module.pid.delay_many([()] * 50)]
 
     assert len(set(pids)) == 5
     assert all(pids.count(pid) == 10 for pid in set(pids))
@@ -314,11 +314,11 @@ def test_children_are_replaced_after_so_many_messages(jobs: Write, start_worker:
 def test_a_child_that_has_grown_is_replaced_before_it_ends(jobs: Write, start_worker: Start) -> None:
     module = jobs(JOBS)
     worker = start_worker("-c", "1", "--max-memory-per-child", "150")
-    grown = module.grow.delay(200).get(timeout=10)
+    grown = module.grow.delay(200).get(timeout=30)
 
     wait_until(lambda: grown not in worker.children() and len(worker.children()) == 1, "it was replaced")
 
-    assert module.pid.delay().get(timeout=10) != grown
+    assert module.pid.delay().get(timeout=30) != grown
     assert "MiB, more than --max-memory-per-child 150: it is replaced" in worker.log
 
 
@@ -327,11 +327,11 @@ def test_sync_tasks_run_side_by_side_in_threads(jobs: Write, start_worker: Start
     start_worker("-c", "1", "--threads", "20")
 
     began = time.monotonic()
-    names = [result.get(timeout=20) for result in [module.in_thread.delay(0.5) for _ in range(20)]]
+    names = [result.get(timeout=30) for result in [module.in_thread.delay(0.5) for _ in range(20)]]
 
     assert len(set(names)) == 20
     assert time.monotonic() - began < 5, "one after the other they would take 10 s"
-    assert module.pid.delay().get(timeout=10)
+    assert module.pid.delay().get(timeout=30)
 
 
 def test_a_blocked_main_thread_stops_no_coroutine(jobs: Write, start_worker: Start, tmp_path: Path) -> None:
@@ -354,7 +354,7 @@ def test_hangup_replaces_every_child_and_loses_nothing(jobs: Write, start_worker
 
     worker.process.send_signal(signal.SIGHUP)
 
-    assert [r.get(timeout=20) for r in results] == list(range(100))
+    assert [r.get(timeout=30) for r in results] == list(range(100))
     wait_until(lambda: len(worker.children()) == 2 and not before & set(worker.children()), "both were replaced")
     ledger = survey(module.app)["jobs.nap"]
     assert ledger.counters["done"] == 100
@@ -396,7 +396,7 @@ def test_quit_does_a_busy_child_no_harm(jobs: Write, start_worker: Start, tmp_pa
     while survey(module.app)["jobs.beside"].counters.get("done", 0) < 6000:
         os.kill(child, signal.SIGQUIT)
 
-    assert [r.get(timeout=10) for r in results] == list(range(6000))
+    assert [r.get(timeout=30) for r in results] == list(range(6000))
     assert worker.children() == [child]
 
 
@@ -457,8 +457,8 @@ def test_what_runs_in_a_child_that_is_replaced_is_not_interrupted(
 
     worker.process.send_signal(signal.SIGHUP)
 
-    assert sync.get(timeout=10) == "to its end"
-    assert coroutine.get(timeout=10) == 7
+    assert sync.get(timeout=30) == "to its end"
+    assert coroutine.get(timeout=30) == 7
     assert sorted(notes(tmp_path)) == ["beside 7", "passes"], "and ran once"
     wait_until(lambda: len(worker.children()) == 1 and worker.children() != before, "the child was replaced")
 
@@ -478,7 +478,7 @@ def test_a_stop_that_comes_when_the_event_loop_has_ended_already_does_the_task_n
     wait_until(lambda: len(list(threads.iterdir())) < before, "the thread of its event loop has ended")
     worker.process.send_signal(signal.SIGTERM)
 
-    assert result.get(timeout=10) == "saw it coming"
+    assert result.get(timeout=30) == "saw it coming"
     assert worker.process.wait(20) == 0
 
 
@@ -491,8 +491,8 @@ def test_at_most_once_is_never_run_again(jobs: Write, start_worker: Start, tmp_p
     os.kill(worker.children()[0], signal.SIGKILL)
 
     with pytest.raises(TaskError, match="abandoned"):
-        doomed.get(timeout=10)
-    assert fine.get(timeout=10) is None
+        doomed.get(timeout=30)
+    assert fine.get(timeout=30) is None
     assert notes(tmp_path).count("once -1") == 1
     assert survey(module.app)["jobs.once"].dead == 1
 
@@ -538,7 +538,7 @@ def test_children_come_and_go_with_the_work(jobs: Write, start_worker: Start) ->
     results = module.nap.delay_many([(0.5, i) for i in range(30)])
 
     wait_until(lambda: len(worker.children()) == 4, "there are four")
-    assert [r.get(timeout=20) for r in results] == list(range(30))
+    assert [r.get(timeout=30) for r in results] == list(range(30))
 
 
 def test_scaling_takes_children_away_when_nothing_waits() -> None:
@@ -554,12 +554,12 @@ def test_scaling_takes_children_away_when_nothing_waits() -> None:
 def test_a_changed_file_starts_the_worker_anew(jobs: Write, start_worker: Start, tmp_path: Path) -> None:
     module = jobs(JOBS)
     worker = start_worker("-c", "1", "--reload")
-    assert module.beside.delay(0, "old").get(timeout=20) == "old"
+    assert module.beside.delay(0, "old").get(timeout=30) == "old"
 
     path = tmp_path / "jobs.py"
     path.write_text(path.read_text().replace("return value", "return ['new', value]"))
 
-    wait_until(lambda: module.beside.delay(0, 1).get(timeout=20) == ["new", 1], "the new code runs", seconds=30)
+    wait_until(lambda: module.beside.delay(0, 1).get(timeout=30) == ["new", 1], "the new code runs", seconds=30)
     assert worker.stop(signal.SIGINT) == 0
 
 
@@ -582,7 +582,7 @@ def test_a_worker_can_be_the_first_process_of_a_container(jobs: Write, tmp_path:
         cwd=tmp_path, stdout=log, stderr=log,
     )  # fmt: skip
     try:
-        assert module.orphan.delay().get(timeout=20) == 1
+        assert module.orphan.delay().get(timeout=30) == 1
         wait_until(lambda: _zombies(container.pid) == 0, "orphans are buried")
         inner = _children(container.pid)[0]
         os.kill(inner, signal.SIGTERM)

@@ -82,12 +82,12 @@ def test_values_errors_and_states_come_back(jobs: Write, start_worker: Start) ->
     assert waiting.state == "PENDING"
     start_worker("-c", "2")
 
-    assert module.add.delay(1, b=2).get(timeout=10) == 3
-    assert waiting.get(timeout=10) == 3
+    assert module.add.delay(1, b=2).get(timeout=30) == 3
+    assert waiting.get(timeout=30) == 3
     assert waiting.state == "SUCCESS"
     failed = module.fail.delay("gone")
     with pytest.raises(KeyError, match="gone") as caught:
-        failed.get(timeout=10)
+        failed.get(timeout=30)
     assert isinstance(caught.value, TaskError)
     assert "raise KeyError(text)" in caught.value.traceback
     assert "taskq" not in caught.value.traceback.split("KeyError")[0]
@@ -121,7 +121,7 @@ def test_a_bound_task_sees_its_request(jobs: Write, start_worker: Start) -> None
 
     result = module.describe.apply_async((7,), task_id="mine", headers={"who": ("a", 1)}, eta=eta)
 
-    got = result.get(timeout=10)
+    got = result.get(timeout=30)
     assert got[:7] == ["mine", "jobs.describe", (7,), {}, 0, 0, "jobs.describe"]
     assert got[7] == {"who": ("a", 1)}
     assert abs(got[8] - eta) < timedelta(milliseconds=2)
@@ -134,9 +134,9 @@ def test_retries_by_policy_and_by_hand(jobs: Write, start_worker: Start) -> None
     by_hand = module.asks.delay()
     by_policy = module.flaky.delay()
 
-    assert by_hand.get(timeout=10) == 2
+    assert by_hand.get(timeout=30) == 2
     with pytest.raises(ValueError, match="again"):
-        by_policy.get(timeout=10)
+        by_policy.get(timeout=30)
     ledger = survey(module.app)["jobs.flaky"]
     assert ledger.counters["retried"] == 2
     assert ledger.dead == 1
@@ -162,12 +162,12 @@ def test_strange_exceptions_and_results_fail_the_task_only(jobs: Write, start_wo
     start_worker("-c", "1")
 
     with pytest.raises(TaskError, match=r"__str__ raised"):
-        module.strange.delay().get(timeout=10)
+        module.strange.delay().get(timeout=30)
     with pytest.raises(TaskError, match="cannot serialise"):
-        module.unwritable.delay().get(timeout=10)
+        module.unwritable.delay().get(timeout=30)
     with pytest.raises(TaskError, match=r"WouldDeadlock.*slot"):
-        module.inner_get.delay().get(timeout=10)
-    assert module.add.delay(1).get(timeout=10) == 3
+        module.inner_get.delay().get(timeout=30)
+    assert module.add.delay(1).get(timeout=30) == 3
 
 
 def test_coroutines_run_side_by_side(jobs: Write, start_worker: Start) -> None:
@@ -175,7 +175,7 @@ def test_coroutines_run_side_by_side(jobs: Write, start_worker: Start) -> None:
     start_worker("-c", "1")
     barrier = [module.wait.delay(0.5, i) for i in range(60)]
 
-    assert [result.get(timeout=10) for result in barrier] == list(range(60))
+    assert [result.get(timeout=30) for result in barrier] == list(range(60))
     started = {module.app.AsyncResult(result.id).state for result in barrier}
     assert started == {"SUCCESS"}
 
@@ -188,7 +188,7 @@ def test_the_async_twins(jobs: Write, start_worker: Start) -> None:
         first: AsyncResult[int] = await module.add.adelay(1)
         second = await module.add.aapply_async((2,), task_id="two")
         many = await module.add.adelay_many([(i,) for i in range(20)])
-        values = await asyncio.gather(*(r.aget(timeout=10) for r in [first, second, *many]))
+        values = await asyncio.gather(*(r.aget(timeout=30) for r in [first, second, *many]))
         assert (await second.astatus()).state == "SUCCESS"
         with pytest.raises(ResultTimeout):
             await (await module.wait.adelay(30)).aget(timeout=0.05)
@@ -206,7 +206,7 @@ def test_many_calls_of_many_tasks_in_few_round_trips(jobs: Write, start_worker: 
         call for i in range(700) for call in (module.add.call(i), module.wait.prepare_call((0, i), countdown=0.01))
     )
 
-    assert [r.get(timeout=20) for r in results] == [value for i in range(700) for value in (i + 2, i)]
+    assert [r.get(timeout=30) for r in results] == [value for i in range(700) for value in (i + 2, i)]
 
 
 def test_an_async_generator_is_read_as_its_calls_are_sent(jobs: Write, start_worker: Start) -> None:
@@ -231,7 +231,7 @@ def test_an_async_generator_is_read_as_its_calls_are_sent(jobs: Write, start_wor
 
     assert accepted[4:7] == [0, 500, 500], "a chunk is sent before the next is asked for"
     start_worker("-c", "1")
-    assert [result.get(timeout=20) for result in results] == [i + 2 for i in range(1300)] * 2
+    assert [result.get(timeout=30) for result in results] == [i + 2 for i in range(1300)] * 2
 
 
 def test_ignored_results_say_so(jobs: Write, start_worker: Start) -> None:
@@ -244,7 +244,7 @@ def test_ignored_results_say_so(jobs: Write, start_worker: Start) -> None:
     wait_until(lambda: survey(module.app)["jobs.quiet"].counters.get("done") == 1, "it ran")
     assert result.state == "UNKNOWN"
     kept = module.quiet.apply_async(ignore_result=False)
-    assert kept.get(timeout=10) is None
+    assert kept.get(timeout=30) is None
 
 
 def test_an_expired_message_is_discarded_with_its_reason(jobs: Write, start_worker: Start) -> None:
@@ -253,7 +253,7 @@ def test_an_expired_message_is_discarded_with_its_reason(jobs: Write, start_work
     start_worker("-c", "1")
 
     with pytest.raises(TaskRevoked, match="expired"):
-        expired.get(timeout=10)
+        expired.get(timeout=30)
     assert expired.state == "REVOKED"
     assert survey(module.app)["jobs.add"].counters["discarded"] == 1
 
@@ -264,7 +264,7 @@ def test_one_inbox_serves_threads(jobs: Write, start_worker: Start) -> None:
     values: dict[int, int] = {}
 
     def call(i: int) -> None:
-        values[i] = module.wait.delay(0.05, i).get(timeout=20)
+        values[i] = module.wait.delay(0.05, i).get(timeout=30)
 
     threads = [threading.Thread(target=call, args=(i,)) for i in range(40)]
     for thread in threads:
@@ -278,18 +278,18 @@ def test_one_inbox_serves_threads(jobs: Write, start_worker: Start) -> None:
 def test_a_forked_process_has_connections_of_its_own(jobs: Write, start_worker: Start) -> None:
     module = jobs(JOBS)
     start_worker("-c", "1")
-    assert module.add.delay(1).get(timeout=10) == 3
+    assert module.add.delay(1).get(timeout=30) == 3
 
     read_end, write_end = os.pipe()
     pid = os.fork()
     if pid == 0:
         status = 1
         try:
-            os.write(write_end, str(sum(module.add.delay(i).get(timeout=10) for i in range(5))).encode())
+            os.write(write_end, str(sum(module.add.delay(i).get(timeout=30) for i in range(5))).encode())
             status = 0
         finally:
             os._exit(status)
-    assert [module.add.delay(i).get(timeout=10) for i in range(5)] == [2, 3, 4, 5, 6]
+    assert [module.add.delay(i).get(timeout=30) for i in range(5)] == [2, 3, 4, 5, 6]
     assert os.waitpid(pid, 0)[1] == 0
     assert os.read(read_end, 100) == b"20"
 
@@ -339,7 +339,7 @@ def test_a_task_unknown_here_waits_for_a_worker_that_knows_it(jobs: Write, start
     jobs_file.write_text(newer_source)
     start_worker("-c", "1")
 
-    assert from_newer_code.get(timeout=15) == 42
+    assert from_newer_code.get(timeout=30) == 42
 
 
 def test_a_thousand_coroutines_share_few_connections(jobs: Write, start_worker: Start, own_server: Server) -> None:

@@ -137,9 +137,9 @@ def test_a_running_task_is_told_and_never_runs_again(
     assert result.revoke("a mistake") == "running"
 
     with pytest.raises(TaskRevoked, match="revoked: a mistake"):
-        result.get(timeout=20)
+        result.get(timeout=30)
     assert result.state == "REVOKED"
-    assert module.beside.delay(1).get(timeout=20) == 1
+    assert module.beside.delay(1).get(timeout=30) == 1
     assert notes(tmp_path) == ["began", "told", "beside 1"]
     check_revoked(module, kind)
     assert worker.stop() == 0
@@ -156,7 +156,7 @@ def test_a_task_that_returns_all_the_same_has_its_value(
 
     result.revoke()
 
-    assert result.get(timeout=20) == "mine"
+    assert result.get(timeout=30) == "mine"
     check_revoked(module, kind)
 
 
@@ -176,9 +176,9 @@ def test_a_task_that_does_not_listen_is_killed_and_its_neighbours_are_returned(
     with pytest.raises(TaskRevoked, match="revoked: a mistake"):
         result.get(timeout=REVOKE_GRACE + 20)
     assert "is killed: a task runs 5 s after it was revoked" in worker.log
-    assert module.beside.delay(1).get(timeout=20) == 1
+    assert module.beside.delay(1).get(timeout=30) == 1
     for neighbour in neighbours:
-        assert neighbour.get(timeout=20) == "slept"
+        assert neighbour.get(timeout=30) == "slept"
     assert notes(tmp_path).count("neighbour") == 2 * len(neighbours)
     assert notes(tmp_path).count("began") == 1
     assert notes(tmp_path).count("told") == 1
@@ -198,10 +198,10 @@ def test_a_message_in_the_hands_of_a_worker_that_has_not_begun_is_not_run(
     answers = {result.revoke() for result in results[2:]}
 
     assert answers <= {"revoked", "running"}
-    assert [result.get(timeout=20) for result in results[:2]] == [0, 1]
+    assert [result.get(timeout=30) for result in results[:2]] == [0, 1]
     for result in results[2:]:
         with pytest.raises(TaskRevoked):
-            result.get(timeout=20)
+            result.get(timeout=30)
     wait_until(lambda: marks(module) == 0, "no mark is left")
     assert notes(tmp_path) == ["beside 0", "beside 1"]
     assert survey(module.app)["jobs.beside"].balance == 0
@@ -216,7 +216,7 @@ def test_a_suspect_that_runs_alone_is_told_as_well(jobs: Write, start_worker: St
     assert result.revoke() == "running"
 
     with pytest.raises(TaskRevoked):
-        result.get(timeout=20)
+        result.get(timeout=30)
     assert notes(tmp_path) == ["began", "told"]
     check_revoked(module, "crash_once")
 
@@ -233,7 +233,7 @@ def test_what_ran_in_a_lost_worker_is_not_run_by_another(jobs: Write, start_work
     start_worker("-c", "1")
 
     with pytest.raises(TaskRevoked, match="too late"):
-        result.get(timeout=20)
+        result.get(timeout=30)
     assert notes(tmp_path).count("began") == 1
     check_revoked(module, "sync")
 
@@ -242,7 +242,7 @@ def test_the_error_of_what_a_coroutine_waits_for_is_its_own_to_catch(jobs: Write
     module = jobs(JOBS)
     start_worker("-c", "1")
 
-    assert module.acatch.delay().get(timeout=20) == "caught"
+    assert module.acatch.delay().get(timeout=30) == "caught"
 
 
 def test_a_task_that_raises_the_error_itself_has_failed(jobs: Write, start_worker: Start) -> None:
@@ -255,7 +255,7 @@ def test_a_task_that_raises_the_error_itself_has_failed(jobs: Write, start_worke
     start_worker("-c", "1")
 
     with pytest.raises(TaskError, match="that was another one"):
-        module.confused.delay().get(timeout=20)
+        module.confused.delay().get(timeout=30)
     assert survey(module.app)["jobs.confused"].dead == 1
 
 
@@ -297,7 +297,7 @@ def test_all_of_a_task_a_queue_or_a_header_are_revoked_at_once(
     with pytest.raises(TaskRevoked, match="gone"):
         ours[1].get(timeout=5)
     with pytest.raises(TaskRevoked):
-        other.get(timeout=20)
+        other.get(timeout=30)
     assert {plain.state, later.state} == {"PENDING"}
 
     async def all_of_it() -> int:

@@ -47,7 +47,7 @@ def test_a_handle_says_why_its_call_does_not_run(module: ModuleType, start_worke
     wait_until(lambda: "It runs" in lasting.why(), "it runs")
     assert lasting.why().startswith("It runs in worker crew, child ")
     ended = module.quick.delay()
-    ended.get(timeout=20)
+    ended.get(timeout=30)
     assert ended.why() == "It has ended: the task has returned."
     module.app.pause(module.quick, "for a while", author="ann")
     waiting = module.quick.delay()

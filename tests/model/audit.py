@@ -17,17 +17,11 @@ from taskq.envelope import decode_head
 from tests.contract.world import documented
 from tests.model.flow import gates, locks
 
-#: KEYS: the prefix; ARGV: what the scripts' clock is to show from now on (ms); if it shows a little more it stays,
-#: since it never goes back. Returns that time, then for each key: name, type, ms until it expires, the bytes the server
-#: would write to disk, content.
+#: KEYS: the prefix; ARGV: what the clock of the scripts shows (ms). Returns that, then for each key: name, type, ms
+#: until it expires, the bytes the server would write to disk, content.
 SCRIPT = b"""
 local P = KEYS[1]
-local t = redis.call('TIME')
-local real, wanted = t[1] * 1000 + t[2] / 1000, tonumber(ARGV[1])
-local shown = real + (tonumber(redis.call('GET', P .. 'clock')) or 0)
-if shown > wanted and shown < wanted + 300 then wanted = shown end
-redis.call('SET', P .. 'clock', string.format('%.3f', wanted - real))
-local out = { string.format('%.3f', wanted) }
+local out = { ARGV[1] }
 for _, key in ipairs(redis.call('KEYS', (string.gsub(P, '{', '[{]')) .. '*')) do
   if key ~= P .. 'clock' then
     local kind = redis.call('TYPE', key).ok

@@ -24,11 +24,9 @@ from taskq.worker.closing import Closer, Closing
 from taskq.worker.session import Session
 from taskq.worker.slots import digest
 from tests.model.audit import SCRIPT, Snapshot
-from tests.support import unique_name
+from tests.support import stopped, unique_name
 
 T = TypeVar("T")
-
-#: Whether this is the long run (``tox -e soak``).
 
 #: Three ids, two of 16 bytes and a caller's; two queues; two sets of queues, one within the other.
 IDS = (b"message-00000001", b"message-00000002", b"c")
@@ -72,7 +70,7 @@ class Line:
         if fault in ("before", "late"):
             raise Unanswered(fault)
         try:
-            reply = self._connection.execute(command)
+            reply = self._connection.execute(stopped(command))
         except BrokerRefused:
             self.mended()
             raise
@@ -125,10 +123,14 @@ class System:
         self.line.execute(commands.publish(self.keys, [(task, QUEUE_OF[id_], "") for id_, task in TASK_OF.items()]))
 
     def look(self) -> Snapshot:
-        """Read everything; the clock has hardly gone on since the last look."""
-        snap = Snapshot.read(self.raw(b"EVAL", SCRIPT, 1, self.keys.prefix, self.now + 1))
-        self.now = snap.now
-        return snap
+        """Read everything, a moment later."""
+        self._tick()
+        return Snapshot.read(self.raw(b"EVAL", SCRIPT, 1, self.keys.prefix, self.now))
+
+    def _tick(self) -> None:
+        """Let 1 ms pass; otherwise the clock goes on only as `now` is set."""
+        self.now += 1
+        self.raw("SET", self.keys["clock"], self.now)
 
     def raw(self, *words: bytes | str | int | float) -> Any:
         """Run a plain command, without faults."""
@@ -149,7 +151,8 @@ class System:
         return made
 
     def send(self, ids: Iterable[bytes], options: bytes = b"", queue: str | None = None) -> bytes:
-        """Send messages as one producer."""
+        """Send messages as one producer, a moment later."""
+        self._tick()
         return self.line.drive(self.producer.send([(id_, stored(id_, queue), b"c" + options) for id_ in ids]))
 
     def exchange(self, session: Session, outcomes: Sequence[Any] = (), want: int = 0, **more: str) -> Batch:

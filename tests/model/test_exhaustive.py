@@ -25,7 +25,7 @@ from taskq.broker.scripts import all_scripts
 from tests.model.audit import SCRIPT, Snapshot, silent_bells, violations
 from tests.model.oracle import Board
 from tests.model.system import LEASE, T0, stored
-from tests.support import SOAK, Server, unique_name
+from tests.support import SOAK, Server, stopped, stopped_script, unique_name
 
 A, B = b"message-00000001", b"message-00000002"
 QUEUE_OF = {A: "q", B: "q"}
@@ -38,8 +38,7 @@ RESTORE = b"""
 local P = KEYS[1]
 for _, key in ipairs(redis.call('KEYS', (string.gsub(P, '{', '[{]')) .. '*')) do redis.call('DEL', key) end
 for i = 1, #ARGV - 1, 2 do redis.call('RESTORE', P .. ARGV[i], 0, ARGV[i + 1]) end
-local t = redis.call('TIME')
-redis.call('SET', P .. 'clock', string.format('%.3f', ARGV[#ARGV] - t[1] * 1000 - t[2] / 1000))
+redis.call('SET', P .. 'clock', ARGV[#ARGV])
 redis.call('SET', P .. 'pulse', ARGV[#ARGV])
 """
 
@@ -110,7 +109,8 @@ class Search:
         self.connection = Connection(url)
         self.one(plain("FLUSHALL"))
         for script in all_scripts():
-            self.one(plain("SCRIPT", "LOAD", script.text))
+            self.one(plain("SCRIPT", "LOAD", stopped_script(script).text))
+        self.one(plain("SET", self.keys["clock"], T0))
         self.one(*commands.write_settings(self.keys, {"lease": LEASE, "max_crashes": scope.max_crashes}))
         self.one(commands.publish(self.keys, [("t", "q", "")]))
         if "t" in scope.pauses:  # the queue is marked by that once and for all
@@ -118,7 +118,7 @@ class Search:
 
     def one(self, *those: Command[Any]) -> None:
         for command in those:
-            self.connection.execute(command)
+            self.connection.execute(stopped(command))
 
     # -- actions ------------------------------------------------------------------------------------------
 
@@ -328,7 +328,7 @@ class Search:
         for action in actions:
             if state is not None:
                 packed.append(restore)
-            for command in action.commands:
+            for command in map(stopped, action.commands):
                 packed.append(pack_script(command.script, command.args) if command.script else pack(command.args))
             packed.append(audit)
             counts.append((state is not None) + len(action.commands))
