@@ -97,6 +97,22 @@ def test_deep_in_a_long_queue_it_is_marked_told_to_those_who_wait_and_ends_when_
     assert world.balances() == {"q": 0}
 
 
+def test_in_a_queue_of_which_something_is_special_too_it_ends_when_its_turn_comes(world: World) -> None:
+    world.seed(
+        serving("inc"),
+        waiting("queue:q", A, B),
+        {"marks": {b"q": b"l"}, "revoked": {A: b"a mistake"}, RESULT: b"Xrevoked\na mistake"},
+        {"ready:set": Scores({b"q": 1.0})},
+    )
+
+    batch = world.run(fetch(world.keys, "inc", 1, (), want=2, set_id="set"))
+
+    assert batch.messages[::2] == [B]
+    assert (world.state()["messages"].keys(), "revoked" in world.state()) == ({B}, False)
+    assert world.state()["counters"][b"q|discarded"] == b"1"
+    assert world.balances() == {"q": 0}
+
+
 def test_a_dead_letter_is_left_alone_and_so_is_what_nobody_knows(world: World) -> None:
     before = world.seed({"messages": messages(A), "dead:q": Scores({A: 1.0}), "reasons": {A: b"failed\n"}})
 

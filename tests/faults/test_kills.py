@@ -133,7 +133,7 @@ def test_children_die_with_their_parent(jobs: Write, start_worker: Start) -> Non
     worker.process.kill()
     worker.process.wait()
 
-    wait_until(lambda: not any(_alive(pid) for pid in children), "the children are gone")
+    wait_until(lambda: not any(_alive(pid) for pid in children), "the children are gone", 10)
 
 
 def _alive(pid: int) -> bool:
