@@ -77,7 +77,7 @@ class Definition:
         self.time_limit = time_limit
         self.at_most_once = at_most_once
         self.flow = flow or Flow()
-        self._check_limits()
+        self._check_options()
         self.policy = Policy(retry or RetryOptions())
         self.__doc__ = function.__doc__
         self.__name__ = getattr(function, "__name__", self.name)
@@ -85,7 +85,10 @@ class Definition:
         self.__module__ = function.__module__
         self.__wrapped__ = function
 
-    def _check_limits(self) -> None:
+    def _check_options(self) -> None:
+        for option in ("bind", "ignore_result", "dead_letter", "at_most_once"):
+            if type(value := getattr(self, option)) is not bool:
+                raise ConfigError(f"{option} of task {self.name} must be True or False, not {value!r}")
         for option in ("discard_after", "soft_time_limit", "time_limit"):
             seconds = getattr(self, option)
             if seconds is not None and not (isinstance(seconds, (int, float)) and 0 < seconds < math.inf):
@@ -96,6 +99,12 @@ class Definition:
             raise ConfigError(f"pool of task {self.name} must be 'thread' or None, not {self.pool!r}")
         if self.pool == "thread" and self.is_async:
             raise ConfigError(f"task {self.name} is async: it runs on an event loop, pool='thread' is for sync tasks")
+        for option, key in self.flow.named_keys:
+            parameters = self.signature.parameters
+            if key not in parameters and not any(p.kind is p.VAR_KEYWORD for p in parameters.values()):
+                raise ConfigError(
+                    f"{option}={key!r} of task {self.name} is not one of its arguments: {', '.join(parameters)}"
+                )
 
     def __repr__(self) -> str:
         """Show the name."""

@@ -85,7 +85,7 @@ def id_from_text(text: str) -> bytes:
     Raises:
         ValueError: Not 1 to 200 of the characters of a name.
     """
-    if not NAME.fullmatch(text):
+    if not isinstance(text, str) or not NAME.fullmatch(text):
         raise ValueError(f"task_id {text!r:.80} is not 1 to 200 of the characters A-Z a-z 0-9 _ . : -")
     if _UUID.fullmatch(text):
         return bytes.fromhex(text.replace("-", ""))

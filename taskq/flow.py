@@ -133,14 +133,11 @@ class Flow:
             raise ConfigError(f"on_duplicate must be 'return' or 'raise', not {self.on_duplicate!r}")
         if sum(option is not None for option in (self.unique, self.debounce, self.throttle)) > 1:
             raise ConfigError("give one of unique=, debounce= and throttle=")
-        if self.max_wait is not None and self.debounce is None:
-            raise ConfigError("max_wait= bounds how long debounce= may put a call off; there is none")
-        if self.burst is not None and self.rate is None:
-            raise ConfigError("burst= says how much of a rate= may come at once; there is none")
-        if self.key is not None and self.rate is None and self.max_concurrency is None:
-            raise ConfigError("key= says what rate= or max_concurrency= counts apart; there is neither")
-        if self.fair_weight is not None and self.fair_by is None:
-            raise ConfigError("fair_weight= weighs the keys of fair_by=; there is none")
+        if self.max_wait is not None and self.debounce is not None and self.max_wait < self.debounce:
+            raise ConfigError(f"max_wait={self.max_wait!r} must not be below debounce={self.debounce!r}")
+        for option, others, what in _NEEDS:
+            if getattr(self, option) != _DEFAULTS[option] and all(getattr(self, other) is None for other in others):
+                raise ConfigError(f"{option}= {what}: give {' or '.join(f'{other}=' for other in others)} as well")
         _ = self.all_limits  # refuses a limit that cannot be read
 
     def _check_kinds(self) -> None:
@@ -153,6 +150,16 @@ class Flow:
             _check_key(name, getattr(self, name))
         if self.fair_weight is not None and not callable(self.fair_weight):
             raise ConfigError(f"fair_weight must be a function of the arguments by name, not {self.fair_weight!r}")
+
+    @property
+    def named_keys(self) -> list[tuple[str, str]]:
+        """Option and name of each key that is the name of an argument."""
+        keys = [
+            ("fair_by", self.fair_by),
+            ("unique_by", self.unique_by),
+            *(("key", lim.key) for lim in self.all_limits),
+        ]
+        return [(option, key) for option, key in keys if isinstance(key, str)]
 
     @property
     def all_limits(self) -> list[Limit]:
@@ -229,6 +236,20 @@ class Flow:
         if isinstance(weight, bool) or not isinstance(weight, (int, float)) or not 0.001 <= weight <= 1000:
             raise ConfigError(f"fair_weight of task {task} must give a number from 0.001 to 1000, not {weight!r}")
         return float(weight)
+
+
+_DEFAULTS = {field.name: field.default for field in fields(Flow)}
+#: Options that mean nothing without one of others: the option, those, what it does.
+_NEEDS = (
+    ("burst", ("rate",), "says how much of a rate may come at once"),
+    ("key", ("rate", "max_concurrency"), "says what a limit counts apart"),
+    ("fair_weight", ("fair_by",), "weighs the keys of fair_by"),
+    ("unique_by", ("unique", "debounce", "throttle"), "says which calls are the same"),
+    ("on_duplicate", ("unique", "debounce", "throttle"), "says what a call is that is the same as another"),
+    ("unique_for", ("unique",), "says for how long a call is unique"),
+    ("max_wait", ("debounce",), "bounds how long a call may be put off"),
+    ("full_timeout", ("max_length",), "says how long a call waits for room"),
+)
 
 
 class Arguments:

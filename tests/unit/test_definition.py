@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from taskq.codec import pack_call
 from taskq.definition import Definition
 from taskq.errors import ConfigError, DecodeError
+from taskq.flow import Flow
 
 
 # fmt: off
@@ -202,3 +203,21 @@ def test_arguments_have_names_whichever_way_they_are_given() -> None:
     assert named(1, 2, c=3) == {"a": 1, "b": 2, "args": (), "c": 3, "d": 4}
     assert named(1, 2, 5, 6, c=7, d=8, a=9) == {"a": 9, "b": 2, "args": (5, 6), "c": 7, "d": 8}
     assert Definition(a_position).named(1, b=3) == {"a": 1, "b": 3, "c": 2}
+
+
+@pytest.mark.parametrize(
+    "flow", [{"fair_by": "x"}, {"unique": "until_done", "unique_by": "x"}, {"rate": "1/s", "key": "x"}]
+)
+def test_a_key_is_an_argument_that_the_function_can_have(flow: dict[str, Any]) -> None:
+    with pytest.raises(ConfigError, match="='x' of task two is not one of its arguments: a, b"):
+        Definition(two, name="two", flow=Flow(**flow))
+
+    Definition(others, flow=Flow(**flow))  # it may come as **kwargs
+
+
+@pytest.mark.parametrize("option", ["bind", "ignore_result", "dead_letter", "at_most_once"])
+def test_yes_is_no_truth(option: str) -> None:
+    wrong: Any = {option: "no"}
+
+    with pytest.raises(ConfigError, match=f"{option} of task two must be True or False, not 'no'"):
+        Definition(two, name="two", **wrong)

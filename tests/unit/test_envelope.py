@@ -5,6 +5,7 @@ from __future__ import annotations
 import string
 import struct
 import time
+from typing import Any
 from uuid import UUID
 
 import msgpack
@@ -177,3 +178,9 @@ def test_any_bytes_are_a_message_or_an_error_of_ours(data: bytes) -> None:
         decode(b"\x01" + data)
     except DecodeError:
         pass
+
+
+@pytest.mark.parametrize("wrong", ["", "with a space", "x" * 201, 5, None])
+def test_what_is_no_id_is_refused(wrong: Any) -> None:
+    with pytest.raises(ValueError, match=r"^task_id .* is not 1 to 200 of the characters"):
+        id_from_text(wrong)
