@@ -24,7 +24,7 @@ breakers             hash        task → its breaker: c closed, o open, h half 
 unique               hash        lock → until (ms, 0: no limit) and id of the message that holds it
 throttle:<lock>      string      id of the message that was let through; expires
 paused               hash        queue, or ``=<task>`` in a shared one → since and until (ms), by whom, newline, why
-lines:<queue>        list        gates whose lines came up while the queue was paused
+lines:<queue>        sorted set  gates whose lines came up while the queue was paused → when
 marks                hash        queue → letters of what is special of it: p paused, r ranked, l limited
 revoked              hash        id → why; of messages that end when their turn comes, or run
 control:<inc>        list        ids whose runs an incarnation's parent is to stop; expires after a minute

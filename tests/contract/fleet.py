@@ -137,6 +137,11 @@ class Fleet:
             return True
         return False
 
+    def renew(self) -> None:
+        """A parent renews the leases of all."""
+        self.world.run(commands.renew(self.world.keys, LEASE, [self.queues.id], list(self.calls)))
+        self.sound()
+
     def promote(self) -> float | None:
         """Let a parent look after what is due; answers in how many seconds it is to come again."""
         waits = self.world.run(commands.promote(self.world.keys, "parent", 100, MINUTE)).wait

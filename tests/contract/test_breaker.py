@@ -6,7 +6,7 @@ import pytest
 
 from taskq.broker.outcomes import Again, Dead, Ended, Limited, Outcome, Returned
 from tests.contract.fleet import Fleet, more
-from tests.contract.world import T0, Near, Scores, World, message, raw_id
+from tests.contract.world import MINUTE, T0, Near, Scores, World, message, raw_id
 
 LIMITED = more(limited=True)
 IDS = [raw_id(i) for i in range(30)]
@@ -188,3 +188,20 @@ def test_a_limit_beside_a_breaker_counts_on(world: World) -> None:
     fleet.fetch(*map(failed, ids))
 
     assert (len(ids), fleet.take(5), fleet.look().table("slots")) == (2, [], {})
+
+
+def test_a_clock_that_was_set_back_does_not_keep_it_open(fleet: Fleet) -> None:
+    fleet.world.at(T0 + 60 * MINUTE)
+    run(fleet, "ffff")
+    assert fleet.take(9) == []
+    fleet.renew()
+
+    fleet.world.at(T0)
+    fleet.renew()
+
+    assert fleet.promote() == pytest.approx(60, abs=1)
+    assert fleet.take(9) == []
+    fleet.world.at(T0 + 60_500)
+    fleet.promote()
+    assert len(fleet.take(9)) == 1
+    assert mode(fleet) == b"h"

@@ -345,6 +345,34 @@ def test_a_clock_that_was_set_back_does_not_keep_a_rate_shut(fleet: Fleet) -> No
     assert fleet.take(5) == [raw_id(1)]
 
 
+def test_a_clock_that_was_set_back_does_not_keep_a_line_waiting(fleet: Fleet) -> None:
+    """Nothing else comes that would open the gate."""
+    fleet.publish("t", "s 10000.000000 1 0")
+    fleet.world.at(T0 + 60 * MINUTE)
+    fleet.send(*(raw_id(i) for i in range(3)), head=more(limited=True))
+    assert fleet.take(3) == [raw_id(0)]
+    fleet.renew()
+
+    fleet.world.at(T0)
+    fleet.renew()
+
+    assert fleet.promote() == pytest.approx(10, abs=0.01)
+    fleet.world.at(T0 + 10_000)
+    fleet.promote()
+    assert fleet.take(3) == [raw_id(1)]
+
+
+def test_a_clock_that_was_set_back_leaves_timed_pauses_alone(fleet: Fleet) -> None:
+    """They end at a time of day."""
+    fleet.world.run(commands.pause(fleet.world.keys, "q", 60, "me", ""))
+    fleet.renew()
+
+    fleet.world.at(T0 - 60 * MINUTE)
+    fleet.renew()
+
+    assert fleet.look().table("openings") == {b"=q": T0 + 60_000}
+
+
 def test_the_time_of_a_rate_that_is_over_is_forgotten(fleet: Fleet) -> None:
     """However many keys a rate has ever had, only those of late count."""
     fleet.publish("t", KEYED_RATE)
@@ -714,6 +742,24 @@ def test_a_task_that_was_told_to_wait_shuts_its_gate_for_everyone(fleet: Fleet) 
     fleet.world.at(T0 + 30_500)
     assert fleet.take(9, inc="other") == [A, B, C, D]
     assert fleet.look().counter("q", "returned") == 1
+
+
+def test_a_clock_that_was_set_back_does_not_keep_a_task_waiting_that_was_told_to(fleet: Fleet) -> None:
+    fleet.world.at(T0 + 60 * MINUTE)
+    fleet.send(A, B)
+    fleet.take(1)
+    fleet.fetch(Limited(A, 30.0))
+    assert fleet.take(9) == []
+    fleet.renew()
+
+    fleet.world.at(T0)
+    fleet.renew()
+
+    assert fleet.promote() == pytest.approx(30, abs=1)
+    assert fleet.take(9) == []
+    fleet.world.at(T0 + 30_500)
+    fleet.promote()
+    assert fleet.take(9) == [A, B]
 
 
 @pytest.mark.parametrize("limits", [(RATE,), (SLOTS,), (RATE, SLOTS), (OWN_RATE.replace("o", "s"),)])

@@ -133,7 +133,7 @@ def test_lines_of_a_paused_queue_that_come_up_wait_for_its_resumption(fleet: Fle
 
     assert fleet.take(3) == []
     assert fleet.take(3, inc="other") == []
-    assert fleet.look()["lines:q"] == [b"t#1"]
+    assert list(fleet.look().table("lines:q")) == [b"t#1"]
     fleet.resume("q")
     assert "lines:q" not in fleet.world.names()
     assert fleet.take(3) == [B]

@@ -388,7 +388,7 @@ class Search:
             sorted(board.paused),
             sorted(ids[i] for i in board.marked),
             [[ids[i] for i in line] for line in board.lines.values()],
-            (sorted(set(snap.row("lines:q"))), snap.table("gates"), snap.table("marks")),
+            (sorted(snap.table("lines:q")), snap.table("gates"), snap.table("marks")),
         )
         return repr((leases, held, scan, due, waiting, dead, crashes, served, stopped))
 

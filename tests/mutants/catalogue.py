@@ -163,6 +163,14 @@ MUTANTS = [
     # -- the pulse
     lua("after a silence everybody is reaped", "lib/pulse", "elseif now - last > lease / 2 then", "elseif false then"),
     lua("leases are not clamped when the clock went back", "lib/pulse", "if last > now then", "if false then"),
+    lua("gates stay shut when the clock went back", "lib/pulse", "call('ZINCRBY', key, -by, times[i])", "_ = 0"),
+    lua(
+        "timed pauses end early when the clock went back",
+        "lib/pulse",
+        "if string.sub(times[i], 1, 1) ~= '='",
+        "if true",
+    ),
+    lua("breakers stay open when the clock went back", "lib/pulse", "if ends then", "if false then"),
     lua("the pulse forgets the sets", "lib/pulse", "{ P .. 'leases', P .. 'set-leases' }", "{ P .. 'leases' }"),
     lua("the pulse is not kept", "lib/pulse", "call('SET', P .. 'pulse', int(now))"),
     # -- revoking
@@ -234,10 +242,12 @@ MUTANTS = [
     lua(
         "the line of a paused queue is taken from",
         "lib/special",
-        "if marked(queue, 'p') then\n    call('RPUSH'",
-        "if false then\n    call('RPUSH'",
+        "if marked(queue, 'p') then\n    call('ZADD'",
+        "if false then\n    call('ZADD'",
     ),
-    lua("the line of a paused queue is forgotten", "lib/special", "call('RPUSH', P .. 'lines:' .. queue, gate)"),
+    lua(
+        "the line of a paused queue is forgotten", "lib/special", "call('ZADD', P .. 'lines:' .. queue, int(now), gate)"
+    ),
     lua(
         "suspects of a paused queue are taken",
         "lib/special",
@@ -252,7 +262,7 @@ MUTANTS = [
         "> 0 then announce_suspects(queue, now) end",
         "> 0 then now = now end",
     ),
-    lua("lines are resumed in silence", "lib/pausing", "call('LPOP', P .. 'lines:' .. queue, 100000) or {}", "{}"),
+    lua("lines are resumed in silence", "lib/pausing", "call('ZRANGE', P .. 'lines:' .. queue, 0, -1)", "{}"),
     lua("a task is resumed in silence", "lib/pausing", " .. '#p', now)", " .. '#x', now)"),
     lua("a queue stays paused", "lib/pausing", "mark(queue, 'p', false)"),
     lua(

@@ -85,7 +85,7 @@ end
 -- Take up to n from the line of a queue at a gate.
 local function take_line(queue, gate, n)
   if marked(queue, 'p') then
-    call('RPUSH', P .. 'lines:' .. queue, gate)
+    call('ZADD', P .. 'lines:' .. queue, int(now), gate)
     return 0, false
   end
   local key, got, taken = P .. 'gated:' .. queue .. '|' .. gate, 0, int(now) .. ' ' .. queue
