@@ -119,7 +119,7 @@ class Facts:
 def sentence(raw_id: bytes, reply: Sequence[Any]) -> str:
     """Say in one sentence why a message does not run, by what ``why.lua`` answered."""
     facts = Facts(raw_id, reply)
-    if facts["result"] is not None:
+    if facts["result"] is not None and facts["reason"] is None:  # that of a dead letter says no more than the letter
         return _ended(facts)
     if facts["value"] is None:
         return _unknown(facts)

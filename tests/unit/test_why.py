@@ -74,6 +74,10 @@ CASES: dict[str, tuple[dict[str, Any], str]] = {
         {"reason": b"failed\n" + FAILED, "died": b"%d" % NOW},
         f"It is a dead letter since {AT}, failed (KeyError: no such user); to run it again: taskq dead replay {TEXT}.",
     ),
+    "dead, and its result": (
+        {"result": b"F" + FAILED, "reason": b"failed\n" + FAILED, "died": b"%d" % NOW},
+        f"It is a dead letter since {AT}, failed (KeyError: no such user); to run it again: taskq dead replay {TEXT}.",
+    ),
     "dead, and unreadable": (
         {"value": b"?", "reason": b"undecodable\n", "died": b"%d" % NOW},
         f"It is a dead letter since {AT}, undecodable; to run it again: taskq dead replay {TEXT}.",
