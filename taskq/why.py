@@ -161,9 +161,9 @@ def _dead(facts: Facts) -> str | None:
     if facts["reason"] is None:
         return None
     word, _, detail = facts["reason"].partition(b"\n")
-    error = _error(detail)
+    error, died = _error(detail), facts.number("died")  # in a queue of which only its head could tell
     return (
-        f"It is a dead letter since {moment(facts.number('died') or 0)}, {word.decode(errors='replace')}"
+        f"It is a dead letter{f' since {moment(died)}' if died else ''}, {word.decode(errors='replace')}"
         f"{f' ({error})' if error else ''}; to run it again: taskq dead replay {id_to_text(facts.id)}."
     )
 

@@ -184,6 +184,24 @@ def test_a_message_in_no_place_that_names_no_queue_is_a_dead_letter(world: World
     assert state["reasons"] == {A: b"unreadable\n"}
 
 
+@pytest.mark.parametrize("place", ["queue", "suspects", "ranked", "dead", "schedule", "processing"])
+def test_a_message_that_names_no_queue_and_moved_since_it_was_looked_for_is_sound(world: World, place: str) -> None:
+    """The walk reads places first, and messages last: what went from one to another meanwhile is nowhere for it."""
+    content: dict[str, State] = {
+        "queue": {"queue:q": [B, A]},
+        "suspects": {"suspects:q": [A]},
+        "ranked": {"ranked:q": Scores({A: 1.0})},
+        "dead": {"dead:q": Scores({A: T0 - 1.0}), "reasons": {A: b"undecodable\n"}},
+        "schedule": {"schedule": Scores({A: T0 + 1.0})},
+        "processing": {"processing:inc": {A: b"%d q" % T0}},
+    }
+    world.seed(serving("inc"), {"messages": {A: b"\x07"}, "counters": {b"q|accepted": b"1"}}, content[place])
+    before = world.dump()
+
+    assert world.run(mend(world.keys, [(A, "")])) == ["sound"]
+    assert world.dump() == before
+
+
 def test_a_head_that_was_cut_short_anywhere_stops_nobody(world: World) -> None:
     value = message(A, more=more(_1="x", lock="d0:t|k", limited=True))
     world.seed({"limits": {b"t": b"k 0 1 1"}, "tasks": {b"t": b"q"}})

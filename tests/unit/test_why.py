@@ -82,6 +82,10 @@ CASES: dict[str, tuple[dict[str, Any], str]] = {
         {"value": b"?", "reason": b"undecodable\n", "died": b"%d" % NOW},
         f"It is a dead letter since {AT}, undecodable; to run it again: taskq dead replay {TEXT}.",
     ),
+    "dead, in a queue that it does not name": (
+        {"value": b"?", "reason": b"undecodable\n"},
+        f"It is a dead letter, undecodable; to run it again: taskq dead replay {TEXT}.",
+    ),
     "unreadable": (
         {"value": b"\x09"},
         "It cannot be read: a message of format version 9, this taskq reads 1.",

@@ -1,7 +1,18 @@
--- The places of an id, of which there must be one: those a message of `queue` can be in, and the key `seen` (after the
--- prefix). The best to keep comes first: a worker's, then what waits, then the schedule, then the dead letters.
+-- Every queue of which anything was ever counted.
+local function all_queues()
+  local names, known = {}, {}
+  for _, field in ipairs(call('HKEYS', P .. 'counters')) do
+    local queue = string.match(field, '^(.*)|')
+    if queue and not known[queue] then names[#names + 1], known[queue] = queue, true end
+  end
+  return names
+end
+
+-- The places of an id, of which there must be one: those a message of `queue` can be in (nil: its head does not say, so it
+-- may be in any), and the key `seen` (after the prefix). The best to keep comes first: a worker's, then what waits, then the
+-- schedule, then the dead letters.
 local function places_of(id, queue, seen, gates)
-  local places = {}
+  local places, queues = {}, queue and { queue } or call('HEXISTS', P .. 'messages', id) == 1 and all_queues() or {}
   for _, inc in ipairs(call('ZRANGE', P .. 'leases', 0, 999)) do
     local held = call('HGET', P .. 'processing:' .. inc, id)
     if held then
@@ -23,15 +34,15 @@ local function places_of(id, queue, seen, gates)
   local family, name = string.match(seen, '^(%a+):(.*)$')
   if family == 'suspects' or family == 'queue' then look('list', seen, name) end
   if family == 'gated' then look('list', seen, string.match(name, '^[^|]*')) end
-  if queue then
-    look('list', 'suspects:' .. queue, queue)
-    look('list', 'queue:' .. queue, queue)
-    look('zset', 'ranked:' .. queue, queue)
-    for _, gate in ipairs(gates) do look('list', 'gated:' .. queue .. '|' .. gate, queue) end
+  for _, one in ipairs(queues) do
+    look('list', 'suspects:' .. one, one)
+    look('list', 'queue:' .. one, one)
+    look('zset', 'ranked:' .. one, one)
+    for _, gate in ipairs(gates) do look('list', 'gated:' .. one .. '|' .. gate, one) end
   end
   look('zset', 'schedule', queue)
   if family == 'dead' or family == 'ranked' then look('zset', seen, name) end
-  if queue then look('zset', 'dead:' .. queue, queue) end
+  for _, one in ipairs(queues) do look('zset', 'dead:' .. one, one) end
   return places
 end
 
