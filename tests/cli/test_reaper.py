@@ -92,7 +92,7 @@ def test_a_pass_where_nobody_renewed_waits_for_one_lease_and_says_so(taskq: Run,
     ran = taskq("reaper", "--once", "--name", hasty.name)
 
     assert ran.returncode == 0
-    assert 1.0 <= time.monotonic() - began < 4
+    assert 1.0 <= time.monotonic() - began < 10
     assert f"{hasty.name}: nobody renewed leases lately, so 1 ended lease got a fresh one first: waiting up to 1 s" in (
         ran.stderr
     )
@@ -238,7 +238,7 @@ def test_the_daemon_ends_at_once_when_told_to(background: Start, app: TaskQ, num
     began = time.monotonic()
 
     assert reaper.end(number) == 0
-    assert time.monotonic() - began < 1
+    assert time.monotonic() - began < 4
 
 
 def test_the_daemon_keeps_the_time_of_a_schedule(background: Start, app: TaskQ) -> None:
@@ -249,7 +249,7 @@ def test_the_daemon_keeps_the_time_of_a_schedule(background: Start, app: TaskQ) 
     app.tasks["work"].apply_async((1,), countdown=0.3)
 
     wait_until(lambda: survey(app)["work"].pending == 1, "it is promoted")
-    assert 0.25 < time.monotonic() - began < 2
+    assert 0.25 < time.monotonic() - began < 4
 
 
 def test_the_daemon_survives_its_server(background: Start, own_server: Server) -> None:

@@ -213,11 +213,11 @@ def test_a_slow_task_does_not_hold_what_was_taken_with_it(jobs: Write, start_wor
     start_worker("-c", "2")
     wait_until(lambda: len(runs(tmp_path)) == 50, "the pace of the queue is known")
 
-    quick = module.app.enqueue_many([module.work.call(100, 5.0), *(module.work.call(i, 0) for i in range(101, 160))])
+    quick = module.app.enqueue_many([module.work.call(100, 20.0), *(module.work.call(i, 0) for i in range(101, 160))])
 
     began = time.monotonic()
     assert [r.get(timeout=30) for r in quick[1:]] == list(range(101, 160))
-    assert time.monotonic() - began < 4, "none waited for the slow one"
+    assert time.monotonic() - began < 15, "none waited for the slow one"
 
 
 def test_an_isolated_child_that_was_stopped_is_fenced_when_it_wakes(

@@ -330,7 +330,7 @@ def test_sync_tasks_run_side_by_side_in_threads(jobs: Write, start_worker: Start
     names = [result.get(timeout=30) for result in [module.in_thread.delay(0.5) for _ in range(20)]]
 
     assert len(set(names)) == 20
-    assert time.monotonic() - began < 5, "one after the other they would take 10 s"
+    assert time.monotonic() - began < 8, "one after the other they would take 10 s"
     assert module.pid.delay().get(timeout=30)
 
 

@@ -1,3 +1,5 @@
+-- The places a message can be in.
+
 -- Every queue of which anything was ever counted.
 local function all_queues()
   local names, known = {}, {}
