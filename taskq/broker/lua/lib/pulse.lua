@@ -22,7 +22,7 @@ end
 local function pulse(now, lease)
   local last = tonumber(call('GET', P .. 'pulse') or '0')
   begin_writes()
-  if now < last then set_back(int(last - now)) end
+  if last - now >= 1000 then set_back(int(last - now)) end -- less is not worth a walk, and may be the rounding of the last
   for _, leases in ipairs({ P .. 'leases', P .. 'set-leases' }) do
     local wrong = {}
     if last > now then
