@@ -170,7 +170,9 @@ MUTANTS = [
         "if string.sub(times[i], 1, 1) ~= '='",
         "if true",
     ),
-    lua("breakers stay open when the clock went back", "lib/pulse", "if ends then", "if false then"),
+    lua("breakers stay open when the clock went back", "lib/pulse", "if mode then", "if false then"),
+    lua("any run decides a half-open breaker", "lib/gates", "taken_at ~= time", "false"),
+    lua("runs from before a trip count after it", "lib/gates", "or taken_at < time then", "then"),
     lua("the pulse forgets the sets", "lib/pulse", "{ P .. 'leases', P .. 'set-leases' }", "{ P .. 'leases' }"),
     lua("the pulse is not kept", "lib/pulse", "call('SET', P .. 'pulse', int(now))"),
     # -- revoking

@@ -104,15 +104,15 @@ local function save_gates(now)
   new_arrivals, new_slots, new_breakers = {}, {}, {}
 end
 
--- A breaker: 'c' closed (all may pass), 'o' open until a time, 'h' half open (one has passed, and decides); and what the
--- last ones came to, a digit each: 1 failed.
+-- A breaker: 'c' closed (all may pass), 'o' open until a time, 'h' half open (one has passed, and decides); a time (ms), of
+-- 'h' when that one passed, of 'c' when the one did that closed it; and what the last ones came to, a digit each: 1 failed.
 local function breaker_of(task)
   breakers[task] = breakers[task] or call('HGET', P .. 'breakers', task) or 'c 0 '
-  local mode, ends, outcomes = string.match(breakers[task], '^(%a) (%d+) (%d*)$')
-  return mode, tonumber(ends), outcomes
+  local mode, time, outcomes = string.match(breakers[task], '^(%a) (%d+) (%d*)$')
+  return mode, tonumber(time), outcomes
 end
-local function set_breaker(task, mode, ends, outcomes)
-  breakers[task], new_breakers[task] = mode .. ' ' .. int(ends) .. ' ' .. outcomes, true
+local function set_breaker(task, mode, time, outcomes)
+  breakers[task], new_breakers[task] = mode .. ' ' .. int(time) .. ' ' .. outcomes, true
 end
 
 local function room_at_breaker(task, now)
@@ -122,12 +122,16 @@ local function room_at_breaker(task, now)
   return 0, mode == 'o' and ends or nil
 end
 
--- A delivery of a task with a breaker has ended: failed, or not, or (nil) nobody can say.
-local function record(task, failed, now)
-  local breaker, mode, _, outcomes = limits_of(task).breaker, breaker_of(task)
-  if not breaker or mode == 'o' then return end
+-- A delivery of a task with a breaker, taken at a time, has ended: failed, or not, or (nil) nobody can say. What began
+-- before the breaker opened says nothing of how it is now. (A time of 0: written by a version that kept none.)
+local function record(task, failed, now, taken_at)
+  local breaker, mode, time, outcomes = limits_of(task).breaker, breaker_of(task)
+  if not breaker or mode == 'o' or taken_at < time then return end
   if mode == 'h' then
-    if failed == false then set_breaker(task, 'c', 0, '') else set_breaker(task, 'o', failed and now + breaker.slots or now, '') end
+    if time > 0 and taken_at ~= time then return end
+    if failed == false then set_breaker(task, 'c', math.min(time, now), '')
+    else set_breaker(task, 'o', failed and now + breaker.slots or now, '')
+    end
   elseif failed ~= nil then
     outcomes = sub(outcomes .. (failed and '1' or '0'), -breaker.burst)
     local failures = #string.gsub(outcomes, '0', '')
@@ -135,7 +139,7 @@ local function record(task, failed, now)
       set_breaker(task, 'o', now + breaker.slots, '')
       count(task, 'tripped')
     else
-      set_breaker(task, 'c', 0, outcomes)
+      set_breaker(task, 'c', time, outcomes)
     end
   end
 end
@@ -171,7 +175,7 @@ end
 local function pass(name, now)
   local guarded = guarded_by(name)
   if guarded then
-    if breaker_of(guarded) == 'o' then set_breaker(guarded, 'h', 0, '') end
+    if breaker_of(guarded) == 'o' then set_breaker(guarded, 'h', now, '') end
     return true
   end
   local gate = gate_named(name)
@@ -247,15 +251,15 @@ local function open(name, now)
   if lines ~= waits_at(name) then set_waiters(name, lines) end
 end
 
--- Deliveries that passed these gates have ended: their slots are free again, their breakers know; their locks go if they
--- were their last. save_gates() follows.
-local function free(gates, now, failed, times)
+-- Deliveries that passed these gates at a time have ended: their slots are free again, their breakers know; their locks go
+-- if they were their last. save_gates() follows.
+local function free(gates, taken_at, now, failed, times)
   for name in string.gmatch(gates, '[^\n]+') do
     local guarded = guarded_by(name)
     if byte(name) == 42 then
       release(sub(name, 2), now)
     elseif guarded then
-      for _ = 1, times or 1 do record(guarded, failed, now) end
+      for _ = 1, times or 1 do record(guarded, failed, now, tonumber(taken_at)) end
     elseif used_at(name) > 0 then
       use(name, -(times or 1))
     end

@@ -53,10 +53,10 @@ local function leave(id, place, queue)
   local key = P .. place.key
   local of, gate = string.match(place.key, '^gated:([^|]*)|(.*)$')
   if place.kind == 'hash' then
-    local _, _, _, gates = taken_from(call('HGET', key, id))
+    local _, _, taken_at, gates = taken_from(call('HGET', key, id))
     call('HDEL', key, id)
     local now = clock()
-    free(gates, now)
+    free(gates, taken_at, now)
     save_gates(now)
   elseif place.kind == 'list' then
     call('LREM', key, -1, id)

@@ -14,8 +14,8 @@ local function set_back(by)
   end
   local breakers = call('HGETALL', P .. 'breakers')
   for i = 1, #breakers, 2 do
-    local ends, outcomes = string.match(breakers[i + 1], '^o (%d+)(.*)$')
-    if ends then call('HSET', P .. 'breakers', breakers[i], 'o ' .. int(math.max(ends - by, 0)) .. outcomes) end
+    local mode, time, outcomes = string.match(breakers[i + 1], '^([co]) (%d+)(.*)$')
+    if mode then call('HSET', P .. 'breakers', breakers[i], mode .. ' ' .. int(math.max(time - by, 0)) .. outcomes) end
   end
 end
 

@@ -24,8 +24,8 @@ end
 
 -- Deliveries of this processing value have ended: what they held of their limits is free.
 local function left(value, failed, times)
-  local _, _, _, gates = taken_from(value)
-  if gates ~= '' then flow.free(gates, now, failed, times) end
+  local _, _, taken_at, gates = taken_from(value)
+  if gates ~= '' then flow.free(gates, taken_at, now, failed, times) end
 end
 
 local function settle_done(blob, ttl, first_result, n_results)
