@@ -20,7 +20,7 @@ shut                 sorted set  gate by the time (ms) until which a task that w
 slots                hash        gate of a concurrency → slots in use
 limits               hash        task → its limits, a line each; ``!<task>``: set by hand instead
 tasks                hash        task → its queue
-breakers             hash        task → its breaker: c closed, o open, h half open; a time (see ``gates.lua``); last outcomes
+breakers             hash        task → its breaker: c closed, o open, h half open; a time (ms); last outcomes
 unique               hash        lock → until (ms, 0: no limit) and id of the message that holds it
 throttle:<lock>      string      id of the message that was let through; expires
 paused               hash        queue, or ``=<task>`` in a shared one → since and until (ms), by whom, newline, why

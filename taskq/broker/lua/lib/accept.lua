@@ -27,7 +27,7 @@ local function read_options(options, queue)
   return answer, due, expiry, most
 end
 
-local locks, replaced -- of unique work: lock -> id, mode and ms; id -> new value and due time of a debounced message
+local locks, replaced -- of unique work: lock -> id, mode and ms; id -> what takes the place of a debounced message
 local flow
 
 -- Look at a message as its producer sent it; answers as enqueue.lua says.
@@ -53,7 +53,7 @@ local function accept(id, value, options)
     locks, replaced = {}, {}
     flow = {
       extras = extras, mark = mark, offer = offer, all_waiting = all_waiting,
-      first_with_lock = first_with_lock, take_lock = take_lock,
+      first_with_lock = first_with_lock, take_lock = take_lock, replace = replace,
     }
   end
   if flags >= 4 then
@@ -68,7 +68,7 @@ local function accept(id, value, options)
     answer = first or full and '!' or answer
   end
   if answer == '+' or answer == '-' then
-    given[id] = true
+    given[id] = queue
     fields[#fields + 1] = id
     fields[#fields + 1] = stored
     if found then
@@ -92,10 +92,6 @@ local function write_accepted()
   if #fields > 0 then call('HSET', P .. 'messages', unpack(fields)) end
   if flow then
     for lock, by in pairs(locks) do flow.take_lock(lock, by[2], by[3], by[1], now) end
-    for id, new in pairs(replaced) do
-      call('HSET', P .. 'messages', id, new[1])
-      call('ZADD', P .. 'schedule', int(new[2]), id)
-    end
   end
   for _, queue in ipairs(order) do
     local place = queues[queue]
@@ -107,4 +103,5 @@ local function write_accepted()
     end
     if #place.now + #place.later > 0 then count(queue, 'accepted', #place.now + #place.later) end
   end
+  for id, new in pairs(replaced or {}) do flow.replace(id, new) end
 end

@@ -267,8 +267,19 @@ local function free(gates, taken_at, now, failed, times)
   end
 end
 
--- What was taken and not started goes to the head of its queue, or of the line it came from if that is still there. Work
--- that was unique until its start is so again, or superseded by what has come since.
+-- Work that comes back unstarted and was unique until its start is so again, or superseded by what has come since. Returns
+-- whether it is.
+local function superseded(queue, id, value, now)
+  local _, _, _, flags, at = head(value)
+  local found = extras(value, flags or 0, at)
+  if not found.u or lock_again(found, id, now) then return false end
+  call('HDEL', P .. 'messages', id)
+  count(queue, 'discarded')
+  publish(id, 'Xsuperseded', setting('result_ttl') or 3600000, anybody_waits())
+  return true
+end
+
+-- What was taken and not started goes to the head of its queue, or of the line it came from if that is still there.
 local function put_back(queue, ids, now)
   if not marked(queue, 'l') then return offer(queue, ids, now, true) end
   for i = #ids, 1, -1 do
@@ -278,10 +289,7 @@ local function put_back(queue, ids, now)
     for _, name in ipairs(task and gates_of(task, found) or {}) do
       if has_line(name, queue) then at_line = name end
     end
-    if found.u and not lock_again(found.u, ids[i], now) then
-      call('HDEL', P .. 'messages', ids[i])
-      count(queue, 'discarded')
-      publish(ids[i], 'Xsuperseded', setting('result_ttl') or 3600000, anybody_waits())
+    if superseded(queue, ids[i], value, now) then -- gone
     elseif at_line then
       call('LPUSH', P .. 'gated:' .. queue .. '|' .. at_line, ids[i])
       count(queue, 'gated')

@@ -95,7 +95,8 @@ local function settle(kind, i, id, value)
     local delay = tonumber(ARGV[i + 3])
     call('HSET', messages, id, ARGV[i + 2])
     count(queue, ARGV[i + 4])
-    if delay > 0 then schedule(queue, id, now + delay)
+    if ARGV[i + 4] == 'deferred' and marks(queue) ~= '' and flow.superseded(queue, id, ARGV[i + 2], now) then -- gone
+    elseif delay > 0 then schedule(queue, id, now + delay)
     elseif call('HEXISTS', P .. 'crashes', id) == 1 then push_suspects(queue, { id }, now)
     else (marks(queue) == '' and push or flow.offer)(queue, { id }, now)
     end

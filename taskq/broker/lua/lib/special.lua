@@ -9,12 +9,12 @@ end
 
 local NONE = {}
 
--- The gates of a message, and what its head says of its lock.
+-- The gates of a message, and what its head says beside its names.
 local function gates_in(value)
   local _, task, _, flags, at = head(value)
-  if not task then return NONE end
+  if not task then return NONE, NONE end
   local found = extras(value, flags, at)
-  return gates_of(task, found), found.u
+  return gates_of(task, found), found
 end
 
 -- The first of these gates that does not let a message pass now, or where others wait already; when it opens; and whether
@@ -32,14 +32,15 @@ local function closed_gate(names, queue, from)
   end
 end
 
--- A lock until the start ends here; one until it is done is named beside the gates, so that it ends with the delivery.
-local function pass_all(id, value, names, taken, text)
+-- A lock until the start ends here, as that of a debounced call; one until it is done is named beside the gates, so that it
+-- ends with the delivery.
+local function pass_all(id, value, names, taken, found)
   for _, name in ipairs(names) do
     if pass(name, now) then taken = taken .. '\n' .. name end
   end
-  if text then
-    local lock, mode = lock_in(text)
-    if mode == 's' then unlock(lock, id) elseif mode == 'd' then taken = taken .. '\n*' .. lock end
+  if found.u then
+    local lock, mode = lock_in(found.u)
+    if mode == 's' or found.d then unlock(lock, id) elseif mode == 'd' then taken = taken .. '\n*' .. lock end
   end
   hold(id, value, taken)
 end
@@ -67,14 +68,14 @@ local function take_special(queue, n)
     if not value then
       count(queue, 'dangling')
     elseif not end_revoked(queue, ids[j], 'discarded', value) then
-      local names, lock = NONE, nil
-      if limited then names, lock = gates_in(value) end
+      local names, found = NONE, NONE
+      if limited then names, found = gates_in(value) end
       local name, opens = closed_gate(names, queue)
       if name then
         stand_in_line(queue, name, ids[j], opens)
         count(queue, 'gated')
       else
-        pass_all(ids[j], value, names, taken, lock)
+        pass_all(ids[j], value, names, taken, found)
         got = got + 1
       end
     end
@@ -93,9 +94,9 @@ local function take_line(queue, gate, n)
   n = math.min(n, free_now)
   local ids, ahead = n > 0 and call('LPOP', key, n) or {}, {}
   for j, value in ipairs(#ids > 0 and call('HMGET', messages, unpack(ids)) or {}) do
-    local names, lock, other, other_opens, been_there
+    local names, found, other, other_opens, been_there
     if value and not end_revoked(queue, ids[j], 'discarded', value) then
-      names, lock = gates_in(value)
+      names, found = gates_in(value)
       other, other_opens, been_there = closed_gate(names, queue, gate)
     end
     if been_there then
@@ -105,7 +106,7 @@ local function take_line(queue, gate, n)
     else
       count(queue, 'gated', -1)
       if names then
-        pass_all(ids[j], value, names, taken, lock)
+        pass_all(ids[j], value, names, taken, found)
         got = got + 1
       elseif not value then
         count(queue, 'dangling')
@@ -129,8 +130,8 @@ local function take_suspect()
     local key = P .. 'suspects:' .. name
     local id = not marked(name, 'p') and call('LINDEX', key, 0)
     local value = id and call('HGET', messages, id)
-    local names, lock = {}, nil
-    if value then names, lock = gates_in(value) end
+    local names, found = NONE, NONE
+    if value then names, found = gates_in(value) end
     local gate, opens = closed_gate(names)
     if gate then
       wait_at(gate, '!' .. name, opens)
@@ -140,7 +141,7 @@ local function take_suspect()
         count(name, 'dangling')
       elseif not end_revoked(name, id, 'discarded', value) then
         out[3] = tonumber(call('HGET', P .. 'crashes', id) or '0')
-        pass_all(id, value, names, '!' .. int(now) .. ' ' .. name, lock)
+        pass_all(id, value, names, '!' .. int(now) .. ' ' .. name, found)
       end
       if call('LLEN', key) > 0 then announce_suspects(name, now) end
     end
