@@ -22,14 +22,15 @@ limits               hash        task → its limits, a line each; ``!<task>``: 
 tasks                hash        task → its queue
 breakers             hash        task → its breaker: c closed, o open, h half open; a time (ms); last outcomes
 unique               hash        lock → until (ms, 0: no limit) and id of the message that holds it
-throttle:<lock>      string      id of the message that was let through; expires
+throttle:<lock>      string      until (ms) and id of the message that was let through; expires
+set-back             string      ms by which the server's clock has been set back; locks for a time go on
 paused               hash        queue, or ``=<task>`` in a shared one → since and until (ms), by whom, newline, why
 lines:<queue>        sorted set  gates whose lines came up while the queue was paused → when
 marks                hash        queue → letters of what is special of it: p paused, r ranked, l limited
 revoked              hash        id → why; of messages that end when their turn comes, or run
 control:<inc>        list        ids whose runs an incarnation's parent is to stop; expires after a minute
 suspects:<queue>     list        ids that must run alone, since a process may have died under them
-schedule             sorted set  id by due time (ms)
+schedule             sorted set  id by due time (ms; and a half if that is an eta)
 processing:<inc>     hash        id → ``[!]<taken at, ms> <queue>`` (``!``: taken from suspects), then the gates
                                  that its end frees and its lock (``*lock``), a line each
 dead:<queue>         sorted set  id by time of death (ms)

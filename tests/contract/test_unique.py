@@ -423,6 +423,55 @@ def test_a_throttled_message_that_is_returned_does_not_begin_a_new_span(fleet: F
     assert fleet.send(B, head=head) == b"+"
 
 
+def set_back(fleet: Fleet) -> None:
+    """The clock goes back by two hours, and a renewal notices."""
+    fleet.renew()
+    fleet.world.at(fleet.world.now - 120 * MINUTE)
+    fleet.renew()
+
+
+@pytest.mark.parametrize("head", [more(lock="t10000:t|", limited=True), more(lock="d10000:t|", limited=True)])
+def test_a_lock_of_a_time_lasts_as_long_though_the_clock_is_set_back(fleet: Fleet, head: bytes) -> None:
+    """Neither two hours longer, nor anew; also when it is set back twice."""
+    fleet.send(A, head=head)
+    fleet.world.at(T0 + 3000)
+    set_back(fleet)
+    assert fleet.send(B, head=head) == is_first(A)
+    fleet.world.at(fleet.world.now + 3000)
+    set_back(fleet)
+    assert fleet.send(B, head=head) == is_first(A)
+
+    fleet.world.at(fleet.world.now + 4100)
+
+    assert fleet.send(C, head=head) == b"+"
+    assert fleet.send(D, head=head) == is_first(C)
+    fleet.world.at(fleet.world.now + 10_100)
+    assert fleet.send(D, head=head) == b"+"
+
+
+def test_a_throttle_ends_by_the_clock_of_the_scripts(fleet: Fleet) -> None:
+    head = more(lock="t10000:t|", limited=True)
+    fleet.send(A, head=head)
+    fleet.world.at(T0 + 10_500)
+
+    assert fleet.send(B, head=head) == b"+"
+
+
+def test_a_throttle_of_an_earlier_version_holds_until_it_expires(fleet: Fleet) -> None:
+    fleet.world.seed({"throttle:t|": A})
+
+    assert fleet.send(B, head=more(lock="t10000:t|", limited=True)) == is_first(A)
+
+
+def test_a_debounced_call_waits_as_long_though_the_clock_is_set_back(fleet: Fleet) -> None:
+    fleet.send(A, head=bounced(10_000))
+    set_back(fleet)
+
+    assert fleet.promote() == pytest.approx(10, abs=0.01)
+    fleet.world.at(fleet.world.now + 10_100)
+    assert fleet.take() == [A]
+
+
 # -- length ------------------------------------------------------------------------------------------------------
 
 

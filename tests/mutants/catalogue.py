@@ -173,6 +173,9 @@ MUTANTS = [
     lua("breakers stay open when the clock went back", "lib/pulse", "if mode then", "if false then"),
     lua("any run decides a half-open breaker", "lib/gates", "taken_at ~= time", "false"),
     lua("runs from before a trip count after it", "lib/gates", "or taken_at < time then", "then"),
+    lua("delays wait longer when the clock went back", "lib/pulse", "  move_schedule(by)\n"),
+    lua("etas move with the clock", "lib/pulse", "if due[i + 1] % 1 == 0 then", "do"),
+    lua("locks last longer when the clock went back", "lib/pulse", "call('INCRBY', P .. 'set-back', by)"),
     lua("the pulse forgets the sets", "lib/pulse", "{ P .. 'leases', P .. 'set-leases' }", "{ P .. 'leases' }"),
     lua("the pulse is not kept", "lib/pulse", "call('SET', P .. 'pulse', int(now))"),
     # -- revoking

@@ -134,10 +134,10 @@ class Base:
             self.announce(queue)
         waiting[slice(0, 0) if at_head else slice(len(waiting), None)] = ids
 
-    def schedule(self, queue: str, id_: bytes, due: float) -> None:
-        self.scores["schedule"][id_] = float(round(due))
+    def schedule(self, queue: str, id_: bytes, due: float, of_day: bool = False) -> None:
+        self.scores["schedule"][id_] = due = round(due) + of_day / 2
         self.count(queue, "scheduled")
-        if self.first("schedule") == (id_, float(round(due))):
+        if self.first("schedule") == (id_, due):
             self.ring("alarm")
 
     def promote(self, limit: int) -> tuple[int, float | None]:
@@ -182,6 +182,8 @@ class Base:
 
     def pulse(self, lease: int) -> None:
         last = float(self.strings.get("pulse", 0))
+        if last - self.now >= 1000:
+            self.set_back(float(round(last - self.now)))
         for ends in (self.scores["leases"], self.scores["set-leases"]):
             for who, end in ends.items():
                 silent = last <= self.now and self.now - last > lease / 2
@@ -190,6 +192,15 @@ class Base:
                 ):
                     ends[who] = float(round(self.now + lease))
         self.strings["pulse"] = whole(self.now)
+
+    def set_back(self, by: float) -> None:
+        """The clock went back: what is due some seconds from then on is due earlier, an eta is not."""
+        self.strings["set-back"] = whole(by + float(self.strings.get("set-back", 0)))
+        self.delete("keeper")
+        self.expires["audited"] -= by
+        schedule = self.scores["schedule"]
+        schedule.update({id_: due - by for id_, due in schedule.items() if due % 1 == 0})
+        self.ring("alarm")
 
     def in_order(self, ids: Iterable[bytes]) -> list[bytes]:
         return sorted(ids, key=lambda id_: (decode_head(self.hashes["messages"][id_])[2], id_))

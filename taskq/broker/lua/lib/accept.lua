@@ -9,22 +9,23 @@ local function used(id)
   return given[id] or call('HEXISTS', P .. 'messages', id) == 1 or call('EXISTS', P .. 'result:' .. id) == 1
 end
 
--- What the options of a message ask for: its answer, due time (ms) or nil, expiry stamp, length of the queue at most.
+-- What the options of a message ask for: its answer, due time (ms) or nil, expiry stamp, length of the queue at most, and
+-- whether the due time is one of the day.
 local function read_options(options, queue)
-  local due, answer, expiry, most = nil, '+', '', nil
+  local due, answer, expiry, most, of_day = nil, '+', '', nil, false
   for word, digits in string.gmatch(options, '(%a)(%d*)') do
     local n = tonumber(digits)
     if word == 'w' then
       if call('HEXISTS', P .. 'serving', queue) == 0 then answer = '-' end
     elseif word == 'd' then due = now + n
-    elseif word == 'a' then due = n
+    elseif word == 'a' then due, of_day = n, true
     elseif word == 'x' then expiry = struct.pack('>d', now + n)
     elseif word == 'e' then expiry = struct.pack('>d', n)
     elseif word == 'm' then most = n
     end
   end
   if due and due <= now then due = nil end
-  return answer, due, expiry, most
+  return answer, due, expiry, most, of_day
 end
 
 local locks, replaced -- of unique work: lock -> id, mode and ms; id -> what takes the place of a debounced message
@@ -34,9 +35,9 @@ local flow
 local function accept(id, value, options)
   local queue_at = 4 + byte(value, 3)
   local queue = sub(value, queue_at + 1, queue_at + byte(value, queue_at))
-  local answer, due, expiry, flags, most, found = '+', nil, '', byte(value, 2), nil, nil
+  local answer, due, expiry, flags, most, of_day, found = '+', nil, '', byte(value, 2), nil, nil, nil
   if options ~= '' then
-    answer, due, expiry, most = read_options(options, queue)
+    answer, due, expiry, most, of_day = read_options(options, queue)
     if expiry ~= '' then flags = flags + 1 end
   end
   local place = queues[queue]
@@ -58,7 +59,7 @@ local function accept(id, value, options)
   end
   if flags >= 4 then
     found = flow.extras(value, flags, queue_at + 1 + byte(value, queue_at))
-    if found.d then due = now + tonumber(string.match(found.d, '^%d+')) end
+    if found.d then due, of_day = now + tonumber(string.match(found.d, '^%d+')), false end
   end
   if used(id) then
     answer = '='
@@ -79,7 +80,7 @@ local function accept(id, value, options)
       if found.l then place.limited = true end
     end
     if due then
-      place.later[#place.later + 1] = { id, due }
+      place.later[#place.later + 1] = { id, due, of_day }
     else
       place.now[#place.now + 1] = id
     end
@@ -95,7 +96,7 @@ local function write_accepted()
   end
   for _, queue in ipairs(order) do
     local place = queues[queue]
-    for _, item in ipairs(place.later) do schedule(queue, item[1], item[2]) end
+    for _, item in ipairs(place.later) do schedule(queue, item[1], item[2], item[3]) end
     if place.ranked then flow.mark(queue, 'r', true) end
     if place.limited then flow.mark(queue, 'l', true) end
     if place.ranked then flow.offer(queue, place.now, now, false, place.ranked)

@@ -3,9 +3,28 @@
 -- is about to gets one fresh lease first. If it lies in the future the clock went back: leases are clamped.
 -- Both hold for incarnations and for the sets of queues they serve: a worker that lives on must not lose its set.
 
+-- Delays, retries and debounced calls move, etas stay (they end in half a millisecond). A page at a time: an entry that was
+-- moved stands among those that were looked at. At most 100,000; the rest are far off.
+local function move_schedule(by)
+  for first = 0, 99000, 1000 do
+    local due, moved = call('ZRANGE', P .. 'schedule', first, first + 999, 'WITHSCORES'), {}
+    for i = 1, #due, 2 do
+      if due[i + 1] % 1 == 0 then moved[#moved + 1], moved[#moved + 2] = int(due[i + 1] - by), due[i] end
+    end
+    if #moved > 0 then call('ZADD', P .. 'schedule', unpack(moved)) end
+    if #due < 2000 then return end
+  end
+end
+
 -- The clock went back: what was to last some seconds from then on does not last longer for it. What was said by the time
--- of day stays (schedules, ticks, timed pauses).
+-- of day stays (etas, ticks, timed pauses). Locks are kept by a clock that does not go back: see unique.lua.
 local function set_back(by)
+  call('INCRBY', P .. 'set-back', by)
+  call('DEL', P .. 'keeper')
+  local left = call('PTTL', P .. 'audited')
+  if left > 0 then call('PEXPIRE', P .. 'audited', int(math.max(left - by, 1))) end
+  move_schedule(by)
+  if call('LLEN', P .. 'alarm') == 0 then call('RPUSH', P .. 'alarm', '1') end -- something else may be the next
   for _, key in ipairs({ P .. 'openings', P .. 'arrivals', P .. 'shut' }) do
     local times = call('ZRANGE', key, 0, -1, 'WITHSCORES')
     for i = 1, #times, 2 do

@@ -11,18 +11,21 @@ local function alive(id)
   return call('HEXISTS', P .. 'messages', id) == 1 and call('HEXISTS', P .. 'reasons', id) == 0
 end
 
--- The id that holds a lock, or nil.
+-- The server's clock, as if it had never been set back: by this one locks end that count for a time.
+local function steady(now) return now + tonumber(call('GET', P .. 'set-back') or '0') end
+
+-- The id that holds a lock, or nil. (The lock of a throttled call without a time: an earlier version's; it expires.)
 local function holder(lock, mode, now)
-  if mode == 't' then return call('GET', P .. 'throttle:' .. lock) or nil end
-  local ends, id = string.match(call('HGET', P .. 'unique', lock) or '', '^(%d+) (.*)$')
-  if not id or (ends ~= '0' and now >= tonumber(ends)) then return nil end
-  return alive(id) and id or nil
+  local held = mode == 't' and call('GET', P .. 'throttle:' .. lock) or mode ~= 't' and call('HGET', P .. 'unique', lock)
+  local ends, id = string.match(held or '', '^(%d+) (.*)$')
+  if not id then return mode == 't' and held or nil end
+  if ends ~= '0' and steady(now) >= tonumber(ends) then return nil end
+  return (mode == 't' or alive(id)) and id or nil
 end
 
 local function take_lock(lock, mode, ms, id, now)
-  if mode == 't' then call('SET', P .. 'throttle:' .. lock, id, 'PX', int(ms))
-  else call('HSET', P .. 'unique', lock, (ms > 0 and int(now + ms) or '0') .. ' ' .. id)
-  end
+  local value = (ms > 0 and int(steady(now) + ms) or '0') .. ' ' .. id
+  if mode == 't' then call('SET', P .. 'throttle:' .. lock, value, 'PX', int(ms)) else call('HSET', P .. 'unique', lock, value) end
 end
 
 -- A message has ended, or may have: its lock goes if it has.
