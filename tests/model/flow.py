@@ -46,7 +46,7 @@ def opens_by_itself(snap: Snapshot, gate: str) -> bool:
     if gate.encode() in snap.table("openings"):
         return True
     if which == "p":
-        return b"=" + task.encode() in snap.table("paused")
+        return bool({task.encode(), b"=" + task.encode()} & set(snap.table("paused")))
     if which == "b":
         return snap.table("breakers").get(task.encode(), b"c").startswith(b"h") and snap.passed()[gate] > 0
     limits = [limit for limit in limits_of(snap, task) if limit[0] not in "bB"]

@@ -243,6 +243,8 @@ MUTANTS = [
         "== 0 then gone = true end",
     ),
     # -- pausing
+    lua("controls of a task hold in its own queue only", "lib/base", ".. (common or '')", ".. ''"),
+    lua("controls cost all queues for ever", "lib/gates", "mark('*', 'l', any)", "mark('*', 'l', true)"),
     lua("a paused queue is taken from", "lib/special", "if marked(queue, 'p') then return 0, false end"),
     lua(
         "the line of a paused queue is taken from",
@@ -367,8 +369,8 @@ MUTANTS = [
     lua(
         "the clock of the client counts",
         "lib/accept",
-        "elseif word == 'a' then due = n",
-        "elseif word == 'a' then due = n - 60000",
+        "due, of_day = n, true",
+        "due, of_day = n - 60000, true",
     ),
     # -- flow control
     lua("the virtual time stands still (flow)", "lib/ranked", "call('ZADD', fair, 'GT', int(last), int(0 - band))"),
@@ -450,13 +452,13 @@ MUTANTS = [
         "wait_at(name, queue",
     ),
     lua("newcomers are not told of lines (flow)", "register", "if is_new then announce_lines() end"),
-    lua("what is returned takes any lock again (flow)", "lib/unique", "if mode ~= 's' then return true end"),
+    lua("what is returned takes any lock again (flow)", "lib/unique", "if mode ~= 's' and not found.d then"),
     lua("a revoked message keeps its lock (flow)", "revoke", "if found.u then unlock((lock_in(found.u)), id) end"),
     lua(
         "the pause of a task is looked for by its queue (flow)",
         "lib/pausing",
-        "resume_task(name, now), resume_queue(name, now)",
-        "resume_task(name, now), what_to_pause(name) == name and resume_queue(name, now)",
+        "'=' .. name) == 1, resume_queue(name, now)",
+        "'=' .. name) == 1, what_to_pause(name) == name and resume_queue(name, now)",
     ),
     lua(
         "lines of limits that are no more are not looked at (flow)",

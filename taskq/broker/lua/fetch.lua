@@ -56,7 +56,8 @@ flow = setmetatable({}, { __index = function(made, name)
 --@include special
   made.take_special, made.take_line, made.take_suspect, made.end_revoked = take_special, take_line, take_suspect, end_revoked
   made.next_line, made.repair, made.offer, made.free, made.put_back = next_line, repair, offer, free, put_back
-  made.open, made.resume, made.shut, made.save_gates, made.superseded = open, resume, shut, save_gates, superseded
+  made.open, made.resume, made.shut, made.save_gates = open, resume, shut, save_gates
+  made.superseded, made.watch_controls = superseded, watch_controls
   return rawget(made, name)
 end })
 

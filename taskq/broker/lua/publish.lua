@@ -21,4 +21,5 @@ for i = 1, #ARGV, 3 do
     changed = changed + open_all(task, clock())
   end
 end
+watch_controls()
 return changed

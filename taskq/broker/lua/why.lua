@@ -68,7 +68,7 @@ tell('workers', workers)
 
 -- What holds it up.
 tell('paused', call('HGET', P .. 'paused', queue))
-tell('task-paused', call('HGET', P .. 'paused', '=' .. task))
+tell('task-paused', call('HGET', P .. 'paused', '=' .. task) or call('HGET', P .. 'paused', task))
 local function tell_holders(name, gate)
   for i = 1, math.min(#incarnations, FEW) do
     local flat = call('HGETALL', P .. 'processing:' .. incarnations[i])

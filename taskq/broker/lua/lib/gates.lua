@@ -18,7 +18,7 @@ local function limits_of(task)
     }
     if string.lower(kind) == 'b' then limits.breaker = limit else limits[#limits + 1] = limit end
   end
-  limits.paused = call('HEXISTS', P .. 'paused', '=' .. task) == 1
+  limits.paused = call('HEXISTS', P .. 'paused', '=' .. task) + call('HEXISTS', P .. 'paused', task) > 0
   limits_of_task[task] = limits
   return limits
 end
@@ -187,8 +187,19 @@ local function pass(name, now)
   return gate.slots > 0
 end
 
+-- What was set for a task by hand, a pause, and what RateLimited asked for hold in whatever queue its messages wait: while
+-- there is any of it, all queues are looked at like those with limits.
+local function watch_controls()
+  local any = call('EXISTS', P .. 'shut') == 1
+  for _, name in ipairs(call('HKEYS', P .. 'limits')) do any = any or byte(name) == 33 end
+  for _, name in ipairs(call('HKEYS', P .. 'paused')) do
+    any = any or byte(name) == 61 or call('HEXISTS', P .. 'tasks', name) == 1
+  end
+  mark('*', 'l', any)
+end
+
 -- No message like this one passes before a time (RateLimited): its first limit is shut, or a gate made for the purpose.
-local function shut(queue, id, time)
+local function shut(id, time)
   local value = call('HGET', P .. 'messages', id)
   local _, task, _, flags, at = head(value)
   if not task then return end
@@ -202,7 +213,7 @@ local function shut(queue, id, time)
     any_shut, shut_times[name] = true, time
     call('ZADD', P .. 'shut', int(math.ceil(time)), name)
   end
-  mark(queue, 'l', true)
+  mark('*', 'l', true)
 end
 
 -- Who waits for a gate: names of queues with a line at it, `*queue` for a whole queue, `!queue` for its suspects.

@@ -10,7 +10,7 @@ local function open_due(now)
   begin_writes()
   call('ZREM', P .. 'openings', unpack(due))
   call('ZREMRANGEBYSCORE', P .. 'arrivals', '-inf', int(now - 1))
-  call('ZREMRANGEBYSCORE', P .. 'shut', '-inf', int(now - 1))
+  if call('ZREMRANGEBYSCORE', P .. 'shut', '-inf', int(now - 1)) > 0 then flow.watch_controls() end
   for _, name in ipairs(due) do
     if sub(name, 1, 1) == '=' then flow.resume(sub(name, 2), now) else flow.open(name, now) end
   end

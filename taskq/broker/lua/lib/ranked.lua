@@ -18,9 +18,10 @@ end
 
 local function marked(queue, letter) return find(marks(queue), letter, 1, true) ~= nil end
 local function mark(queue, letter, on)
-  if marked(queue, letter) == on then return end
-  local letters = on and marks(queue) .. letter or string.gsub(marks(queue), letter, '')
-  marks_of[queue] = letters
+  local letters = call('HGET', P .. 'marks', queue) or ''
+  if (find(letters, letter, 1, true) ~= nil) == on then return end
+  letters = on and letters .. letter or string.gsub(letters, letter, '')
+  marks_of, rare = {}, nil
   if letters == '' then call('HDEL', P .. 'marks', queue) else call('HSET', P .. 'marks', queue, letters) end
 end
 

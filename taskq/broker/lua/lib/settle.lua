@@ -103,7 +103,7 @@ local function settle(kind, i, id, value)
     if ARGV[i + 4] == 'retried' then failed = true end
   else
     count(queue, 'returned')
-    if kind == 'limit' then flow.shut(queue, id, now + tonumber(ARGV[i + 2])) end
+    if kind == 'limit' then flow.shut(id, now + tonumber(ARGV[i + 2])) end
     if byte(value, 1) == 33 then push_suspects(queue, { id }, now, true)
     elseif marks(queue) == '' then push(queue, { id }, now, true)
     else flow.put_back(queue, { id }, now)

@@ -47,6 +47,7 @@ end
 
 local function stand_in_line(queue, name, id, opens, at_head)
   call(at_head and 'LPUSH' or 'RPUSH', P .. 'gated:' .. queue .. '|' .. name, id)
+  mark(queue, 'l', true) -- so that what comes later stands behind it, whatever becomes of the limit
   wait_at(name, queue, opens)
 end
 
