@@ -64,9 +64,11 @@ def _walk(keys: Keys, queues: list[str]) -> Protocol[list[Doubtful]]:
 
     for incarnation in (yield commands.incarnations(keys)):
         note((yield commands.held_ids(keys, incarnation)), "processing:" + incarnation)
+    lines: list[str] = yield commands.lines(keys)
     names = [(commands.ids_in_list, f"{family}:{queue}") for queue in queues for family in ("queue", "suspects")]
-    names += [(commands.ids_in_list, "gated:" + line) for line in (yield commands.lines(keys))]
+    names += [(commands.ids_in_list, "gated:" + line) for line in lines]
     names += [(commands.ids_in_set, f"{family}:{queue}") for queue in queues for family in ("ranked", "dead")]
+    names += [(commands.ids_in_set, "ranked:" + line) for line in lines]
     names.append((commands.ids_in_set, "schedule"))
     for read, name in names:
         at = 0

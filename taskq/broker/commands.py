@@ -369,12 +369,12 @@ def mend(keys: Keys, doubtful: Iterable[tuple[bytes, str]]) -> Command[list[str]
 
 
 def lines(keys: Keys) -> Command[list[str]]:
-    """The lines at gates, each ``<queue>|<gate>``."""
+    """The lines of messages that wait for gates, each ``<queue>|<gates>``."""
 
     def parse(reply: Any) -> list[str]:
         found = _as_dict(reply).items()
-        pairs = ((who.decode(), gate.decode()) for gate, queues in found for who in queues.split())
-        return [f"{who}|{gate}" for who, gate in pairs if who[0] not in "*!"]
+        pairs = ((who.decode(), name.decode()) for name, queues in found for who in queues.split())
+        return [f"{who}|{name}" for who, name in pairs if who[0] not in "*!" and name[0] != "~"]
 
     return Command(None, [b"HGETALL", keys["gates"]], parse)
 

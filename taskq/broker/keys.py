@@ -8,12 +8,15 @@ key                  type        holds
 ===================  ==========  ===================================================================
 messages             hash        id → head ‖ envelope, from acceptance to the end
 queue:<queue>        list        ids waiting, the next one first
-ranked:<queue>       sorted set  ids waiting that have a priority, or a key in a fair queue, by rank
+ranked:<queue>       sorted set  ids waiting that have a priority, or a key in a fair queue, by rank; likewise
+                                 ``ranked:<line>``, of those that wait in a line
 turns                hash        queue → turns given to its ranked messages without a key
 fair:<queue>         sorted set  ``<priority>|<key>`` by its last turn; ``<priority>`` by the last turn taken
-gated:<line>         list        ids waiting at a gate; the line is ``<queue>|<gate>``
-gates                hash        gate → who waits there: queue with a line, ``*queue`` as a whole, ``!queue``: its
-                                 suspects; joined by spaces
+gated:<line>         list        ids waiting for gates; the line is ``<queue>|<gates>``, those that its messages alone have
+gates                hash        gate, line or group → who waits there: queue with such a line or group, ``*queue`` as a
+                                 whole, ``!queue``: its suspects; joined by spaces
+heads:<group>        sorted set  lines that wait as a group, by the place of their first message; the group is
+                                 ``<queue>|~<task>``, or ``<queue>|~<gate>``
 openings             sorted set  gate by when it opens (ms); ``=<queue>`` by when its pause is over
 arrivals             sorted set  gate of a rate by its theoretical arrival time (ms)
 shut                 sorted set  gate by the time (ms) until which a task that was told to slow down has shut it

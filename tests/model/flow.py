@@ -20,10 +20,17 @@ def gates(snap: Snapshot) -> list[str]:
     waiting = {
         (who.decode(), gate.decode()) for gate, waiters in snap.table("gates").items() for who in waiters.split()
     }
-    if {pair for pair in waiting if pair[0][0] not in "*!"} != set(snap.lines()):
+    lines = {(who, name) for who, name in waiting if who[0] not in "*!" and name[0] != "~"}
+    if lines != set(snap.lines()):
         wrong.append(f"lines {set(snap.lines())}, at gates are {waiting}")
+    in_groups = {(queue, line) for queue, _, line in heads(snap)}
+    wrong += [
+        f"{line} of {queue} is in a group nobody knows"
+        for queue, group, line in heads(snap)
+        if (queue, group) not in waiting
+    ]
     for who, gate in waiting:
-        if opens_by_itself(snap, gate):
+        if (who, gate) in in_groups or any(opens_by_itself(snap, name) for name in gates_behind(snap, who, gate)):
             continue
         line, queue = f"{who}|{gate}".encode(), who.lstrip("*!")
         if who[0] in "*!":
@@ -33,6 +40,23 @@ def gates(snap: Snapshot) -> list[str]:
         elif any(line not in snap.table("ready:" + name) for name in sets_of(snap, who)):
             wrong.append(f"the line {line!r} at an open gate is not announced")
     return wrong
+
+
+def heads(snap: Snapshot) -> list[tuple[str, str, str]]:
+    """The lines that wait as groups: queue, group, line; of lines that are."""
+    lines = snap.lines()
+    names = ((*name.split("|", 1), line.decode()) for name, some in snap.under("heads").items() for line in some)
+    return [(queue, group, line) for queue, group, line in names if (queue, line) in lines]
+
+
+def gates_behind(snap: Snapshot, who: str, name: str) -> list[str]:
+    """The gates for which a line or a group of this name waits; of one that has been emptied, none."""
+    if name[0] != "~":
+        return name.split("|") if "=" in name else [name]
+    task, _, key = name[1:].partition("#")
+    if key:
+        return [name[1:]]
+    return [f"{task}#{which}" for which in (*"0pb", *range(1, 1 + len(limits_of(snap, task))))]
 
 
 def sets_of(snap: Snapshot, queue: str) -> list[str]:

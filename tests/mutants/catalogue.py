@@ -200,20 +200,20 @@ MUTANTS = [
     lua(
         "what was revoked is taken, where a queue is special",
         "lib/special",
-        "elseif not end_revoked(queue, ids[j], 'discarded', value) then",
-        "else",
+        "if not ended(queue, ids[j], value) then",
+        "if value then",
     ),
     lua(
         "what was revoked is taken from a line",
         "lib/special",
-        "if value and not end_revoked(queue, ids[j], 'discarded', value)",
-        "if value",
+        "local dead = ended(queue, id, value)\n",
+        "local dead = not value\n",
     ),
     lua(
         "a suspect that was revoked is taken",
         "lib/special",
-        "elseif not end_revoked(name, id, 'discarded', value) then",
-        "else",
+        "id and ended(name, id, value), NONE",
+        "id and not value, NONE",
     ),
     lua("what was revoked ends without a word", "lib/revoking", "  publish_revoked(id, why)\n"),
     lua("what was revoked keeps its crashes", "lib/revoking", "call('HDEL', P .. 'crashes', id)"),
@@ -231,8 +231,8 @@ MUTANTS = [
     lua(
         "a gate names a line that was revoked",
         "revoke",
-        "== 0 then leave_line(name, queue) end",
-        "< 0 then gone = true end",
+        "if not first_of(queue, name) then leave_line(name, queue) end",
+        "",
     ),
     lua("a revoked suspect keeps its crashes", "revoke", "call('HDEL', P .. 'crashes', id)"),
     lua("the mark outlives what is revoked again", "revoke", "call('HDEL', P .. 'revoked', id)"),
@@ -253,7 +253,7 @@ MUTANTS = [
         "if false then\n    call('ZADD'",
     ),
     lua(
-        "the line of a paused queue is forgotten", "lib/special", "call('ZADD', P .. 'lines:' .. queue, int(now), gate)"
+        "the line of a paused queue is forgotten", "lib/special", "call('ZADD', P .. 'lines:' .. queue, int(now), line)"
     ),
     lua(
         "suspects of a paused queue are taken",
@@ -261,7 +261,7 @@ MUTANTS = [
         "not marked(name, 'p') and call('LINDEX'",
         "call('LINDEX'",
     ),
-    lua("a paused task is taken", "lib/gates", "if limits.paused then names[1]", "if false then names[1]"),
+    lua("a paused task is taken", "lib/gates", "if limits.paused then", "if false then"),
     lua("a queue is resumed in silence", "lib/pausing", "if waiting(queue) > 0 then announce(queue, now) end"),
     lua(
         "suspects are resumed in silence",
@@ -269,7 +269,7 @@ MUTANTS = [
         "> 0 then announce_suspects(queue, now) end",
         "> 0 then now = now end",
     ),
-    lua("lines are resumed in silence", "lib/pausing", "call('ZRANGE', P .. 'lines:' .. queue, 0, -1)", "{}"),
+    lua("lines are resumed in silence", "lib/pausing", "call('ZRANGE', P .. 'lines:' .. queue, 0, 99)", "{}"),
     lua("a task is resumed in silence", "lib/pausing", " .. '#p', now)", " .. '#x', now)"),
     lua("a queue stays paused", "lib/pausing", "mark(queue, 'p', false)"),
     lua(
@@ -376,8 +376,8 @@ MUTANTS = [
     lua("the virtual time stands still (flow)", "lib/ranked", "call('ZADD', fair, 'GT', int(last), int(0 - band))"),
     lua(
         "the time of one band is that of all (flow)",
-        "lib/ranked",
-        "served[math.floor(some[i + 1] / BAND)]",
+        "lib/special",
+        "served[math.floor(ranks[j] / BAND)]",
         "served[0]",
     ),
     lua(
@@ -421,29 +421,38 @@ MUTANTS = [
     lua("what took no slot gives one back (flow)", "lib/gates", "return gate.slots > 0", "return true"),
     lua(
         "an old announcement erases other lines (flow)",
-        "lib/gates",
+        "lib/lines",
         "if at then set_waiters(name, sub(waiters, 1, at) .. sub(waiters, stop + 1)) end",
         "set_waiters(name, ' ')",
     ),
-    lua("a breaker outlives its declaration (flow)", "lib/gates", "call('HDEL', P .. 'breakers', task)"),
-    lua("slots are not given back (flow)", "lib/gates", "use(name, -(times or 1))"),
+    lua("a breaker outlives its declaration (flow)", "lib/lines", "call('HDEL', P .. 'breakers', task)"),
+    lua("slots are not given back (flow)", "lib/lines", "use(name, -(times or 1))"),
     lua(
-        "lines send each other back and forth (flow)",
+        "a line whose own gate opens overtakes the others of its task (flow)",
         "lib/special",
-        "local been_there = not queue or from ~= nil",
-        "local been_there = not queue",
+        "if not name and not is_told(line, other)",
+        "if false and not is_told(line, other)",
     ),
     lua(
-        "one that was there goes to the end of its line (flow)",
-        "lib/special",
+        "what was taken goes to the end of its line (flow)",
+        "lib/lines",
         "call(at_head and 'LPUSH' or 'RPUSH'",
         "call('RPUSH'",
     ),
     lua(
         "who comes later overtakes the line (flow)",
+        "lib/lines",
+        "(queue and anybody_in_line and (has_line(name, queue)",
+        "(false and (has_line(name, queue)",
+    ),
+    lua("what has expired spends a rate (flow)", "lib/special", " or end_expired(queue, id, value, now)"),
+    lua("a line forgets ranks (flow)", "lib/lines", "if rank then call('ZADD'", "if false then call('ZADD'"),
+    lua("who is first in a line overtakes the queue (flow)", "lib/special", "first and first < place and", "false and"),
+    lua(
+        "a gate that is shut lets the virtual time go on (flow)",
         "lib/special",
-        "n < 1 or (not been_there and has_line(name, queue))",
-        "n < 1",
+        "stand(queue, line, ids[j], ranks[j])",
+        "stand(queue, line, ids[j], ranks[j]); served[0] = ranks[j]",
     ),
     lua(
         "a queue as a whole is taken for another (flow)",

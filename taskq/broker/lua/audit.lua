@@ -35,7 +35,7 @@ local function lines()
   local flat, found = call('HGETALL', P .. 'gates'), {}
   for i = 1, #flat, 2 do
     for who in string.gmatch(flat[i + 1], '%S+') do
-      if not find(who, '^[*!]') then found[#found + 1] = who .. '|' .. flat[i] end
+      if not find(who, '^[*!]') and byte(flat[i]) ~= 126 then found[#found + 1] = who .. '|' .. flat[i] end
     end
   end
   return found
@@ -48,7 +48,7 @@ local function in_places()
     n = n + waiting(queue) + call('LLEN', P .. 'suspects:' .. queue) + call('ZCARD', P .. 'dead:' .. queue)
   end
   for _, inc in ipairs(incs) do n = n + call('HLEN', P .. 'processing:' .. inc) end
-  for _, line in ipairs(lines()) do n = n + call('LLEN', P .. 'gated:' .. line) end
+  for _, line in ipairs(lines()) do n = n + call('LLEN', P .. 'gated:' .. line) + call('ZCARD', P .. 'ranked:' .. line) end
   return n
 end
 

@@ -53,6 +53,7 @@ flow = setmetatable({}, { __index = function(made, name)
 --@include gates
 --@include pausing
 --@include revoking
+--@include expiring
 --@include special
   made.take_special, made.take_line, made.take_suspect, made.end_revoked = take_special, take_line, take_suspect, end_revoked
   made.next_line, made.repair, made.offer, made.free, made.put_back = next_line, repair, offer, free, put_back

@@ -18,11 +18,12 @@
 local now = clock()
 local verdicts = {}
 
--- The gates at which a message can stand in line: its own, and those of limits that its task has no more.
+-- The lines in which a message can stand: its own, and those of limits that its task has no more.
 local known_gates
 local function gates_for(task, found)
   known_gates = known_gates or call('HKEYS', P .. 'gates')
-  local names = { unpack(gates_of(task, found)) }
+  local own, line = gates_of(task, found)
+  local names = { line, unpack(own) }
   for _, name in ipairs(known_gates) do
     if sub(name, 1, #task + 1) == task .. '#' then names[#names + 1] = name end
   end

@@ -37,10 +37,7 @@ end
 begin_writes()
 local gone = left('schedule', 'zset')
 if gone then count(queue, 'scheduled', -1) end
-if not gone and left('ranked:' .. queue, 'zset') then
-  gone = true
-  forget_turns(queue)
-end
+gone = gone or left('ranked:' .. queue, 'zset')
 if not gone and left('suspects:' .. queue) then
   gone = true
   -- They stand in a row: those behind it may pass where it had to wait.
@@ -48,11 +45,12 @@ if not gone and left('suspects:' .. queue) then
 end
 gone = gone or left('queue:' .. queue)
 local found = extras(value, flags, at)
-for _, name in ipairs(gone and {} or gates_of(task, found)) do
-  if left('gated:' .. queue .. '|' .. name) then
+local gates, line = gates_of(task, found)
+for _, name in ipairs(gone and {} or { line, unpack(gates) }) do
+  if left('ranked:' .. queue .. '|' .. name, 'zset') or left('gated:' .. queue .. '|' .. name) then
     count(queue, 'gated', -1)
     gone = true
-    if call('LLEN', P .. 'gated:' .. queue .. '|' .. name) == 0 then leave_line(name, queue) end
+    if not first_of(queue, name) then leave_line(name, queue) end
     break
   end
 end
@@ -66,5 +64,6 @@ if gone then
 else
   call('HSET', P .. 'revoked', id, ARGV[2])
 end
+if gone and (found.p or found.f) then forget_turns(queue) end
 write_counts()
 return 'revoked'

@@ -1,5 +1,5 @@
 -- Gates: each limit of a task is one, or one for each of its keys. A message passes all of its gates at the moment it is
--- taken; if one is closed it waits in the line of that gate, or, where the limit is of all that is in the queue, its
+-- taken; if one is closed it waits in a line (see lines.lua), or, where the limit is of all that is in the queue, its
 -- queue waits as a whole. A gate opens when its time has come (a rate) or when a slot is freed (a concurrency).
 -- Source of the rates: the generic cell rate algorithm, ITU-T I.371, with the theoretical arrival time as the state.
 
@@ -45,22 +45,31 @@ local function shut_until(name)
   return shut_times[name]
 end
 
--- Names of the gates of a message; found is what its head says of keys.
+-- Names of the gates of a message, and that of the line in which it waits for them: of those with its keys, so that all
+-- in a line are alike, else of its first. `found` is what its head says of keys.
 local function gates_of(task, found)
   local limits = limits_of(task)
-  if limits.names then return limits.names end
-  local names, keyed = {}, false
-  if limits.paused then names[1] = task .. '#p' end
+  if limits.names then return limits.names, limits.line end
+  local names, keys, keyed = {}, {}, false
   for i, limit in ipairs(limits) do
     local key = found[tostring(i)]
     keyed = keyed or limit.keyed
     if not limit.keyed then names[#names + 1] = task .. '#' .. i
-    elseif key then names[#names + 1] = task .. '#' .. i .. '=' .. key end
+    elseif key then
+      names[#names + 1] = task .. '#' .. i .. '=' .. key
+      keys[#keys + 1] = names[#names]
+    end
   end
   if #names == 0 and shut_until(task .. '#0') > 0 then names[1] = task .. '#0' end
   if limits.breaker then names[#names + 1] = task .. '#b' end
-  if not keyed then limits.names = names end -- the same for all of its messages
-  return names
+  local line = keys[1] and table.concat(keys, '|') or names[1]
+  if limits.paused then
+    table.insert(names, 1, task .. '#p')
+    line = line or names[1]
+  end
+  limits.keyed = keyed
+  if not keyed then limits.names, limits.line = names, line end -- the same for all of its messages
+  return names, line
 end
 
 -- Gates of all that is in a queue: those of a task that has it for itself.
@@ -216,111 +225,4 @@ local function shut(id, time)
   mark('*', 'l', true)
 end
 
--- Who waits for a gate: names of queues with a line at it, `*queue` for a whole queue, `!queue` for its suspects.
-local anybody_in_line = call('EXISTS', P .. 'gates') == 1
-local function waits_at(name)
-  if not anybody_in_line then return '' end
-  waiters_at[name] = waiters_at[name] or call('HGET', P .. 'gates', name) or ''
-  return waiters_at[name]
-end
-local function set_waiters(name, waiters)
-  anybody_in_line, waiters_at[name] = true, waiters == ' ' and '' or waiters
-  if waiters == ' ' then call('HDEL', P .. 'gates', name) else call('HSET', P .. 'gates', name, waiters) end
-end
-
-local function has_line(name, queue) return find(waits_at(name), ' ' .. queue .. ' ', 1, true) ~= nil end
-
-local function wait_at(name, who, opens)
-  local waiters = waits_at(name)
-  if not find(waiters, ' ' .. who .. ' ', 1, true) then
-    set_waiters(name, (waiters == '' and ' ' or waiters) .. who .. ' ')
-  end
-  if opens then
-    call('ZADD', P .. 'openings', int(math.ceil(opens)), name)
-    if call('ZRANGE', P .. 'openings', 0, 0)[1] == name then ring(P .. 'alarm') end
-  end
-end
-
-local function leave_line(name, queue)
-  local waiters = waits_at(name)
-  local at, stop = find(waiters, ' ' .. queue .. ' ', 1, true)
-  if at then set_waiters(name, sub(waiters, 1, at) .. sub(waiters, stop + 1)) end
-end
-
--- A gate may let something pass again: tell those that can take what waits at it. The lines stay, whole queues go on.
-local function open(name, now)
-  local lines = ' '
-  for who in string.gmatch(waits_at(name), '%S+') do
-    local first = sub(who, 1, 1)
-    if first == '*' then announce(sub(who, 2), now)
-    elseif first == '!' then announce_suspects(sub(who, 2), now)
-    else
-      announce(who, now, name)
-      lines = lines .. who .. ' '
-    end
-  end
-  if lines ~= waits_at(name) then set_waiters(name, lines) end
-end
-
--- Deliveries that passed these gates at a time have ended: their slots are free again, their breakers know; their locks go
--- if they were their last. save_gates() follows.
-local function free(gates, taken_at, now, failed, times)
-  for name in string.gmatch(gates, '[^\n]+') do
-    local guarded = guarded_by(name)
-    if byte(name) == 42 then
-      release(sub(name, 2), now)
-    elseif guarded then
-      for _ = 1, times or 1 do record(guarded, failed, now, tonumber(taken_at)) end
-    elseif used_at(name) > 0 then
-      use(name, -(times or 1))
-    end
-    if waits_at(name) ~= '' then open(name, now) end
-  end
-end
-
--- Work that comes back unstarted and was unique until its start is so again, or superseded by what has come since. Returns
--- whether it is.
-local function superseded(queue, id, value, now)
-  local _, _, _, flags, at = head(value)
-  local found = extras(value, flags or 0, at)
-  if not found.u or lock_again(found, id, now) then return false end
-  call('HDEL', P .. 'messages', id)
-  count(queue, 'discarded')
-  publish(id, 'Xsuperseded', setting('result_ttl') or 3600000, anybody_waits())
-  return true
-end
-
--- What was taken and not started goes to the head of its queue, or of the line it came from if that is still there.
-local function put_back(queue, ids, now)
-  if not marked(queue, 'l') then return offer(queue, ids, now, true) end
-  for i = #ids, 1, -1 do
-    local value, at_line = call('HGET', P .. 'messages', ids[i]), nil
-    local _, task, _, flags, at = head(value)
-    local found = extras(value, flags or 0, at)
-    for _, name in ipairs(task and gates_of(task, found) or {}) do
-      if has_line(name, queue) then at_line = name end
-    end
-    if superseded(queue, ids[i], value, now) then -- gone
-    elseif at_line then
-      call('LPUSH', P .. 'gated:' .. queue .. '|' .. at_line, ids[i])
-      count(queue, 'gated')
-      if room(at_line, now) >= 1 then announce(queue, now, at_line) end
-    else
-      offer(queue, { ids[i] }, now, true)
-    end
-  end
-end
-
--- The limits of a task have changed: whatever waits at one of its gates looks again. Returns how many gates there are.
-local function open_all(task, now)
-  limits_of_task[task] = nil
-  if not limits_of(task).breaker then call('HDEL', P .. 'breakers', task) end
-  local n = 0
-  for _, name in ipairs(call('HKEYS', P .. 'gates')) do
-    if sub(name, 1, #task + 1) == task .. '#' then
-      open(name, now)
-      n = n + 1
-    end
-  end
-  return n
-end
+--@include lines

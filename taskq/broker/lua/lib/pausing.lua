@@ -24,7 +24,8 @@ local function resume_queue(queue, now)
   mark(queue, 'p', false)
   if waiting(queue) > 0 then announce(queue, now) end
   if call('LLEN', P .. 'suspects:' .. queue) > 0 then announce_suspects(queue, now) end
-  for _, gate in ipairs(call('ZRANGE', P .. 'lines:' .. queue, 0, -1)) do announce(queue, now, gate) end
+  for _, line in ipairs(call('ZRANGE', P .. 'lines:' .. queue, 0, 99)) do announce(queue, now, line) end
+  open_by_and_by(call('ZRANGE', P .. 'lines:' .. queue, 100, -1), now)
   call('DEL', P .. 'lines:' .. queue)
   return true
 end

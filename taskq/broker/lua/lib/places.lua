@@ -13,7 +13,7 @@ end
 -- The places of an id, of which there must be one: those a message of `queue` can be in (nil: its head does not say, so it
 -- may be in any), and the key `seen` (after the prefix). The best to keep comes first: a worker's, then what waits, then the
 -- schedule, then the dead letters.
-local function places_of(id, queue, seen, gates)
+local function places_of(id, queue, seen, lines)
   local places, queues = {}, queue and { queue } or call('HEXISTS', P .. 'messages', id) == 1 and all_queues() or {}
   for _, inc in ipairs(call('ZRANGE', P .. 'leases', 0, 999)) do
     local held = call('HGET', P .. 'processing:' .. inc, id)
@@ -40,10 +40,13 @@ local function places_of(id, queue, seen, gates)
     look('list', 'suspects:' .. one, one)
     look('list', 'queue:' .. one, one)
     look('zset', 'ranked:' .. one, one)
-    for _, gate in ipairs(gates) do look('list', 'gated:' .. one .. '|' .. gate, one) end
+    for _, line in ipairs(lines) do
+      look('list', 'gated:' .. one .. '|' .. line, one)
+      look('zset', 'ranked:' .. one .. '|' .. line, one)
+    end
   end
   look('zset', 'schedule', queue)
-  if family == 'dead' or family == 'ranked' then look('zset', seen, name) end
+  if family == 'dead' or family == 'ranked' then look('zset', seen, string.match(name, '^[^|]*')) end
   for _, one in ipairs(queues) do look('zset', 'dead:' .. one, one) end
   return places
 end
@@ -51,7 +54,7 @@ end
 -- Take an id out of one of its places; of several in one list the last goes.
 local function leave(id, place, queue)
   local key = P .. place.key
-  local of, gate = string.match(place.key, '^gated:([^|]*)|(.*)$')
+  local of, line = string.match(place.key, '^%a+:([^|]*)|(.*)$')
   if place.kind == 'hash' then
     local _, _, taken_at, gates = taken_from(call('HGET', key, id))
     call('HDEL', key, id)
@@ -60,10 +63,6 @@ local function leave(id, place, queue)
     save_gates(now)
   elseif place.kind == 'list' then
     call('LREM', key, -1, id)
-    if of then
-      count(of, 'gated', -1)
-      if call('EXISTS', key) == 0 then leave_line(gate, of) end
-    end
   else
     call('ZREM', key, id)
     if place.key == 'schedule' then
@@ -71,5 +70,9 @@ local function leave(id, place, queue)
     elseif find(place.key, 'dead:', 1, true) == 1 then
       call('HDEL', P .. 'reasons', id)
     end
+  end
+  if of then
+    count(of, 'gated', -1)
+    if not first_of(of, line) then leave_line(line, of) end
   end
 end

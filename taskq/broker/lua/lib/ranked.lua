@@ -58,12 +58,12 @@ end
 local function offer(queue, ids, now, at_head, known)
   if not marked(queue, 'r') then return push(queue, ids, now, at_head) end
   local plain, ranked, key = {}, {}, P .. 'ranked:' .. queue
-  local values = known or call('HMGET', P .. 'messages', unpack(ids))
   for i = 1, #ids do
     local found = known and (known[ids[i]] or {})
     if not known then
-      local _, _, _, flags, at = head(values[i])
-      found = extras(values[i], flags or 0, at)
+      local value = call('HGET', P .. 'messages', ids[i])
+      local _, _, _, flags, at = head(value)
+      found = extras(value, flags or 0, at)
     end
     if found.p or found.f then ranked[#ranked + 1] = { ids[i], found } else plain[#plain + 1] = ids[i] end
   end
@@ -80,29 +80,36 @@ local function offer(queue, ids, now, at_head, known)
   push(queue, plain, now, at_head)
 end
 
--- With no ranked message left the turns begin anew.
+-- With no ranked message left, in its lines neither, the turns begin anew.
 local function forget_turns(queue)
-  if call('EXISTS', P .. 'ranked:' .. queue) == 1 then return end
+  local gated = tonumber(call('HGET', P .. 'counters', queue .. '|gated') or 0) + (counts[queue .. '|gated'] or 0)
+  if gated > 0 or call('EXISTS', P .. 'ranked:' .. queue) == 1 then return end
   call('DEL', P .. 'fair:' .. queue)
   call('HDEL', P .. 'turns', queue)
 end
 
--- Take up to n ids from a queue: those above the plain list, those of it, those below. Keeps the virtual time of fair ones.
-local function pop(queue, n)
-  local key, ids = P .. 'ranked:' .. queue, {}
-  local function take_ranked(high)
-    local some = call('ZRANGEBYSCORE', key, '-inf', high, 'WITHSCORES', 'LIMIT', 0, n - #ids)
-    if #some == 0 then return end
-    local fair, served = call('EXISTS', P .. 'fair:' .. queue) == 1 and P .. 'fair:' .. queue, {}
-    for i = 1, #some, 2 do
-      ids[#ids + 1] = some[i]
-      if fair then served[math.floor(some[i + 1] / BAND)] = tonumber(some[i + 1]) end
-    end
-    call('ZREMRANGEBYRANK', key, 0, #some / 2 - 1) -- they are the first: cheaper than looking each up
+-- Messages of these ranks were taken: `served` has the last of each band. That is the virtual time of fair ones.
+local function keep_turns(queue, served)
+  local fair = P .. 'fair:' .. queue
+  if next(served) and call('EXISTS', fair) == 1 then
     for band, last in pairs(served) do
       call('ZREMRANGEBYSCORE', fair, int(band * BAND), '(' .. int(last)) -- keys that have had their share: as if new
       call('ZADD', fair, 'GT', int(last), int(0 - band)) -- not -band: there is a -0, which has another name
     end
+  end
+  forget_turns(queue)
+end
+
+-- Take up to n ids from a queue: those above the plain list, those of it, those below. Returns also the ranks they had.
+local function pop(queue, n)
+  local key, ids, ranks = P .. 'ranked:' .. queue, {}, {}
+  local function take_ranked(high)
+    local some = call('ZRANGEBYSCORE', key, '-inf', high, 'WITHSCORES', 'LIMIT', 0, n - #ids)
+    for i = 1, #some, 2 do
+      ids[#ids + 1] = some[i]
+      ranks[#ids] = tonumber(some[i + 1])
+    end
+    if #some > 0 then call('ZREMRANGEBYRANK', key, 0, #some / 2 - 1) end -- they are the first: cheaper than to look each up
   end
   local any = marked(queue, 'r')
   if any then take_ranked('(0') end
@@ -110,8 +117,7 @@ local function pop(queue, n)
     for _, id in ipairs(call('LPOP', P .. 'queue:' .. queue, n - #ids) or {}) do ids[#ids + 1] = id end
   end
   if any and #ids < n then take_ranked('+inf') end
-  if any and #ids > 0 then forget_turns(queue) end
-  return ids
+  return ids, ranks
 end
 
 -- How many wait in a queue, beside its suspects and those that wait at a gate.

@@ -28,10 +28,12 @@ local function take_from(line, queue, n)
   return (marks(queue) == '' and take_plain or flow.take_special)(queue, n)
 end
 
--- A fetch is full when it holds one budget: a queue of cap n fills it with n messages.
+-- A fetch is full when it holds one budget: a queue of cap n fills it with n messages. It looks at so many names at most;
+-- if that was in vain, the bell is rung again.
+local LOOKS = 128
 local function take_ready()
   local ready, budget, left = P .. 'ready:' .. set, 1, want
-  for k = 1, call('ZCARD', ready) do
+  for k = 1, math.min(call('ZCARD', ready), LOOKS) do
     local line = order ~= '' and flow.next_line(ready, k) or call('ZPOPMIN', ready)[1]
     local queue, most, got, more = string.match(line, '^[^|]*'), want, 0, true
     if caps ~= '' then
