@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import math
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from redis.exceptions import RedisError, ResponseError
@@ -34,7 +33,7 @@ class AsyncConnection:
         """Prepare a connection to ``url`` that waits ``timeout`` seconds for an answer."""
         self.url = url
         self.timeout = timeout
-        self._raw = new_async_connection(url, timeout)
+        self._raw = new_async_connection(url)
 
     async def execute(self, command: Command[T]) -> T:
         """Execute a command and return its parsed reply."""
@@ -53,11 +52,11 @@ class AsyncConnection:
         if not self._raw.is_connected:
             await self._connect(within)
         try:
-            await self._send(packed)
             async with asyncio.timeout(within):
+                await self._send(packed)
                 if bell is not None:
                     await self._read_wait()
-                return await self._read()
+                return await self._raw.read_response()
         except (RedisError, OSError) as error:
             answer = read_error(error, self.url, packed)
             if answer is NO_SCRIPT:
@@ -75,13 +74,9 @@ class AsyncConnection:
         except RuntimeError as error:  # uvloop's word for a transport that has closed
             raise OSError(str(error)) from None
 
-    async def _read(self) -> Any:
-        # Without a time-out of redis-py's: when one is over it answers None, and the reply is the next command's.
-        return await self._raw.read_response(timeout=math.inf)
-
     async def _read_wait(self) -> None:
         try:
-            await self._read()
+            await self._raw.read_response()
         except ResponseError as error:
             raise RedisError(str(error)) from None
 
@@ -93,7 +88,8 @@ class AsyncConnection:
             except (RedisError, OSError):
                 if not await asyncio.to_thread(revive, self.url):
                     raise
-                await self._raw.connect()
+                async with asyncio.timeout(within):
+                    await self._raw.connect()
         except (RedisError, OSError) as error:
             await self.close()
             raise connect_error(error, self.url) from None
@@ -106,4 +102,4 @@ class AsyncConnection:
         try:
             await self._raw.disconnect(nowait=True)
         except Exception:  # a connection that cannot even be closed is simply forgotten
-            self._raw = new_async_connection(self.url, self.timeout)
+            self._raw = new_async_connection(self.url)

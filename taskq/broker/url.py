@@ -72,10 +72,14 @@ def new_connection(url: str, timeout: float) -> Any:
     return cls(**arguments, retry=Retry(NoBackoff(), 0))
 
 
-def new_async_connection(url: str, timeout: float) -> Any:
-    """The same for use on an event loop."""
+def new_async_connection(url: str) -> Any:
+    """The same for use on an event loop, without a time-out: whoever uses it has `asyncio.timeout`.
+
+    redis-py's own answers None when it is over, so that the reply is taken for the next command's; and its
+    `asyncio.wait_for` around each sending swallows a cancellation that comes at that moment.
+    """
     cls = _kind(url, async_kinds.Connection, async_kinds.SSLConnection, async_kinds.UnixDomainSocketConnection)
-    arguments = connection_arguments(url) | {"socket_timeout": timeout}
+    arguments = connection_arguments(url) | {"socket_timeout": None}
     return cls(**arguments, retry=AsyncRetry(NoBackoff(), 0))
 
 

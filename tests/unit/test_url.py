@@ -49,9 +49,9 @@ def test_options_that_would_break_a_promise_are_fixed(url: str) -> None:
     ],
 )
 def test_the_scheme_decides_on_the_connection_and_nothing_is_repeated(url: str, kind: str) -> None:
-    for made in (new_connection(url, 1.5), new_async_connection(url, 1.5)):
+    for made, timeout in ((new_connection(url, 1.5), 1.5), (new_async_connection(url), None)):
         assert type(made).__name__ == kind
-        assert made.socket_timeout == 1.5
+        assert made.socket_timeout == timeout
         assert made.retry.get_retries() == 0
 
 
