@@ -56,7 +56,7 @@ def embedded_url(project: Path) -> str:
 def revive(url: str) -> bool:
     """Start the server of that URL anew if it is an embedded one this process uses; answers whether it runs."""
     for server in _servers.values():
-        if server.url == url:
+        if server.url == url and not _listens(server.socket_path):
             server.join()
             return True
     return False
@@ -92,6 +92,8 @@ class EmbeddedServer:
         """Become a user of the server, starting it if nothing answers. Again: starts it anew if it died."""
         import fcntl
 
+        if self._pid != os.getpid():  # forked by C code, which calls no hook
+            self._rejoin_after_fork()
         if self._users is not None and _answers(self.socket_path):
             return
         self.folder.mkdir(mode=0o700, exist_ok=True)
@@ -104,8 +106,12 @@ class EmbeddedServer:
         with open(self.folder / "start.lock", "a+") as election:
             fcntl.flock(election, fcntl.LOCK_EX)
             fcntl.flock(self._users, fcntl.LOCK_SH)
-            if not _answers(self.socket_path):
-                self._start()
+            deadline = time.monotonic() + _START_TIMEOUT
+            while not _answers(self.socket_path):
+                if not _listens(self.socket_path):
+                    self._start()
+                elif time.monotonic() > deadline:
+                    raise BrokerUnavailable(f"the embedded server at {self.socket_path} runs, but does not answer")
 
     def leave(self) -> bool:
         """Stop using the server; the last to leave stops it. Returns whether this call did."""
@@ -194,6 +200,19 @@ def server_program() -> str:
         "no server to talk to. Either name one, by TaskQ(url=...) or TASKQ_URL=redis://localhost:6379, "
         "or install the embedded one: pip install 'taskq-redis[embedded]'"
     )
+
+
+def _listens(path: Path) -> bool:
+    """Whether there is a server at all. One that is slow to answer must not get a second one on the same files."""
+    try:
+        with socket.socket(socket.AF_UNIX) as s:
+            s.settimeout(_START_TIMEOUT)
+            s.connect(str(path))
+        return True
+    except (FileNotFoundError, ConnectionRefusedError):
+        return False
+    except OSError:  # its queue of connections is full
+        return True
 
 
 def _answers(path: Path) -> bool:
