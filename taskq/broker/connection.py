@@ -169,9 +169,8 @@ def read_error(error: Exception, url: str, packed: bytes) -> Any:
 
 def not_permitted(error: Exception, url: str, packed: bytes) -> BrokerRefused:
     """Return the error of a command that its user may not give: whom the rights lack, and for what."""
-    words = packed.split(b"\r\n")[2::2]  # RESP: lengths and words in turn
-    if words[0] == b"BLPOP" and b"EVALSHA" in words:
-        words = words[words.index(b"EVALSHA") :]
+    parts = packed.split(b"\r\n")  # RESP: lengths and words in turn; a script may come after a wait
+    words = parts[parts.index(b"EVALSHA") if b"EVALSHA" in parts else 2 :: 2]
     what, key = words[0].decode(), words[1].decode(errors="replace") if len(words) > 1 else "no key"
     if words[0] in (b"EVALSHA", b"EVAL"):
         names = {name: script.name for script in all_scripts() for name in (script.sha, script.text)}
