@@ -7,6 +7,7 @@ must not share its parent's sockets, numbers, ids and locks either.
 
 from __future__ import annotations
 
+import concurrent.futures.thread  # noqa: F401  redis needs it, and it cannot be imported any more when a process ends
 import os
 import threading
 from typing import TYPE_CHECKING
