@@ -19,10 +19,11 @@ from redis.exceptions import (
     ResponseError,
 )
 
+from taskq.address import safe_url
 from taskq.broker.commands import block_word
 from taskq.broker.faults import NotSent, Passing, Unanswered, refused
 from taskq.broker.scripts import all_scripts
-from taskq.broker.url import connection_arguments, new_connection, safe_url
+from taskq.broker.url import connection_arguments, new_connection
 from taskq.errors import BrokerRefused, ServerUnsuitable, TaskqError
 
 if TYPE_CHECKING:
@@ -177,8 +178,8 @@ def not_permitted(error: Exception, url: str, packed: bytes) -> BrokerRefused:
         what, key = f"{what} of {names.get(words[1], 'a script')}.lua", words[3].decode(errors="replace") + "*"
     user = connection_arguments(url).get("username") or "default"
     return BrokerRefused(
-        f"the user {user!r} of {safe_url(url)} lacks a right for {what} with {key}: {error}. "
-        f"taskq needs the keys ~tq:{{<app>:* and ~tq:apps, and +@all -@dangerous +info"
+        f"the server refused: the user {user!r} of {safe_url(url)} lacks a right for {what} with {key}: "
+        f"{str(error).rstrip('.')}. taskq needs the keys ~tq:{{<app>:* and ~tq:apps, and +@all -@dangerous +info"
     )
 
 
