@@ -17,7 +17,7 @@ from taskq.broker.commands import Command
 from taskq.broker.connection import Connection
 from taskq.broker.embedded import server_program
 from tests.faults.proxy import Proxy
-from tests.support import Server, Start, load_jobs, survey, unique_name, wait_until
+from tests.support import Server, Start, each_kind, load_jobs, survey, unique_name, wait_until
 
 JOBS = """
 @app.task
@@ -64,6 +64,7 @@ def fail_over(proxy: Proxy, old: Server, new: Server) -> None:
     demote(old)
 
 
+@each_kind
 def test_a_producer_finds_the_new_primary_behind_the_same_name(
     failover: Proxy, own_server: Server, other_server: Server
 ) -> None:
@@ -95,6 +96,7 @@ def test_a_producer_says_that_it_reaches_a_replica_only(own_server: Server) -> N
         app.task(name="add")(lambda a: a).delay(1)
 
 
+@each_kind
 def test_a_worker_goes_on_at_the_new_primary_behind_the_same_name(
     failover: Proxy, own_server: Server, other_server: Server, tmp_path: Path, start_worker: Start
 ) -> None:

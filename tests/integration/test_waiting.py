@@ -16,7 +16,9 @@ from taskq.broker.protocol import drive
 from taskq.codec import pack
 from taskq.errors import BrokerRefused
 from taskq.worker.session import Session
-from tests.support import wait_until
+from tests.support import each_kind, wait_until
+
+pytestmark = each_kind
 
 
 def plain(connection: Connection, *words: bytes) -> object:
