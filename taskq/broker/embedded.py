@@ -3,7 +3,7 @@
 ``<project>/.taskq/`` (mode 0700) holds the socket, the append-only file, the server's log and two lock files. Whoever
 uses the server holds a *shared* lock on ``users.lock`` for as long as it lives; the kernel drops it at any death, so
 "can I have it exclusively?" means "am I the last?". ``start.lock`` elects who starts or stops the server. No lock can
-go stale: a file left behind by a kill is not locked.
+go stale: a file left behind by a kill is not locked. If the last is killed, a guard stops the server (``guard``).
 
 Not promised: file locks on network file systems.
 """
@@ -20,6 +20,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from contextlib import suppress
 from importlib.util import find_spec
 from pathlib import Path
 from urllib.parse import quote
@@ -115,19 +116,13 @@ class EmbeddedServer:
 
     def leave(self) -> bool:
         """Stop using the server; the last to leave stops it. Returns whether this call did."""
-        import fcntl
+        from taskq.broker.guard import stop_if_unused
 
         if self._users is None or os.getpid() != self._pid:
             return False
         users, self._users = self._users, None
         try:
-            with open(self.folder / "start.lock", "a+") as election:
-                fcntl.flock(election, fcntl.LOCK_EX)
-                try:
-                    fcntl.flock(users, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                except BlockingIOError:
-                    return False
-                return _shut_down(self.socket_path)
+            return stop_if_unused(str(self.folder), str(self.socket_path), users)
         except OSError:  # the folder is gone, and the server with it
             return False
         finally:
@@ -180,6 +175,20 @@ class EmbeddedServer:
             time.sleep(0.002)
         # The server outlives this process by design; do not let Popen complain about that.
         process.returncode = 0
+        self._start_guard(process.pid)
+
+    def _start_guard(self, server: int) -> None:
+        """Have the server stopped when its last user was killed; where Python is not a program of its own, it stays."""
+        if not Path(sys.executable or "").name.startswith("python"):
+            return
+        guard = Path(__file__).with_name("guard.py")
+        with suppress(OSError):
+            process = subprocess.Popen(
+                [sys.executable, "-I", "-S", guard, self.folder, self.socket_path, str(server)],
+                stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
+                cwd="/", start_new_session=True,
+            )  # fmt: skip
+            process.returncode = 0
 
 
 def server_program() -> str:
@@ -222,17 +231,5 @@ def _answers(path: Path) -> bool:
             s.connect(str(path))
             s.sendall(b"PING\r\n")
             return s.recv(64).startswith(b"+PONG")  # and not -LOADING
-    except OSError:
-        return False
-
-
-def _shut_down(path: Path) -> bool:
-    try:
-        with socket.socket(socket.AF_UNIX) as s:
-            s.settimeout(10.0)
-            s.connect(str(path))
-            s.sendall(b"SHUTDOWN\r\n")
-            s.recv(64)  # ends when the server is gone, its file flushed and synced
-        return True
     except OSError:
         return False
