@@ -53,6 +53,53 @@ def converter(annotation: Any) -> Converter | None:
     return None
 
 
+def convert_arguments(
+    signature: inspect.Signature, hints: dict[str, Any]
+) -> Callable[[list[Any], dict[str, Any]], tuple[list[Any], dict[str, Any]]] | None:
+    """Return what turns the decoded arguments of a call into what the annotations say; None if they need no turning.
+
+    An argument without a parameter of its own is turned by the annotation of its name, which decorators pass on.
+    """
+    named = {name: turn for name, hint in hints.items() if name != "return" and (turn := converter(hint)) is not None}
+    if not named and not any(typing.get_origin(hint) is typing.Unpack for hint in hints.values()):
+        return None
+    positional: list[Converter | None] = []
+    rest: Converter | None = None
+    others: Converter | None = None
+    for p in signature.parameters.values():
+        turn = named.get(p.name) if p.kind in (p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY) else named.pop(p.name, None)
+        if p.kind is p.VAR_POSITIONAL:
+            rest = turn
+        elif p.kind is p.VAR_KEYWORD:
+            others = turn
+            if typing.get_origin(hints.get(p.name)) is typing.Unpack:  # the names are those of a TypedDict
+                fields = _fields_of(typing.get_args(hints[p.name])[0], {})()
+                named |= {name: field for name, field in fields.items() if field is not None}
+        elif p.kind is not p.KEYWORD_ONLY:
+            positional.append(turn)
+    fixed = {p.name for p in signature.parameters.values() if p.kind in (p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY)}
+
+    def convert(args: list[Any], kwargs: dict[str, Any]) -> tuple[list[Any], dict[str, Any]]:
+        turns = positional + [rest] * (len(args) - len(positional))
+        turned: list[Any] = []
+        for turn, value in zip(turns, args, strict=False):
+            turned.append(value if turn is None else _turn(f"args[{len(turned)}]", turn, value))
+        named_turned = {}
+        for key, value in kwargs.items():
+            turn = named.get(key) if others is None or key in fixed else others
+            named_turned[key] = value if turn is None else _turn(f"kwargs[{key!r}]", turn, value)
+        return turned, named_turned
+
+    return convert
+
+
+def _turn(path: str, turn: Converter, value: Any) -> Any:
+    try:
+        return turn(value)
+    except Exception as error:
+        raise ValueError(f"{path}: {type(error).__name__}: {error}") from None
+
+
 def _class(cls: type, bound: dict[Any, Any]) -> Converter | None:
     """Convert to a class, whose type variables stand for what ``bound`` says."""
     if issubclass(cls, Enum):

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import logging
+import sys
 from collections.abc import AsyncIterable, Callable, Coroutine, Iterable, Mapping
 from datetime import timedelta
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Concatenate, Literal, ParamSpec, TypeVar, overload
 
+from taskq.by_name import ByName, find_app, remember
+from taskq.callables import is_again
 from taskq.client import Client
 from taskq.config import Settings, check_name, load_settings, whoami
 from taskq.definition import Definition
@@ -26,6 +30,8 @@ if TYPE_CHECKING:
     from taskq.broker.protocol import Protocol
     from taskq.entries import CatchUp, Entry, Overlap
 
+log = logging.getLogger("taskq")
+
 P = ParamSpec("P")
 R = TypeVar("R")
 AnyTask = TypeVar("AnyTask", bound=Task[..., Any])
@@ -37,7 +43,7 @@ _TASK_OPTIONS = {
 _OF_ONE_CALL = {"countdown", "eta", "task_id"}
 
 
-class TaskQ:
+class TaskQ(ByName):
     """An app: a name, settings, tasks.
 
     ::
@@ -90,13 +96,19 @@ class TaskQ:
         self.name = check_name("app", name)
         given = {k: v for k, v in locals().items() if k not in ("self", "name")}
         self.settings: Settings = load_settings(given)
-        self.client = Client(name, self.settings)
+        self.client = Client(name, self.settings, sys._getframe(1).f_globals.get("__name__", "__main__"))
         self._tasks: dict[str, Task[..., Any]] = {}
+        self._given: dict[str, dict[str, Any]] = {}
         self._entries: dict[str, Entry] = {}
+        remember(self)
 
     def __repr__(self) -> str:
         """Show the name and how many tasks there are."""
         return f"<TaskQ {self.name}: {len(self._tasks)} tasks>"
+
+    def __reduce__(self) -> Any:
+        """Be pickled by name."""
+        return find_app, (self.name, self.client.home)
 
     @property
     def tasks(self) -> MappingProxyType[str, Task[..., Any]]:
@@ -184,14 +196,31 @@ class TaskQ:
         probe = Definition(function, retry=retry, flow=flow, **given)
         kind: type[Task[..., Any]] = AsyncTask if probe.is_async else Task
         task = kind(function, self.client, retry=retry, flow=flow, **given)
-        other = self._tasks.get(task.name)
-        if other is not None and (other.__module__, other.__qualname__) != (task.__module__, task.__qualname__):
-            raise ConfigError(
-                f"two tasks are named {task.name!r}: {other.__module__}.{other.__qualname__} and "
-                f"{task.__module__}.{task.__qualname__}; give one of them a name="
-            )
-        self._tasks[task.name] = task
+        self._replace(self._tasks.get(task.name), task, options)
+        self._tasks[task.name], self._given[task.name] = task, options
         return task
+
+    def _replace(self, old: Task[..., Any] | None, task: Task[..., Any], options: dict[str, Any]) -> None:
+        """Judge a name that is taken: by the same function, when its module was executed before, it may be.
+
+        By another it must not. If that one has the same place in the code it is only known by then whether both are
+        called; calls of the first would run the second.
+        """
+        if old is None:
+            return
+        one, two = (f"{which.__module__}.{which.__qualname__}" for which in (old, task))
+        if one != two:
+            raise ConfigError(f"two tasks are named {task.name!r}: {one} and {two}; give one of them a name=")
+        if is_again(old.function, task.function) and (
+            old.function is not task.function or options == self._given[task.name]
+        ):
+            return
+        old.refuse(
+            f"two tasks are named {task.name!r}: {one} was declared again, by a factory, a decorator without "
+            "functools.wraps, with other options, or by a second def; calls of the first would run the second: "
+            "give each a name="
+        )
+        log.warning("%s", old.origin.refused)
 
     @overload
     def periodic(

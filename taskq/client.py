@@ -7,9 +7,10 @@ event loop.
 from __future__ import annotations
 
 import threading
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 from weakref import WeakKeyDictionary
 
+from taskq.by_name import ByName, find_client
 from taskq.config import Settings, project_dir
 
 if TYPE_CHECKING:
@@ -20,17 +21,22 @@ if TYPE_CHECKING:
     from taskq.inbox import AsyncInbox, Inbox
 
 
-class Client:
+class Client(ByName):
     """The way from an app to its server."""
 
-    def __init__(self, app: str, settings: Settings) -> None:
-        """Prepare a client; nothing is imported or connected yet."""
+    def __init__(self, app: str, settings: Settings, home: str) -> None:
+        """Prepare a client of the app that the module ``home`` made; nothing is imported or connected yet."""
         self.app = app
+        self.home = home
         self.settings = settings
         self._lock = threading.Lock()
         self._broker: Broker | None = None
         self._inbox: Inbox | None = None
         self._async: WeakKeyDictionary[asyncio.AbstractEventLoop, tuple[AsyncBroker, AsyncInbox]] = WeakKeyDictionary()
+
+    def __reduce__(self) -> Any:
+        """Be pickled by name."""
+        return find_client, (self.app, self.home)
 
     @property
     def keys(self) -> Keys:

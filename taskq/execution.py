@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping
+from types import AsyncGeneratorType, CoroutineType, GeneratorType
 from typing import Any
 
 from taskq import codec
@@ -40,6 +41,19 @@ _TRACEBACK_MAX = 32768
 _ADDED_MAX = 4096
 #: Longest pause, in seconds, before a message whose task is unknown here is offered again.
 _UNKNOWN_PAUSE_MAX = 60.0
+
+
+#: What a function returns whose body has not run yet: of an `async def` or a generator under a sync decorator.
+UNFINISHED = frozenset({CoroutineType, GeneratorType, AsyncGeneratorType})
+
+
+def finish(value: Any) -> Any:
+    """Run a coroutine that a sync function returned to its end, in this thread; raises `TypeError` for a generator."""
+    if isinstance(value, CoroutineType):
+        import asyncio  # for this alone
+
+        return asyncio.run(value)
+    raise TypeError("the task returned a generator, whose body has not run: return a value, or a list of them")
 
 
 class Executor:

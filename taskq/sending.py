@@ -80,6 +80,7 @@ def _chunks(calls: Iterable[Call]) -> Iterable[list[Call]]:
     chunk: list[Call] = []
     size = 0
     for call in calls:
+        _refuse(call)
         chunk.append(call)
         size += len(call.message[1])
         if len(chunk) >= _CHUNK or size >= _CHUNK_BYTES:
@@ -91,6 +92,7 @@ def _chunks(calls: Iterable[Call]) -> Iterable[list[Call]]:
 
 def send_call(client: Client, call: Call) -> AsyncResult[Any]:
     """Send one prepared call; waits for room in its queue as long as its task says. Raises as `Task.apply_async`."""
+    _refuse(call)
     patience = Patience(call)
     while (answer := client.broker.send(*call.message)) == _FULL and patience.pause():
         time.sleep(patience.seconds)
@@ -101,10 +103,16 @@ async def asend_call(client: Client, call: Call) -> AsyncResult[Any]:
     """Do what `send_call` does, on an event loop."""
     import asyncio
 
+    _refuse(call)
     patience = Patience(call)
     while (answer := await client.abroker.send_many([call.message])) == _FULL and patience.pause():
         await asyncio.sleep(patience.seconds)
     return _handle_of(call, answer)
+
+
+def _refuse(call: Call) -> None:
+    if call.origin.refused:
+        raise ConfigError(call.origin.refused)
 
 
 class Patience:

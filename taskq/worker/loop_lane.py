@@ -23,7 +23,7 @@ from taskq.broker.faults import NotSent, Passing, Unanswered
 from taskq.broker.outcomes import Outcome, Returned
 from taskq.broker.protocol import adrive, boottime
 from taskq.delivery import Delivery, Revoked, Taken, current
-from taskq.execution import Executor
+from taskq.execution import UNFINISHED, Executor, finish
 from taskq.worker.interrupt import CoroutineInterrupt, ThreadInterrupt, soft_limit_error
 from taskq.worker.main_lane import UNRENEWED_PAUSE, WAIT
 from taskq.worker.quota import Quota
@@ -278,16 +278,12 @@ class LoopLane:
 
     async def _await(self, delivery: Delivery, place: int) -> Outcome:
         """Run a coroutine to its outcome."""
-        task = delivery.task
         try:
-            coroutine = task.function(*delivery.args, **delivery.kwargs)
-            try:
-                awaited = coroutine.send(None)
-            except StopIteration as stop:  # it waits for nothing: there is no point at which to interrupt it
-                value = stop.value
-            else:
-                running = CoroutineInterrupt(coroutine, awaited)
-                value = await self._interruptible(delivery, place, running, running)
+            value = await self._run_coroutine(
+                delivery, place, delivery.task.function(*delivery.args, **delivery.kwargs)
+            )
+            while type(value) in UNFINISHED:  # one that was returned instead of awaited
+                value = await self._run_coroutine(delivery, place, value)
         except BaseException as error:
             leave_if_twin(1)
             if isinstance(error, asyncio.CancelledError) and self._cancelled:
@@ -297,6 +293,16 @@ class LoopLane:
         leave_if_twin(0)
         return self.executor.succeeded(delivery, value)
 
+    async def _run_coroutine(self, delivery: Delivery, place: int, coroutine: Any) -> Any:
+        if type(coroutine) in UNFINISHED and not isinstance(coroutine, Coroutine):
+            return finish(coroutine)
+        try:
+            awaited = coroutine.send(None)
+        except StopIteration as stop:  # it waits for nothing: there is no point at which to interrupt it
+            return stop.value
+        running = CoroutineInterrupt(coroutine, awaited)
+        return await self._interruptible(delivery, place, running, running)
+
     async def _run_in_thread(self, delivery: Delivery, place: int) -> Outcome:
         """Run a sync task in a thread to its outcome."""
         context, interrupt = contextvars.copy_context(), ThreadInterrupt()
@@ -304,6 +310,8 @@ class LoopLane:
         def run() -> Outcome:
             try:
                 value = interrupt.run(delivery.task.function, *delivery.args, **delivery.kwargs)
+                while type(value) in UNFINISHED:
+                    value = interrupt.run(finish, value)
             except BaseException as error:
                 leave_if_twin(1)
                 return self.executor.failed(delivery, error)

@@ -19,7 +19,7 @@ from taskq.broker.connection import Connection
 from taskq.broker.outcomes import Outcome, Returned
 from taskq.broker.protocol import boottime, drive
 from taskq.delivery import NOWHERE, Delivery, Route, Taken, current
-from taskq.execution import Executor
+from taskq.execution import UNFINISHED, Executor, finish
 from taskq.worker.interrupt import MainThreadInterrupt, soft_limit_error
 from taskq.worker.pace import BATCH, Pace
 from taskq.worker.quota import Quota
@@ -238,6 +238,8 @@ class MainLane:
                     value = self._within_limits(delivery)
                 else:
                     value = delivery.route.task.function(*delivery.args, **delivery.kwargs)
+                while type(value) in UNFINISHED:
+                    value = finish(value)
             finally:
                 interrupt.running = None
         except BaseException as error:  # SystemExit and KeyboardInterrupt too: a task cannot end the worker
@@ -258,7 +260,8 @@ class MainLane:
             self._soft_at = now + task.soft_time_limit
             self._work.set()
         try:
-            return task.function(*delivery.args, **delivery.kwargs)
+            value = task.function(*delivery.args, **delivery.kwargs)
+            return finish(value) if type(value) in UNFINISHED else value
         finally:
             self._soft_at = 0.0
             self.slot.limit(delivery.place, 0.0)
