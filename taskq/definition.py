@@ -12,11 +12,13 @@ from typing import Any
 import msgpack
 
 from taskq import callables, codec
-from taskq.annotations import Converter, convert_arguments, converter, hints_of
+from taskq.annotations import Arguments, Converter, convert_arguments, converter
 from taskq.config import check_name
 from taskq.errors import ConfigError
 from taskq.flow import Flow
+from taskq.hints import hints_of
 from taskq.retry import Policy, RetryOptions
+from taskq.vetting import vet, vetter
 
 
 class Definition:
@@ -160,14 +162,48 @@ class Definition:
         return named
 
     @cached_property
-    def convert(self) -> Callable[[list[Any], dict[str, Any]], tuple[list[Any], dict[str, Any]]] | None:
+    def convert(self) -> Arguments | None:
         """What turns decoded arguments into what the annotations say; None if they need no turning."""
-        hints = hints_of(callables.innermost(self.function))
-        plain = convert_arguments(self._wrapped_signature, hints)
+        return self._for_each(converter)
+
+    @cached_property
+    def pack_call(self) -> Callable[[tuple[Any, ...], dict[str, Any]], bytes]:
+        """What writes arguments; raises `SerializationError` if they could not be written, or not come back."""
+        look = self._for_each(vetter, vet)
+        if look is None:
+            return codec.pack_call
+
+        def pack_call(args: tuple[Any, ...], kwargs: dict[str, Any]) -> bytes:
+            body = codec.pack_call(args, kwargs)
+            look(list(args), kwargs)
+            return body
+
+        return pack_call
+
+    @cached_property
+    def pack_result(self) -> Callable[[Any], bytes]:
+        """What writes a result; raises as `pack_call` does."""
+        look = vetter(self._hints.get("return"))
+
+        def pack_result(value: Any) -> bytes:
+            data = codec.pack(value, "result")
+            if look is not None:
+                look("result", value)
+            return data
+
+        return pack_result
+
+    @cached_property
+    def _hints(self) -> dict[str, Any]:
+        return hints_of(callables.innermost(self.function))
+
+    def _for_each(self, make: Callable[[Any], Any], *apply: Callable[[str, Any, Any], Any]) -> Arguments | None:
+        """Make of the annotations what is applied to each argument of a call."""
+        plain = convert_arguments(self._wrapped_signature, self._hints, make, *apply)
         if plain is None or self.signature == self._wrapped_signature:
             return plain
         fits = callables.compiled(self.__name__, self._wrapped_signature, "pass")
-        other = convert_arguments(self.signature, hints)
+        other = convert_arguments(self.signature, self._hints, make, *apply)
 
         def convert(args: list[Any], kwargs: dict[str, Any]) -> tuple[list[Any], dict[str, Any]]:
             try:
@@ -181,7 +217,7 @@ class Definition:
     @cached_property
     def convert_result(self) -> Converter | None:
         """What turns a decoded result into what the return annotation says; None if it needs no turning."""
-        return converter(hints_of(callables.innermost(self.function)).get("return"))
+        return converter(self._hints.get("return"))
 
     def read_result(self, value: Any) -> Any:
         """Turn a decoded result into what the return annotation says."""

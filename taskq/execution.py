@@ -12,7 +12,6 @@ from collections.abc import Mapping
 from types import AsyncGeneratorType, CoroutineType, GeneratorType
 from typing import Any
 
-from taskq import codec
 from taskq.broker.outcomes import (
     DISCARDED,
     FAILURE,
@@ -170,7 +169,7 @@ class Executor:
         if delivery.route.task.ignore_result if delivery._envelope is None else delivery.ignored:
             return delivery.id, b""
         try:
-            result = SUCCESS + codec.pack(value, "result")
+            result = SUCCESS + delivery.route.task.pack_result(value)
             limit = self.settings.max_message_bytes
             if len(result) > limit:
                 raise SerializationError(
@@ -209,11 +208,11 @@ class Executor:
             decision = self._decide(delivery, error, None)
             if isinstance(decision, RunAgain):
                 return self._again(delivery, decision.delay, error)
-            error.__traceback__ = frames
+            error.with_traceback(frames)  # not by setting it: a frozen dataclass would refuse
             final = decision.error if isinstance(decision, GiveUp) and decision.error is not None else error
             return self._give_up(delivery, final)
         except Exception as bug:  # a policy's own bug must not take the worker down
-            bug.__context__ = error
+            BaseException.__setattr__(bug, "__context__", error)  # likewise
             return self._give_up(delivery, bug)
 
     def interrupted(self, delivery: Delivery) -> Outcome:

@@ -243,8 +243,10 @@ class Policy:
             if isinstance(error, tenacity.RetryError) and error.last_attempt is state.outcome:  # it was the last one
                 again = attempt.error if isinstance(attempt.error, tenacity.TryAgain) else None
                 return GiveUp((again and (again.__cause__ or again.__context__)) or attempt.error)
-            error.add_note("(Raised by the retry policy of the task, which has therefore failed for good.)")
-            error.__context__ = error.__context__ or attempt.error
+            note = "(Raised by the retry policy of the task, which has therefore failed for good.)"
+            # Its class may be a frozen dataclass, which has no attribute set.
+            BaseException.__setattr__(error, "__notes__", [*getattr(error, "__notes__", ()), note])
+            BaseException.__setattr__(error, "__context__", error.__context__ or attempt.error)
             return GiveUp(error)
 
 

@@ -92,7 +92,7 @@ class Task(Definition, ByName, Generic[P, R]):
             return send_call(self.client, self.call(*args, **kwargs))
         self._check(*args, **kwargs)
         raw_id = envelope.new_id()
-        self.client.broker.send(raw_id, self._value(raw_id, codec.pack_call(args, kwargs), self._head))
+        self.client.broker.send(raw_id, self._value(raw_id, self.pack_call(args, kwargs), self._head))
         return AsyncResult(raw_id, self.origin)
 
     async def adelay(self, /, *args: P.args, **kwargs: P.kwargs) -> AsyncResult[R]:
@@ -179,7 +179,7 @@ class Task(Definition, ByName, Generic[P, R]):
         self._check(*args, **kwargs)
         raw_id = envelope.new_id()
         head = self._head_of(self.queue, None, args, kwargs) if self._varies else self._head
-        value = self._value(raw_id, codec.pack_call(args, kwargs), head)
+        value = self._value(raw_id, self.pack_call(args, kwargs), head)
         return Call((raw_id, value, self._words), self.origin, self.flow)
 
     def call_from(self, item: Any) -> Call:
@@ -276,7 +276,7 @@ class Task(Definition, ByName, Generic[P, R]):
         if retry:
             self.policy.with_call_options(retry)  # refuses values that cannot work
             more["retry"] = retry
-        value = head + encode_envelope(raw_id, more, codec.pack_call(positional, named))
+        value = head + encode_envelope(raw_id, more, self.pack_call(positional, named))
         if len(value) > self._max_bytes:
             self._too_large(len(value))
         origin = self.origin if ignored == self.ignore_result else self.origin._replace(ignored=ignored)
