@@ -29,6 +29,7 @@ from taskq.errors import (
     WouldDeadlock,
 )
 from taskq.flow import Breaker, Limit
+from taskq.logs import TaskFilter
 from taskq.periodic import crontab, every
 from taskq.result import AsyncResult, Status
 from taskq.sending import Call
@@ -62,6 +63,7 @@ __all__ = [
     "Status",
     "Task",
     "TaskError",
+    "TaskFilter",
     "TaskQ",
     "TaskRevoked",
     "TaskqError",

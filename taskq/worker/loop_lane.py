@@ -16,6 +16,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from typing import Any
 
+from taskq import logs
 from taskq.broker import commands
 from taskq.broker.aio import AsyncConnection
 from taskq.broker.commands import Batch, Lost
@@ -265,6 +266,7 @@ class LoopLane:
         if task.time_limit:  # the parent watches it
             self.slot.limit(place, boottime() + task.time_limit)
         current.set(delivery)
+        logs.started(delivery)
         began = time.monotonic()
         try:
             outcome = await (self._await if task.is_async else self._run_in_thread)(delivery, place)
@@ -275,6 +277,7 @@ class LoopLane:
                 self._unsettled.append(place)
             else:
                 self.slot.leave(place)
+        logs.ended(delivery, outcome, time.monotonic() - began)
         # After a lost lease the message is another's, and may even have come back to this very lane.
         if incarnation == self.session.incarnation:
             self._outcomes.append(outcome)

@@ -14,6 +14,7 @@ from collections import deque
 from contextlib import suppress
 from typing import Any
 
+from taskq import logs
 from taskq.broker.commands import Batch, Lost
 from taskq.broker.connection import Connection
 from taskq.broker.outcomes import Outcome, Returned
@@ -64,6 +65,7 @@ class MainLane:
         self._outcomes: deque[Outcome] = deque()
         self._started = 0.0  # when the running task did, 0 for none
         self._batch_began = 0.0
+        self._starts_told = False
         self._waiting = False
         self._work = threading.Event()
         self._ended = False
@@ -190,6 +192,7 @@ class MainLane:
         if len(messages) > 2 and not self._work.is_set():  # behind or before a single one there is nothing to settle
             self._work.set()
         self._started = self._batch_began = began = group_began = boottime()
+        told, self._starts_told = logs.log.isEnabledFor(logging.INFO), logs.log.isEnabledFor(logging.DEBUG)
         route, ran, once = NOWHERE, 0, False  # measured together: messages of one kind that follow each other
         while buffer and not self.stopping:
             try:
@@ -205,6 +208,8 @@ class MainLane:
                     break
             slot.memory[slot.index_at] = delivery.place  # from here on it runs
             outcome = self._run_one(delivery)
+            if told and delivery.route is not NOWHERE:
+                logs.ended(delivery, outcome, boottime() - began)
             if self.session.incarnation is incarnation:
                 outcomes.append(outcome)
             if delivery.route is not route:
@@ -230,6 +235,8 @@ class MainLane:
         if outcome is not None:
             return outcome
         current.set(delivery)
+        if self._starts_told:
+            logs.started(delivery)
         interrupt = self._interrupt
         try:
             try:
