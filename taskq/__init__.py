@@ -3,6 +3,8 @@
 `TaskQ` makes an app, ``@app.task`` a task, ``task.delay(...)`` a call, ``taskq worker -A module`` runs it.
 """
 
+from typing import TYPE_CHECKING, NoReturn
+
 from taskq.app import TaskQ
 from taskq.delivery import Context, Request, Retry, ShuttingDown, checkpoint, current_request
 from taskq.errors import (
@@ -75,3 +77,16 @@ __all__ = [
     "current_request",
     "every",
 ]
+
+if not TYPE_CHECKING:  # for which there is no such name
+
+    def __getattr__(name: str) -> NoReturn:
+        """Say what to use instead of Celery's names."""
+        import sys
+
+        from taskq.celery_names import MODULE, instead
+
+        text = f"module 'taskq' has no attribute {name!r}{instead(name, MODULE, __all__)}"
+        if name in MODULE and sys._getframe(1).f_globals.get("__name__") == "importlib._bootstrap":
+            raise ImportError(text, name="taskq")  # `from taskq import group` would say nothing of an AttributeError
+        raise AttributeError(text, name=name)

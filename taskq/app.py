@@ -4,22 +4,27 @@ from __future__ import annotations
 
 import logging
 import sys
-from collections.abc import AsyncIterable, Callable, Coroutine, Iterable, Mapping
+from collections.abc import AsyncIterable, Callable, Coroutine, Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from datetime import timedelta
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Any, Concatenate, Literal, ParamSpec, TypeVar, overload
+from typing import TYPE_CHECKING, Any, Concatenate, Literal, NoReturn, ParamSpec, TypeVar, overload
 
+from taskq import celery_names
 from taskq.by_name import ByName, find_app, remember
 from taskq.callables import is_again
+from taskq.celery_names import instead, no_attribute
 from taskq.client import Client
 from taskq.config import Settings, check_name, load_settings, whoami
 from taskq.definition import Definition
 from taskq.delivery import Context
 from taskq.envelope import id_from_text
 from taskq.errors import ConfigError
+from taskq.flow import OPTIONS as FLOW_OPTIONS
 from taskq.flow import split_flow_options
 from taskq.periodic import Cron, Every, read_schedule
 from taskq.result import AsyncResult, Origin
+from taskq.retry import OPTIONS as RETRY_OPTIONS
 from taskq.retry import split_options
 from taskq.sending import Call, asend_calls, send_calls
 from taskq.task import AsyncTask, Task
@@ -106,6 +111,12 @@ class TaskQ(ByName):
         """Show the name and how many tasks there are."""
         return f"<TaskQ {self.name}: {len(self._tasks)} tasks>"
 
+    if not TYPE_CHECKING:  # for which there is no such attribute
+
+        def __getattr__(self, name: str) -> NoReturn:
+            """Say what to use instead of Celery's names."""
+            raise no_attribute(self, name, celery_names.APP)
+
     def __reduce__(self) -> Any:
         """Be pickled by name."""
         return find_app, (self.name, self.client.home)
@@ -188,8 +199,9 @@ class TaskQ(ByName):
         given = dict(options)
         try:
             retry, flow = split_options(given), split_flow_options(given)
-            if unknown := set(given) - _TASK_OPTIONS:
-                raise ConfigError(f"@app.task has no option {', '.join(sorted(unknown))}")
+            if unknown := sorted(set(given) - _TASK_OPTIONS):
+                hint = instead(unknown[0], celery_names.OPTIONS, [*_TASK_OPTIONS, *RETRY_OPTIONS, *FLOW_OPTIONS])
+                raise ConfigError(f"@app.task has no option {', '.join(unknown)}{hint}")
         except ConfigError as error:
             where = f"{getattr(function, '__module__', '?')}.{getattr(function, '__qualname__', function)}"
             raise ConfigError(f"{where}: {error}") from None
@@ -279,7 +291,8 @@ class TaskQ(ByName):
         """
         from taskq.entries import Entry  # most processes that import an app declare none
 
-        when = read_schedule(schedule, tz)
+        with _about(name):
+            when = read_schedule(schedule, tz)
 
         def declare(task: Any) -> Any:
             if not isinstance(task, Task):
@@ -288,8 +301,9 @@ class TaskQ(ByName):
                 )
             if refused := _OF_ONE_CALL & options.keys():
                 raise ConfigError(f"periodic entry {name}: each tick has its own {', '.join(sorted(refused))}")
-            message = task.prepare_call(args, kwargs, **options).message
-            entry = Entry.of(name, when, message, catch_up=catch_up, window=window, overlap=overlap, jitter=jitter)
+            with _about(name):
+                message = task.prepare_call(args, kwargs, **options).message
+                entry = Entry.of(name, when, message, catch_up=catch_up, window=window, overlap=overlap, jitter=jitter)
             if self._entries.setdefault(name, entry) != entry:
                 raise ConfigError(f"two periodic entries are named {name!r}, and they differ")
             return task
@@ -466,3 +480,14 @@ class _BoundDecorator:
 
 def _name_of(what: str | Definition) -> str:
     return check_name("queue or task", what if isinstance(what, str) else what.name)
+
+
+@contextmanager
+def _about(entry: str) -> Iterator[None]:
+    """Say in errors which periodic entry they are about."""
+    try:
+        yield
+    except (ConfigError, TypeError) as error:
+        if "periodic entry" not in str(error):
+            error.args = (f"periodic entry {entry}: {error}", *error.args[1:])
+        raise

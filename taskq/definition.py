@@ -99,7 +99,9 @@ class Definition:
             raise ConfigError(f"task {self.name} is async: it runs on an event loop, pool='thread' is for sync tasks")
         for option, key in self.flow.named_keys:
             parameters = self._wrapped_signature.parameters
-            if key not in parameters and not any(p.kind is p.VAR_KEYWORD for p in self.signature.parameters.values()):
+            if key not in parameters and not any(
+                p.kind is p.VAR_KEYWORD for p in self.own_signature.parameters.values()
+            ):
                 raise ConfigError(
                     f"{option}={key!r} of task {self.name} is not one of its arguments: {', '.join(parameters)}"
                 )
@@ -109,7 +111,7 @@ class Definition:
         return f"<{type(self).__name__} {self.name}>"
 
     @cached_property
-    def signature(self) -> inspect.Signature:
+    def own_signature(self) -> inspect.Signature:
         """The signature callers use (without the `Context` of a bound task)."""
         return self._seen_by_callers(callables.own_signature(self.function))
 
@@ -143,13 +145,13 @@ class Definition:
 
         It raises the very ``TypeError`` that calling the task would.
         """
-        return callables.compiled(self.__name__, self.signature, "pass")
+        return callables.compiled(self.__name__, self.own_signature, "pass")
 
     @cached_property
     def named(self) -> Callable[..., dict[str, Any]]:
         """A function of the same signature that returns its arguments by name, those with defaults too."""
-        own = callables.by_name(self.__name__, self.signature)
-        if self.signature == self._wrapped_signature:
+        own = callables.by_name(self.__name__, self.own_signature)
+        if self.own_signature == self._wrapped_signature:
             return own
         wrapped = callables.by_name(self.__name__, self._wrapped_signature)
 
@@ -200,10 +202,10 @@ class Definition:
     def _for_each(self, make: Callable[[Any], Any], *apply: Callable[[str, Any, Any], Any]) -> Arguments | None:
         """Make of the annotations what is applied to each argument of a call."""
         plain = convert_arguments(self._wrapped_signature, self._hints, make, *apply)
-        if plain is None or self.signature == self._wrapped_signature:
+        if plain is None or self.own_signature == self._wrapped_signature:
             return plain
         fits = callables.compiled(self.__name__, self._wrapped_signature, "pass")
-        other = convert_arguments(self.signature, self._hints, make, *apply)
+        other = convert_arguments(self.own_signature, self._hints, make, *apply)
 
         def convert(args: list[Any], kwargs: dict[str, Any]) -> tuple[list[Any], dict[str, Any]]:
             try:

@@ -6,10 +6,11 @@ import math
 import time
 from collections.abc import Callable
 from copy import copy
-from typing import TYPE_CHECKING, Any, Generic, NamedTuple, TypeVar, cast
+from typing import TYPE_CHECKING, Any, Generic, NamedTuple, NoReturn, TypeVar, cast
 
-from taskq import codec
+from taskq import celery_names, codec
 from taskq.broker.outcomes import DISCARDED, FAILURE, GIVEN_UP, SUCCESS, read_error_detail
+from taskq.celery_names import no_attribute
 from taskq.delivery import current
 from taskq.envelope import decode, id_time, id_to_text
 from taskq.errors import (
@@ -111,6 +112,12 @@ class AsyncResult(Generic[R]):
     def __hash__(self) -> int:
         """Hash by id."""
         return hash(self._raw_id)
+
+    if not TYPE_CHECKING:  # for which there is no such attribute
+
+        def __getattr__(self, name: str) -> NoReturn:
+            """Say what to use instead of Celery's names."""
+            raise no_attribute(self, name, celery_names.RESULT)
 
     def __reduce__(self) -> Any:
         """Be pickled: the id, the task's name, and what has been seen of the outcome."""

@@ -303,13 +303,16 @@ _INSTEAD = {
 }
 
 
+#: The names of the retry options of a task.
+OPTIONS = tuple(field.name for field in fields(RetryOptions))
+
+
 def split_options(options: dict[str, Any]) -> RetryOptions:
     """Take the retry options out of a task's options; raises `ConfigError` for those that do not go together."""
     for name, instead in _INSTEAD.items():
         if name in options:
             raise ConfigError(f"@app.task has no option {name}: {instead}")
-    names = [f.name for f in fields(RetryOptions)]
-    taken = {name: options.pop(name) for name in names if name in options}
+    taken = {name: options.pop(name) for name in OPTIONS if name in options}
     for name in ("autoretry_for", "dont_autoretry_for"):
         if name in taken:
             given = taken[name]

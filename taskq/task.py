@@ -6,11 +6,12 @@ import struct
 import time
 from collections.abc import AsyncIterable, Callable, Coroutine, Iterable, Mapping
 from datetime import datetime
-from typing import TYPE_CHECKING, Any, Generic, ParamSpec, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, NoReturn, ParamSpec, TypeVar
 
-from taskq import callables, codec, envelope
+from taskq import callables, celery_names, codec, envelope
 from taskq.broker.outcomes import FAILURE, Again, Ended, Outcome, error_detail, result_of
 from taskq.by_name import ByName, find_task
+from taskq.celery_names import instead, no_attribute
 from taskq.config import check_name
 from taskq.definition import Definition
 from taskq.delivery import Delivery, Taken, current
@@ -68,6 +69,12 @@ class Task(Definition, ByName, Generic[P, R]):
     def __call__(self, /, *args: P.args, **kwargs: P.kwargs) -> R:
         """Run the function here and now, without the server."""
         return self.function(*args, **kwargs)  # type: ignore[no-any-return]
+
+    if not TYPE_CHECKING:  # for which there is no such attribute
+
+        def __getattr__(self, name: str) -> NoReturn:
+            """Say what to use instead of Celery's names."""
+            raise no_attribute(self, name, celery_names.TASK)
 
     def __reduce__(self) -> Any:
         """Be pickled by name."""
@@ -249,8 +256,10 @@ class Task(Definition, ByName, Generic[P, R]):
         """Prepare a call with the options of `apply_async`, for ``app.enqueue_many``; raises what that raises."""
         positional, named = as_list("args", args), as_map("kwargs", kwargs)
         self._check(*positional, **named)
-        if unknown := set(retry) - set(CALL_OPTIONS):
-            raise ConfigError(f"apply_async has no option {', '.join(sorted(unknown))}")
+        if unknown := sorted(set(retry) - set(CALL_OPTIONS)):
+            known = [*CALL_OPTIONS, *(Task.apply_async.__kwdefaults__ or ())]
+            hint = instead(unknown[0], celery_names.CALL_OPTIONS, known)
+            raise ConfigError(f"apply_async has no option {', '.join(unknown)}{hint}")
         words = when_words(countdown, eta) + expiry_words(expires) + self.flow.words
         raw_id = envelope.new_id()
         if task_id is not None:

@@ -245,7 +245,7 @@ class MainLane:
                     value = self._within_limits(delivery)
                 else:
                     value = delivery.route.task.function(*delivery.args, **delivery.kwargs)
-                while type(value) in UNFINISHED:
+                while value is not None and type(value) in UNFINISHED:
                     value = finish(value)
             finally:
                 interrupt.running = None
