@@ -12,7 +12,7 @@ ranked:<queue>       sorted set  ids waiting that have a priority, or a key in a
                                  ``ranked:<line>``, of those that wait in a line
 turns                hash        queue → turns given to its ranked messages without a key
 fair:<queue>         sorted set  ``<priority>|<key>`` by its last turn; ``<priority>`` by the last turn taken
-gated:<line>         list        ids waiting for gates; the line is ``<queue>|<gates>``, those that its messages alone have
+gated:<line>         list        ids waiting for gates; the line is ``<queue>|<gates>``, those its messages alone have
 gates                hash        gate, line or group → who waits there: queue with such a line or group, ``*queue`` as a
                                  whole, ``!queue``: its suspects; joined by spaces
 heads:<group>        sorted set  lines that wait as a group, by the place of their first message; the group is
@@ -45,7 +45,8 @@ workers              hash        incarnation → what it is (msgpack; see ``task
 sets                 hash        set of queues → its queues, joined by spaces
 serving              hash        queue → the sets that serve it, joined by spaces
 set-leases           sorted set  set by the time until which some worker serves it (ms)
-ready:<set>          sorted set  queues that have something to take, by time (ms)
+ready:<set>          sorted set  queues that have something to take, by time (ms) or by turn (see ``lib/shares.lua``)
+spent:<set>          hash        queue → worker time its messages took (ms over its weight); ``*``: the least served
 bell:<set>           list        at most a token: wake up and fetch
 solo:<set>           sorted set  queues that have suspects, by time (ms)
 solo-bell:<set>      list        at most a token, for the workers' parents
