@@ -103,7 +103,11 @@ def locks(snap: Snapshot) -> list[str]:
     """Work that is unique until it is done is one message at most."""
     holders: dict[bytes, list[bytes]] = {}
     over = {*snap.table("reasons"), *snap.table("revoked")}
+    running = {id_ for held in snap.under("processing").values() for id_ in held}
     for id_, value in snap.table("messages").items():
+        expires = decode_head(value)[3]
+        if expires is not None and expires <= snap.now and id_ not in running:
+            continue
         found = extras(value) if value[1] & FLAG_MORE else {}
         if found.get("u", b"").startswith(b"d0:") and "d" not in found and id_ not in over:
             holders.setdefault(found["u"], []).append(id_)

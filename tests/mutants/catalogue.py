@@ -217,8 +217,8 @@ MUTANTS = [
     lua(
         "what was revoked is taken, where a queue is special",
         "lib/special",
-        "if not ended(queue, ids[j], value) then",
-        "if value then",
+        "if ended(queue, ids[j], value) then",
+        "if not value then",
     ),
     lua(
         "what was revoked is taken from a line",
@@ -463,6 +463,28 @@ MUTANTS = [
         "(false and (has_line(name, queue)",
     ),
     lua("what has expired spends a rate (flow)", "lib/special", " or end_expired(queue, id, value, now)"),
+    lua("what has expired holds a lock (flow)", "lib/unique", " and not expired(id, value, now)"),
+    lua(
+        "what runs loses its lock when it expires (flow)",
+        "lib/expiry",
+        "id) == 1 then return false end",
+        "id) == 9 then return false end",
+    ),
+    lua(
+        "those behind keep the turns of what is gone (flow)", "lib/ranked", "if units then call(", "if false then call("
+    ),
+    lua(
+        "those to come keep the turns of what is gone (flow)",
+        "lib/ranked",
+        "if last and (all_seen",
+        "if false and (all_seen",
+    ),
+    lua(
+        "a rank leaves its band (flow)",
+        "lib/ranked",
+        "math.min(math.max(served, last) + units, base + BAND - 1)",
+        "math.max(served, last) + units",
+    ),
     lua("a line forgets ranks (flow)", "lib/lines", "if rank then call('ZADD'", "if false then call('ZADD'"),
     lua("who is first in a line overtakes the queue (flow)", "lib/special", "first and first < place and", "false and"),
     lua(

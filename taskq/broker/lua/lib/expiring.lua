@@ -2,8 +2,8 @@
 
 -- End a message that has just left its place though its time to run is over: it spends nothing. Returns whether it was.
 local function end_expired(queue, id, value, now)
+  if not is_over(value, now) then return false end
   local _, _, _, flags, at = head(value)
-  if not at or flags % 2 == 0 or struct.unpack('>d', sub(value, 11, 18)) > now then return false end
   call('HDEL', P .. 'messages', id)
   call('HDEL', P .. 'crashes', id)
   local text = extras(value, flags, at).u

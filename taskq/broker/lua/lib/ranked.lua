@@ -31,7 +31,13 @@ end
 -- Source: Goyal, Vin, Cheng, "Start-time Fair Queueing", SIGCOMM 1996; the rank is the finish tag.
 local BAND, FIRST, UNIT = 2 ^ 45, 2 ^ 30, 1024
 
--- The rank of one more message; `seen` has what this call has given out: first ranks by band, last turns by key.
+-- The key of a message in a fair queue, within its priority, and how far a turn of it moves the time on.
+local function share_of(found)
+  local level = found.p and byte(found.p) - 128 or 0
+  return level .. '|' .. sub(found.f, 9), math.ceil(UNIT / struct.unpack('>d', sub(found.f, 1, 8)))
+end
+
+-- The rank of one more message, at most the last of its band; `seen` has what this call has given out: first ranks by band, last turns by key.
 local function rank_of(queue, found, at_head, seen)
   local level = found.p and byte(found.p) - 128 or 0
   local base = -level * BAND
@@ -43,13 +49,12 @@ local function rank_of(queue, found, at_head, seen)
   end
   if not found.f then
     seen.turn = (seen.turn or tonumber(call('HGET', P .. 'turns', queue) or 0)) + 1
-    return base + FIRST + seen.turn * UNIT
+    return math.min(base + FIRST + seen.turn * UNIT, base + BAND - 1)
   end
-  local fair, weight = P .. 'fair:' .. queue, struct.unpack('>d', sub(found.f, 1, 8))
-  local key = level .. '|' .. sub(found.f, 9)
+  local fair, key, units = P .. 'fair:' .. queue, share_of(found)
   local served = seen.served[level] or tonumber(call('ZSCORE', fair, level) or base + FIRST)
   local last = seen.last[key] or tonumber(call('ZSCORE', fair, key) or served)
-  seen.served[level], seen.last[key] = served, math.max(served, last) + math.ceil(UNIT / weight)
+  seen.served[level], seen.last[key] = served, math.min(math.max(served, last) + units, base + BAND - 1)
   return seen.last[key]
 end
 
@@ -98,6 +103,39 @@ local function keep_turns(queue, served)
     end
   end
   forget_turns(queue)
+end
+
+-- Messages that ended unrun give their turns back: those of their keys behind them, among the next 200 of a queue or a line,
+-- move up. `gone`: {value, rank} of each.
+local function give_back(queue, gone, line)
+  local units_of, from_of, lowest = {}, {}, 1 / 0
+  for _, item in ipairs(gone) do
+    local _, _, _, flags, at = head(item[1])
+    local found = extras(item[1], flags or 0, at)
+    if found.f then
+      local key, units = share_of(found)
+      units_of[key] = (units_of[key] or 0) + units
+      from_of[key] = math.max(from_of[key] or item[2], item[2])
+      lowest = math.min(lowest, item[2])
+    end
+  end
+  if not next(units_of) then return end
+  local all_seen = true
+  for _, name in ipairs({ queue, line and queue .. '|' .. line }) do
+    local behind = call('ZRANGEBYSCORE', P .. 'ranked:' .. name, '(' .. int(lowest), '+inf', 'WITHSCORES', 'LIMIT', 0, 200)
+    all_seen = all_seen and #behind < 400
+    for i = 1, #behind, 2 do
+      local value = call('HGET', P .. 'messages', behind[i])
+      local _, _, _, flags, at = head(value)
+      local found = extras(value, flags or 0, at)
+      local units = found.f and units_of[(share_of(found))]
+      if units then call('ZADD', P .. 'ranked:' .. name, int(behind[i + 1] - units), behind[i]) end
+    end
+  end
+  for key, units in pairs(units_of) do
+    local last = tonumber(call('ZSCORE', P .. 'fair:' .. queue, key))
+    if last and (all_seen or last <= from_of[key]) then call('ZADD', P .. 'fair:' .. queue, int(last - units), key) end
+  end
 end
 
 -- Take up to n ids from a queue: those above the plain list, those of it, those below. Returns also the ranks they had.

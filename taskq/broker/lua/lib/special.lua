@@ -50,12 +50,14 @@ local function take_special(queue, n)
       return 0, false
     end
   end
-  local got, taken, limited, served = 0, int(now) .. ' ' .. queue, marked(queue, 'l'), {}
+  local got, taken, limited, served, gone = 0, int(now) .. ' ' .. queue, marked(queue, 'l'), {}, {}
   for _ = 1, 10 do -- until it brings something: many may have expired
     local ids, ranks = pop(queue, n)
     if #ids == 0 then break end
     for j, value in ipairs(call('HMGET', messages, unpack(ids))) do
-      if not ended(queue, ids[j], value) then
+      if ended(queue, ids[j], value) then
+        if value and ranks[j] then gone[#gone + 1] = { value, ranks[j] } end
+      else
         local names, found, line = NONE, NONE, nil
         if limited then names, found, line = gates_in(value) end
         local name, opens = closed_gate(names, queue, now)
@@ -71,6 +73,7 @@ local function take_special(queue, n)
     end
     if got > 0 then break end
   end
+  if gone[1] then give_back(queue, gone) end
   if marked(queue, 'r') then keep_turns(queue, served) end
   return got, waiting(queue) > 0
 end
@@ -103,6 +106,7 @@ local function take_first(queue, line, in_group)
     else call('LPOP', P .. 'gated:' .. queue .. '|' .. line)
     end
     count(queue, 'gated', -1)
+    if dead and value and rank then give_back(queue, { { value, rank } }, line) end
     if not dead then
       pass_all(id, value, names, int(now) .. ' ' .. queue, found)
       if marked(queue, 'r') then keep_turns(queue, rank and { [math.floor(rank / BAND)] = rank } or NONE) end

@@ -1,14 +1,16 @@
--- Unique work: a lock of a task and a key, held by the id of a message. It counts only while that message is alive and no
--- dead letter, so one whose message has gone holds nobody. In a head (letter u): mode (s until its start, d until it is
+-- Unique work: a lock of a task and a key, held by the id of a message. It counts only while that message is alive, no dead
+-- letter, and has not expired unrun, so one whose message has gone holds nobody. In a head (letter u): mode (s until its start, d until it is
 -- done, t for a time, whatever becomes of it), ms it counts at most (0: no limit), colon, lock.
 
+--@include expiry
 local function lock_in(text)
   local mode, ms, lock = string.match(text, '^(%a)(%d+):(.*)$')
   return lock or '', mode, tonumber(ms) or 0
 end
 
-local function alive(id)
-  return call('HEXISTS', P .. 'messages', id) == 1 and call('HEXISTS', P .. 'reasons', id) == 0
+local function alive(id, now)
+  local value = call('HGET', P .. 'messages', id)
+  return value and call('HEXISTS', P .. 'reasons', id) == 0 and not expired(id, value, now)
 end
 
 -- The server's clock, as if it had never been set back: by this one locks end that count for a time.
@@ -20,7 +22,7 @@ local function holder(lock, mode, now)
   local ends, id = string.match(held or '', '^(%d+) (.*)$')
   if not id then return mode == 't' and held or nil end
   if ends ~= '0' and steady(now) >= tonumber(ends) then return nil end
-  return (mode == 't' or alive(id)) and id or nil
+  return (mode == 't' or alive(id, now)) and id or nil
 end
 
 local function take_lock(lock, mode, ms, id, now)
