@@ -29,7 +29,8 @@ throttle:<lock>      string      until (ms) and id of the message that was let t
 set-back             string      ms by which the server's clock has been set back; locks for a time go on
 paused               hash        queue, or ``=<task>`` in a shared one → since and until (ms), by whom, newline, why
 lines:<queue>        sorted set  gates whose lines came up while the queue was paused → when
-marks                hash        queue, or ``*`` for all → letters of what is special: p paused, r ranked, l limited
+marks                hash        queue, or ``*`` for all → letters of what is special: p paused, r ranked, l limited,
+                                 x with a length at most and messages that expire
 revoked              hash        id → why; of messages that end when their turn comes, or run
 control:<inc>        list        ids whose runs an incarnation's parent is to stop; expires after a minute
 suspects:<queue>     list        ids that must run alone, since a process may have died under them

@@ -8,7 +8,7 @@ import pytest
 
 from taskq.broker import commands
 from taskq.broker.outcomes import Again
-from tests.contract.fleet import Fleet, more
+from tests.contract.fleet import Fleet, more, sent
 from tests.contract.test_lines import key_of, of_key, settle_down
 from tests.contract.world import T0, Scores, World, message, raw_id
 
@@ -155,6 +155,52 @@ def test_a_dead_letter_is_replayed_though_an_expired_message_has_its_lock(fleet:
     fleet.world.at(T0 + 2000)
 
     assert fleet.world.run(commands.replay(fleet.world.keys, "q", A, b"")) is True
+
+
+# -- length ------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("ranked", [True, False])
+def test_what_has_expired_takes_no_room(fleet: Fleet, ranked: bool) -> None:
+    head = more(priority=3) if ranked else b""
+    ids = [raw_id(100 + i) for i in range(150)]
+    fleet.send(*ids, head=head, options=b"m150 x1000")
+    assert fleet.send(A, head=head, options=b"m150") == b"!"
+    fleet.world.run(commands.await_results(fleet.world.keys, "in", ids[:1]))
+    fleet.world.at(T0 + 2000)
+
+    assert fleet.send(A, B, head=head, options=b"m150") == b"++"
+
+    snap = fleet.look()
+    assert set(snap.table("messages")) == {A, B}
+    assert snap["result:" + ids[0].decode()] == b"Xexpired"
+    assert snap.row("inbox:in")
+    assert fleet.take(5) == [A, B]
+
+
+@pytest.mark.parametrize("which", [slice(0, 600), slice(400, 1000)])
+def test_what_was_revoked_takes_no_room(fleet: Fleet, which: slice) -> None:
+    """Also in a queue too long to be searched for each of them."""
+    ids = [raw_id(1000 + i) for i in range(1200)]
+    with fleet.unaudited():
+        fleet.send_all([sent(id_, options=b"m1200") for id_ in ids])
+        for id_ in ids[which]:
+            fleet.world.run(commands.revoke(fleet.world.keys, id_, ""))
+        left = len(fleet.world.state()["queue:q"])
+        assert left > 1100
+        assert fleet.send(*(raw_id(i) for i in range(600)), options=b"m1200") == b"+" * 600
+        assert fleet.send(raw_id(900), options=b"m1200") == b"!"
+
+    assert len(fleet.look().table("messages")) == 1200
+
+
+def test_a_full_queue_of_live_messages_is_left_as_it_was(fleet: Fleet) -> None:
+    fleet.send(A, B, options=b"m2 x5000")
+    before = {name: dump for name, dump in fleet.world.dump().items() if name != "producer:p"}
+
+    assert fleet.send(C, options=b"m2") == b"!"
+
+    assert {name: dump for name, dump in fleet.world.dump().items() if name != "producer:p"} == before
 
 
 # -- turns -------------------------------------------------------------------------------------------------------

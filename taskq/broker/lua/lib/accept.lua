@@ -51,10 +51,12 @@ local function accept(id, value, options)
 --@include ranked
 --@include unique
 --@include locking
+--@include sweeping
     locks, replaced = {}, {}
     flow = {
       extras = extras, mark = mark, offer = offer, all_waiting = all_waiting,
       first_with_lock = first_with_lock, take_lock = take_lock, replace = replace,
+      dead_in = dead_in, sweep = sweep,
     }
   end
   if flags >= 4 then
@@ -65,6 +67,7 @@ local function accept(id, value, options)
     answer = '='
   else
     local full = most and flow.all_waiting(queue) + #place.now >= most
+    if full then full = flow.all_waiting(queue) - flow.dead_in(queue) + #place.now >= most end
     local first = found and found.u and flow.first_with_lock(id, found, stored, full) -- that needs no room
     answer = first or full and '!' or answer
   end
@@ -79,6 +82,7 @@ local function accept(id, value, options)
       end
       if found.l then place.limited = true end
     end
+    if most and expiry ~= '' then place.expiring = true end
     if due then
       place.later[#place.later + 1] = { id, due, of_day }
     else
@@ -92,6 +96,7 @@ end
 local function write_accepted()
   if #fields > 0 then call('HSET', P .. 'messages', unpack(fields)) end
   if flow then
+    if #fields > 0 then flow.sweep() end
     for lock, by in pairs(locks) do flow.take_lock(lock, by[2], by[3], by[1], now) end
   end
   for _, queue in ipairs(order) do
@@ -99,6 +104,7 @@ local function write_accepted()
     for _, item in ipairs(place.later) do schedule(queue, item[1], item[2], item[3]) end
     if place.ranked then flow.mark(queue, 'r', true) end
     if place.limited then flow.mark(queue, 'l', true) end
+    if place.expiring then flow.mark(queue, 'x', true) end
     if place.ranked then flow.offer(queue, place.now, now, false, place.ranked)
     elseif #place.now > 0 then push(queue, place.now, now)
     end

@@ -3,16 +3,16 @@
 -- is about to gets one fresh lease first. If it lies in the future the clock went back: leases are clamped.
 -- Both hold for incarnations and for the sets of queues they serve: a worker that lives on must not lose its set.
 
--- Delays, retries and debounced calls move, etas stay (they end in half a millisecond). A page at a time: an entry that was
--- moved stands among those that were looked at. At most 100,000; the rest are far off.
-local function move_schedule(by)
+-- Let times of a sorted set be earlier, but for those that stay. A page at a time: what was moved stands among what was looked
+-- at. At most 100,000, the earliest; the rest are far off.
+local function move(key, by, stays)
   for first = 0, 99000, 1000 do
-    local due, moved = call('ZRANGE', P .. 'schedule', first, first + 999, 'WITHSCORES'), {}
-    for i = 1, #due, 2 do
-      if due[i + 1] % 1 == 0 then moved[#moved + 1], moved[#moved + 2] = int(due[i + 1] - by), due[i] end
+    local times, moved = call('ZRANGE', P .. key, first, first + 999, 'WITHSCORES'), {}
+    for i = 1, #times, 2 do
+      if not stays(times[i], times[i + 1]) then moved[#moved + 1], moved[#moved + 2] = string.format('%.3f', times[i + 1] - by), times[i] end
     end
-    if #moved > 0 then call('ZADD', P .. 'schedule', unpack(moved)) end
-    if #due < 2000 then return end
+    for i = 1, #moved, 1000 do call('ZADD', P .. key, unpack(moved, i, math.min(i + 999, #moved))) end
+    if #times < 2000 then return end
   end
 end
 
@@ -23,14 +23,11 @@ local function set_back(by)
   call('DEL', P .. 'keeper')
   local left = call('PTTL', P .. 'audited')
   if left > 0 then call('PEXPIRE', P .. 'audited', int(math.max(left - by, 1))) end
-  move_schedule(by)
-  if call('LLEN', P .. 'alarm') == 0 then call('RPUSH', P .. 'alarm', '1') end -- something else may be the next
-  for _, key in ipairs({ P .. 'openings', P .. 'arrivals', P .. 'shut' }) do
-    local times = call('ZRANGE', key, 0, -1, 'WITHSCORES')
-    for i = 1, #times, 2 do
-      if string.sub(times[i], 1, 1) ~= '=' then call('ZINCRBY', key, -by, times[i]) end
-    end
+  move('schedule', by, function(_, due) return due % 1 ~= 0 end) -- an eta ends in half a millisecond
+  for _, key in ipairs({ 'openings', 'arrivals', 'shut' }) do
+    move(key, by, function(name) return string.sub(name, 1, 1) == '=' end) -- a pause
   end
+  if call('LLEN', P .. 'alarm') == 0 then call('RPUSH', P .. 'alarm', '1') end -- something else may be the next
   local breakers = call('HGETALL', P .. 'breakers')
   for i = 1, #breakers, 2 do
     local mode, time, outcomes = string.match(breakers[i + 1], '^([co]) (%d+)(.*)$')
