@@ -72,7 +72,7 @@ class Executor:
                     return self._prepare_any(delivery)
             else:
                 return self._prepare_any(delivery)
-            if value.startswith(route.plain, at + 16) and value[0] == 1:
+            if value.startswith(delivery.id + route.plain, at) and value[0] == 1:
                 at += route.body_at
                 if value[at] == 0xC4 and value[at + 1] == len(value) - at - 2:  # nearly always: below 256 bytes
                     body: bytes | None = value[at + 2 :]
@@ -87,6 +87,11 @@ class Executor:
 
     def _prepare_any(self, delivery: Delivery) -> Outcome | None:
         """Do the same for a message of any kind."""
+        outcome = self.find(delivery)
+        return self._load(delivery, delivery.envelope.body) if outcome is None else outcome
+
+    def find(self, delivery: Delivery) -> Outcome | None:
+        """Find the task of a message, and leave its arguments unread: no code of a user runs."""
         try:
             if len(delivery.value) > self._max_bytes:
                 limit = self.settings.max_message_bytes
@@ -105,7 +110,7 @@ class Executor:
         if envelope.expires is None:
             names = envelope.head[10 : 12 + len(envelope.task) + len(envelope.queue)]
             self._routes[names + PLAIN] = delivery.route
-        return self._load(delivery, envelope.body)
+        return None
 
     def _load(self, delivery: Delivery, body: bytes) -> Outcome | None:
         """Read the arguments."""
@@ -115,7 +120,7 @@ class Executor:
                 delivery.args, delivery.kwargs = task.load(body)
             except DecodeError as error:
                 return self._bury(delivery, "undecodable", error)
-            except Exception as error:
+            except BaseException as error:  # SystemExit too: a message cannot end the worker
                 return self._bury(delivery, "bad-arguments", error)
         if delivery._envelope is not None and delivery._envelope.headers.get("sig") != task.fingerprint:
             try:
@@ -126,7 +131,7 @@ class Executor:
             delivery.args = [Context(delivery), *delivery.args]
         return None
 
-    def _bury(self, delivery: Delivery, reason: str, error: Exception) -> Dead:
+    def _bury(self, delivery: Delivery, reason: str, error: BaseException) -> Dead:
         log.error("message %s is a dead letter, %s: %s", id_to_text(delivery.id), reason, error)
         detail = error_detail(reason, safe_text(error), worker=self.worker)
         return Dead(delivery.id, reason, detail, FAILURE + detail)

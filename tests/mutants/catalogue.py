@@ -635,8 +635,8 @@ MUTANTS = [
     py(
         "a loop lane speaks for a lost incarnation",
         "worker/loop_lane",
-        "if incarnation == self.session.incarnation:",
-        "if True:",
+        "outcome if incarnation == self.session.incarnation else None",
+        "outcome",
         _LANES,
         fencing=True,
     ),
@@ -736,11 +736,32 @@ MUTANTS = [
         "tests/model/test_lane.py",
     ),
     py(
-        "a coroutine that must not run twice has ended before the server knows",
+        "a coroutine has ended before the server knows",
         "worker/loop_lane",
-        "if delivery.task.at_most_once:",
-        "if False:",
-        "tests/faults/test_once.py",
+        "self._unsettled.append(delivery.place)",
+        "self.slot.leave(delivery.place)",
+        _LANES,
+    ),
+    py(
+        "the last of a batch has ended before the server knows",
+        "worker/main_lane",
+        "        self._started = 0.0\n        current.set(None)",
+        "        self._started = 0.0\n        slot.idle()\n        current.set(None)",
+        _LANES,
+    ),
+    py(
+        "a parent makes the objects of a message",
+        "worker/closing",
+        "self._executor.find(delivery)",
+        "self._executor.prepare(delivery)",
+        "tests/integration/test_limits.py::test_a_parent_never_makes_the_objects_of_a_message",
+    ),
+    py(
+        "the fast path does not look at the id",
+        "execution",
+        "value.startswith(delivery.id + route.plain, at)",
+        "value.startswith(route.plain, at + 16)",
+        "tests/unit/test_execution.py",
     ),
     # -- upkeep
     py(

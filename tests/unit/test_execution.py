@@ -125,6 +125,36 @@ def test_a_head_that_is_cut_short_is_a_dead_letter_even_when_its_task_is_known(a
         assert isinstance(steps.prepare(Delivery(raw_id, value[:n], Taken(NOW, 0.0))), Dead)
 
 
+def test_an_envelope_under_another_id_is_a_dead_letter_also_of_a_task_that_has_run_before(app: TaskQ) -> None:
+    """Two envelopes that were swapped, or one that was copied, would run under a name that is not theirs."""
+    task = app.task(name="t")(lambda n: n)
+    run_by = executor(app)
+    ids = [b"%016d" % n for n in range(3)]
+    values = [task.call(n).message[1] for n in range(3)]
+    values = [value[:2] + struct.pack(">d", NOW) + value[2:] for value in values]
+    own = [decode(value).id for value in values]
+
+    assert run_by.prepare(Delivery(own[0], values[0], Taken(NOW, 0.0))) is None
+    assert run_by.prepare(Delivery(own[1], values[1], Taken(NOW, 0.0))) is None, "the fast path"
+    for id_, value in ((own[2], values[1]), (own[1], values[2]), (ids[0], values[0]), (own[0][:15], values[0])):
+        assert dead(run_by.prepare(Delivery(id_, value, Taken(NOW, 0.0))))[0] == "undecodable"
+
+
+def test_arguments_whose_making_ends_the_process_politely_are_refused(app: TaskQ) -> None:
+    class Last:
+        pass
+
+    def leave(value: object) -> Last:
+        raise SystemExit(0)
+
+    task = app.task(name="t")(lambda n: n)
+    task.convert = lambda args, kwargs: (leave(args), kwargs)
+
+    reason, detail = dead(executor(app).prepare(Delivery(ID, stored(task, 1), Taken(NOW, 0.0))))
+
+    assert (reason, detail["message"]) == ("bad-arguments", "0")
+
+
 @pytest.mark.parametrize("by", ["task", "call"])
 def test_an_ignored_result_is_not_kept(app: TaskQ, by: str) -> None:
     @app.task(ignore_result=by == "task")
