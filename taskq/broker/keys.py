@@ -25,7 +25,8 @@ unique               hash        lock → until (ms, 0: no limit) and id of the 
 throttle:<lock>      string      id of the message that was let through; expires
 paused               hash        queue, or ``=<task>`` in a shared one → since and until (ms), by whom, newline, why
 lines:<queue>        sorted set  gates whose lines came up while the queue was paused → when
-marks                hash        queue → letters of what is special of it: p paused, r ranked, l limited
+marks                hash        queue → letters of what is special of it: p paused, r ranked, l limited,
+                                 o given messages that run at most once and have their own queue elsewhere
 revoked              hash        id → why; of messages that end when their turn comes, or run
 control:<inc>        list        ids whose runs an incarnation's parent is to stop; expires after a minute
 suspects:<queue>     list        ids that must run alone, since a process may have died under them

@@ -96,6 +96,9 @@ class LoopLane:
         self._cancel_at: asyncio.TimerHandle | None = None
         self._outcomes: list[Outcome] = []
         self._unsettled: list[int] = []  # places of messages that have ended, until the server knows
+        single = {task.queue for task in executor.tasks.values() if task.at_most_once}
+        queues = session.queues.queues
+        self._caps = " " + "".join(f"{name}={0 if name in single else CAPACITY} " for name in queues)
         self._threads = ThreadPoolExecutor(slot.capacity, "taskq-task")  # threads are made as they are needed
 
     def stop(self, grace: float | None = None) -> None:
@@ -220,7 +223,7 @@ class LoopLane:
         """Settle what has ended and take up to ``want`` messages; None if the incarnation was lost."""
         outcomes, self._outcomes = self._outcomes, []
         places, self._unsettled = self._unsettled, []
-        steps = self.session.exchange(outcomes, want=want, mode=mode)
+        steps = self.session.exchange(outcomes, want=want, mode=mode, caps=self._caps)
         batch: Batch | None = None
         try:
             batch = await adrive(steps, self._connection, asyncio.sleep if outcomes else self._pause)

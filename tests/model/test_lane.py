@@ -192,6 +192,19 @@ def test_a_limit_that_strikes_when_the_task_has_returned_leaves_no_deadline_behi
     assert isinstance(made.lane._outcomes[0], tuple), "the task has returned, and nobody interrupts what has ended"
 
 
+def test_a_loop_takes_what_must_not_run_twice_one_at_a_time(lane: Callable[..., Lane]) -> None:
+    """What was taken and not yet started when its worker is killed would be given up."""
+    made = lane(lambda n: None, LoopLane, at_most_once=True)
+    assert isinstance(made.lane, LoopLane)
+    made.task.delay_many([0, 1, 2])
+    drive(made.session.open(), made.connection)
+
+    batch = drive(made.session.exchange([], want=100, caps=made.lane._caps), made.connection)
+    made.connection.close()
+
+    assert len(batch.messages) == 2
+
+
 def test_what_must_not_run_twice_is_settled_before_the_slot_says_that_it_has_ended(lane: Callable[..., Lane]) -> None:
     """Until the server knows its end, a dead child's message would come back as if it had never been started."""
     left: list[int] = []

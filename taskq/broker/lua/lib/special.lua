@@ -49,8 +49,36 @@ local function stand_in_line(queue, name, id, opens, at_head)
   wait_at(name, queue, opens)
 end
 
--- Take up to n from a queue with limits or ranks; what may not pass a gate of its own goes to its line. A limit of the
--- queue's only task holds the queue as a whole.
+-- Take up to n from a queue with limits or ranks; what may not pass a gate of its own goes to its line. Where `careful`, n is 1:
+-- what runs at most once ends the fetch, and goes back to the head if that holds something already.
+local function take_some(queue, n, careful)
+  local ids, got, taken, limited, alone = pop(queue, n), 0, int(now) .. ' ' .. queue, marked(queue, 'l'), false
+  if #ids == 0 then return 0, false end
+  for j, value in ipairs(call('HMGET', messages, unpack(ids))) do
+    local once = careful and value and (byte(value, 2) or 0) % 4 >= 2
+    if not value then
+      count(queue, 'dangling')
+    elseif once and outs > 3 then
+      alone = true
+      offer(queue, { ids[j] }, now, true)
+    elseif not end_revoked(queue, ids[j], 'discarded', value) then
+      local names, lock = NONE, nil
+      if limited then names, lock = gates_in(value) end
+      local name, opens = closed_gate(names, queue)
+      if name then
+        stand_in_line(queue, name, ids[j], opens)
+        count(queue, 'gated')
+      else
+        pass_all(ids[j], value, names, taken, lock)
+        got, alone = got + 1, once
+      end
+    end
+  end
+  return got, waiting(queue) > 0, alone
+end
+
+-- The same, where a limit of the queue's only task holds the queue as a whole. Returns also whether the next message must be
+-- taken alone, or was.
 local function take_special(queue, n)
   if marked(queue, 'p') then return 0, false end
   for _, name in ipairs(own_gates(queue)) do
@@ -61,25 +89,14 @@ local function take_special(queue, n)
       return 0, false
     end
   end
-  local ids, got, taken, limited = pop(queue, n), 0, int(now) .. ' ' .. queue, marked(queue, 'l')
-  if #ids == 0 then return 0, false end
-  for j, value in ipairs(call('HMGET', messages, unpack(ids))) do
-    if not value then
-      count(queue, 'dangling')
-    elseif not end_revoked(queue, ids[j], 'discarded', value) then
-      local names, lock = NONE, nil
-      if limited then names, lock = gates_in(value) end
-      local name, opens = closed_gate(names, queue)
-      if name then
-        stand_in_line(queue, name, ids[j], opens)
-        count(queue, 'gated')
-      else
-        pass_all(ids[j], value, names, taken, lock)
-        got = got + 1
-      end
-    end
+  if not marked(queue, 'o') then return take_some(queue, n) end
+  local got, one, more, alone = 0, 0, true, false
+  for _ = 1, n do
+    one, more, alone = take_some(queue, 1, true)
+    got = got + one
+    if alone or not more then break end
   end
-  return got, waiting(queue) > 0
+  return got, more, alone
 end
 
 -- Take up to n from the line of a queue at a gate.
