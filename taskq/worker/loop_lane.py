@@ -26,6 +26,7 @@ from taskq.delivery import Delivery, Revoked, Taken, current
 from taskq.execution import Executor
 from taskq.worker.interrupt import CoroutineInterrupt, ThreadInterrupt, soft_limit_error
 from taskq.worker.main_lane import UNRENEWED_PAUSE, WAIT
+from taskq.worker.pace import Pace
 from taskq.worker.quota import Quota
 from taskq.worker.session import Session, Stopped
 from taskq.worker.slots import CAPACITY, Slot
@@ -88,6 +89,7 @@ class LoopLane:
         self.drain = drain
         self.stopping = False
         self._url = url
+        self._pace = Pace({task.queue for task in executor.tasks.values() if task.at_most_once}, many=True)
         self._loop: asyncio.AbstractEventLoop | None = None
         self._running: dict[asyncio.Task[None], Delivery] = {}
         self._interrupts: dict[int, CoroutineInterrupt | ThreadInterrupt] = {}  # by place in the slot's table
@@ -96,9 +98,6 @@ class LoopLane:
         self._cancel_at: asyncio.TimerHandle | None = None
         self._outcomes: list[Outcome] = []
         self._unsettled: list[int] = []  # places of messages that have ended, until the server knows
-        single = {task.queue for task in executor.tasks.values() if task.at_most_once}
-        queues = session.queues.queues
-        self._caps = " " + "".join(f"{name}={0 if name in single else CAPACITY} " for name in queues)
         self._threads = ThreadPoolExecutor(slot.capacity, "taskq-task")  # threads are made as they are needed
 
     def stop(self, grace: float | None = None) -> None:
@@ -223,7 +222,7 @@ class LoopLane:
         """Settle what has ended and take up to ``want`` messages; None if the incarnation was lost."""
         outcomes, self._outcomes = self._outcomes, []
         places, self._unsettled = self._unsettled, []
-        steps = self.session.exchange(outcomes, want=want, mode=mode, caps=self._caps)
+        steps = self.session.exchange(outcomes, want=want, mode=mode, caps=self._pace.caps)
         batch: Batch | None = None
         try:
             batch = await adrive(steps, self._connection, asyncio.sleep if outcomes else self._pause)
@@ -265,7 +264,9 @@ class LoopLane:
         if task.time_limit:  # the parent watches it
             self.slot.limit(delivery.place, boottime() + task.time_limit)
         current.set(delivery)
+        began = time.monotonic()
         outcome = await (self._await if task.is_async else self._run_in_thread)(delivery)
+        self._pace.saw(delivery.route.queue, time.monotonic() - began, 1)
         self.slot.limit(delivery.place, 0.0)
         # After a lost lease the message is another's, and may even have come back to this very lane.
         self._end(delivery, outcome if incarnation == self.session.incarnation else None)

@@ -71,7 +71,7 @@ def test_a_lost_worker_gives_up_the_one_that_it_may_have_begun_and_no_other(worl
 
 def test_its_own_queue_is_not_marked_for_workers_take_one_at_a_time_from_there(world: World) -> None:
     fleet = Fleet(world)
-    fleet.send_all([once(A)[:2] + (b"",)])
+    fleet.send_all([(*once(A)[:2], b"")])
 
     assert "marks" not in world.names()
     assert fleet.fetch(want=64, caps=" q=0 ").messages[::2] == [A]

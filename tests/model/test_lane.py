@@ -199,7 +199,7 @@ def test_a_loop_takes_what_must_not_run_twice_one_at_a_time(lane: Callable[..., 
     made.task.delay_many([0, 1, 2])
     drive(made.session.open(), made.connection)
 
-    batch = drive(made.session.exchange([], want=100, caps=made.lane._caps), made.connection)
+    batch = drive(made.session.exchange([], want=100, caps=made.lane._pace.caps), made.connection)
     made.connection.close()
 
     assert len(batch.messages) == 2

@@ -13,10 +13,57 @@ from typing import Any
 
 from taskq.broker.commands import Command
 from taskq.broker.faults import refused
-from taskq.envelope import FLAG_EXPIRES, decode_head
+from taskq.envelope import FLAG_AT_MOST_ONCE, FLAG_EXPIRES, decode_head
 from tests.simulation.base import Base, queue_of, whole
 
 Reply = Any
+
+
+#: Names that wait for their turn stand at this score and more, see ``lib/shares.lua``.
+_LATER = 1e13
+
+
+class Shares:
+    """Whose turn it is among the queues of a set that share the time alike, in one fetch."""
+
+    def __init__(self, server: Base, set_: str, order: str) -> None:
+        self.set = set_
+        self.order = order
+        self._server = server
+        self._ready = server.scores["ready:" + set_]
+        self._lowest: float | None = None
+        self._at: dict[str, float] = {}
+
+    def turn(self, queue: str) -> tuple[float, float]:
+        """The score of a queue that waits for its turn, and that from which on it is its turn."""
+        spent = self._server.hashes["spent:" + self.set]
+        if queue not in self._at:
+            if self._lowest is None:
+                last = max(self._ready.values(), default=0.0) - _LATER
+                self._lowest = float(spent[b"*"]) if b"*" in spent else max(0.0, last)
+            self._at[queue] = max(float(spent.get(queue.encode(), 0)), self._lowest)
+        assert self._lowest is not None
+        due = float(f"{_LATER + self._at[queue]:.3f}")
+        return due, due - 0.01 if self._at[queue] > self._lowest else 0.0
+
+    def next(self) -> str:
+        """Take out the queue whose turn it is."""
+        while True:
+            name, score = min(self._ready.items(), key=lambda item: (item[1], item[0]))
+            del self._ready[name]
+            queue = name.decode()
+            due, first = self.turn(queue) if self.order else (0.0, 0.0)
+            if score >= first:
+                return queue
+            self._ready[name] = due
+
+    def charge(self, queue: str, ms: float) -> None:
+        """Note that messages were taken that will last so long."""
+        assert self._lowest is not None
+        self._lowest = max(self._lowest, self._at[queue])
+        self._at[queue] += ms
+        spent = self._server.hashes["spent:" + self.set]
+        spent[b"*"], spent[queue.encode()] = b"%.3f" % self._lowest, b"%.3f" % self._at[queue]
 
 
 class Model(Base):
@@ -52,11 +99,12 @@ class Model(Base):
         if id_ in self.hashes["messages"] or "result:" + id_.decode() in self.strings:
             return b"="
         value = value[:2] + struct.pack(">d", self.now) + value[2:]
-        queue, due, answer = decode_head(value)[1], self.now, b"+"
+        queue, due, answer, elsewhere = decode_head(value)[1], self.now, b"+", False
         for word in options.decode().split():
             n = float(word[1:] or 0)
             match word[0]:
                 case "w":
+                    elsewhere = True
                     answer = b"+" if queue.encode() in self.hashes["serving"] else b"-"
                 case "d" | "a":
                     due = n + self.now * (word[0] == "d")
@@ -65,6 +113,8 @@ class Model(Base):
                     value = b"%c%c%s%s%s" % (value[0], value[1] + FLAG_EXPIRES, value[2:10], stamp, value[10:])
         self.hashes["messages"][id_] = value
         self.count(queue, "accepted")
+        if elsewhere and value[1] & FLAG_AT_MOST_ONCE:
+            self.hashes["marks"][queue.encode()] = b"o"
         if due > self.now:
             self.schedule(queue, id_, due)
         else:
@@ -143,7 +193,7 @@ class Model(Base):
             if others:
                 serving[queue] = b" ".join(others)
         del self.scores["set-leases"][set_]
-        for family in ("ready", "bell", "solo", "solo-bell"):
+        for family in ("ready", "bell", "solo", "solo-bell", "spent"):
             self.delete(f"{family}:{set_.decode()}")
 
     def sync_(self, inc: bytes, number: bytes, lost: bytes, *known: bytes) -> Reply:
@@ -178,7 +228,7 @@ class Model(Base):
         set_: bytes,
         mode: bytes,
         caps: bytes,
-        _order: bytes,
+        order: bytes,
         *groups: bytes,
     ) -> Reply:
         calls = self.hashes["calls"]
@@ -192,7 +242,8 @@ class Model(Base):
         if int(want) and mode == b"solo":
             taken, crashes = self._take_suspect(inc, set_.decode())
         else:
-            taken, crashes = self._take(inc, int(want), set_.decode(), mode, caps.decode()) if int(want) else [], 0
+            shares = Shares(self, set_.decode(), order.decode())
+            taken, crashes = self._take(inc, int(want), shares, mode, caps.decode()) if int(want) else [], 0
         if set_ and mode != b"solo" and self.scores["ready:" + set_.decode()]:
             self.ring("bell:" + set_.decode())
         return [whole(self.now), fenced, crashes, *taken]
@@ -253,37 +304,68 @@ class Model(Base):
                 return taken, int(self.hashes["crashes"].get(taken[0], 0))
         return [], 0
 
-    def _take(self, inc: bytes, want: int, set_: str, mode: bytes, caps: str) -> list[bytes]:
-        ready = self.scores["ready:" + set_]
+    def _take(self, inc: bytes, want: int, shares: Shares, mode: bytes, caps: str) -> list[bytes]:
+        ready = self.scores["ready:" + shares.set]
         if mode == b"repair":
-            names = self.hashes["sets"].get(set_.encode(), b"").split()
-            for k in range(1, min(len(names), 8) + 1):
-                name = names[(int(self.now // 4000) * 8 + k) % len(names)]
-                if self.lists["queue:" + name.decode()]:
-                    ready.setdefault(name, self.now)
-        most_of = {name: int(n) for name, n in (word.split("=") for word in caps.split())}
+            self._repair(ready, self.hashes["sets"].get(shares.set.encode(), b"").split())
+        many = caps.startswith("*")
+        pace = {name: told.partition("/") for name, told in (word.split("=") for word in caps.strip("*").split())}
         out: list[bytes] = []
         budget, left = 1.0, float(want)
-        for _ in range(len(ready)):
-            queue = self.pop("ready:" + set_)
-            assert queue is not None
-            most = most_of.get(queue, 1) if caps else want
-            n, taken, more = 0, [], True
+        for turns in range(len(ready), 0, -1):
+            queue = shares.next()
+            told, _, ms = pace.get(queue, ("1" if caps else str(want), "", ""))
+            most = int(told)
+            if many and told != "0":
+                most = want if shares.order == "" else math.ceil(left / turns)
+            n, taken, more, alone = 0, [], True, False
             if most > 0:
-                n = int(min(left, max(1, math.floor(most * budget))))
+                n = int(min(left, most if many else max(1, math.floor(most * budget))))
             elif not out:
                 n = 1
+            else:
+                alone = True
             if n:
-                taken = self._move(inc, "queue:" + queue, queue, n, b"")
-                more = len(taken) == 2 * n and bool(self.lists["queue:" + queue])
+                if queue.encode() in self.hashes["marks"]:
+                    taken, more, alone = self._take_with_care(inc, queue, n, bool(out))
+                else:
+                    taken = self._move(inc, "queue:" + queue, queue, n, b"")
+                    more = len(taken) == 2 * n and bool(self.lists["queue:" + queue])
+                alone = alone and most > 0
                 left -= len(taken) / 2 if most else want * len(taken) / 2
-                budget -= len(taken) / 2 / most if most else 0
+                budget -= len(taken) / 2 / most if most and not many else 0
             out += taken
+            if shares.order and taken:
+                shares.charge(queue, len(taken) / 2 * float(ms or 10))
             if more:
-                ready[queue.encode()] = self.now
-            if left <= 0 or budget < 0.01:
+                ready[queue.encode()] = shares.turn(queue)[0] if shares.order else self.now * bool(taken or not alone)
+            if alone or left <= 0 or budget < 0.01:
                 break
         return out
+
+    def _repair(self, ready: dict[bytes, float], names: list[bytes]) -> None:
+        for k in range(1, min(len(names), 8) + 1):
+            name = names[(int(self.now // 4000) * 8 + k) % len(names)]
+            if self.lists["queue:" + name.decode()]:
+                ready.setdefault(name, self.now)
+
+    def _take_with_care(self, inc: bytes, queue: str, n: int, any_taken: bool) -> tuple[list[bytes], bool, bool]:
+        """Take up to ``n`` of a queue with messages that run at most once, each of which is taken alone."""
+        taken: list[bytes] = []
+        ids = self.lists["queue:" + queue]
+        for _ in range(n):
+            if not ids:
+                break
+            once = bool(self.hashes["messages"][ids[0]][1] & FLAG_AT_MOST_ONCE)
+            if once and (taken or any_taken):
+                first = ids.pop(0)
+                self.push(queue, [first], at_head=True)
+                return taken, True, True
+            taken += self._move(inc, "queue:" + queue, queue, 1, b"")
+            ids = self.lists["queue:" + queue]
+            if once:
+                return taken, bool(ids), True
+        return taken, bool(ids), False
 
     # -- time ---------------------------------------------------------------------------------------------
 
