@@ -8,7 +8,7 @@ server or sleeps.
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Any
 
 from taskq import codec
@@ -21,6 +21,7 @@ from taskq.broker.outcomes import (
     Ended,
     Limited,
     Outcome,
+    Passed,
     Returned,
     error_detail,
 )
@@ -38,16 +39,19 @@ _MESSAGE_MAX = 4096
 _TRACEBACK_MAX = 32768
 #: What taskq itself adds to a message that was sent, at most: stamps, and the headers of a retry.
 _ADDED_MAX = 4096
-#: Longest pause, in seconds, before a message whose task is unknown here is offered again.
-_UNKNOWN_PAUSE_MAX = 60.0
+#: Seconds after which anybody looks again at what waits for the right lane, which has ended then.
+_PASSED_PAUSE = 60.0
 
 
 class Executor:
     """The steps, for the tasks of one app in one process."""
 
-    def __init__(self, tasks: Mapping[str, Definition], settings: Settings, worker: str) -> None:
-        """Prepare to run ``tasks`` as ``worker``."""
+    def __init__(
+        self, tasks: Mapping[str, Definition], settings: Settings, worker: str, only: Collection[str] | None = None
+    ) -> None:
+        """Prepare to run ``tasks`` as ``worker``; with ``only``, those of one lane: others are handed on to theirs."""
         self.tasks = tasks
+        self._only = tasks.keys() if only is None else frozenset(only)
         self.settings = settings
         self.worker = worker
         self._max_bytes = settings.max_message_bytes + _ADDED_MAX
@@ -106,6 +110,8 @@ class Executor:
         task = self.tasks.get(envelope.task)
         if task is None:
             return self._unknown(delivery, envelope)
+        if task.name not in self._only:
+            return Passed(delivery.id, b"", _PASSED_PAUSE, again=False)
         delivery.route = Route(task, envelope.queue, self.worker)
         if envelope.expires is None:
             names = envelope.head[10 : 12 + len(envelope.task) + len(envelope.queue)]
@@ -137,7 +143,7 @@ class Executor:
         return Dead(delivery.id, reason, detail, FAILURE + detail)
 
     def _unknown(self, delivery: Delivery, envelope: Envelope) -> Outcome:
-        """A task nobody registered here: a newer producer's, most likely. Others may know it."""
+        """A task nobody registered here: a newer producer's, most likely. It waits for a worker that knows it."""
         since, now = envelope.headers.get("unknown"), delivery.taken.now
         if not (isinstance(since, (int, float)) and since <= now):  # the first time; or a moment no taskq has written
             since = now
@@ -146,9 +152,10 @@ class Executor:
             error = DecodeError(f"no worker has known the task {envelope.task!r} for {waited:.0f} s")
             return self._bury(delivery, "unknown-task", error)
         log.warning("message %s is of task %r, which this worker does not know", id_to_text(delivery.id), envelope.task)
-        pause = min(max(1.0, waited), _UNKNOWN_PAUSE_MAX, max(0.1, self.settings.unknown_after - waited))
-        value = envelope.with_headers({**envelope.headers, "unknown": since})
-        return Again(delivery.id, value, pause, "deferred")
+        pause = max(0.1, self.settings.unknown_after - waited)
+        again = envelope.headers.get("unknown") == since
+        value = b"" if again else envelope.with_headers({**envelope.headers, "unknown": since})
+        return Passed(delivery.id, value, pause, again)
 
     # -- after -------------------------------------------------------------------------------------------
 

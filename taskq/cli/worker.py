@@ -178,8 +178,8 @@ def cpus() -> int:
 def banner(app: str, where: str, plan: Plan) -> str:
     """Say what the worker is about to do."""
     children = f"{plan.concurrency} to {plan.max_concurrency}" if plan.max_concurrency else f"{plan.concurrency}"
-    each = [f"{plan.async_slots} coroutines"] if plan.loop.queues else []
-    each += [f"{plan.threads} threads"] if plan.thread.queues else []
+    each = [f"{plan.async_slots} coroutines"] if plan.loop.id else []
+    each += [f"{plan.threads} threads"] if plan.thread.id else []
     lines = [
         f"taskq worker {plan.name}",
         f"  app          {app}",

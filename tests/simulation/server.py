@@ -15,6 +15,7 @@ from taskq.broker.commands import Command
 from taskq.broker.faults import refused
 from taskq.envelope import FLAG_AT_MOST_ONCE, FLAG_EXPIRES, decode_head
 from tests.simulation.base import Base, queue_of, whole
+from tests.simulation.lines import Lines
 
 Reply = Any
 
@@ -52,7 +53,7 @@ class Shares:
             name, score = min(self._ready.items(), key=lambda item: (item[1], item[0]))
             del self._ready[name]
             queue = name.decode()
-            due, first = self.turn(queue) if self.order else (0.0, 0.0)
+            due, first = self.turn(queue.partition("|")[0]) if self.order else (0.0, 0.0)
             if score >= first:
                 return queue
             self._ready[name] = due
@@ -66,7 +67,7 @@ class Shares:
         spent[b"*"], spent[queue.encode()] = b"%.3f" % self._lowest, b"%.3f" % self._at[queue]
 
 
-class Model(Base):
+class Model(Lines):
     """One app on a server of its own."""
 
     def execute(self, command: Command[Any]) -> Reply:
@@ -114,7 +115,7 @@ class Model(Base):
         self.hashes["messages"][id_] = value
         self.count(queue, "accepted")
         if elsewhere and value[1] & FLAG_AT_MOST_ONCE:
-            self.hashes["marks"][queue.encode()] = b"o"
+            self.mark(queue, b"o")
         if due > self.now:
             self.schedule(queue, id_, due)
         else:
@@ -142,6 +143,9 @@ class Model(Base):
                 self.announce(name)
             if self.lists["suspects:" + name]:
                 self.announce(name, "solo", "solo-bell")
+        for gate, waiters in [] if known else list(self.hashes["gates"].items()):
+            for queue in set(waiters.split()) & set(queues.split()):
+                self.tell_of_line(queue.decode(), gate.decode())
         return 1
 
     def renew_(self, lease: bytes, sets: bytes, *incarnations: bytes) -> Reply:
@@ -192,6 +196,7 @@ class Model(Base):
             others = [other for other in serving.pop(queue, b"").split() if other != set_]
             if others:
                 serving[queue] = b" ".join(others)
+        self.hashes["runs"].pop(set_, None)
         del self.scores["set-leases"][set_]
         for family in ("ready", "bell", "solo", "solo-bell", "spent"):
             self.delete(f"{family}:{set_.decode()}")
@@ -237,7 +242,7 @@ class Model(Base):
         if int(number) <= float(calls[inc]):
             return [b"stale"]
         calls[inc] = number
-        fenced = self._settle(self.hashes["processing:" + inc.decode()], list(groups))
+        fenced = self._settle(self.hashes["processing:" + inc.decode()], list(groups), set_.decode())
         self.promote(100)
         if int(want) and mode == b"solo":
             taken, crashes = self._take_suspect(inc, set_.decode())
@@ -248,7 +253,7 @@ class Model(Base):
             self.ring("bell:" + set_.decode())
         return [whole(self.now), fenced, crashes, *taken]
 
-    def _settle(self, held: dict[bytes, bytes], groups: list[bytes]) -> int:
+    def _settle(self, held: dict[bytes, bytes], groups: list[bytes], set_: str) -> int:
         """Read groups of outcomes as ``fetch.lua`` lists them; answers how many were of messages not held."""
         fenced = 0
         while groups:
@@ -257,12 +262,14 @@ class Model(Base):
                 results, groups = groups[4 : 4 + n] or [b""] * len(ids), groups[4 + n :]
                 todo = [(b"end", id_, b"done", result, ttl) for id_, result in zip(ids, results, strict=True)]
             else:
-                width = {b"end": 5, b"dead": 6, b"schedule": 5, b"return": 2}[groups[0]]
+                width = {b"end": 5, b"dead": 6, b"schedule": 5, b"return": 2, b"pass": 5}[groups[0]]
                 todo, groups = [tuple(groups[:width])], groups[width:]  # type: ignore[list-item]
             for kind, id_, *rest in todo:
                 taken = held.pop(id_, None)
                 if taken is None:
                     fenced += 1
+                elif kind == b"pass":
+                    self.hand_on(set_, id_, taken, rest)
                 else:
                     self._end(kind, id_, taken, rest)
         return fenced
@@ -291,9 +298,7 @@ class Model(Base):
     def _move(self, inc: bytes, name: str, queue: str, n: int, mark: bytes) -> list[bytes]:
         """Take up to ``n`` ids of a list; answers ids and values in turn."""
         ids, self.lists[name] = self.lists[name][:n], self.lists[name][n:]
-        for id_ in ids:
-            self.hashes["processing:" + inc.decode()][id_] = b"%s%s %s" % (mark, whole(self.now), queue.encode())
-        return [word for id_ in ids for word in (id_, self.hashes["messages"][id_])]
+        return [word for id_ in ids for word in self.hold(inc, queue, id_, mark)]
 
     def _take_suspect(self, inc: bytes, set_: str) -> tuple[list[bytes], int]:
         while queue := self.pop("solo:" + set_):
@@ -313,7 +318,8 @@ class Model(Base):
         out: list[bytes] = []
         budget, left = 1.0, float(want)
         for turns in range(len(ready), 0, -1):
-            queue = shares.next()
+            line = shares.next()
+            queue = line.partition("|")[0]
             told, _, ms = pace.get(queue, ("1" if caps else str(want), "", ""))
             most = int(told)
             if many and told != "0":
@@ -326,8 +332,8 @@ class Model(Base):
             else:
                 alone = True
             if n:
-                if queue.encode() in self.hashes["marks"]:
-                    taken, more, alone = self._take_with_care(inc, queue, n, bool(out))
+                if line != queue or queue.encode() in self.hashes["marks"]:
+                    taken, more, alone = self._take_with_care(inc, line, n, bool(out))
                 else:
                     taken = self._move(inc, "queue:" + queue, queue, n, b"")
                     more = len(taken) == 2 * n and bool(self.lists["queue:" + queue])
@@ -338,7 +344,7 @@ class Model(Base):
             if shares.order and taken:
                 shares.charge(queue, len(taken) / 2 * float(ms or 10))
             if more:
-                ready[queue.encode()] = shares.turn(queue)[0] if shares.order else self.now * bool(taken or not alone)
+                ready[line.encode()] = shares.turn(queue)[0] if shares.order else self.now * bool(taken or not alone)
             if alone or left <= 0 or budget < 0.01:
                 break
         return out
@@ -349,23 +355,31 @@ class Model(Base):
             if self.lists["queue:" + name.decode()]:
                 ready.setdefault(name, self.now)
 
-    def _take_with_care(self, inc: bytes, queue: str, n: int, any_taken: bool) -> tuple[list[bytes], bool, bool]:
-        """Take up to ``n`` of a queue with messages that run at most once, each of which is taken alone."""
-        taken: list[bytes] = []
-        ids = self.lists["queue:" + queue]
+    def _take_with_care(self, inc: bytes, line: str, n: int, any_taken: bool) -> tuple[list[bytes], bool, bool]:
+        """Take up to ``n`` of a line, or of a queue with marks; what runs at most once is taken alone."""
+        queue, taken = line.partition("|")[0], list[bytes]()
+        careful = b"o" in self.hashes["marks"].get(queue.encode(), b"")
+        if line != queue:
+            if careful and any_taken:
+                return taken, True, True
+            taken, more = self.take_line(inc, line, 1 if careful else n)
+            return taken, more, careful and bool(taken)
+        if not careful:
+            taken = self.take_some(inc, queue, n)
+            return taken, bool(self.lists["queue:" + queue]), False
         for _ in range(n):
+            ids = self.lists["queue:" + queue]
             if not ids:
                 break
             once = bool(self.hashes["messages"][ids[0]][1] & FLAG_AT_MOST_ONCE)
             if once and (taken or any_taken):
-                first = ids.pop(0)
-                self.push(queue, [first], at_head=True)
+                Base.push(self, queue, [ids.pop(0)], at_head=True)
                 return taken, True, True
-            taken += self._move(inc, "queue:" + queue, queue, 1, b"")
-            ids = self.lists["queue:" + queue]
-            if once:
-                return taken, bool(ids), True
-        return taken, bool(ids), False
+            got = self.take_some(inc, queue, 1)
+            taken += got
+            if once and got:
+                return taken, bool(self.lists["queue:" + queue]), True
+        return taken, bool(self.lists["queue:" + queue]), False
 
     # -- time ---------------------------------------------------------------------------------------------
 

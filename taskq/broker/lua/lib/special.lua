@@ -166,6 +166,31 @@ local function take_suspect()
   end
 end
 
+-- A message whose taker does not run its task waits in the line of that, for a lane that does: at the end, or `again` at the head.
+-- At some time (ms) anybody is to look at it.
+local function hand_on(queue, id, held, opens, again)
+  local _, task = head(call('HGET', messages, id))
+  local name = task .. '#t'
+  count(queue, 'deferred')
+  if byte(held, 1) == 33 then -- a suspect
+    local lanes = served_by(queue, name)
+    if lanes == '' then return schedule(queue, id, math.min(opens, now + 60000)) end
+    call('LPUSH', P .. 'suspects:' .. queue, id)
+    for lane in string.gmatch(lanes, '%S+') do
+      call('ZADD', P .. 'solo:' .. lane, 'NX', now, queue)
+      ring(P .. 'solo-bell:' .. lane)
+    end
+    return
+  end
+  mark(queue, 'l', true)
+  wait_at(name, queue)
+  limits_of(task).names = nil -- it has one gate more
+  put_back(queue, { id }, now, not again and name or nil)
+  call('ZREM', P .. 'ready:' .. set, queue .. '|' .. name) -- not for us
+  call('ZADD', P .. 'openings', 'LT', int(math.ceil(opens)), name)
+  if call('ZRANGE', P .. 'openings', 0, 0)[1] == name then ring(P .. 'alarm') end
+end
+
 -- After a wait in vain: put back names of ready queues that are missing, a few each time.
 local function repair()
   local names = {}
