@@ -27,6 +27,8 @@ USAGE = 2
 url_option = click.option(
     "--url", metavar="URL", help="The server; TASKQ_URL or the project's embedded one unless given."
 )
+dry_run_option = click.option("--dry-run", is_flag=True, help="Say what it would do, and change nothing.")
+yes_option = click.option("-y", "--yes", is_flag=True, help="Do not ask.")
 names_option = click.option("--name", "names", multiple=True, metavar="APP", help="Of this app; may be repeated.")
 name_option = click.option("--name", "app", metavar="APP", help="Of this app; needed if the server has several.")
 
@@ -78,6 +80,26 @@ def reaching(url: str | None) -> Iterator[Broker]:
         sys.exit(USAGE)
 
 
+def agree(question: str, yes: bool) -> None:
+    """Ask before an act that cannot be taken back, unless ``yes``; leave if the answer is not yes."""
+    if yes:
+        return
+    try:
+        agreed = click.confirm(question, err=True)
+    except click.Abort:  # nobody is there to answer
+        click.echo("\ntaskq: there was no answer, so nothing was done; --yes does it without a question", err=True)
+        sys.exit(USAGE)
+    if not agreed:
+        click.echo("taskq: nothing was done", err=True)
+        sys.exit(1)
+
+
+def count(number: int, what: str) -> str:
+    """Write a number of things: ``1 message``, ``1,393 messages``."""
+    plural = what + "s" if not what.endswith("y") else what[:-1] + "ies"
+    return f"{number:,} {what if number == 1 else plural}"
+
+
 def keys_of(app: str) -> Keys:
     """Return the names of an app's keys."""
     from taskq.broker.keys import Keys
@@ -95,28 +117,29 @@ def raw_id_of(text_id: str) -> bytes:
         raise click.UsageError(str(error)) from None
 
 
-def is_known(broker: Broker, keys: Keys, name: str) -> bool:
-    """Say whether an app has had a queue or a task of that name."""
+def apps_at(broker: Broker, names: Iterable[str], *, new: bool = False) -> list[str]:
+    """Return the apps that are meant: those named, else all on the server; ``new`` ones need not be there yet.
+
+    Raises:
+        ConfigError: One that is named is not on the server.
+    """
     from taskq.broker import commands
+    from taskq.cli.names import unknown
 
-    tasks = broker.run(commands.whole_hash(keys, "tasks"))
-    return name.encode() in {*tasks, *tasks.values()} or name in broker.run(commands.survey(keys))
-
-
-def apps_at(broker: Broker, names: Iterable[str]) -> list[str]:
-    """Return the apps that are meant: those named, else all on the server."""
-    from taskq.broker import commands
-
-    return list(dict.fromkeys(names)) or broker.run(commands.known_apps())
+    known = broker.run(commands.known_apps())
+    for name in names:
+        if check_name("app", name) not in known and not new:
+            raise unknown("app", name, broker.where, known)
+    return list(dict.fromkeys(names)) or known
 
 
-def app_at(broker: Broker, name: str | None) -> str:
+def app_at(broker: Broker, name: str | None, *, new: bool = False) -> str:
     """Return the one app that is meant: the one named, else the only one on the server.
 
     Raises:
         ConfigError: There is none, or there are several.
     """
-    apps = apps_at(broker, [name] if name else [])
+    apps = apps_at(broker, [name] if name else [], new=new)
     if len(apps) == 1:
         return check_name("app", apps[0])
     what = f"several apps ({', '.join(apps)}): say which with --name" if apps else "no app yet: name it with --name"
