@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
@@ -89,13 +88,20 @@ class Timetable:
                 yield Stored(app, name, raw, due.get(name), state)
 
     def find(self, name: str) -> Stored:
-        """Return the entry of that name; leave with exit code 1 if there is none, 2 if several apps have one."""
-        found = [stored for stored in self.all() if stored.name == name]
+        """Return the entry of that name.
+
+        Raises:
+            ConfigError: There is none; the text has the nearest ones.
+            UsageError: Several apps have one.
+        """
+        from taskq.cli.names import unknown
+
+        every = list(self.all())
+        found = [stored for stored in every if stored.name == name]
         if len(found) > 1:
             raise click.UsageError(f"{' and '.join(one.app for one in found)} have an entry {name}: say --name APP")
         if not found:
-            click.echo(f"taskq: no periodic entry {name!r} at {self.broker.where}", err=True)
-            sys.exit(1)
+            raise unknown("periodic entry", name, self.broker.where, [stored.name for stored in every])
         return found[0]
 
     def change(self, app: str, verb: str, name: str, *more: Any) -> str:
