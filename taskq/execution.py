@@ -90,7 +90,7 @@ class Executor:
         try:
             if len(delivery.value) > self._max_bytes:
                 limit = self.settings.max_message_bytes
-                raise DecodeError(f"{len(delivery.value)} bytes, more than this worker's max_message_bytes={limit}")
+                raise DecodeError(f"{len(delivery.value):,} bytes, more than this worker's max_message_bytes={limit}")
             envelope = delivery.envelope
         except DecodeError as error:
             return self._bury(delivery, "undecodable", error)
@@ -160,7 +160,7 @@ class Executor:
             limit = self.settings.max_message_bytes
             if len(result) > limit:
                 raise SerializationError(
-                    f"the result has {len(result)} bytes, more than max_message_bytes={limit}; "
+                    f"the result has {len(result):,} bytes, more than max_message_bytes={limit}; "
                     "keep the data elsewhere and return its key, or declare the task with ignore_result=True"
                 )
         except SerializationError as error:

@@ -12,15 +12,23 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
-from taskq.cli.common import apps_at, keys_of, raw_id_of
-from taskq.cli.tables import age, moment, one_line, printable, shortened
+from taskq.cli.common import apps_at, count, keys_of, raw_id_of
+from taskq.cli.tables import Column, age, moment, one_line, printable, shortened
 from taskq.errors import DecodeError
 
 if TYPE_CHECKING:
     from taskq.broker.pool import Broker
     from taskq.envelope import Envelope
 
-COLUMNS = ("ID", "APP", "QUEUE", "TASK", "REASON", "AGE", "ERROR")
+COLUMNS = (
+    Column("ID", whole=True),
+    Column("APP", spare=True),
+    Column("QUEUE", spare=True, like="TASK"),
+    Column("TASK"),
+    Column("REASON"),
+    Column("AGE", number=True),
+    Column("ERROR"),
+)
 #: Dead letters read in one call; each may have a megabyte.
 _PAGE = 100
 #: Headers that count what happened to a message: a replayed one begins anew.
@@ -328,7 +336,7 @@ def _message_rows(letter: DeadLetter, now: float) -> list[tuple[str, Any]]:
         return [("message", "(gone)")]
     envelope = letter.envelope
     if envelope is None:
-        return [("message", f"(cannot be decoded) {len(letter.value)} bytes: {letter.value!r}")]
+        return [("message", f"(cannot be decoded) {count(len(letter.value), 'byte')}: {letter.value!r}")]
     headers = dict(envelope.headers)
     rows: list[tuple[str, Any]] = [("accepted", moment(envelope.accepted / 1000))]
     if envelope.expires is not None:
@@ -343,7 +351,7 @@ def _message_rows(letter: DeadLetter, now: float) -> list[tuple[str, Any]]:
         args, kwargs = codec.unpack_call(envelope.body)
         rows += [("args", repr(tuple(args))), ("kwargs", repr(kwargs))]
     except Exception:
-        rows.append(("body", f"(cannot be decoded) {len(envelope.body)} bytes: {envelope.body!r}"))
+        rows.append(("body", f"(cannot be decoded) {count(len(envelope.body), 'byte')}: {envelope.body!r}"))
     return rows
 
 

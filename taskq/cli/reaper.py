@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 
 import click
 
-from taskq.cli.common import USAGE, broker_for, server_url, wait_for_server
+from taskq.cli.common import USAGE, broker_for, count, server_url, wait_for_server
 from taskq.errors import BrokerError, BrokerRefused
 
 if TYPE_CHECKING:
@@ -143,14 +143,10 @@ def _tell(app: str, incarnation: str, moves: list[Move], verb: str = "recovered"
     """Print what became of an incarnation's messages."""
     from taskq.envelope import id_to_text
 
-    click.echo(f"{app}: {verb} {_count(len(moves), 'message')} of incarnation {incarnation}, whose lease ended")
+    click.echo(f"{app}: {verb} {count(len(moves), 'message')} of incarnation {incarnation}, whose lease ended")
     for move in moves:
         place = _PLACES.get(move.place, move.place + " {queue}").format(queue=move.queue)
         click.echo(f"  {id_to_text(move.id)}  {place}")
-
-
-def _count(number: int, what: str) -> str:
-    return f"{number} {what}{'' if number == 1 else 's'}"
 
 
 def _look(broker: Broker, given: tuple[str, ...]) -> None:
@@ -175,8 +171,8 @@ def _look(broker: Broker, given: tuple[str, ...]) -> None:
         )
         ticks = broker.run(commands.count_until(keys, "ticks", now))
         click.echo(
-            f"{name}: would promote {_count(due, 'due message')}, purge {_count(old, 'old dead letter')}"
-            + (f", look at {_count(ticks, 'periodic tick')}" if ticks else "")
+            f"{name}: would promote {count(due, 'due message')}, purge {count(old, 'old dead letter')}"
+            + (f", look at {count(ticks, 'periodic tick')}" if ticks else "")
         )
 
 
@@ -249,7 +245,7 @@ class Pass:
         if not self._fresh:
             self._fresh = {name: end for name, end in ends.items() if end is not None}
             click.echo(
-                f"{self.name}: nobody renewed leases lately, so {_count(len(self._fresh), 'ended lease')} "
+                f"{self.name}: nobody renewed leases lately, so {count(len(self._fresh), 'ended lease')} "
                 f"got a fresh one first: waiting up to {self.lease:g} s",
                 err=True,
             )
@@ -282,9 +278,9 @@ class Pass:
         while gone := self.broker.run(commands.retire(self.keys, _PURGE_LIMIT, queues)):
             purged += gone
         click.echo(
-            f"{self.name}: recovered {_count(self._messages, 'message')} of {_count(self._incarnations, 'incarnation')}"
-            f", promoted {_count(promoted, 'due message')}, purged {_count(purged, 'old dead letter')}"
-            + (f", sent {_count(sent, 'periodic tick')}" if sent else "")
+            f"{self.name}: recovered {count(self._messages, 'message')} of {count(self._incarnations, 'incarnation')}"
+            f", promoted {count(promoted, 'due message')}, purged {count(purged, 'old dead letter')}"
+            + (f", sent {count(sent, 'periodic tick')}" if sent else "")
         )
 
 

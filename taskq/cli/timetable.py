@@ -11,14 +11,24 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from taskq.cli.common import apps_at, keys_of
-from taskq.cli.tables import age, moment, one_line
+from taskq.cli.tables import Cell, Column, age, moment, one_line
 from taskq.errors import DecodeError
 
 if TYPE_CHECKING:
     from taskq.broker.pool import Broker
     from taskq.entries import Entry
 
-COLUMNS = ("ENTRY", "APP", "SCHEDULE", "ZONE", "TASK", "NEXT", "LAST", "SENT", "LATE", "STATE")
+COLUMNS = (
+    Column("ENTRY"),
+    Column("APP", spare=True),
+    Column("SCHEDULE"),
+    Column("ZONE", spare=True),
+    Column("TASK", spare=True, like="ENTRY"),
+    Column("NEXT", number=True),
+    Column("LAST", number=True),
+    Column("SENT", number=True),
+    Column("STATE"),
+)
 
 
 @dataclass(frozen=True)
@@ -114,31 +124,29 @@ class Timetable:
 # -- how they look ---------------------------------------------------------------------------------------
 
 
-def row(stored: Stored, now: float) -> tuple[str, ...]:
+def row(stored: Stored, now: float) -> tuple[Cell, ...]:
     """Write an entry as a row of `COLUMNS`; ``now`` is the server's time in seconds since the epoch."""
     entry, ago = stored.entry, stored.number(b"last") / 1000
-    late = (
-        f"{_ms(stored.number(b'late'))}, at most {_ms(stored.number(b'late-max'))}" if b"late" in stored.state else "-"
-    )
-    cells = (
-        stored.name,
-        stored.app,
-        str(entry.schedule) if entry else "(cannot be read)",
-        getattr(entry.schedule, "zone", "-") if entry else "-",
-        entry.task if entry else "-",
+    return (
+        one_line(stored.name),
+        one_line(stored.app),
+        one_line(str(entry.schedule)) if entry else "(cannot be read)",
+        one_line(getattr(entry.schedule, "zone", "-")) if entry else "-",
+        one_line(entry.task) if entry else "-",
         "-" if stored.due is None else "now" if stored.due <= now else f"in {age(stored.due - now)}",
         f"{age(now - ago)} ago" if ago else "-",
-        str(stored.number(b"sent")),
-        late,
-        _state(stored),
+        stored.number(b"sent"),
+        one_line(_state(stored)),
     )
-    return tuple(one_line(cell) for cell in cells)
 
 
 def _state(stored: Stored) -> str:
     if stored.paused:
         return f"paused {stored.paused}"
-    notes = [f"{n} {what}" for what in ("skipped", "left-out", "full") if (n := stored.number(what.encode()))]
+    notes = []
+    if b"late" in stored.state:
+        notes = [f"{_ms(stored.number(b'late'))} late", f"at most {_ms(stored.number(b'late-max'))}"]
+    notes += [f"{n:,} {what}" for what in ("skipped", "left-out", "full") if (n := stored.number(what.encode()))]
     return ", ".join(["ends" if stored.due is None else "runs", *notes])
 
 

@@ -50,7 +50,7 @@ def cron(app: TaskQ, session_server: Server) -> Run:
 
     def run(verb: str, *words: str, name: str = app.name) -> Ran:
         given = ("cron", verb, *words, *(("--name", name) if name else ()))
-        ran = CliRunner(env={"TASKQ_URL": session_server.url}).invoke(main, given)
+        ran = CliRunner(env={"TASKQ_URL": session_server.url, "COLUMNS": "200"}).invoke(main, given)
         return Ran(given, ran.exit_code, ran.stdout, ran.stderr)
 
     return run
@@ -80,8 +80,8 @@ def test_entries_are_listed_with_what_became_of_them(app: TaskQ, cron: Run) -> N
 
     ran = cron("ls")
     title, row = ran.stdout.splitlines()
-    assert title.split() == ["ENTRY", "APP", "SCHEDULE", "ZONE", "TASK", "NEXT", "LAST", "SENT", "LATE", "STATE"]
-    assert re.fullmatch(rf"hourly +{app.name} +every 1h +- +report +(in \d+[ms]|now) +- +0 +- +runs", row)
+    assert title.split() == ["ENTRY", "APP", "SCHEDULE", "ZONE", "TASK", "NEXT", "LAST", "SENT", "STATE"]
+    assert re.fullmatch(rf"hourly +{app.name} +every 1h +- +report +(in \d+[ms]|now) +- +· +runs", row)
     assert "1 periodic entry at unix:" in ran.stderr
     found = listed(cron)["hourly"]
     assert found.items() >= {"app": app.name, "queue": "reports", "origin": "code", "sent": 0, "late_ms": None}.items()

@@ -69,10 +69,10 @@ def test_ls_is_an_aligned_table(taskq: Run, app: TaskQ) -> None:
     ran = taskq("dead", "ls", "--name", app.name)
 
     wide = len(app.name)
-    assert re.sub(r"  \d+s ", "  0s ", ran.stdout).splitlines() == [
+    assert re.sub(r"  \d+s  ", "  0s  ", ran.stdout).splitlines() == [
         f"{'ID':36}  {'APP':{wide}}  QUEUE  TASK  REASON   AGE  ERROR",
-        f"{bill}  {app.name}  bill   bill  crashed  0s   ValueError:",
-        f"{mail}  {app.name}  mail   mail  failed   0s   ValueError: the text has two lines and is �[31mred",
+        f"{bill}  {app.name}  bill   bill  crashed   0s  ValueError:",
+        f"{mail}  {app.name}  mail   mail  failed    0s  ValueError: the text has two lines and is �[31mred",
     ]
     assert ran.stderr.startswith("2 dead letters at unix://")
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Callable, Iterator
 
@@ -164,17 +165,41 @@ def test_queues_is_a_table_with_what_holds_each_queue(run: Run, app: TaskQ) -> N
     titles = "APP QUEUE PENDING SCHEDULED GATED PROCESSING SUSPECTS DEAD DONE FAILED STATE"
     assert " ".join(lines[0].split()) == titles
     cells = {line.split()[1]: re.split(r"\s{2,}", line, maxsplit=10)[2:] for line in lines[1:]}
-    assert cells["mail"][:8] == ["2", "0", "0", "0", "0", "1", "0", "0"]
+    assert cells["mail"][:8] == ["2", "·", "·", "·", "·", "1", "·", "1"]
     paused = r"paused \ds ago by ann@host, for (9|10)m more: the provider is down; breaker of mail open for \d+d more"
     assert re.fullmatch(paused, cells["mail"][8])
-    assert cells["office"][:8] == ["0", "1", "0", "0", "0", "0", "0", "0"]
+    assert cells["office"][:8] == ["·", "1", "·", "·", "·", "·", "·", "·"]
     assert re.fullmatch(r"task plain paused \ds ago by bob@host; breaker of bill tries one", cells["office"][8])
-    assert cells["never"][:8] == ["0"] * 8
+    assert cells["never"][:8] == ["·"] * 8
     assert len(lines) == 4
 
 
+def test_queues_as_json(run: Run, app: TaskQ) -> None:
+    app.tasks["mail"].delay_many([("a",), ("b",), ("c",)])
+    bury(app, "mail", 1)
+
+    assert json.loads(run("queues", "--json").stdout) == {
+        "app": app.name, "queue": "mail", "pending": 2, "scheduled": 0, "gated": 0, "processing": 0, "suspects": 0,
+        "dead": 1, "done": 0, "failed": 1, "state": "",
+    }  # fmt: skip
+
+
+def test_a_failure_is_counted_whatever_becomes_of_the_dead_letter(run: Run, app: TaskQ) -> None:
+    app.tasks["mail"].delay_many([("a",), ("b",), ("c",)])
+    bury(app, "mail", 3)
+
+    run("dead", "replay", "--task", "mail")
+    run("dead", "purge", "--all", "--yes")
+
+    row = json.loads(run("queues", "--json").stdout)
+    assert (row["dead"], row["pending"], row["failed"]) == (0, 3, 3)
+
+
 def test_without_any_queue_nothing_is_shown(run: Run) -> None:
-    assert run("queues").stdout == ""
+    ran = run("queues")
+
+    assert ran.stdout == ""
+    assert ran.stderr.startswith("no queues at ")
 
 
 # -- revoke ----------------------------------------------------------------------------------------------
