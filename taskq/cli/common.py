@@ -94,10 +94,9 @@ def agree(question: str, yes: bool) -> None:
         sys.exit(1)
 
 
-def count(number: int, what: str) -> str:
+def count(number: int, one: str, many: str = "") -> str:
     """Write a number of things: ``1 message``, ``1,393 messages``."""
-    plural = what + "s" if not what.endswith("y") else what[:-1] + "ies"
-    return f"{number:,} {what if number == 1 else plural}"
+    return f"{number:,} {one if number == 1 else many or one + 's'}"
 
 
 def keys_of(app: str) -> Keys:

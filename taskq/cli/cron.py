@@ -91,7 +91,7 @@ def ls(names: tuple[str, ...], url: str | None, as_json: bool) -> None:
                 table.add([row(stored, timetable.now)])
         if not as_json:
             table.flush()
-            found = count(total, "periodic entry") if total else "no periodic entries"
+            found = count(total, "periodic entry", "periodic entries") if total else "no periodic entries"
             click.echo(f"{found} at {timetable.broker.where}", err=True)
 
 
@@ -149,7 +149,8 @@ def add(
 
 def _check_task(broker: Broker, keys: Keys, task: str) -> None:
     """Refuse a task that no worker has had: its ticks would pile up where nobody takes them."""
-    from taskq.cli.names import Known, nearest
+    from taskq.cli.names import Known
+    from taskq.spelling import nearest
 
     known = Known.at(broker, [keys])
     if known.all and task not in known.all:

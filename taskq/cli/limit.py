@@ -48,7 +48,7 @@ def command(
     done, 2 wrong usage or no server, or a task that no worker has had yet.
     """
     from taskq.broker import commands
-    from taskq.cli.names import nearest
+    from taskq.spelling import nearest
 
     changes = rate is not None or max_concurrency is not None or burst is not None
     if changes and code:

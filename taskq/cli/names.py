@@ -4,28 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
-from difflib import get_close_matches
 from typing import TYPE_CHECKING
 
 from taskq.errors import ConfigError
+from taskq.spelling import nearest
 
 if TYPE_CHECKING:
     from taskq.broker.keys import Keys
     from taskq.broker.pool import Broker
-
-#: How many known names are told where none is near.
-_TOLD = 8
-
-
-def nearest(name: str, known: Iterable[str]) -> str:
-    """Return the end of a sentence about an unknown name: which known ones are near, else which there are."""
-    by_lower = {one.lower(): one for one in sorted(known)}
-    if near := get_close_matches(name.lower(), by_lower, n=3):
-        return f"; did you mean {' or '.join(by_lower[one] for one in near)}?"
-    names = sorted(by_lower.values())
-    if not names:
-        return ""
-    return f"; there {'is' if len(names) == 1 else 'are'} {', '.join(names[:_TOLD])}{' ...' * (len(names) > _TOLD)}"
 
 
 @dataclass(frozen=True, slots=True)

@@ -25,7 +25,8 @@ def command(what: str, reason: str, seconds: float, new: bool, dry_run: bool, ap
     reason and time. Exit codes: 0 done, 2 wrong usage or no server, or a name that nobody has used yet.
     """
     from taskq.broker import commands
-    from taskq.cli.names import Known, nearest
+    from taskq.cli.names import Known
+    from taskq.spelling import nearest
 
     with reaching(url) as broker:
         keys = keys_of(app_at(broker, app, new=new))

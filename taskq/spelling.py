@@ -1,0 +1,32 @@
+"""Which of the known names somebody may have meant."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from difflib import SequenceMatcher, get_close_matches
+
+#: How many known names are told where none is near.
+_TOLD = 8
+
+
+def nearest(name: str, known: Iterable[str]) -> str:
+    """Return the end of a sentence about an unknown name: which known ones are near, else which there are."""
+    by_lower = {one.lower(): one for one in sorted(known)}
+    if near := get_close_matches(name.lower(), by_lower, n=3):
+        return f"; did you mean {' or '.join(by_lower[one] for one in near)}?"
+    names = sorted(by_lower.values())
+    if not names:
+        return ""
+    return f"; there {'is' if len(names) == 1 else 'are'} {', '.join(names[:_TOLD])}{' ...' * (len(names) > _TOLD)}"
+
+
+def is_typo(name: str, known: Iterable[str]) -> bool:
+    """Say whether a name differs from a known one by so little that it is hardly meant: more than by a number."""
+
+    def letters(text: str) -> str:
+        return "".join(c for c in text.lower() if not c.isdigit())
+
+    return any(
+        letters(one) != letters(name) and SequenceMatcher(None, name.lower(), one.lower()).ratio() > 0.85
+        for one in known
+    )
