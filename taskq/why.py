@@ -133,6 +133,15 @@ def sentence(raw_id: bytes, reply: Sequence[Any]) -> str:
     return _in_turn(facts)
 
 
+def unserved(raw_id: bytes, reply: Sequence[Any]) -> str | None:
+    """Say that no live worker can run a message that waits in its queue, if that is so; by the same answer."""
+    facts = Facts(raw_id, reply)
+    try:
+        return None if facts["served"] is None else _unserved(facts)
+    except DecodeError:
+        return None
+
+
 # -- what has ended, and what runs ------------------------------------------------------------------------
 
 

@@ -29,6 +29,8 @@ from taskq.errors import BrokerUnavailable, ConfigError
 #: Longest path of a unix socket in bytes, with room to spare: 108 on Linux, 104 on macOS.
 _SOCKET_PATH_MAX = 100
 _START_TIMEOUT = 30.0
+#: Name of the folder, in that of the project, with all that the server keeps.
+FOLDER = ".taskq"
 
 _servers: dict[Path, EmbeddedServer] = {}
 
@@ -67,7 +69,7 @@ class EmbeddedServer:
 
     def __init__(self, project: Path) -> None:
         """Prepare to use the server of ``project``; `join` finds or starts it."""
-        self.folder = project / ".taskq"
+        self.folder = project / FOLDER
         self._users: int | None = None
         self._pid = os.getpid()
 

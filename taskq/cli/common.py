@@ -55,16 +55,25 @@ def _is_ours(filename: str) -> bool:
 
 
 def server_url(url: str | None) -> str:
-    """Return the URL to use without an app: the given one, the configured one, the project's embedded server."""
+    """Return the URL to use without an app: the given one, the configured one, the project's embedded server.
+
+    The latter only where there has been one: else a command in the wrong folder would leave a server's files there.
+    """
     try:
         settings = load_settings({"url": url})
         if settings.url is not None:
             return settings.url
         from pathlib import Path
 
-        from taskq.broker.embedded import embedded_url
+        from taskq.broker.embedded import FOLDER, embedded_url
 
-        return embedded_url(Path(project_dir()))
+        project = Path(project_dir())
+        if not (project / FOLDER).is_dir():
+            raise ConfigError(
+                f"no server is named (by --url, TASKQ_URL or [tool.taskq]), and {project} has never had an embedded "
+                "one. Go to the folder of your project, or name the server"
+            )
+        return embedded_url(project)
     except (ConfigError, BrokerError, OSError) as error:  # OSError: no files can be made in the project's folder
         click.echo(f"taskq: {error}", err=True)
         sys.exit(USAGE)

@@ -58,3 +58,16 @@ def test_celerys_order_of_words_works_too(taskq: Run, tmp_path: Path) -> None:
     assert "  app          celerys-order" in ran.stderr
     assert refused.returncode == 2
     assert "taskq queues needs no code, so it takes no -A" in refused.stderr
+
+
+@pytest.mark.parametrize(
+    "words", [("queues",), ("dead", "ls"), ("why", "x"), ("pause", "x"), ("cron", "ls"), ("reaper",)]
+)
+def test_a_command_in_the_wrong_folder_starts_no_server_there(
+    taskq: Run, tmp_path: Path, words: tuple[str, ...]
+) -> None:
+    ran = taskq(*words, url=None)
+
+    assert (ran.returncode, ran.stdout) == (2, "")
+    assert f"{tmp_path} has never had an embedded one. Go to the folder of your project" in ran.stderr
+    assert list(tmp_path.iterdir()) == []

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
+import logging
 import threading
 
+import msgpack
 import pytest
 
-from taskq import TaskQ, inbox
+from taskq import ResultTimeout, TaskQ, inbox
 from taskq.broker.commands import Command, QueueSet
 from taskq.broker.connection import Connection
 from taskq.broker.keys import Keys
@@ -47,3 +50,37 @@ def test_a_lost_push_costs_a_moment_and_not_for_ever(
 
     wait_until(lambda: got, "the result is found")
     assert got == [41]
+
+
+@pytest.mark.parametrize("how", ["get", "aget"])
+def test_whoever_waits_for_what_nobody_serves_is_told_once(
+    how: str, app: TaskQ, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(inbox, "_REREAD", 0.05)
+    handle = app.task(name="add")(lambda a: a).delay(1)
+
+    with caplog.at_level(logging.WARNING, "taskq"), pytest.raises(ResultTimeout):
+        if how == "get":
+            handle.get(timeout=0.5)
+        else:
+            asyncio.run(handle.aget(timeout=0.5))
+
+    told = f"the result of {handle.id} is waited for in vain so far: No live worker serves queue add; start one: "
+    assert [record.getMessage()[: len(told)] for record in caplog.records] == [told]
+
+
+def test_whoever_waits_for_what_is_served_is_told_nothing(
+    app: TaskQ, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(inbox, "_REREAD", 0.05)
+    add = app.task(name="add")(lambda a: a)
+    waiting, later = add.delay(1), add.apply_async((1,), countdown=60)
+    connection = Connection(app.client.url)
+    info = bytes(msgpack.packb({"queues": ["add"], "tasks": ["add"]}))
+    drive(Session(app.client.keys, QueueSet.of(["add"]), info, 15_000, 60_000, lambda _: None).open(), connection)
+
+    for handle in waiting, later:
+        with caplog.at_level(logging.WARNING, "taskq"), pytest.raises(ResultTimeout):
+            handle.get(timeout=0.3)
+
+    assert caplog.records == []
