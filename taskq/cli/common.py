@@ -15,6 +15,7 @@ import click
 
 from taskq.config import check_name, load_settings, project_dir
 from taskq.errors import BrokerError, BrokerRefused, ConfigError, SerializationError, ServerUnsuitable
+from taskq.extras import how_to_install
 
 if TYPE_CHECKING:
     from taskq.app import TaskQ
@@ -54,10 +55,10 @@ def _is_ours(filename: str) -> bool:
     return "importlib" in filename or filename.endswith(("taskq/loading.py", "cli/common.py"))
 
 
-def server_url(url: str | None) -> str:
+def server_url(url: str | None, *, new: bool = False) -> str:
     """Return the URL to use without an app: the given one, the configured one, the project's embedded server.
 
-    The latter only where there has been one: else a command in the wrong folder would leave a server's files there.
+    The latter, if not ``new``, only where there has been one: else a command in the wrong folder would start one there.
     """
     try:
         settings = load_settings({"url": url})
@@ -68,7 +69,7 @@ def server_url(url: str | None) -> str:
         from taskq.broker.embedded import FOLDER, embedded_url
 
         project = Path(project_dir())
-        if not (project / FOLDER).is_dir():
+        if not new and not (project / FOLDER).is_dir():
             raise ConfigError(
                 f"no server is named (by --url, TASKQ_URL or [tool.taskq]), and {project} has never had an embedded "
                 "one. Go to the folder of your project, or name the server"
@@ -195,7 +196,7 @@ def ready_for_shows(command: str) -> None:
         sys.exit(USAGE)
     missing = [name for name in ("rich", "aiosmtpd") if find_spec(name) is None]
     if missing:
-        click.echo(f"taskq: taskq {command} needs {' and '.join(missing)}: pip install 'taskq-redis[demo]'", err=True)
+        click.echo(f"taskq: taskq {command} needs {' and '.join(missing)}: {how_to_install('demo')}", err=True)
         sys.exit(USAGE)
     for number in (signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, _leave)  # what was started is stopped on the way out

@@ -12,6 +12,7 @@ import click
 
 from taskq.cli.common import USAGE, app_of, count, wait_for_server
 from taskq.errors import BrokerError, ConfigError
+from taskq.extras import how_to_install
 
 if TYPE_CHECKING:
     from taskq.app import TaskQ
@@ -187,7 +188,7 @@ def run_and_reload() -> NoReturn:
     try:
         from watchfiles import PythonFilter, run_process
     except ImportError:
-        click.echo("taskq: --reload needs watchfiles: pip install 'taskq-redis[reload]'", err=True)
+        click.echo(f"taskq: --reload needs watchfiles: {how_to_install('reload')}", err=True)
         sys.exit(USAGE)
     arguments = [argument for argument in sys.argv[1:] if argument != "--reload"]
     command_line = shlex.join([sys.executable, "-m", "taskq", *arguments])

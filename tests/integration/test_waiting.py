@@ -59,11 +59,11 @@ def test_whoever_waits_for_what_nobody_serves_is_told_once(
     monkeypatch.setattr(inbox, "_REREAD", 0.05)
     handle = app.task(name="add")(lambda a: a).delay(1)
 
+    def wait() -> object:
+        return handle.get(timeout=0.5) if how == "get" else asyncio.run(handle.aget(timeout=0.5))
+
     with caplog.at_level(logging.WARNING, "taskq"), pytest.raises(ResultTimeout):
-        if how == "get":
-            handle.get(timeout=0.5)
-        else:
-            asyncio.run(handle.aget(timeout=0.5))
+        wait()
 
     told = f"the result of {handle.id} is waited for in vain so far: No live worker serves queue add; start one: "
     assert [record.getMessage()[: len(told)] for record in caplog.records] == [told]
