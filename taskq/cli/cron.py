@@ -275,7 +275,7 @@ def sync(path: str, dry_run: bool) -> None:
         sys.exit(USAGE)
     for name, what in declared.entries.items():
         click.echo(f"{f'would be {what}:' if dry_run else what} {name}")
-    click.echo(f"{count(len(entries), 'periodic entry')} of {app.name}", err=True)
+    click.echo(f"{count(len(entries), 'periodic entry', 'periodic entries')} of {app.name}", err=True)
 
 
 # -- making and showing them -----------------------------------------------------------------------------
