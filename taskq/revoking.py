@@ -8,6 +8,7 @@ while they are revoked one by one.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -78,6 +79,19 @@ def find_all(keys: Keys, which: Which, where: str, seconds: float) -> Protocol[l
                     found[raw_id] = decode_head(value)[2]
         if cursor == b"0":
             return sorted(found, key=found.__getitem__)
+
+
+def header_names(keys: Keys, where: str, seconds: float) -> Protocol[set[str]]:
+    """Find the names of the headers that calls were given, of all messages there are."""
+    cursor, names = b"0", set[str]()
+    while True:
+        cursor, ids = yield from persist(commands.scan_ids(keys, cursor, _CHUNK), where, seconds)
+        if ids:
+            for value in (yield from persist(commands.hash_values(keys, "messages", ids), where, seconds)):
+                with suppress(DecodeError, KeyError, TypeError):
+                    names |= set(codec.unpack(decode(value or b"").headers["user"]))
+        if cursor == b"0":
+            return names
 
 
 def revoke_all(keys: Keys, which: Which, reason: str, where: str, seconds: float) -> Protocol[int]:

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 import click
 
 from taskq.cli.common import USAGE, broker_for, count, server_url, wait_for_server
-from taskq.errors import BrokerError, BrokerRefused
+from taskq.errors import BrokerError, BrokerRefused, ConfigError
 
 if TYPE_CHECKING:
     from taskq.broker.commands import Move
@@ -76,7 +76,7 @@ def command(url: str | None, names: tuple[str, ...], once: bool, dry_run: bool, 
             Daemon(broker, names, stopping).run()
     except Stopped:
         click.echo("taskq reaper: stopped", err=True)
-    except BrokerError as error:
+    except (BrokerError, ConfigError) as error:
         click.echo(f"taskq: {error}", err=True)
         sys.exit(USAGE)
 
@@ -121,13 +121,18 @@ class Stopping:
 
 
 def _names(broker: Broker, given: tuple[str, ...]) -> list[str]:
-    """Return the apps to look after, saying which of the given ones the server does not know (yet)."""
+    """Return the apps to look after once.
+
+    Raises:
+        ConfigError: One that is given is not on the server.
+    """
     from taskq.broker import commands
+    from taskq.cli.names import unknown
 
     known = broker.run(commands.known_apps())
     for name in given:
         if name not in known:
-            click.echo(f"taskq reaper: no worker of an app {name!r} has been here yet", err=True)
+            raise unknown("app", name, broker.where, known)
     if not given and not known:
         click.echo(f"taskq reaper: no app at {broker.where} yet: no worker has ever been here", err=True)
     return list(dict.fromkeys(given)) or known
@@ -364,10 +369,14 @@ class Daemon:
         from taskq.broker import commands
         from taskq.broker.keys import Keys
         from taskq.reaper import Reaper
+        from taskq.spelling import nearest
 
         complete = True
-        names = list(self.given) or self._connection.execute(commands.known_apps())
+        there = self._connection.execute(commands.known_apps())
+        names = list(self.given) or there
         for name in names:
+            if name not in there and name not in self._reapers:
+                click.echo(f"taskq reaper: no worker of app {name} has been here yet{nearest(name, there)}", err=True)
             keys = Keys(name)
             settings = self._connection.execute(commands.read_settings(keys))
             complete = complete and b"lease" in settings

@@ -32,6 +32,7 @@ _ANSWERS = {
     "dead": "is a dead letter; to delete it: taskq dead purge {id}",
     "unknown": "is not known: it has ended, or never was",
 }
+_DONE = frozenset({"revoked", "running"})
 _WOULD = {**_ANSWERS, "revoked": "would be revoked", "running": "runs: its worker would stop it"}
 
 
@@ -76,27 +77,30 @@ def command(
     with reaching(url) as broker:
         if ids:
             apps = apps_at(broker, [app] if app else [])
-            answers = [_revoke(broker, apps, text_id, reason, dry_run) for text_id in dict.fromkeys(ids)]
-            sys.exit(0 if all(answers) else 1)
+            sys.exit(0 if _revoke_these(broker, apps, list(dict.fromkeys(ids)), reason, dry_run) else 1)
         from taskq.revoking import Which
 
         which = Which(task, queue, dict(map(_header, headers)))
         _revoke_all(broker, app_at(broker, app), which, reason, yes, dry_run)
 
 
-def _revoke(broker: Broker, apps: list[str], text_id: str, reason: str, dry_run: bool) -> bool:
-    """Revoke one, in whichever app it is; say what came of it, and whether it will not run (on)."""
+def _revoke_these(broker: Broker, apps: list[str], ids: list[str], reason: str, dry_run: bool) -> bool:
+    """Revoke each, in whichever app it is; say what came of it, and answer whether none of them will run (on)."""
     from taskq.broker import commands
 
-    raw_id, answer = raw_id_of(text_id), "unknown"
-    for app in apps:
-        keys = keys_of(app)
-        answer = _look(broker, keys, raw_id) if dry_run else broker.run(commands.revoke(keys, raw_id, reason))
-        if answer != "unknown":
-            break
-    done = answer in ("revoked", "running")
-    click.echo(f"{text_id} {(_WOULD if dry_run else _ANSWERS)[answer].format(id=text_id)}", err=not done)
-    return done
+    raw_ids, answers = [raw_id_of(text_id) for text_id in ids], dict.fromkeys(ids, "unknown")
+    for keys in map(keys_of, apps):
+        marked = set[bytes]()
+        for at in range(0, 0 if dry_run else len(ids), 1000):  # so that none is begun while the others are revoked
+            marked |= set(broker.run(commands.mark(keys, raw_ids[at : at + 1000], reason)))
+        for text_id, raw_id in zip(ids, raw_ids, strict=True):
+            if answers[text_id] == "unknown":
+                answer = _look(broker, keys, raw_id) if dry_run else broker.run(commands.revoke(keys, raw_id, reason))
+                answers[text_id] = "revoked" if answer == "unknown" and raw_id in marked else answer
+    for text_id, answer in answers.items():
+        text = (_WOULD if dry_run else _ANSWERS)[answer].format(id=text_id)
+        click.echo(f"{text_id} {text}", err=answer not in _DONE)
+    return _DONE.issuperset(answers.values())
 
 
 def _look(broker: Broker, keys: Keys, raw_id: bytes) -> str:
@@ -112,13 +116,12 @@ def _look(broker: Broker, keys: Keys, raw_id: bytes) -> str:
 def _revoke_all(broker: Broker, app: str, which: Which, reason: str, yes: bool, dry_run: bool) -> None:
     """Say how many are meant, and revoke them if that is what the user wants."""
     from taskq.broker import commands
-    from taskq.cli.names import Known
     from taskq.revoking import find_all, revoke_all
 
     keys = keys_of(app)
     found = set(broker.drive(find_all(keys, which, broker.where, broker.send_timeout)))
     if not found:
-        Known.at(broker, [keys]).check(f"app {app}", task=which.task, queue=which.queue)
+        _check(broker, keys, which)
     held = (broker.run(commands.held_ids(keys, name)) for name in broker.run(commands.incarnations(keys)))
     running = len(found & {raw_id for ids in held for raw_id in ids})
     what = f"{count(len(found), 'message')} of app {app}{f', {running:,} of them running' if running else ''}"
@@ -128,6 +131,19 @@ def _revoke_all(broker: Broker, app: str, which: Which, reason: str, yes: bool, 
     agree(f"Revoke {what}?", yes)
     revoked = broker.drive(revoke_all(keys, which, reason, broker.where, broker.send_timeout))
     click.echo(f"revoked {count(revoked, 'message')}")
+
+
+def _check(broker: Broker, keys: Keys, which: Which) -> None:
+    """Refuse what nothing is of, because nobody has ever used that name; raises `ConfigError`."""
+    from taskq.cli.names import Known, unknown
+    from taskq.revoking import header_names
+
+    app = f"app {keys.app}"
+    Known.at(broker, [keys]).check(app, task=which.task, queue=which.queue)
+    names = broker.drive(header_names(keys, broker.where, broker.send_timeout)) if which.headers else set()
+    for name in which.headers:
+        if names and name not in names:
+            raise unknown("message with a header", name, app, names)
 
 
 def _header(text: str) -> tuple[str, Any]:

@@ -88,6 +88,7 @@ def survey_of_pause(app: TaskQ, queue: str) -> commands.Pause:
         (("revoke", "--task", "maill", "--yes"), "has no task 'maill'"),
         (("revoke", "--queue", "maill", "--yes"), "has no queue 'maill'"),
         (("revoke", "--queue", "maill", "--dry-run"), "has no queue 'maill'"),
+        (("revoke", "--task", "mail", "--queue", "maill", "--yes"), "has no queue 'maill'"),
     ],
 )
 def test_a_name_that_nobody_has_used_is_told_with_the_nearest_ones(
@@ -105,7 +106,14 @@ def test_a_name_that_nobody_has_used_is_told_with_the_nearest_ones(
     [
         *(("queues",), ("pause", "mail"), ("resume", "mail"), ("limit", "mail"), ("why", "x"), ("revoke", "x")),
         *(("dead", "ls"), ("dead", "show", "x"), ("dead", "replay", "--all"), ("dead", "purge", "--all", "--yes")),
-        *(("cron", "ls"), ("cron", "rm", "x"), ("cron", "pause", "x"), ("cron", "next", "x")),
+        *(
+            ("reaper", "--once"),
+            ("reaper", "--dry-run"),
+            ("cron", "ls"),
+            ("cron", "rm", "x"),
+            ("cron", "pause", "x"),
+            ("cron", "next", "x"),
+        ),
     ],
 )
 def test_an_app_that_is_not_there_is_told_with_the_nearest_ones(quick: Run, app: TaskQ, words: tuple[str, ...]) -> None:
@@ -236,6 +244,15 @@ def test_messages_are_revoked_by_task_queue_and_header(run: Run, app: TaskQ) -> 
     assert revoked("--queue", "office", "--task", "bill") == "revoked 2 messages\n"
     assert revoked("--queue", "office") == "revoked 1 message\n"
     assert {name: queue.pending for name, queue in survey(app).items()} == {"office": 0, "mail": 1}
+
+
+def test_a_header_that_no_message_has_is_told_with_the_nearest_ones(run: Run, app: TaskQ) -> None:
+    app.tasks["bill"].apply_async((1,), headers={"tenant": 7})
+
+    refused = run("revoke", "--header", "tennant=7", "--yes", code=2)
+
+    assert f"app {app.name} has no message with a header 'tennant'; did you mean tenant?" in refused.stderr
+    assert run("revoke", "--header", "tenant=8", "--yes").stdout == f"revoked 0 messages of app {app.name}\n"
 
 
 def test_before_many_are_revoked_it_says_how_many_and_asks(taskq: Run, app: TaskQ) -> None:
