@@ -270,12 +270,10 @@ def take_ticks(keys: Keys, steps: Iterable[Step]) -> Command[bytes]:
     return Command(script("tick"), args, _same)
 
 
-def declare(
-    keys: Keys, source: str, revision: str, entries: Mapping[str, bytes], *, force: bool, look: bool = False
-) -> Command[Any]:
-    """Put the entries of some code in place if it is new, or by ``force``, or only ``look``; answers as `Declared`."""
+def declare(keys: Keys, source: str, revision: str, entries: Mapping[str, bytes], *, force: bool) -> Command[Any]:
+    """Put the entries of some code in place if it is new, or by ``force``; answers as `Declared`."""
     pairs = [word for pair in entries.items() for word in pair]
-    return Command(script("declare"), [keys.prefix, source, revision, "?" if look else int(force), *pairs], _declared)
+    return Command(script("declare"), [keys.prefix, source, revision, int(force), *pairs], _declared)
 
 
 @dataclass(frozen=True, slots=True)

@@ -29,7 +29,7 @@ from taskq.cli.common import (
     url_option,
 )
 from taskq.cli.tables import Age, Table, moment, one_line
-from taskq.cli.timetable import COLUMNS, Timetable, as_json_line, row
+from taskq.cli.timetable import COLUMNS, Timetable, as_json_line, row, would_declare
 from taskq.errors import BrokerError, ConfigError
 
 if TYPE_CHECKING:
@@ -265,15 +265,14 @@ def sync(path: str, dry_run: bool) -> None:
     try:
         broker = app.client.broker
         if dry_run:
-            # For code that was seen before, the script says what would change, and changes nothing.
-            declared = broker.run(commands.declare(app.client.keys, path, revision, entries, force=False, look=True))
+            changes = would_declare(broker, app.client.keys, path, entries)
         else:
             broker.run(commands.announce_app(app.client.keys))
-            declared = broker.run(commands.declare(app.client.keys, path, revision, entries, force=True))
+            changes = broker.run(commands.declare(app.client.keys, path, revision, entries, force=True)).entries
     except (BrokerError, ConfigError) as error:
         click.echo(f"taskq: {error}", err=True)
         sys.exit(USAGE)
-    for name, what in declared.entries.items():
+    for name, what in changes.items():
         click.echo(f"{f'would be {what}:' if dry_run else what} {name}")
     click.echo(f"{count(len(entries), 'periodic entry', 'periodic entries')} of {app.name}", err=True)
 

@@ -15,6 +15,7 @@ from taskq.cli.tables import Cell, Column, age, moment, one_line
 from taskq.errors import DecodeError
 
 if TYPE_CHECKING:
+    from taskq.broker.keys import Keys
     from taskq.broker.pool import Broker
     from taskq.entries import Entry
 
@@ -119,6 +120,23 @@ class Timetable:
         from taskq.broker import commands
 
         return self.broker.run(commands.change_entry(keys_of(app), verb, name, *more))
+
+
+def would_declare(broker: Broker, keys: Keys, source: str, entries: dict[str, bytes]) -> dict[str, str]:
+    """Return what putting some code's entries in place would change, by their names (see ``declare.lua``)."""
+    from taskq.broker import commands
+
+    stored = {name.decode(): raw for name, raw in broker.run(commands.read_hash(keys, "periodic")).items()}
+    changes = {
+        name: "replaced" if name in stored else "added" for name, raw in entries.items() if stored.get(name) != raw
+    }
+    declared = broker.run(commands.read_hash(keys, "declared"))
+    mine = declared.pop(source.encode(), b"").decode().split()
+    others = b" ".join(declared.values()).decode().split()
+    for name in set(mine) - entries.keys() - set(others):
+        if broker.run(commands.read_hash(keys, f"entry:{name}")).get(b"origin") == b"code":
+            changes[name] = "removed"
+    return changes
 
 
 # -- how they look ---------------------------------------------------------------------------------------

@@ -120,6 +120,7 @@ def test_an_entry_added_by_command_is_what_code_would_have_declared(
     assert cron("sync", "-A", "cronjobs", "--dry-run", name="").stdout == "would be added: declared\n"
     assert "declared" not in listed(cron)
     assert cron("sync", "-A", "cronjobs", name="").stdout == "added declared\n"
+    assert cron("sync", "-A", "cronjobs", "--dry-run", name="").stdout == ""
 
     assert entry_of(app, "e").stored == entry_of(app, "declared").stored
     for words, complaint in [

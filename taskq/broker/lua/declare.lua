@@ -6,8 +6,8 @@
 -- the very same, and changes nothing.
 --
 -- KEYS  1 prefix
--- ARGV  1 source (what -A was), 2 revision of the code (16 characters), 3 '1' to put it in place even if it was seen, '?'
---       to change nothing, then name and entry of each
+-- ARGV  1 source (what -A was), 2 revision of the code (16 characters), 3 '1' to put it in place even if it was seen,
+--       then name and entry of each
 -- Returns {'new' | 'same' | 'old', name, 'added' | 'replaced' | 'removed', ...}; for code that changed nothing, what it
 --       would have.
 -- Again: it is the same code.
@@ -15,7 +15,7 @@ local source, revision, force = ARGV[1], ARGV[2], ARGV[3] == '1'
 local now = clock()
 local seen = call('HGET', P .. 'revisions', source) or ''
 local code = not find(seen, revision, 1, true) and 'new' or sub(seen, -16) == revision and 'same' or 'old'
-local putting = force or (code == 'new' and ARGV[3] ~= '?')
+local putting = force or code == 'new'
 local out, mine, changed = { code }, ' ', {}
 for i = 4, #ARGV, 2 do
   local name = ARGV[i]
