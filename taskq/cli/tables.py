@@ -20,7 +20,7 @@ _PAGE = 100
 #: How a zero is written, so that the numbers that matter stand out.
 _ZERO = "·"
 #: Characters that a text has at least; free text that would have less in the rest of the line has lines of its own.
-_TEXT_MIN, _REST_MIN = 10, 30
+_TEXT_MIN, _REST_MIN = 8, 30
 
 
 class Age(click.ParamType[float]):

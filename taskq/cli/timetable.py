@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 COLUMNS = (
     Column("ENTRY"),
     Column("APP", spare=True),
-    Column("SCHEDULE"),
+    Column("SCHEDULE", whole=True),
     Column("ZONE", spare=True),
     Column("TASK", spare=True, like="ENTRY"),
     Column("NEXT", number=True),
@@ -165,7 +165,7 @@ def _state(stored: Stored) -> str:
     if b"late" in stored.state:
         notes = [f"{_ms(stored.number(b'late'))} late", f"at most {_ms(stored.number(b'late-max'))}"]
     notes += [f"{n:,} {what}" for what in ("skipped", "left-out", "full") if (n := stored.number(what.encode()))]
-    return ", ".join(["ends" if stored.due is None else "runs", *notes])
+    return ", ".join([*(["ends"] if stored.due is None else []), *notes])
 
 
 def _ms(ms: int) -> str:

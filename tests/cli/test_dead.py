@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 import json
+import os
+import pty
 import re
+import subprocess
+import sys
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -14,7 +18,7 @@ from taskq.broker import commands
 from taskq.broker.pool import Broker
 from taskq.cli.letters import Filters, Graveyard
 from taskq.envelope import decode, encode_head, id_from_text
-from tests.cli.conftest import Ran
+from tests.cli.conftest import Ran, environment
 from tests.cli.lost import bury, publish
 from tests.support import Server, new_app, survey
 
@@ -261,6 +265,27 @@ def test_a_dry_run_counts_and_changes_nothing(quick: Run, app: TaskQ, verb: str)
     assert quick("dead", verb, ids[0], ids[1], "--dry-run").stdout == f"would {verb} 2 dead letters\n"
     assert quick("dead", verb, "nothing", "--dry-run").returncode == 1
     assert survey(app)["mail"].dead == 3
+
+
+def test_a_replay_of_more_than_what_is_named_asks_on_a_terminal(taskq: Run, app: TaskQ) -> None:
+    dead(app, "mail", 3)
+    words = [sys.executable, "-m", "taskq", "dead", "replay", "--all", "--name", app.name]
+
+    def answer(typed: bytes) -> subprocess.CompletedProcess[str]:
+        ours, theirs = pty.openpty()
+        os.write(ours, typed)
+        ran = subprocess.run(
+            words, stdin=theirs, env=environment(app.client.url), capture_output=True, text=True, timeout=30
+        )
+        os.close(ours)
+        os.close(theirs)
+        return ran
+
+    refused = answer(b"n\n")
+    assert refused.returncode == 1
+    assert "Replay 3 dead letters?" in refused.stderr
+    assert survey(app)["mail"].dead == 3
+    assert answer(b"y\n").stdout == "replayed 3 dead letters\n"
 
 
 def test_a_replay_runs(taskq: Run, jobs: Callable[..., Any]) -> None:

@@ -53,7 +53,7 @@ BUSY: list[tuple[Cell, ...]] = [
                 ("nightly.reports", "shop", "30 2 * * mon-fri", "Europe/Berlin", "shop.reports.send",
                  "in 7h", "16h ago", 31, "paused by ann@host at 2026-11-29T12:00:00.000+00:00: too loud"),
                 ("hourly", "crm", "every 1h", "UTC", "crm.sync",
-                 "in 12m", "47m ago", 744, "runs, 3 ms late, at most 17s"),
+                 "in 12m", "47m ago", 744, "3 ms late, at most 17s"),
             ],
         ),
     ],
