@@ -31,6 +31,7 @@ from taskq.delivery import Context, Delivery, Retry, Revoked, Route, ShuttingDow
 from taskq.envelope import FLAG_MORE, PLAIN, Envelope, id_to_text, plain_body
 from taskq.errors import ConfigError, DecodeError, MaxRetriesExceeded, RateLimited, SerializationError, TaskqError
 from taskq.retry import Attempt, GiveUp, Policy, RunAgain
+from taskq.spelling import count
 
 log = logging.getLogger("taskq.task")
 
@@ -218,7 +219,7 @@ class Executor:
         if decision.error is None or decision.error is asked:
             name, times = delivery.task.name, delivery.retries
             return self._give_up(
-                delivery, MaxRetriesExceeded(f"{name} has been retried {times} times, and may not be again")
+                delivery, MaxRetriesExceeded(f"{name} has been retried {count(times, 'time')}, and may not be again")
             )
         return self._give_up(delivery, decision.error)
 

@@ -1,9 +1,8 @@
-"""Which of the known names somebody may have meant."""
+"""Words for people: which of the known names somebody may have meant, and numbers of things."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable
-from difflib import SequenceMatcher, get_close_matches
 
 #: How many known names are told where none is near.
 _TOLD = 8
@@ -11,6 +10,8 @@ _TOLD = 8
 
 def nearest(name: str, known: Iterable[str]) -> str:
     """Return the end of a sentence about an unknown name: which known ones are near, else which there are."""
+    from difflib import get_close_matches  # which costs milliseconds
+
     by_lower = {one.lower(): one for one in sorted(known)}
     if near := get_close_matches(name.lower(), by_lower, n=3):
         return f"; did you mean {' or '.join(by_lower[one] for one in near)}?"
@@ -22,6 +23,7 @@ def nearest(name: str, known: Iterable[str]) -> str:
 
 def is_typo(name: str, known: Iterable[str]) -> bool:
     """Say whether a name differs from a known one by so little that it is hardly meant: more than by a number."""
+    from difflib import SequenceMatcher
 
     def letters(text: str) -> str:
         return "".join(c for c in text.lower() if not c.isdigit())
@@ -30,3 +32,8 @@ def is_typo(name: str, known: Iterable[str]) -> bool:
         letters(one) != letters(name) and SequenceMatcher(None, name.lower(), one.lower()).ratio() > 0.85
         for one in known
     )
+
+
+def count(number: int, one: str, many: str = "") -> str:
+    """Write a number of things: ``1 message``, ``1,393 messages``."""
+    return f"{number:,} {one if number == 1 else many or one + 's'}"

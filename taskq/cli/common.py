@@ -104,11 +104,6 @@ def agree(question: str, yes: bool) -> None:
         sys.exit(1)
 
 
-def count(number: int, one: str, many: str = "") -> str:
-    """Write a number of things: ``1 message``, ``1,393 messages``."""
-    return f"{number:,} {one if number == 1 else many or one + 's'}"
-
-
 def keys_of(app: str) -> Keys:
     """Return the names of an app's keys."""
     from taskq.broker.keys import Keys

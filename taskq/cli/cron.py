@@ -20,7 +20,6 @@ from taskq.cli.common import (
     USAGE,
     app_at,
     app_of,
-    count,
     dry_run_option,
     keys_of,
     name_option,
@@ -31,6 +30,7 @@ from taskq.cli.common import (
 from taskq.cli.tables import Age, Table, moment, one_line
 from taskq.cli.timetable import COLUMNS, Timetable, as_json_line, row, would_declare
 from taskq.errors import BrokerError, ConfigError
+from taskq.spelling import count, nearest
 
 if TYPE_CHECKING:
     from taskq.broker.keys import Keys
@@ -150,7 +150,6 @@ def add(
 def _check_task(broker: Broker, keys: Keys, task: str) -> None:
     """Refuse a task that no worker has had: its ticks would pile up where nobody takes them."""
     from taskq.cli.names import Known
-    from taskq.spelling import nearest
 
     known = Known.at(broker, [keys])
     if known.all and task not in known.all:
@@ -300,7 +299,7 @@ def _message(
     """Prepare a call: by its task's own options if there is ``code``, else by its name alone."""
     if code is not None:
         if task not in code.tasks:
-            raise ConfigError(f"{code.name} has no task {task!r}; it has {', '.join(sorted(code.tasks)) or 'none'}")
+            raise ConfigError(f"{code.name} has no task {task!r}{nearest(task, code.tasks)}")
         try:
             return code.tasks[task].prepare_call(args, kwargs, **options).message  # type: ignore[no-any-return]
         except TypeError as error:

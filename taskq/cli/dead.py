@@ -10,9 +10,10 @@ from typing import Any
 
 import click
 
-from taskq.cli.common import agree, count, dry_run_option, names_option, reaching, url_option, yes_option
+from taskq.cli.common import agree, dry_run_option, names_option, reaching, url_option, yes_option
 from taskq.cli.letters import COLUMNS, Filters, Graveyard, as_json_line, describe, row
 from taskq.cli.tables import Age, Table
+from taskq.spelling import count
 
 # -- options ---------------------------------------------------------------------------------------------
 

@@ -12,9 +12,10 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
-from taskq.cli.common import apps_at, count, keys_of, raw_id_of
+from taskq.cli.common import apps_at, keys_of, raw_id_of
 from taskq.cli.tables import Column, age, moment, one_line, printable, shortened
 from taskq.errors import DecodeError
+from taskq.spelling import count
 
 if TYPE_CHECKING:
     from taskq.broker.pool import Broker

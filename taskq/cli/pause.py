@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import click
 
-from taskq.cli.common import app_at, count, dry_run_option, keys_of, name_option, reaching, url_option
+from taskq.cli.common import app_at, dry_run_option, keys_of, name_option, reaching, url_option
 from taskq.cli.tables import Age
 from taskq.config import check_name, whoami
 from taskq.errors import ConfigError
+from taskq.spelling import count
 
 
 @click.command()

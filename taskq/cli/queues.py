@@ -7,8 +7,9 @@ from typing import TYPE_CHECKING
 
 import click
 
-from taskq.cli.common import apps_at, count, keys_of, names_option, reaching, url_option
+from taskq.cli.common import apps_at, keys_of, names_option, reaching, url_option
 from taskq.cli.tables import Cell, Column, Table, age, one_line
+from taskq.spelling import count
 
 if TYPE_CHECKING:
     from taskq.broker.commands import Pause, QueueSurvey

@@ -16,8 +16,9 @@ from typing import TYPE_CHECKING, Any, NoReturn
 
 import click
 
-from taskq.cli.common import USAGE, broker_for, count, server_url, wait_for_server
+from taskq.cli.common import USAGE, broker_for, server_url, wait_for_server
 from taskq.errors import BrokerError, BrokerRefused, ConfigError
+from taskq.spelling import count
 
 if TYPE_CHECKING:
     from taskq.broker.commands import Move

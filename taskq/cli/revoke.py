@@ -12,7 +12,6 @@ from taskq.cli.common import (
     agree,
     app_at,
     apps_at,
-    count,
     dry_run_option,
     keys_of,
     raw_id_of,
@@ -20,6 +19,7 @@ from taskq.cli.common import (
     url_option,
     yes_option,
 )
+from taskq.spelling import count
 
 if TYPE_CHECKING:
     from taskq.broker.keys import Keys

@@ -10,9 +10,10 @@ from typing import TYPE_CHECKING, Any, NoReturn
 
 import click
 
-from taskq.cli.common import USAGE, app_of, count, wait_for_server
+from taskq.cli.common import USAGE, app_of, wait_for_server
 from taskq.errors import BrokerError, ConfigError
 from taskq.extras import how_to_install
+from taskq.spelling import count
 
 if TYPE_CHECKING:
     from taskq.app import TaskQ

@@ -125,7 +125,7 @@ def test_an_entry_added_by_command_is_what_code_would_have_declared(
     assert entry_of(app, "e").stored == entry_of(app, "declared").stored
     for words, complaint in [
         (("report", "--args", "[]"), "missing 1 required positional argument"),
-        (("other",), "has no task 'other'; it has report"),
+        (("other",), "has no task 'other'; there is report"),
     ]:
         ran = cron("add", "x", "@daily", *words, "-A", "cronjobs")
         assert (ran.returncode, ran.stdout) == (2, "")
