@@ -94,7 +94,8 @@ def command(path: str, reload: bool, loglevel: str, **options: Any) -> None:
         sys.exit(USAGE)
     wait_for_server(broker, app.settings.server_check)
     try:
-        _check_queues(app, plan, broker)
+        if options["queues"]:
+            _check_queues(app, plan, broker)
     except (ConfigError, BrokerError) as error:
         click.echo(f"taskq: {error}", err=True)
         sys.exit(USAGE)
