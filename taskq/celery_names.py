@@ -1,14 +1,13 @@
-"""What Celery calls something that taskq does otherwise or not at all, for those who try its names here.
-
-Also the nearest known name to one that is unknown.
-"""
+"""What Celery calls something that taskq does otherwise or not at all, for those who try its names here."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
+
+from taskq.spelling import did_you_mean
 
 #: Where the two are compared, name by name.
-PAGE = "docs/how-to/come-from-celery.md"
+PAGE = "docs/how-to/migrate-from-celery.md"
 
 _NO_CANVAS = "taskq has no signatures, groups, chains or chords"
 _SIGNATURE = (
@@ -98,17 +97,9 @@ CALL_OPTIONS = {
 }
 
 
-def nearest(name: str, known: Iterable[str], written: Callable[[str], str] = str) -> str:
-    """Return ``; did you mean 'x'?`` for the known name that is most like ``name``; empty if none is."""
-    from difflib import get_close_matches  # for those who mistype
-
-    found = get_close_matches(name, list(known), 1)
-    return f"; did you mean {written(found[0])!r}?" if found else ""
-
-
 def instead(name: str, table: Mapping[str, str], known: Iterable[str] = ()) -> str:
     """Return what to use instead of a name that is not there: by the table, else the nearest known one."""
-    return f": {table[name]}; Celery's names are explained in {PAGE}" if name in table else nearest(name, known)
+    return f": {table[name]}; Celery's names are explained in {PAGE}" if name in table else did_you_mean(name, known)
 
 
 def no_attribute(owner: object, name: str, table: Mapping[str, str]) -> AttributeError:

@@ -32,6 +32,7 @@ from taskq.envelope import FLAG_MORE, PLAIN, Envelope, id_to_text, plain_body
 from taskq.errors import ConfigError, DecodeError, MaxRetriesExceeded, RateLimited, SerializationError, TaskqError
 from taskq.logs import tell
 from taskq.retry import Attempt, GiveUp, Policy, RunAgain
+from taskq.spelling import count
 
 _MESSAGE_MAX = 4096
 _TRACEBACK_MAX = 32768
@@ -102,7 +103,7 @@ class Executor:
         try:
             if len(delivery.value) > self._max_bytes:
                 limit = self.settings.max_message_bytes
-                raise DecodeError(f"{len(delivery.value)} bytes, more than this worker's max_message_bytes={limit}")
+                raise DecodeError(f"{len(delivery.value):,} bytes, more than this worker's max_message_bytes={limit}")
             envelope = delivery.envelope
         except DecodeError as error:
             return self._bury(delivery, "undecodable", error)
@@ -174,7 +175,7 @@ class Executor:
             limit = self.settings.max_message_bytes
             if len(result) > limit:
                 raise SerializationError(
-                    f"the result has {len(result)} bytes, more than max_message_bytes={limit}; "
+                    f"the result has {len(result):,} bytes, more than max_message_bytes={limit}; "
                     "keep the data elsewhere and return its key, or declare the task with ignore_result=True"
                 )
         except SerializationError as error:
@@ -233,7 +234,7 @@ class Executor:
         if decision.error is None or decision.error is asked:
             name, times = delivery.task.name, delivery.retries
             return self._give_up(
-                delivery, MaxRetriesExceeded(f"{name} has been retried {times} times, and may not be again")
+                delivery, MaxRetriesExceeded(f"{name} has been retried {count(times, 'time')}, and may not be again")
             )
         return self._give_up(delivery, decision.error)
 

@@ -505,6 +505,11 @@ def revoke(keys: Keys, raw_id: bytes, why: str) -> Command[str]:
     return Command(script("revoke"), [keys.prefix, raw_id, why], lambda reply: reply.decode())
 
 
+def mark(keys: Keys, ids: Sequence[bytes], why: str) -> Command[list[bytes]]:
+    """Let none of up to 1000 messages be begun, before each is revoked; answers which are alive."""
+    return Command(script("mark"), [keys.prefix, why, *ids], _same)
+
+
 #: Counters of what has left for good; ``dangling`` is what lost its message to somebody's hand.
 GONE = ("done", "failed", "discarded", "purged", "dangling")
 

@@ -219,7 +219,7 @@ class Supervisor:
         """Bring everything to its end: the children are told once, and killed when the grace is over."""
         if self._deadline == float("inf"):
             self._deadline = time.monotonic() + self.plan.grace
-            log.warning("stopping: running tasks have %g s to end; once more to end at once", self.plan.grace)
+            log.warning("stopping: running tasks have %g s to end; a second signal ends them at once", self.plan.grace)
         if self._stops >= 2 or not self._children:
             self._deadline = min(self._deadline, time.monotonic())
         for child in self._children.values():

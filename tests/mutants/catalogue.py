@@ -235,6 +235,8 @@ MUTANTS = [
         "    call('HSET', P .. 'revoked', id, ARGV[2])\n    call('RPUSH'",
         "call('RPUSH'",
     ),
+    lua("a dead letter may be marked", "mark", " and call('HEXISTS', P .. 'reasons', id) == 0"),
+    lua("what is revoked together is not marked first", "mark", "call('HSET', P .. 'revoked', id, ARGV[1])"),
     lua("nobody is told to stop what runs", "revoke", "    call('RPUSH', P .. 'control:' .. inc, id)\n"),
     lua("a dead letter may be revoked", "revoke", "or call('HEXISTS', P .. 'reasons', id) == 1 then", "then"),
     lua("who waits for what was revoked is not told", "revoke", "publish_revoked(id, ARGV[2])\nif", "if"),
