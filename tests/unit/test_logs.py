@@ -9,6 +9,7 @@ import logging.config
 import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager, redirect_stderr
+from pathlib import Path
 
 import pytest
 
