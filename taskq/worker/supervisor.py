@@ -101,6 +101,7 @@ class Supervisor:
         self.broker = Broker(app.client.url, app.client.keys, send_timeout=1.0)
         self._closer = Closer(self.broker.keys, self.broker.where, Executor(app.tasks, app.settings, plan.name))
         self._closings: list[Closing] = []
+        self._unclosed = ""  # why one cannot be closed, told already
         self._children: dict[int, Running] = {}
         self._wanted = plan.concurrency
         self._scaling = Scaling(plan.concurrency, plan.max_concurrency) if plan.max_concurrency else None
@@ -219,7 +220,7 @@ class Supervisor:
         """Bring everything to its end: the children are told once, and killed when the grace is over."""
         if self._deadline == float("inf"):
             self._deadline = time.monotonic() + self.plan.grace
-            log.warning("stopping: running tasks have %g s to end; once more to end at once", self.plan.grace)
+            log.warning("stopping: running tasks have %g s to end; a second signal ends them at once", self.plan.grace)
         if self._stops >= 2 or not self._children:
             self._deadline = min(self._deadline, time.monotonic())
         for child in self._children.values():
@@ -337,8 +338,11 @@ class Supervisor:
         for closing in todo:
             try:
                 self._suspects = self.broker.drive(self._closer.close(closing)) or self._suspects
+                self._unclosed = ""
             except BrokerError as error:
-                log.warning("cannot give back what a child held, trying again: %s", error)
+                if str(error) != self._unclosed:
+                    log.warning("cannot give back what a child held, trying on: %s", error)
+                self._unclosed = str(error)
                 self._closings.append(closing)
 
     def _retire(self, child: Running) -> None:

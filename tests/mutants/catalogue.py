@@ -100,6 +100,43 @@ MUTANTS = [
         "elseif false then",
     ),
     lua("a retry keeps its old value", "lib/settle", "call('HSET', messages, id, ARGV[i + 2])"),
+    # -- fetch: handing on
+    lua(
+        "what is handed on goes to whoever serves the queue",
+        "lib/waiting",
+        "if not task then return sets end",
+        "if true then return sets end",
+    ),
+    lua(
+        "what is handed on stays ready for who did so",
+        "lib/special",
+        "call('ZREM', P .. 'ready:' .. set, queue .. '|' .. name)",
+    ),
+    lua("what was handed on before goes to the end", "lib/special", "not again and name or nil", "name"),
+    lua(
+        "nobody looks at what nobody knows",
+        "lib/special",
+        "call('ZADD', P .. 'openings', 'LT', int(math.ceil(opens)), name)",
+    ),
+    lua("what comes later passes the line of its task", "lib/gates", "if waits_at(task .. '#t') ~= ''", "if false"),
+    lua(
+        "what runs at most once is taken with others",
+        "lib/special",
+        "if not marked(queue, 'o') then return take_some(queue, n) end",
+        "if true then return take_some(queue, n) end",
+    ),
+    lua(
+        "what runs at most once is taken with others from a line",
+        "lib/take",
+        "  if outs > 3 then return 0, true, true end\n",
+    ),
+    py(
+        "a lane runs what is another's",
+        "execution",
+        "if task.name not in self._only:",
+        "if False:",
+        "tests/unit/test_execution.py",
+    ),
     # -- fetch: taking
     lua(
         "messages are taken from the wrong end",
@@ -235,6 +272,8 @@ MUTANTS = [
         "    call('HSET', P .. 'revoked', id, ARGV[2])\n    call('RPUSH'",
         "call('RPUSH'",
     ),
+    lua("a dead letter may be marked", "mark", " and call('HEXISTS', P .. 'reasons', id) == 0"),
+    lua("what is revoked together is not marked first", "mark", "call('HSET', P .. 'revoked', id, ARGV[1])"),
     lua("nobody is told to stop what runs", "revoke", "    call('RPUSH', P .. 'control:' .. inc, id)\n"),
     lua("a dead letter may be revoked", "revoke", "or call('HEXISTS', P .. 'reasons', id) == 1 then", "then"),
     lua("who waits for what was revoked is not told", "revoke", "publish_revoked(id, ARGV[2])\nif", "if"),
@@ -855,9 +894,45 @@ MUTANTS = [
     py(
         "what is awaited is not read again",
         "inbox",
-        "if now >= reread_at:",
+        "if now >= self._reread_at:",
         "if False:",
         "tests/integration/test_waiting.py",
+    ),
+    py(
+        "who waits on a loop is not told that nobody reads any more",
+        "inbox",
+        "self._hand_out([(raw_id, 1 if error is None else error) for raw_id in self._futures])",
+        "pass",
+        "tests/integration/test_waiting.py",
+    ),
+    # -- connections and processes
+    py(
+        "one answer may take all the time of a call",
+        "broker/producer",
+        "min(seconds / 2, ANSWER_TIMEOUT)",
+        "min(seconds, ANSWER_TIMEOUT)",
+        "tests/faults/test_connections.py",
+    ),
+    py(
+        "who has reached a replica stays there",
+        "broker/connection",
+        "LOOK_AGAIN = (Unanswered, Passing)",
+        "LOOK_AGAIN = (Unanswered,)",
+        "tests/faults/test_roles.py",
+    ),
+    py(
+        "a forked process goes on with its parent's connections",
+        "client",
+        "        if self._pid != _getpid():\n            self._begin()\n        if self._broker is None:",
+        "        if self._broker is None:",
+        "tests/integration/test_forks.py",
+    ),
+    py(
+        "a forked process goes on with its parent's ids",
+        "envelope",
+        "if getpid() != pid:",
+        "if not pid:",
+        "tests/integration/test_forks.py",
     ),
     # -- a producer's dialogue
     py(

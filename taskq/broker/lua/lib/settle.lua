@@ -101,7 +101,7 @@ local function settle(kind, i, id, value)
     end
     if ARGV[i + 4] == 'retried' then failed = true end
   elseif kind == 'pass' then
-    if ARGV[i + 2] ~= '' then call('HSET', messages, id, ARGV[i + 2]) end
+    if ARGV[i + 2] ~= '' then call('HSET', P .. 'messages', id, ARGV[i + 2]) end
     flow.hand_on(queue, id, value, now + tonumber(ARGV[i + 3]), ARGV[i + 4] == '1')
   else
     count(queue, 'returned')
