@@ -2,15 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 
 #: How many known names are told where none is near.
 _TOLD = 8
 
 
-def nearest(name: str, known: Iterable[str]) -> str:
+def nearest(name: str, known: Iterable[str], written: Callable[[str], str] = str) -> str:
+    """Return ``; did you mean 'x'?`` for the known name that is most like ``name``; empty if none is."""
+    from difflib import get_close_matches  # for those who mistype
+
+    found = get_close_matches(name, list(known), 1)
+    return f"; did you mean {written(found[0])!r}?" if found else ""
+
+
+def guess(name: str, known: Iterable[str]) -> str:
     """Return the end of a sentence about an unknown name: which known ones are near, else which there are."""
-    from difflib import get_close_matches  # which costs milliseconds
+    from difflib import get_close_matches
 
     by_lower = {one.lower(): one for one in sorted(known)}
     if near := get_close_matches(name.lower(), by_lower, n=3):
