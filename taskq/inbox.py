@@ -27,7 +27,7 @@ from taskq.broker.keys import Keys
 from taskq.broker.pool import AsyncBroker, Broker
 from taskq.broker.protocol import Now, Pause, Protocol, adrive, boottime, drive
 from taskq.envelope import id_to_text
-from taskq.errors import TaskqError
+from taskq.errors import BrokerRefused, TaskqError
 
 log = logging.getLogger("taskq")
 
@@ -131,7 +131,10 @@ class Waiting:
             return
         from taskq.why import unserved
 
-        reply = yield _by(deadline, (yield Now()), commands.why(self._keys, raw_id))
+        try:
+            reply = yield _by(deadline, (yield Now()), commands.why(self._keys, raw_id))
+        except BrokerRefused:  # a word of advice must not end the wait
+            return
         if text := unserved(raw_id, reply):
             self._told = True
             log.warning("the result of %s is waited for in vain so far: %s", id_to_text(raw_id), text)
