@@ -153,8 +153,8 @@ def main(
     if app is None:
         from taskq.loading import find_app, set_up_logging
 
-        set_up_logging(plan.level)
         app = find_app(plan.app_path)
+        set_up_logging(plan.level)
     if isinstance(slots, str):
         slots = SlotTable(children, plan.capacities, slots)
     child = Child(plan, number, app, slots, parent, alone)
