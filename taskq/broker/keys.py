@@ -12,7 +12,8 @@ ranked:<queue>       sorted set  ids waiting that have a priority, or a key in a
                                  ``ranked:<line>``, of those that wait in a line
 turns                hash        queue → turns given to its ranked messages without a key
 fair:<queue>         sorted set  ``<priority>|<key>`` by its last turn; ``<priority>`` by the last turn taken
-gated:<line>         list        ids waiting for gates; the line is ``<queue>|<gates>``, those its messages alone have
+gated:<line>         list        ids waiting for gates; the line is ``<queue>|<gates>``, those its messages alone have;
+                                 at ``<task>#t`` for a lane, or a worker, that runs the task
 gates                hash        gate, line or group → who waits there: queue with such a line or group, ``*queue`` as a
                                  whole, ``!queue``: its suspects; joined by spaces
 heads:<group>        sorted set  lines that wait as a group, by the place of their first message; the group is
@@ -30,6 +31,7 @@ set-back             string      ms by which the server's clock has been set bac
 paused               hash        queue, or ``=<task>`` in a shared one → since and until (ms), by whom, newline, why
 lines:<queue>        sorted set  gates whose lines came up while the queue was paused → when
 marks                hash        queue, or ``*`` for all → letters of what is special: p paused, r ranked, l limited,
+                                 o given messages that run at most once and have their own queue elsewhere,
                                  x with a length at most and messages that expire
 revoked              hash        id → why; of messages that end when their turn comes, or run
 control:<inc>        list        ids whose runs an incarnation's parent is to stop; expires after a minute
@@ -45,6 +47,7 @@ calls                hash        incarnation → number of its last call (and a 
 workers              hash        incarnation → what it is (msgpack; see ``taskq.worker.session``)
 sets                 hash        set of queues → its queues, joined by spaces
 serving              hash        queue → the sets that serve it, joined by spaces
+runs                 hash        set of queues → what the lanes of its workers run, a line each: their set, their tasks
 set-leases           sorted set  set by the time until which some worker serves it (ms)
 ready:<set>          sorted set  queues that have something to take, by time (ms) or by turn (see ``lib/shares.lua``)
 spent:<set>          hash        queue → worker time its messages took (ms over its weight); ``*``: the least served

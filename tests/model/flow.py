@@ -30,14 +30,21 @@ def gates(snap: Snapshot) -> list[str]:
         if (queue, group) not in waiting
     ]
     for who, gate in waiting:
-        if (who, gate) in in_groups or any(opens_by_itself(snap, name) for name in gates_behind(snap, who, gate)):
+        line, queue, sets = f"{who}|{gate}".encode(), who.lstrip("*!"), sets_of(snap, who)
+        if gate.endswith("#t"):
+            anybody = any(line in snap.table("ready:" + name) for name in sets)
+            sets = lanes_of(snap, who, gate.removesuffix("#t"))
+            if any(opens_by_itself(snap, name) for name in gates_behind(snap, who, gate)):
+                continue
+            if not (sets or anybody or gate.encode() in snap.table("openings")):
+                wrong.append(f"nobody runs what waits in {line!r}, and nobody is going to look at it")
+        elif (who, gate) in in_groups or any(opens_by_itself(snap, name) for name in gates_behind(snap, who, gate)):
             continue
-        line, queue = f"{who}|{gate}".encode(), who.lstrip("*!")
         if who[0] in "*!":
             wrong.append(f"{who} waits at {gate}, which is open")
         elif queue.encode() in snap.table("paused") and gate.encode() in snap.table("lines:" + queue):
             continue
-        elif any(line not in snap.table("ready:" + name) for name in sets_of(snap, who)):
+        elif any(line not in snap.table("ready:" + name) for name in sets):
             wrong.append(f"the line {line!r} at an open gate is not announced")
     return wrong
 
@@ -51,6 +58,10 @@ def heads(snap: Snapshot) -> list[tuple[str, str, str]]:
 
 def gates_behind(snap: Snapshot, who: str, name: str) -> list[str]:
     """The gates for which a line or a group of this name waits; of one that has been emptied, none."""
+    if name.endswith("#t"):  # whatever the first of it waits for
+        known = {*snap.table("slots"), *snap.table("openings"), *snap.table("breakers"), *snap.table("paused")}
+        task = name.removesuffix("t")
+        return [gate for gate in map(bytes.decode, known) if gate.startswith(task)] + [task + "p", task + "b"]
     if name[0] != "~":
         return name.split("|") if "=" in name else [name]
     task, _, key = name[1:].partition("#")
@@ -62,6 +73,12 @@ def gates_behind(snap: Snapshot, who: str, name: str) -> list[str]:
 def sets_of(snap: Snapshot, queue: str) -> list[str]:
     """The sets of queues that serve a queue."""
     return snap.table("serving").get(queue.encode(), b"").decode().split()  # type: ignore[no-any-return]
+
+
+def lanes_of(snap: Snapshot, queue: str, task: str) -> list[str]:
+    """The sets of those lanes that run a task for certain, of the workers that serve a queue."""
+    lanes = (snap.table("runs").get(name.encode(), b"").decode() for name in sets_of(snap, queue))
+    return [line.split()[0] for lines in lanes for line in lines.splitlines() if f" {task} " in line]
 
 
 def opens_by_itself(snap: Snapshot, gate: str) -> bool:

@@ -9,13 +9,14 @@ local function used(id)
   return given[id] or call('HEXISTS', P .. 'messages', id) == 1 or call('EXISTS', P .. 'result:' .. id) == 1
 end
 
--- What the options of a message ask for: its answer, due time (ms) or nil, expiry stamp, length of the queue at most, and
--- whether the due time is one of the day.
+-- What the options of a message ask for: its answer, due time (ms) or nil, expiry stamp, length of the queue at most, whether
+-- the queue is another than its task's own, whether the due time is one of the day.
 local function read_options(options, queue)
-  local due, answer, expiry, most, of_day = nil, '+', '', nil, false
+  local due, answer, expiry, most, elsewhere, of_day = nil, '+', '', nil, false, false
   for word, digits in string.gmatch(options, '(%a)(%d*)') do
     local n = tonumber(digits)
     if word == 'w' then
+      elsewhere = true
       if call('HEXISTS', P .. 'serving', queue) == 0 then answer = '-' end
     elseif word == 'd' then due = now + n
     elseif word == 'a' then due, of_day = n, true
@@ -25,7 +26,7 @@ local function read_options(options, queue)
     end
   end
   if due and due <= now then due = nil end
-  return answer, due, expiry, most, of_day
+  return answer, due, expiry, most, elsewhere, of_day
 end
 
 local locks, replaced -- of unique work: lock -> id, mode and ms; id -> what takes the place of a debounced message
@@ -35,9 +36,9 @@ local flow
 local function accept(id, value, options)
   local queue_at = 4 + byte(value, 3)
   local queue = sub(value, queue_at + 1, queue_at + byte(value, queue_at))
-  local answer, due, expiry, flags, most, of_day, found = '+', nil, '', byte(value, 2), nil, nil, nil
+  local answer, due, expiry, flags, most, elsewhere, of_day, found = '+', nil, '', byte(value, 2), nil, false, nil, nil
   if options ~= '' then
-    answer, due, expiry, most, of_day = read_options(options, queue)
+    answer, due, expiry, most, elsewhere, of_day = read_options(options, queue)
     if expiry ~= '' then flags = flags + 1 end
   end
   local place = queues[queue]
@@ -47,7 +48,7 @@ local function accept(id, value, options)
     order[#order + 1] = queue
   end
   local stored = sub(value, 1, 1) .. string.char(flags) .. stamp .. expiry .. sub(value, 3)
-  if not flow and (flags >= 4 or most) then -- made only where it is needed; fetch.lua says why
+  if not flow and (flags >= 4 or most or elsewhere) then -- made only where it is needed; fetch.lua says why
 --@include ranked
 --@include unique
 --@include locking
@@ -75,6 +76,7 @@ local function accept(id, value, options)
     given[id] = queue
     fields[#fields + 1] = id
     fields[#fields + 1] = stored
+    if elsewhere and flags % 4 >= 2 then place.once = true end -- from their own queue workers take one at a time
     if found then
       if found.p or found.f then
         place.ranked = place.ranked or {}
@@ -105,6 +107,7 @@ local function write_accepted()
     if place.ranked then flow.mark(queue, 'r', true) end
     if place.limited then flow.mark(queue, 'l', true) end
     if place.expiring then flow.mark(queue, 'x', true) end
+    if place.once then flow.mark(queue, 'o', true) end
     if place.ranked then flow.offer(queue, place.now, now, false, place.ranked)
     elseif #place.now > 0 then push(queue, place.now, now)
     end

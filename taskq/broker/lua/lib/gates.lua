@@ -24,7 +24,8 @@ local function limits_of(task)
 end
 
 -- A gate by its name: <task>#<which of its limits>, <task>#<which>=<key>; <task>#p, shut while the task is paused;
--- <task>#0, which RateLimited shuts where there is no limit. It is open if that limit is no more.
+-- <task>#0, which RateLimited shuts where there is no limit. It is open if that limit is no more. <task>#t never shuts: in its
+-- line waits what was taken by a lane that does not run the task, for one that does.
 local OPEN = { interval = 0, burst = 1, slots = 0 }
 local SHUT = { interval = 0, burst = 1, slots = 0, shut = true }
 local function gate_named(name)
@@ -45,8 +46,18 @@ local function shut_until(name)
   return shut_times[name]
 end
 
+-- Who waits for a gate: names of queues with a line of that name or a group, `*queue` for a whole queue, `!queue` for its
+-- suspects.
+local waiters_at = {}
+local anybody_in_line = call('EXISTS', P .. 'gates') == 1
+local function waits_at(name)
+  if not anybody_in_line then return '' end
+  waiters_at[name] = waiters_at[name] or call('HGET', P .. 'gates', name) or ''
+  return waiters_at[name]
+end
+
 -- Names of the gates of a message, and that of the line in which it waits for them: of those with its keys, so that all
--- in a line are alike, else of its first. `found` is what its head says of keys.
+-- in a line are alike, else of its first; or that of its task, if there is one. `found` is what its head says of keys.
 local function gates_of(task, found)
   local limits = limits_of(task)
   if limits.names then return limits.names, limits.line end
@@ -67,6 +78,10 @@ local function gates_of(task, found)
     table.insert(names, 1, task .. '#p')
     line = line or names[1]
   end
+  if waits_at(task .. '#t') ~= '' then
+    line = task .. '#t'
+    names[#names + 1] = line
+  end
   limits.keyed = keyed
   if not keyed then limits.names, limits.line = names, line end -- the same for all of its messages
   return names, line
@@ -84,7 +99,7 @@ end
 
 -- What is known of gates in this call: their arrival times, slots in use, who waits there, breakers. Looked up once; what
 -- has changed is written by save_gates().
-local arrivals, slots_used, waiters_at, breakers = {}, {}, {}, {}
+local arrivals, slots_used, breakers = {}, {}, {}
 local new_arrivals, new_slots, new_breakers = {}, {}, {}
 
 local function arrival_at(name)
@@ -214,7 +229,7 @@ local function shut(id, time)
   if not task then return end
   local names = gates_of(task, extras(value, flags, at))
   local name = names[1] == task .. '#p' and names[2] or names[1]
-  if not name or find(name, '#[bp]$') then
+  if not name or find(name, '#[bpt]$') then
     name = task .. '#0'
     limits_of(task).names = nil
   end

@@ -4,14 +4,6 @@
 -- so that a gate that opens costs the same however many there are. A group is named '~' and the task; or, of a key that
 -- several lines have, '~' and its gate. (In what is ready it comes after the lines, which may join it.)
 
--- Who waits for a gate: names of queues with a line of that name or a group, `*queue` for a whole queue, `!queue` for its
--- suspects.
-local anybody_in_line = call('EXISTS', P .. 'gates') == 1
-local function waits_at(name)
-  if not anybody_in_line then return '' end
-  waiters_at[name] = waiters_at[name] or call('HGET', P .. 'gates', name) or ''
-  return waiters_at[name]
-end
 local function set_waiters(name, waiters)
   anybody_in_line, waiters_at[name] = true, waiters == ' ' and '' or waiters
   if waiters == ' ' then call('HDEL', P .. 'gates', name) else call('HSET', P .. 'gates', name, waiters) end
@@ -67,35 +59,38 @@ end
 -- Where a message stands among those of all lines: by its rank, or, between those above and below, by its age.
 local function place_of(rank, value) return rank or (select(3, head(value)) or 0) - 2 ^ 43 end
 
--- Whether a line is told by its name when this gate opens: no other line of its queue waits there.
+-- Whether a line is told by its name when this gate opens: no other line of its queue waits there. That of a task (#t) always
+-- is, whatever it waits for: only those that run the task take from it.
 local function is_told(line, name)
-  return name == line and (find(name, '=', 1, true) or not limits_of(string.match(name, '^[^#]*')).keyed)
+  return sub(line, -2) == '#t' or name == line and (find(name, '=', 1, true) or not limits_of(string.match(name, '^[^#]*')).keyed)
 end
 
 -- A line whose first message may not pass a gate waits there.
-local function line_waits(queue, line, name, opens, place)
+local function line_waits(queue, line, name, opens, place, now)
   wait_at(line, queue)
   if opens then opens_at(name, opens) end
   if is_told(line, name) then return end
   local group = group_of(name)
   call('ZADD', P .. 'heads:' .. queue .. '|' .. group, string.format('%.3f', place), line)
   wait_at(group, queue)
+  if not opens and room(name, now) >= 1 then announce(queue, now, group) end -- it waits for others, and they may be gone
 end
 
 -- A gate may let something pass again: tell those that can take what waits at it. Lines and groups stay, queues go on.
 local function open(name, now)
-  local lines, group = ' ', group_of(name)
+  local lines, group, task = ' ', group_of(name), string.match(name, '^[^#]*') .. '#t'
   for who in string.gmatch(waits_at(name), '%S+') do
     local first = sub(who, 1, 1)
     if first == '*' then announce(sub(who, 2), now)
     elseif first == '!' then announce_suspects(sub(who, 2), now)
     else
-      announce(who, now, name)
+      announce(who, now, name, true)
       lines = lines .. who .. ' '
     end
   end
   if waits_at(name) ~= '' and lines ~= waits_at(name) then set_waiters(name, lines) end
   for who in string.gmatch(waits_at(group), '%S+') do announce(who, now, group) end
+  for who in string.gmatch(name ~= task and waits_at(task) or '', '%S+') do announce(who, now, task, true) end
 end
 
 -- Deliveries that passed these gates at a time have ended: their slots are free again, their breakers know; their locks go
@@ -138,8 +133,9 @@ local function superseded(queue, id, value, now)
   return true
 end
 
--- What was taken and not started goes to the head of its queue, or of its line if that is there.
-local function put_back(queue, ids, now)
+-- What was taken and not started goes to the head of its queue, or of its line if that is there; or to the end of another,
+-- or `first` in that.
+local function put_back(queue, ids, now, other, first)
   if not marked(queue, 'l') then return offer(queue, ids, now, true) end
   for i = #ids, 1, -1 do
     local value = call('HGET', P .. 'messages', ids[i])
@@ -148,12 +144,15 @@ local function put_back(queue, ids, now)
     local names, line = {}, nil
     if task then names, line = gates_of(task, found) end
     if superseded(queue, ids[i], value, now) then -- gone
+    elseif other then
+      stand(queue, other, ids[i], nil, first)
+      announce(queue, now, other)
     elseif line and has_line(line, queue) then
       local rank = (found.p or found.f) and rank_of(queue .. '|' .. line, found, true, { first = {} })
       stand(queue, line, ids[i], rank, true)
       local name, opens = closed_gate(names, nil, now)
       if first_of(queue, line) ~= ids[i] then -- the line waits already, for what it did
-      elseif name then line_waits(queue, line, name, opens, place_of(rank, value)) else announce(queue, now, line) end
+      elseif name then line_waits(queue, line, name, opens, place_of(rank, value), now) else announce(queue, now, line) end
     else
       offer(queue, { ids[i] }, now, true)
     end

@@ -38,8 +38,40 @@ local function ended(queue, id, value)
   return true
 end
 
--- Take up to n from a queue with limits or ranks; what may not pass its gates goes to its line. A limit of the queue's only
--- task holds the queue as a whole.
+-- Take up to n from a queue with limits or ranks; what may not pass its gates goes to its line. Where `careful`, n is 1: what
+-- runs at most once ends the fetch, and goes back to the head if that holds something already.
+local function take_some(queue, n, careful)
+  local ids, ranks = pop(queue, n)
+  if #ids == 0 then return 0, false end
+  local got, taken, limited, served, gone, alone = 0, int(now) .. ' ' .. queue, marked(queue, 'l'), {}, {}, false
+  for j, value in ipairs(call('HMGET', messages, unpack(ids))) do
+    local once = careful and value and (byte(value, 2) or 0) % 4 >= 2
+    if ended(queue, ids[j], value) then
+      if value and ranks[j] then gone[#gone + 1] = { value, ranks[j] } end
+    elseif once and outs > 3 then
+      alone = true
+      offer(queue, { ids[j] }, now, true)
+    else
+      local names, found, line = NONE, NONE, nil
+      if limited then names, found, line = gates_in(value) end
+      local name, opens = closed_gate(names, queue, now)
+      if name or (line and anybody_in_line and has_line(line, queue)) then
+        stand(queue, line, ids[j], ranks[j])
+        if first_of(queue, line) == ids[j] then line_waits(queue, line, name, opens, place_of(ranks[j], value), now) end
+      else
+        pass_all(ids[j], value, names, taken, found)
+        got, alone = got + 1, once
+        if ranks[j] then served[math.floor(ranks[j] / BAND)] = ranks[j] end
+      end
+    end
+  end
+  if gone[1] then give_back(queue, gone) end
+  if marked(queue, 'r') then keep_turns(queue, served) end
+  return got, waiting(queue) > 0, alone
+end
+
+-- The same, where a limit of the queue's only task holds the queue as a whole. Returns also whether the next message must be
+-- taken alone, or was.
 local function take_special(queue, n)
   if marked(queue, 'p') then return 0, false end
   for _, name in ipairs(own_gates(queue)) do
@@ -50,32 +82,14 @@ local function take_special(queue, n)
       return 0, false
     end
   end
-  local got, taken, limited, served, gone = 0, int(now) .. ' ' .. queue, marked(queue, 'l'), {}, {}
-  for _ = 1, 10 do -- until it brings something: many may have expired
-    local ids, ranks = pop(queue, n)
-    if #ids == 0 then break end
-    for j, value in ipairs(call('HMGET', messages, unpack(ids))) do
-      if ended(queue, ids[j], value) then
-        if value and ranks[j] then gone[#gone + 1] = { value, ranks[j] } end
-      else
-        local names, found, line = NONE, NONE, nil
-        if limited then names, found, line = gates_in(value) end
-        local name, opens = closed_gate(names, queue, now)
-        if name or (line and anybody_in_line and has_line(line, queue)) then
-          stand(queue, line, ids[j], ranks[j])
-          if first_of(queue, line) == ids[j] then line_waits(queue, line, name, opens, place_of(ranks[j], value)) end
-        else
-          pass_all(ids[j], value, names, taken, found)
-          got = got + 1
-          if ranks[j] then served[math.floor(ranks[j] / BAND)] = ranks[j] end
-        end
-      end
-    end
-    if got > 0 then break end
+  local got, one, more, alone = 0, 0, true, false
+  local careful = marked(queue, 'o')
+  for _ = 1, careful and n or 10 do -- until it brings something: many may have expired
+    one, more, alone = take_some(queue, careful and 1 or n, careful)
+    got = got + one
+    if alone or not more or (got > 0 and not careful) then break end
   end
-  if gone[1] then give_back(queue, gone) end
-  if marked(queue, 'r') then keep_turns(queue, served) end
-  return got, waiting(queue) > 0
+  return got, more, alone
 end
 
 -- Those of a queue that come before what stands at `place` in its lines go first. Returns how many were taken.
@@ -85,7 +99,8 @@ local function take_those_before(queue, place, n)
 end
 
 -- Take the first of a line, if there is one and its gates let it pass. Returns 1 if so; else 0, the gate that is closed (nil
--- if the line is empty), when it opens, and the place of the first. In a group its turn has come; else it waits behind one.
+-- if the line is empty, false if there may be more), when it opens, and the place of the first. In a group its turn has come;
+-- else it waits behind one. Where its task has a line (#t) it goes there.
 local function take_first(queue, line, in_group)
   for _ = 1, 100 do
     local id, rank = first_of(queue, line)
@@ -95,10 +110,11 @@ local function take_first(queue, line, in_group)
     end
     local value = call('HGET', messages, id)
     local dead = ended(queue, id, value)
-    local names, found = NONE, NONE
-    if not dead then names, found = gates_in(value) end
-    local name, opens = closed_gate(names, nil, now)
-    for _, other in ipairs(in_group and NONE or names) do
+    local names, found, own = NONE, NONE, nil
+    if not dead then names, found, own = gates_in(value) end
+    local moves = own and own ~= line and sub(own, -2) == '#t' and has_line(own, queue)
+    local name, opens = closed_gate(moves and NONE or names, nil, now)
+    for _, other in ipairs((in_group or moves) and NONE or names) do
       if not name and not is_told(line, other) and has_line(group_of(other), queue) then name = other end
     end
     if name then return 0, name, opens, place_of(rank, value) end
@@ -107,13 +123,15 @@ local function take_first(queue, line, in_group)
     end
     count(queue, 'gated', -1)
     if dead and value and rank then give_back(queue, { { value, rank } }, line) end
-    if not dead then
+    if moves then
+      stand(queue, own, id)
+    elseif not dead then
       pass_all(id, value, names, int(now) .. ' ' .. queue, found)
       if marked(queue, 'r') then keep_turns(queue, rank and { [math.floor(rank / BAND)] = rank } or NONE) end
       return 1
     end
   end
-  return 0, line, nil, 0
+  return 0, false, nil, -2 ^ 43
 end
 
 -- Take up to n from the lines that wait as a group, each first message in its order.
@@ -135,8 +153,11 @@ local function take_group(queue, group, n)
       if id then call('ZADD', key, string.format('%.3f', place), line) end
     elseif got >= n then
       call('ZADD', key, place, line)
+    elseif name == false then
+      call('ZADD', key, place, line)
+      return got, true
     elseif name then
-      line_waits(queue, line, name, opens, place)
+      line_waits(queue, line, name, opens, place, now)
       if group_of(name) == group then return got, false end
     end
     if got >= n then return got, true end
@@ -157,11 +178,8 @@ local function take_line(queue, line, n)
     local one, name, opens, place = take_first(queue, line, false)
     got = got + one
     if one == 0 then
-      if name then
-        line_waits(queue, line, name, opens, place)
-        if not opens and room(name, now) >= 1 then announce(queue, now, group_of(name)) end
-      end
-      return got, false
+      if name then line_waits(queue, line, name, opens, place, now) end
+      return got, name == false
     end
   end
   if first_of(queue, line) then return got, true end
@@ -192,6 +210,31 @@ local function take_suspect()
     keep()
     if outs == 3 then name = call('ZPOPMIN', P .. 'solo:' .. set)[1] end
   end
+end
+
+-- A message whose taker does not run its task waits in the line of that, for a lane that does: at the end, or `again` at the head.
+-- At some time (ms) anybody is to look at it.
+local function hand_on(queue, id, held, opens, again)
+  local _, task = head(call('HGET', messages, id))
+  local name = task .. '#t'
+  count(queue, 'deferred')
+  if byte(held, 1) == 33 then -- a suspect
+    local lanes = served_by(queue, name)
+    if lanes == '' then return schedule(queue, id, math.min(opens, now + 60000)) end
+    call('LPUSH', P .. 'suspects:' .. queue, id)
+    for lane in string.gmatch(lanes, '%S+') do
+      call('ZADD', P .. 'solo:' .. lane, 'NX', now, queue)
+      ring(P .. 'solo-bell:' .. lane)
+    end
+    return
+  end
+  mark(queue, 'l', true)
+  wait_at(name, queue)
+  limits_of(task).names = nil -- it has one gate more
+  put_back(queue, { id }, now, name, again)
+  call('ZREM', P .. 'ready:' .. set, queue .. '|' .. name) -- not for us
+  call('ZADD', P .. 'openings', 'LT', int(math.ceil(opens)), name)
+  if call('ZRANGE', P .. 'openings', 0, 0)[1] == name then ring(P .. 'alarm') end
 end
 
 -- After a wait in vain: put back names of ready queues that are missing, a few each time.
