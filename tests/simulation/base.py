@@ -145,7 +145,7 @@ class Base:
         first = self.first("schedule")
         if first is None or first[1] > self.now:
             return 0, min((time for time in (first and first[1], opens) if time is not None), default=None)
-        ids = self.until("schedule", round(self.now), limit)
+        ids = self.until("schedule", math.ceil(self.now), limit)
         for id_ in ids:
             del self.scores["schedule"][id_]
             queue = decode_head(self.hashes["messages"][id_])[1]

@@ -75,6 +75,6 @@ if gone then
 else
   call('HSET', P .. 'revoked', id, ARGV[2])
 end
-if gone and (found.p or found.f) then forget_turns(queue) end
+if gone and marked(queue, 'r') then forget_turns(queue) end
 write_counts()
 return 'revoked'

@@ -21,7 +21,7 @@ local function promote(now, limit)
   local opens = open_due(now)
   local first = tonumber(call('ZRANGE', P .. 'schedule', 0, 0, 'WITHSCORES')[2])
   if not first or first > now then return 0, first and opens and math.min(first, opens) or first or opens end
-  local ids = call('ZRANGEBYSCORE', P .. 'schedule', '-inf', int(now), 'LIMIT', 0, limit)
+  local ids = call('ZRANGEBYSCORE', P .. 'schedule', '-inf', int(math.ceil(now)), 'LIMIT', 0, limit)
   local values = call('HMGET', P .. 'messages', unpack(ids))
   local crashed = call('EXISTS', P .. 'crashes') == 1 and call('HMGET', P .. 'crashes', unpack(ids)) or {}
   begin_writes()

@@ -127,9 +127,9 @@ local function take_first(queue, line, in_group)
       stand(queue, own, id)
     elseif not dead then
       pass_all(id, value, names, int(now) .. ' ' .. queue, found)
-      if marked(queue, 'r') then keep_turns(queue, rank and { [math.floor(rank / BAND)] = rank } or NONE) end
-      return 1
     end
+    if marked(queue, 'r') then keep_turns(queue, rank and not dead and { [math.floor(rank / BAND)] = rank } or NONE) end
+    if not (dead or moves) then return 1 end
   end
   return 0, false, nil, -2 ^ 43
 end
