@@ -1,9 +1,9 @@
-"""Everything of flow control together, in random order: limits of several kinds, priorities, fair keys, unique and debounced
-work, breakers, expiry, revocations, pauses, limits set by hand, calls sent to other queues; deaths and a clock that is set
-back among them.
+"""Everything of flow control together, in random order.
 
-Every call is audited by `Fleet`. In the end all is lifted, and all that can run has run within a bounded number of steps:
-no slot, line, group, lock or turn outlives what it was for.
+Limits of several kinds, priorities, fair keys, unique and debounced work, breakers, expiry, revocations, pauses, limits
+set by hand, calls sent to other queues; deaths and a clock that is set back among them. Every call is audited by `Fleet`.
+In the end all is lifted, and all that can run has run within a bounded number of steps: no slot, line, group, lock or turn
+outlives what it was for.
 """
 
 from __future__ import annotations
@@ -107,8 +107,8 @@ class Together:
         return self.chance.choice(
             [
                 (id_, b""), (id_, b""), (id_, b"S"), Ended(id_, "failed", b"F"), Dead(id_, "failed", b"", b"F"),
-                Again(id_, value, 0.0, "retried"), Again(id_, value, 0.7, "retried"), Again(id_, value, 0.3, "deferred"),
-                Returned(id_), Limited(id_, 0.6),
+                Again(id_, value, 0.0, "retried"), Again(id_, value, 0.7, "retried"),
+                Again(id_, value, 0.3, "deferred"), Returned(id_), Limited(id_, 0.6),
             ]
         )  # fmt: skip
 
@@ -174,9 +174,7 @@ class Together:
 
 
 @pytest.mark.parametrize("seed", range(SEED, SEED + (600 if SOAK else 12)))
-def test_whatever_happens_everything_that_can_run_does_and_nothing_is_left_behind(
-    unkept_server: Server, seed: int
-) -> None:
+def test_whatever_happens_all_that_can_run_does_and_nothing_is_left_behind(unkept_server: Server, seed: int) -> None:
     world = World(unkept_server.url)
     history = Together(world, seed)
     history.fleet.sound = lambda below_limits=False: Fleet.sound(history.fleet, False)  # type: ignore[method-assign]
