@@ -83,7 +83,6 @@ class Heartbeat(threading.Thread):
                 if (yield Now()) >= reap_at:
                     reap_at = (yield Now()) + (yield from self._reaper.reap())
                 due = (yield Now()) + (yield from self._reaper.promote())
-                yield from self._reaper.upkeep()
                 yield from self._wait(min(due, renew_at, reap_at) - (yield Now()))
                 attempt, self.trouble = 0, ""
             except (NotSent, Unanswered, Passing, BrokerRefused) as error:

@@ -135,6 +135,8 @@ CALLS: dict[str, tuple[str, Callable[[World], Command[object]]]] = {
     "resuming": ("resume", lambda w: commands.resume(w.keys, "q")),
     "revoking": ("revoke", lambda w: commands.revoke(w.keys, A, "x" * 500)),
     "auditing": ("audit", lambda w: commands.audit(w.keys, MINUTE)),
+    "tallying": ("tally", lambda w: commands.tally(w.keys, ["q"])),
+    "balancing": ("ledger", lambda w: commands.ledger(w.keys, {})),
     "scanning": ("scan", lambda w: commands.scan_ids(w.keys, b"0", 10)),
     "mending": ("mend", lambda w: commands.mend(w.keys, [(A, "queue:q"), (raw_id(99), "")])),
     "leaving out a tick": ("tick", drop),

@@ -14,10 +14,12 @@ local out = { 0, 0, {} }
 local any_revoked = call('EXISTS', P .. 'revoked') == 1
 local function look_for_revoked(inc)
   local held = any_revoked and call('HKEYS', P .. 'processing:' .. inc) or {}
-  for i, why in ipairs(#held > 0 and call('HMGET', P .. 'revoked', unpack(held)) or {}) do
-    if why then
-      out[3][#out[3] + 1] = inc
-      out[3][#out[3] + 1] = held[i]
+  for first = 1, #held, 1000 do
+    for i, why in ipairs(call('HMGET', P .. 'revoked', unpack(held, first, math.min(first + 999, #held)))) do
+      if why then
+        out[3][#out[3] + 1] = inc
+        out[3][#out[3] + 1] = held[first + i - 1]
+      end
     end
   end
 end

@@ -1,4 +1,5 @@
 --@include base
+--@include holder
 --@include waiting
 --@include ranked
 --@include terminal
@@ -18,14 +19,13 @@ if not value then return 'unknown' end
 local queue, task, _, flags, at = head(value)
 if not queue or call('HEXISTS', P .. 'reasons', id) == 1 then return 'dead' end
 
-for _, inc in ipairs(call('ZRANGE', P .. 'leases', 0, -1)) do
-  if call('HEXISTS', P .. 'processing:' .. inc, id) == 1 then
-    begin_writes()
-    call('HSET', P .. 'revoked', id, ARGV[2])
-    call('RPUSH', P .. 'control:' .. inc, id)
-    call('PEXPIRE', P .. 'control:' .. inc, 60000)
-    return 'running'
-  end
+local inc = holders_of(id, 1)[1]
+if inc then
+  begin_writes()
+  call('HSET', P .. 'revoked', id, ARGV[2])
+  call('RPUSH', P .. 'control:' .. inc, id)
+  call('PEXPIRE', P .. 'control:' .. inc, 60000)
+  return 'running'
 end
 
 -- Whether it stood there and is gone now.

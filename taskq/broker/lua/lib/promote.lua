@@ -28,9 +28,7 @@ local function promote(now, limit)
   call('ZREMRANGEBYRANK', P .. 'schedule', 0, #ids - 1) -- they are the first: cheaper than looking each up
   local queues, suspects = {}, {}
   for i, id in ipairs(ids) do
-    if not values[i] then
-      count('?', 'dangling')
-    else
+    if values[i] then -- else whose it was is found by the audit
       local queue = head(values[i])
       if not queue then
         bury('unreadable', id, now, 'unreadable', '')

@@ -23,9 +23,8 @@ local function announce_suspects(queue, now)
   end
 end
 
--- Put ids (a list) into the plain list of a queue: at its end, or in order at its head.
-local function push(queue, ids, now, at_head)
-  local key = P .. 'queue:' .. queue
+-- Put ids into a list: at its end, or in order at its head. Returns how long it is then.
+local function put(key, ids, at_head)
   local n, total = #ids, 0
   for first = 1, n, 1000 do
     local last = math.min(first + 999, n)
@@ -37,16 +36,16 @@ local function push(queue, ids, now, at_head)
       total = call('RPUSH', key, unpack(ids, first, last))
     end
   end
-  if n > 0 and total == n then announce(queue, now) end
+  return total
+end
+
+-- Put ids (a list) into the plain list of a queue.
+local function push(queue, ids, now, at_head)
+  if #ids > 0 and put(P .. 'queue:' .. queue, ids, at_head) == #ids then announce(queue, now) end
 end
 
 local function push_suspects(queue, ids, now, at_head)
-  local key = P .. 'suspects:' .. queue
-  if at_head then
-    for i = #ids, 1, -1 do call('LPUSH', key, ids[i]) end
-  else
-    call('RPUSH', key, unpack(ids))
-  end
+  put(P .. 'suspects:' .. queue, ids, at_head)
   announce_suspects(queue, now)
 end
 
