@@ -52,7 +52,7 @@ def audit(keys: Keys, queues: list[str]) -> Protocol[Counter[str]]:
             names = (yield from paced(commands.tally(keys, queues))).names
             doubtful = yield from _walk(keys, names, doubtful)
         mended.update((yield from _mend(keys, list(doubtful))))
-    mended.update((yield from _balance(keys)))
+    mended.update((yield from _balance(keys, queues)))
     return mended
 
 
@@ -78,7 +78,10 @@ def scanned(keys: Keys, name: str) -> Protocol[dict[bytes, bytes]]:
 def queues_of(keys: Keys) -> Protocol[list[str]]:
     """Every queue of which anything is known."""
     counted, served = (yield from scanned(keys, "counters")), (yield from scanned(keys, "serving"))
-    names = {field.rpartition(b"|")[0] for field in counted} | served.keys()
+    tasks, sets = (yield from scanned(keys, "tasks")), (yield from scanned(keys, "sets"))
+    names = {field.rpartition(b"|")[0] for field in counted} | served.keys() | {*tasks.values()}
+    names.update(name for joined in sets.values() for name in joined.split())
+    names.discard(b"?")  # where an earlier version booked losses of nobody knew which queue
     return sorted(name.decode() for name in names)
 
 
@@ -120,10 +123,10 @@ def _mend(keys: Keys, doubtful: list[Doubtful]) -> Protocol[Counter[str]]:
     return mended
 
 
-def _balance(keys: Keys) -> Protocol[Counter[str]]:
-    """Put the ledger right. What does not balance at one instant does not at another, so nothing needs to stand still."""
+def _balance(keys: Keys, queues: list[str]) -> Protocol[Counter[str]]:
+    """Put the ledger right. What does not balance now does not later either, so nothing needs to stand still."""
     wrong: int = yield from paced(commands.ledger(keys, {}))
-    surveys = yield from paced(commands.survey(keys))
+    surveys = yield from paced(commands.survey(keys, queues))
     missing = {queue: survey.balance for queue, survey in surveys.items() if survey.balance}
     for queue, n in missing.items():
         log.warning("audit: queue %s: %+d messages by the ledger that are nowhere; put right", queue, n)

@@ -16,6 +16,7 @@ from taskq.broker.connection import Connection
 from taskq.broker.faults import NotSent, Passing, Unanswered
 from taskq.broker.keys import Keys
 from taskq.broker.protocol import Protocol, drive
+from taskq.derived import restore
 from taskq.errors import BrokerRefused
 
 log = logging.getLogger("taskq.upkeep")
@@ -33,7 +34,7 @@ def upkeep(keys: Keys) -> Protocol[Counter[str]]:
     for first in range(0, len(queues), _QUEUES):
         while (yield from paced(commands.retire(keys, _LETTERS, queues[first : first + _QUEUES]))):
             pass
-    return (yield from audit(keys, queues))
+    return (yield from audit(keys, queues)) + (yield from restore(keys, queues))
 
 
 class Upkeep(threading.Thread):

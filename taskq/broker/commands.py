@@ -5,6 +5,7 @@ Pure: nothing here does I/O, so the sync and the async connection execute the ve
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Generic, TypeVar
@@ -370,9 +371,55 @@ def tally(keys: Keys, queues: Iterable[str]) -> Command[Tally]:
 
 
 def ledger(keys: Keys, missing: Mapping[str, int]) -> Command[int]:
-    """Put the ledger right; ``missing`` has what is nowhere, of queues that do not balance. Answers how much was wrong."""
+    """Put the ledger right; ``missing`` has what is nowhere, of queues that do not balance. Answers how much was."""
     words: list[Arg] = [word for pair in missing.items() for word in pair]
     return Command(script("ledger"), [keys.prefix, *words], int, repeatable=False)
+
+
+def _words(reply: Any) -> Counter[str]:
+    """Of names and what was missing of each, in turn: what was, how often."""
+    return Counter(word.decode() for word in reply[1::2])
+
+
+def restore(keys: Keys, queues: Iterable[tuple[str, bool, str]]) -> Command[Counter[str]]:
+    """Work out anew what is derived of queues: name, whether a task of it has limits, sets that serve it."""
+    words: list[Arg] = [word for queue, limited, sets in queues for word in (queue, "1" if limited else "", sets)]
+    return Command(script("restore"), [keys.prefix, *words], _words)
+
+
+def reopen(keys: Keys, gates: Iterable[bytes]) -> Command[Counter[str]]:
+    """Work out anew what is derived of gates, and (``=<name>``) of pauses."""
+    return Command(script("reopen"), [keys.prefix, *gates], _words)
+
+
+def recount(keys: Keys, gates: Iterable[bytes]) -> Command[int]:
+    """Count the slots in use at gates by what is held; answers how many were wrong."""
+    return Command(script("recount"), [keys.prefix, *gates], int)
+
+
+def tidy(keys: Keys, name: str, fields: Iterable[bytes]) -> Command[int]:
+    """Let go what is kept of messages that are gone; answers how much was."""
+    return Command(script("tidy"), [keys.prefix, name, *fields], int)
+
+
+def relock(keys: Keys, ids: Iterable[bytes]) -> Command[int]:
+    """Give messages the locks that they ought to have; answers how many got one."""
+    return Command(script("relock"), [keys.prefix, *ids], int)
+
+
+def rouse(keys: Keys, entries: Iterable[str]) -> Command[int]:
+    """Give periodic entries that are due at no time their next tick; answers how many got it."""
+    return Command(script("rouse"), [keys.prefix, *entries], int)
+
+
+def held_values(keys: Keys, incarnation: str) -> Command[list[bytes]]:
+    """What an incarnation holds, without the ids."""
+    return Command(None, [b"HVALS", keys["processing:" + incarnation]], _same)
+
+
+def hash_length(keys: Keys, name: str) -> Command[int]:
+    """How many fields a hash has."""
+    return Command(None, [b"HLEN", keys[name]], int)
 
 
 def scan_hash(keys: Keys, name: str, cursor: bytes, about: int) -> Command[tuple[bytes, dict[bytes, bytes]]]:
@@ -578,7 +625,7 @@ def _survey(reply: Any) -> dict[str, QueueSurvey]:
         queue, _, name = key.decode().rpartition("|")
         queues.setdefault(queue, QueueSurvey({})).counters[name] = int(value)
     for at in range(0, len(places), 5):
-        survey = queues[places[at].decode()]
+        survey = queues.setdefault(places[at].decode(), QueueSurvey({}))
         survey.pending, survey.suspects, survey.dead = places[at + 1 : at + 4]
         survey.paused = read_pause(places[at + 4])
     for queue, n in zip(held[::2], held[1::2], strict=True):
@@ -586,9 +633,9 @@ def _survey(reply: Any) -> dict[str, QueueSurvey]:
     return queues
 
 
-def survey(keys: Keys) -> Command[dict[str, QueueSurvey]]:
-    """The ledger and the places of every queue, at one instant."""
-    return Command(script("survey"), [keys.prefix], _survey)
+def survey(keys: Keys, queues: Iterable[str] = ()) -> Command[dict[str, QueueSurvey]]:
+    """The ledger and the places of every queue, at one instant; also of ``queues`` that the ledger does not name."""
+    return Command(script("survey"), [keys.prefix, *queues], _survey)
 
 
 @dataclass(frozen=True, slots=True)

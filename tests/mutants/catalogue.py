@@ -116,7 +116,7 @@ MUTANTS = [
     lua("suspects behind one are forgotten", "lib/special", "announce_suspects(name, now) end", "counts = counts end"),
     lua("a fetch takes one more than wanted", "lib/take", "math.min(left, math.max(1", "math.min(left + 1, math.max(1"),
     # -- what scripts share
-    lua("a queue that fills is not announced", "lib/waiting", "at_head) == #ids then announce", "at_head) == 0 then announce"),
+    lua("a queue that fills is not announced", "lib/waiting", "== #ids then announce", "== 0 then announce"),
     lua(
         "a head is pushed in reverse",
         "lib/waiting",

@@ -1,5 +1,6 @@
 --@include base
 --@include types
+--@include lines
 -- Put the ledger right: count anew what is scheduled and what stands in lines, and book what is missing of a queue as lost
 -- and what is too much as accepted, so that accepted messages are again those that have ended and those that are here.
 --
@@ -7,7 +8,7 @@
 -- ARGV  for each queue that does not balance: queue, accepted messages that are nowhere (negative: too few were accepted)
 -- Returns how many numbers were put right.
 -- Again: 0, but for the queues named.
-local MOST = 5000 -- scheduled messages, and gates, that are counted in one call
+local MOST = 5000 -- scheduled messages that are counted in one call
 expect('hash', { 'counters', 'messages', 'gates' })
 expect('zset', { 'schedule' })
 local numbers, flat = {}, call('HGETALL', P .. 'counters')
@@ -47,16 +48,8 @@ if later ~= total('scheduled') and later <= MOST then
   compare('scheduled', right)
 end
 
-if call('HLEN', P .. 'gates') <= MOST then
-  local right, in_line, gates = {}, 0, call('HGETALL', P .. 'gates')
-  for i = 1, #gates, 2 do
-    for who in string.gmatch(gates[i + 1], '%S+') do
-      local n = find(who, '^[*!]') and 0 or call('LLEN', P .. 'gated:' .. who .. '|' .. gates[i])
-      if n > 0 then right[who], in_line = (right[who] or 0) + n, in_line + n end
-    end
-  end
-  if in_line ~= total('gated') then compare('gated', right) end
-end
+local right, all = in_lines()
+if right and all ~= total('gated') then compare('gated', right) end
 
 for i = 1, #ARGV, 2 do
   local missing = tonumber(ARGV[i + 1])

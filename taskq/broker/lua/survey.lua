@@ -4,6 +4,7 @@
 -- What there is, per queue: the ledger and its places, at one instant.
 --
 -- KEYS  1 prefix
+-- ARGV  queues to look at beside those of which anything was counted
 -- Returns {counters (field, value, ...), {queue, pending, suspects, dead, paused text or '', ...} of those with any of it,
 --       {queue, how many are held, ...}}.
 -- Again: the same.
@@ -12,6 +13,9 @@ local names, seen = {}, {}
 for i = 1, #fields, 2 do
   local queue = string.match(fields[i], '^(.*)|')
   if queue and not seen[queue] then names[#names + 1], seen[queue] = queue, true end
+end
+for _, queue in ipairs(ARGV) do
+  if not seen[queue] then names[#names + 1], seen[queue] = queue, true end
 end
 local paused, flat = {}, call('HGETALL', P .. 'paused')
 for i = 1, #flat, 2 do paused[flat[i]] = flat[i + 1] end

@@ -1,5 +1,6 @@
 --@include base
 --@include sizes
+--@include lines
 -- Compare how many messages there are with how many ids stand in places: by the conservation law they are as many.
 --
 -- KEYS  1 prefix
@@ -14,12 +15,10 @@ for family, command in pairs({ queue = 'LLEN', suspects = 'LLEN', ranked = 'ZCAR
   end
 end
 for _, n in pairs(sizes('processing', 'HLEN', call('ZRANGE', P .. 'leases', 0, -1))) do placed = placed + n end
-local fields = {}
-for i, queue in ipairs(ARGV) do fields[i] = queue .. '|gated' end
-for first = 1, #fields, 1000 do
-  for _, n in ipairs(call('HMGET', P .. 'counters', unpack(fields, first, math.min(first + 999, #fields)))) do
-    placed = placed + (tonumber(n or 0) or 0)
-  end
+local lines, n_lines = in_lines()
+placed = placed + (n_lines or 0)
+for i = 1, lines and 0 or #ARGV do
+  placed = placed + (tonumber(call('HGET', P .. 'counters', ARGV[i] .. '|gated') or 0) or 0)
 end
 table.insert(out, 1, placed)
 table.insert(out, 1, call('HLEN', P .. 'messages'))
