@@ -68,7 +68,7 @@ local function drop(set, queues)
   end
   call('HDEL', P .. 'sets', set)
   call('ZREM', P .. 'set-leases', set)
-  call('DEL', P .. 'ready:' .. set, P .. 'bell:' .. set, P .. 'solo:' .. set, P .. 'solo-bell:' .. set)
+  call('DEL', P .. 'ready:' .. set, P .. 'spent:' .. set, P .. 'bell:' .. set, P .. 'solo:' .. set, P .. 'solo-bell:' .. set)
 end
 
 local letters = 0 -- of the names of queues: a set may have thousands
