@@ -15,8 +15,8 @@ from tests.contract.fleet import Fleet, more, sent
 from tests.contract.world import LEASE, World, raw_id
 from tests.model.audit import violations
 
-(OWN, OWN_2, KEYED, KEYED_2, RATED, RATED_2, PAUSED, GUARDED, PLAIN, RANKED, SUSPECT, LATER, DEAD, UNIQUE, RUNNING) = map(
-    raw_id, range(1, 16)
+(OWN, OWN_2, KEYED, KEYED_2, RATED, RATED_2, PAUSED, GUARDED, PLAIN, RANKED, SUSPECT, LATER, DEAD, UNIQUE, RUNNING) = (
+    map(raw_id, range(1, 16))
 )
 TASKS = {
     "own": ("own", "o 0 1 1"), "keyed": ("q", "k 0 1 1"), "rated": ("q", "s 60000 1 0"), "idle": ("q", ""),
@@ -114,8 +114,8 @@ def test_everything_is_sound_and_an_audit_finds_nothing(world: World) -> None:
 NAMES = [
     "alarm", "arrivals", "audited", "bell:set", "breakers", "calls", "counters", "crashes", "dead:p", "dead:q", "gates",
     "leases", "limits", "marks", "messages", "openings", "paused", "processing:inc", "queue:own", "queue:p", "queue:q",
-    "ranked:q", "ready:set", "reasons", "schedule", "serving", "set-leases", "sets", "slots", "solo-bell:set", "solo:set",
-    "suspects:p", "tasks", "ticks", "turns", "unique", "workers",
+    "ranked:q", "ready:set", "reasons", "schedule", "serving", "set-leases", "sets", "slots", "solo-bell:set",
+    "solo:set", "suspects:p", "tasks", "ticks", "turns", "unique", "workers",
 ]  # fmt: skip
 
 

@@ -1,4 +1,5 @@
 --@include base
+--@include types
 --@include pulse
 -- Renew the leases of a worker's incarnations and of the sets they serve.
 --
@@ -9,6 +10,8 @@
 -- Again: renews again.
 local lease = tonumber(ARGV[1])
 local now = clock()
+expect('zset', { 'leases', 'set-leases', 'openings', 'arrivals', 'shut' })
+expect('hash', { 'sets', 'revoked', 'breakers' })
 pulse(now, lease)
 local out = { 0, 0, {} }
 local any_revoked = call('EXISTS', P .. 'revoked') == 1

@@ -1,4 +1,5 @@
 --@include base
+--@include types
 --@include holder
 --@include waiting
 --@include ranked
@@ -19,8 +20,11 @@ if not value then return 'unknown' end
 local queue, task, _, flags, at = head(value)
 if not queue or call('HEXISTS', P .. 'reasons', id) == 1 then return 'dead' end
 
+expect_common()
+expect_queue(queue)
 local inc = holders_of(id, 1)[1]
 if inc then
+  expect('list', { 'control:' .. inc })
   begin_writes()
   call('HSET', P .. 'revoked', id, ARGV[2])
   call('RPUSH', P .. 'control:' .. inc, id)
