@@ -9,9 +9,10 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, field, fields
 from typing import Any
 
+from taskq.address import check_address, safe_url
 from taskq.errors import ConfigError
 
 NAME = re.compile(r"[A-Za-z0-9_.:-]{1,200}")
@@ -37,7 +38,7 @@ class Settings:
     """What can be set for an app. All durations are seconds."""
 
     #: Server to use, ``redis://``, ``rediss://``, ``valkey://``, ``valkeys://`` or ``unix://``; None: the embedded one.
-    url: str | None = None
+    url: str | None = field(default=None, repr=False)  # it may have a password
     #: Seconds without a renewal after which a worker is presumed dead. Shorter recovers sooner, but a stall of
     #: the network of that length then makes work run twice. At least 1.
     lease: float = 15.0
@@ -74,8 +75,10 @@ class Settings:
                 raise ConfigError(f"setting {name} must be a whole number, not {getattr(self, name)!r}")
         if self.server_check not in ("warn", "refuse"):
             raise ConfigError(f"setting server_check must be 'warn' or 'refuse', not {self.server_check!r}")
-        if self.url is not None and not isinstance(self.url, str):
-            raise ConfigError(f"setting url must be a string, not {self.url!r}")
+        if self.url is not None:
+            if not isinstance(self.url, str):
+                raise ConfigError(f"setting url must be a string, not {safe_url(repr(self.url))}")
+            check_address(self.url)
 
     @property
     def lease_ms(self) -> int:

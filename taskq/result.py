@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Generic, NamedTuple, TypeVar, cast
 
 from taskq import codec
@@ -15,6 +16,7 @@ from taskq.errors import (
     DecodeError,
     ResultTimeout,
     TaskError,
+    TaskqError,
     TaskRevoked,
     UnknownResult,
     WouldDeadlock,
@@ -22,11 +24,14 @@ from taskq.errors import (
 )
 
 if TYPE_CHECKING:
+    from taskq.broker.commands import Command
     from taskq.client import Client
 
 R = TypeVar("R")
 
 
+#: Seconds that the server has to say why a call has not ended, when the time of who waited for it is over.
+_TO_SAY_WHY = 0.4
 TERMINAL = frozenset({"SUCCESS", "FAILURE", "REVOKED"})
 
 
@@ -115,20 +120,26 @@ class AsyncResult(Generic[R]):
             TaskError: The task failed. Also an instance of the exception's own class where that is a builtin.
             TaskRevoked: It was revoked, expired or discarded.
             ResultTimeout: It did not end in time.
-            BrokerUnavailable: The server could not be asked within ``timeout``, or 0.4 s if that is longer.
+            BrokerUnavailable: The server could not be asked within ``timeout``, or a second if that is longer.
             UnknownResult: No message and no result of this id exists (any more).
             WouldDeadlock: Called inside a task.
         """
         if self._ended is None:
             self._refuse_to_wait()
-            self._read(self._origin.client.inbox.wait(self._raw_id, timeout), timeout)
+            answer = self._origin.client.inbox.wait(self._raw_id, timeout)
+            if answer == 1:
+                raise self._timed_out(timeout, self._reason())
+            self._read(answer)
         return self._value(propagate)
 
     async def aget(self, timeout: float | None = None, propagate: bool = True) -> R:
         """Do what `get` does, on an event loop."""
         if self._ended is None:
             self._refuse_to_wait()
-            self._read(await self._origin.client.ainbox.wait(self._raw_id, timeout), timeout)
+            answer = await self._origin.client.ainbox.wait(self._raw_id, timeout)
+            if answer == 1:
+                raise self._timed_out(timeout, await self._areason())
+            self._read(answer)
         return self._value(propagate)
 
     def _refuse_to_wait(self) -> None:
@@ -140,10 +151,24 @@ class AsyncResult(Generic[R]):
                 "Let the first task end and enqueue what follows from it, or pass the id on"
             )
 
-    def _read(self, answer: Any, timeout: float | None) -> None:
+    def _timed_out(self, timeout: float | None, reason: str) -> ResultTimeout:
+        return ResultTimeout(f"{self!r} has not ended within {timeout:g} s{': ' if reason else ''}{reason}")
+
+    def _reason(self) -> str:
+        """Say what `why` does, for an error; nothing if the server does not say it at once."""
+        try:
+            return self._sentence(self._origin.client.broker.run(self._asking(_TO_SAY_WHY), _TO_SAY_WHY))
+        except TaskqError:
+            return ""
+
+    async def _areason(self) -> str:
+        try:
+            return self._sentence(await self._origin.client.abroker.run(self._asking(_TO_SAY_WHY), _TO_SAY_WHY))
+        except TaskqError:
+            return ""
+
+    def _read(self, answer: Any) -> None:
         """Turn what the inbox answered into an outcome, or raise."""
-        if answer == 1:
-            raise ResultTimeout(f"{self!r} has not ended within {timeout:g} s")
         if answer == 0:
             raise UnknownResult(self._unknown())
         if isinstance(answer, list):
@@ -251,19 +276,21 @@ class AsyncResult(Generic[R]):
 
     def why(self) -> str:
         """Say in one sentence why the call does not run, or what has become of it."""
-        from taskq.broker import commands
-        from taskq.why import sentence
-
-        command = commands.why(self._origin.client.keys, self._raw_id)
-        return sentence(self._raw_id, self._origin.client.broker.run(command))
+        return self._sentence(self._origin.client.broker.run(self._asking()))
 
     async def awhy(self) -> str:
         """Do what `why` does, on an event loop."""
+        return self._sentence(await self._origin.client.abroker.run(self._asking()))
+
+    def _asking(self, within: float | None = None) -> Command[Any]:
         from taskq.broker import commands
+
+        return replace(commands.why(self._origin.client.keys, self._raw_id), within=within)
+
+    def _sentence(self, reply: Any) -> str:
         from taskq.why import sentence
 
-        command = commands.why(self._origin.client.keys, self._raw_id)
-        return sentence(self._raw_id, await self._origin.client.abroker.run(command))
+        return sentence(self._raw_id, reply)
 
     @property
     def state(self) -> str:

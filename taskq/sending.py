@@ -94,7 +94,7 @@ def send_call(client: Client, call: Call) -> AsyncResult[Any]:
     patience = Patience(call)
     while (answer := client.broker.send(*call.message)) == _FULL and patience.pause():
         time.sleep(patience.seconds)
-    return _handle_of(call, answer)
+    return handle_of(call, answer)
 
 
 async def asend_call(client: Client, call: Call) -> AsyncResult[Any]:
@@ -104,7 +104,7 @@ async def asend_call(client: Client, call: Call) -> AsyncResult[Any]:
     patience = Patience(call)
     while (answer := await client.abroker.send_many([call.message])) == _FULL and patience.pause():
         await asyncio.sleep(patience.seconds)
-    return _handle_of(call, answer)
+    return handle_of(call, answer)
 
 
 class Patience:
@@ -122,7 +122,7 @@ class Patience:
         return left > 0
 
 
-def _handle_of(call: Call, answer: bytes) -> AsyncResult[Any]:
+def handle_of(call: Call, answer: bytes) -> AsyncResult[Any]:
     """Return the handle of a call by what the server answered; raises if it was refused."""
     if answer == b"=":
         raise DuplicateTaskId(f"task_id {id_to_text(call.message[0])!r} belongs to a message or a result that exists")
@@ -147,7 +147,7 @@ def _all_handles(chunk: list[Call], answer: bytes) -> list[AsyncResult[Any]]:
     handles, refused = [], []
     for call, one in zip(chunk, _ANSWER.findall(answer), strict=True):
         try:
-            handles.append(_handle_of(call, one))
+            handles.append(handle_of(call, one))
         except TaskqError as error:
             refused.append(error)
     if refused:

@@ -25,6 +25,7 @@ from taskq.sending import (
     asend_call,
     asend_calls,
     expiry_words,
+    handle_of,
     send_call,
     send_calls,
     when_words,
@@ -76,7 +77,9 @@ class Task(Definition, Generic[P, R]):
             return send_call(self.client, self.call(*args, **kwargs))
         self._check(*args, **kwargs)
         raw_id = envelope.new_id()
-        self.client.broker.send(raw_id, self._value(raw_id, codec.pack_call(args, kwargs), self._head))
+        value = self._value(raw_id, codec.pack_call(args, kwargs), self._head)
+        if (answer := self.client.broker.send(raw_id, value)) != b"+":
+            return handle_of(Call((raw_id, value, b""), self.origin, self.flow), answer)
         return AsyncResult(raw_id, self.origin)
 
     async def adelay(self, *args: P.args, **kwargs: P.kwargs) -> AsyncResult[R]:

@@ -23,6 +23,7 @@ from taskq.broker.faults import NotSent, Passing, Unanswered
 from taskq.broker.outcomes import Outcome, Returned
 from taskq.broker.protocol import adrive, boottime
 from taskq.delivery import Delivery, Revoked, Taken, current
+from taskq.errors import BrokerRefused
 from taskq.execution import Executor
 from taskq.worker.interrupt import CoroutineInterrupt, ThreadInterrupt, soft_limit_error
 from taskq.worker.main_lane import UNRENEWED_PAUSE, WAIT
@@ -215,8 +216,8 @@ class LoopLane:
         bell = commands.wait_bell(self.session.keys, ["bell:" + self.session.queues.id], WAIT)
         try:
             return await self._bell_connection.execute(bell) is not None
-        except (NotSent, Unanswered, Passing):
-            return True
+        except (NotSent, Unanswered, Passing, BrokerRefused):
+            return True  # the fetch that follows is refused as well, and waits
 
     async def _exchange(self, want: int, mode: str = "") -> Batch | None:
         """Settle what has ended and take up to ``want`` messages; None if the incarnation was lost."""

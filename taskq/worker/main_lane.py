@@ -33,6 +33,8 @@ log = logging.getLogger("taskq.worker")
 WAIT = 4.0
 #: Seconds between two tries of a child whose lease has not been renewed in time.
 UNRENEWED_PAUSE = 0.05
+#: No process forks within so many seconds; asking for the pid would cost a tiny task too much.
+_FORK_TAKES = 0.00002
 #: Seconds between two looks of the settler. Each costs the main thread the GIL for a moment.
 _LOOK_EVERY = 0.008
 #: After this many seconds of one task, outcomes before it are settled by the settler.
@@ -205,6 +207,8 @@ class MainLane:
                     break
             slot.memory[slot.index_at] = delivery.place  # from here on it runs
             outcome = self._run_one(delivery)
+            if (now := boottime()) - began > _FORK_TAKES:
+                leave_if_twin(0)
             if self.session.incarnation is incarnation:
                 outcomes.append(outcome)
             if delivery.route is not route:
@@ -214,7 +218,8 @@ class MainLane:
             ran += 1
             if once:  # its slot says that it runs until the server knows how it ended: it must not come back
                 self._exchange(self._connection)
-            self._started = began = boottime()
+                now = boottime()
+            self._started = began = now
         self._measure(route, began - group_began, ran)
         self._started = 0.0
         slot.idle()

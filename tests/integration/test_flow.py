@@ -14,7 +14,7 @@ import pytest
 
 from taskq import DuplicateCall, QueueFull
 from taskq.broker import commands
-from tests.support import SOAK, Start, Write, survey, wait_until
+from tests.support import SOAK, Start, Write, each_kind, survey, wait_until
 
 JOBS = """
 import random, threading
@@ -204,6 +204,7 @@ def test_slots_of_killed_workers_come_back(jobs: Write, start_worker: Start, tmp
     assert all(queue.balance == 0 for queue in survey(module.app).values())
 
 
+@each_kind
 def test_a_keyed_limit_keeps_the_order_of_each_key(jobs: Write, start_worker: Start, tmp_path: Path) -> None:
     module = jobs(JOBS)
     calls = [(user, i) for i in range(12) for user in ("ann", "bob", "cat")]
@@ -326,6 +327,7 @@ def test_debounced_and_throttled_calls_run_once(jobs: Write, start_worker: Start
     assert module.throttled.delay("k", 9).get(timeout=30) == 0
 
 
+@each_kind
 def test_a_full_queue_refuses_or_lets_the_caller_wait(jobs: Write, start_worker: Start) -> None:
     module = jobs(JOBS)
 
