@@ -242,9 +242,7 @@ def test_thousands_that_an_incarnation_held_go_back_in_pieces_and_in_order(world
     assert b"inc" not in {*state["leases"], *state["calls"]}
 
 
-@pytest.mark.parametrize(
-    "name", ["messages", "counters", "queue:q", "suspects:q", "dead:q", "ready:set", "solo:set", "schedule", "crashes"]
-)
+@pytest.mark.parametrize("name", ["messages", "counters", "queue:q", "suspects:q", "dead:q", "schedule", "crashes"])
 def test_a_key_of_the_wrong_type_leaves_everything_as_it_was(world: World, name: str) -> None:
     world.seed(held(A, B))
     kept = world.take_away(name)

@@ -78,7 +78,7 @@ MUTANTS = [
     lua(
         "successes keep their crashes",
         "lib/settle",
-        "if rare and call('EXISTS', P .. 'crashes') == 1 then call('HDEL', P .. 'crashes', unpack(mine)) end",
+        "if any_crashes then call('HDEL', P .. 'crashes', unpack(mine)) end",
     ),
     lua("results go to the wrong ids", "lib/settle", "ARGV[first_result + i - 1]", "ARGV[first_result + i]"),
     lua(
@@ -108,7 +108,7 @@ MUTANTS = [
         "local ids = call('RPOP', key, n)\n  if not ids",
     ),
     lua("what is taken is not held", "fetch", "call('HSET', processing, unpack(fields))"),
-    lua("a fetch does not promote", "fetch", "promote(now, 100)"),
+    lua("a fetch does not promote", "fetch", "attempt(promote, now, 100)"),
     lua(
         "a queue with more is not ready",
         "lib/take",
@@ -149,8 +149,8 @@ MUTANTS = [
     lua(
         "bells collect tokens",
         "lib/waiting",
-        "if call('LLEN', bell) == 0 then call('RPUSH', bell, '1') end",
-        "call('RPUSH', bell, '1')",
+        "if try('LLEN', bell) == 0 then try('RPUSH', bell, '1') end",
+        "try('RPUSH', bell, '1')",
     ),
     lua(
         "an earlier due time wakes nobody",
@@ -168,10 +168,10 @@ MUTANTS = [
     lua(
         "a promoted suspect is in company again",
         "lib/promote",
-        "local to = crashed[i] and suspects or queues",
-        "local to = queues",
+        "head(values[i]), crashed[i] and suspects or queues",
+        "head(values[i]), queues",
     ),
-    lua("what is promoted still counts as scheduled", "lib/promote", "count(queue, 'scheduled', -1)"),
+    lua("what is promoted still counts as scheduled", "lib/promote", "count(queue, 'scheduled', -#list);", ";"),
     lua(
         "messages are promoted early",
         "lib/promote",
@@ -767,6 +767,37 @@ MUTANTS = [
         "if delivery.task.at_most_once:",
         "if False:",
         "tests/faults/test_once.py",
+    ),
+    # -- what is worked out anew
+    lua("a mark that is missing stays so", "restore", "mark(queue, letter, on)"),
+    lua(
+        "who serves a queue is not worked out",
+        "restore",
+        "then call('HDEL', P .. 'serving', queue) else",
+        "then else return",
+    ),
+    lua("what waits is not told of anew", "restore", "    announce(queue, now)\n"),
+    lua("suspects are not told of anew", "restore", "    announce_suspects(queue, now)\n"),
+    lua("a gate that is open stays unopened", "reopen", "    open(name, now)\n"),
+    lua("a gate without its time gets none", "reopen", "  call('ZADD', P .. 'openings', int(math.ceil(time)), name)\n"),
+    lua("slots in use stay miscounted", "recount", "    use(name, held[name] - used_at(name))\n"),
+    lua("a breaker waits for a probe that is lost", "recount", "    set_breaker(task, 'o', now, '')\n"),
+    lua("a dead letter that stands nowhere runs again", "mend", "call('HEXISTS', P .. 'reasons', id) == 1", "false"),
+    lua("a line that no gate knows stays so", "mend", "  wait_at(gate, queue, select(2, room(gate, now)))\n"),
+    lua("locks of messages that are gone stay", "tidy", "if not holder(field, 'd', now) then", "if false then"),
+    lua("a lock that is missing stays so", "relock", "      take_lock(lock, mode, left, id, now)\n"),
+    lua("an entry without a tick stays silent", "rouse", "      call('ZADD', P .. 'ticks', due, name)\n"),
+    py(
+        "what has moved is doubted",
+        "audit",
+        "return doubtful.intersection(before) if before else doubtful",
+        "return doubtful",
+    ),
+    py(
+        "a walk loses what comes back to the head",
+        "audit",
+        "first, at + _AGAIN - 1",
+        "first, at - 1",
     ),
     # -- upkeep
     py(

@@ -89,15 +89,13 @@ end
 
 -- Write what was accepted, each message into its queue or the schedule. The first write is one that a full server refuses.
 local function write_accepted()
-  if #fields == 0 then return end
   call('HLEN', P .. 'counters') -- the types of what is written to, before the first write
   for _, queue in ipairs(order) do
-    local place = queues[queue]
     call('LLEN', P .. 'queue:' .. queue)
-    if #place.later > 0 then call('ZCARD', P .. 'schedule') end
     if flow then flow.look_before(queue) end
+    if flow or #queues[queue].later > 0 then call('ZCARD', P .. 'schedule') end
   end
-  call('HSET', P .. 'messages', unpack(fields))
+  if #fields > 0 then call('HSET', P .. 'messages', unpack(fields)) end
   if flow then
     for lock, by in pairs(locks) do flow.take_lock(lock, by[2], by[3], by[1], now) end
     for id, new in pairs(replaced) do
