@@ -34,10 +34,14 @@ local processing, messages = P .. 'processing:' .. inc, P .. 'messages'
 rare = call('EXISTS', P .. 'crashes', P .. 'revoked', P .. 'openings', P .. 'marks') > 0
 local any_revoked = rare and call('HLEN', P .. 'revoked') > 0
 local any_crashes = rare and call('HLEN', P .. 'crashes') > 0
-local waits = #ARGV > 7 and anybody_waits()
-call('HLEN', messages)
-call('HLEN', processing)
-call('HLEN', P .. 'counters')
+local settles = #ARGV > 7
+local waits = settles and anybody_waits()
+if settles then
+  call('HLEN', P .. 'counters') -- the others are read as the outcomes are
+else
+  call('HLEN', messages)
+  call('HLEN', processing)
+end
 begin_writes()
 call('HSET', P .. 'calls', inc, number)
 local out, outs = { int(now), 0, 0 }, 3
