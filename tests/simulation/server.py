@@ -407,10 +407,6 @@ class Model(Base):
         )
         return [[w for pair in counters.items() for w in pair], places, [w for pair in held.items() for w in pair]]
 
-    def audit_(self, _every: bytes) -> Reply:
-        assert "audited" in self.strings, "somebody has audited lately, see the beginning of a world"
-        return []
-
     # -- plain commands -----------------------------------------------------------------------------------
 
     def _set(self, name: str, value: bytes, _px: bytes, ms: bytes) -> Reply:
