@@ -10,9 +10,10 @@ from __future__ import annotations
 import concurrent.futures.thread  # noqa: F401  redis needs it, and it cannot be imported any more when a process ends
 import os
 import threading
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 from weakref import WeakKeyDictionary
 
+from taskq.by_name import ByName, find_client
 from taskq.config import Settings, project_dir
 
 if TYPE_CHECKING:
@@ -26,12 +27,13 @@ if TYPE_CHECKING:
 _getpid = os.getpid
 
 
-class Client:
+class Client(ByName):
     """The way from an app to its server."""
 
-    def __init__(self, app: str, settings: Settings) -> None:
-        """Prepare a client; nothing is imported or connected yet."""
+    def __init__(self, app: str, settings: Settings, home: str) -> None:
+        """Prepare a client of the app that the module ``home`` made; nothing is imported or connected yet."""
         self.app = app
+        self.home = home
         self.settings = settings
         self._begin()
 
@@ -42,6 +44,10 @@ class Client:
         self._inbox: Inbox | None = None
         self._async: WeakKeyDictionary[asyncio.AbstractEventLoop, OnLoop] = WeakKeyDictionary()
         self._pid = _getpid()
+
+    def __reduce__(self) -> Any:
+        """Be pickled by name."""
+        return find_client, (self.app, self.home)
 
     @property
     def keys(self) -> Keys:
@@ -104,8 +110,10 @@ class Client:
         loop = asyncio.get_running_loop()
         made = self._async.get(loop)
         if made is None:
-            for other in [other for other in self._async if other.is_closed()]:
-                del self._async[other]  # what is of a loop refers to it, so the weak reference alone frees nothing
+            for reference in self._async.keyrefs():  # other threads may add theirs meanwhile
+                other = reference()
+                if other is not None and other.is_closed():
+                    self._async.pop(other, None)  # what is of a loop refers to it: it would never be collected
             made = self._async[loop] = OnLoop(self)
         return made
 

@@ -8,10 +8,10 @@ server or sleeps.
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
+from types import AsyncGeneratorType, CoroutineType, GeneratorType, TracebackType
 from typing import Any
 
-from taskq import codec
 from taskq.broker.outcomes import (
     DISCARDED,
     FAILURE,
@@ -21,6 +21,7 @@ from taskq.broker.outcomes import (
     Ended,
     Limited,
     Outcome,
+    Passed,
     Returned,
     error_detail,
 )
@@ -30,24 +31,40 @@ from taskq.definition import Definition
 from taskq.delivery import Context, Delivery, Retry, Revoked, Route, ShuttingDown
 from taskq.envelope import FLAG_MORE, PLAIN, Envelope, id_to_text, plain_body
 from taskq.errors import ConfigError, DecodeError, MaxRetriesExceeded, RateLimited, SerializationError, TaskqError
+from taskq.logs import tell
 from taskq.retry import Attempt, GiveUp, Policy, RunAgain
-
-log = logging.getLogger("taskq.task")
+from taskq.spelling import count
 
 _MESSAGE_MAX = 4096
 _TRACEBACK_MAX = 32768
 #: What taskq itself adds to a message that was sent, at most: stamps, and the headers of a retry.
 _ADDED_MAX = 4096
-#: Longest pause, in seconds, before a message whose task is unknown here is offered again.
-_UNKNOWN_PAUSE_MAX = 60.0
+#: Seconds after which anybody looks again at what waits for the right lane, which has ended then.
+_PASSED_PAUSE = 60.0
+
+
+#: What a function returns whose body has not run yet: of an `async def` or a generator under a sync decorator.
+UNFINISHED = frozenset({CoroutineType, GeneratorType, AsyncGeneratorType})
+
+
+def finish(value: Any) -> Any:
+    """Run a coroutine that a sync function returned to its end, in this thread; raises `TypeError` for a generator."""
+    if isinstance(value, CoroutineType):
+        import asyncio  # for this alone
+
+        return asyncio.run(value)
+    raise TypeError("the task returned a generator, whose body has not run: return a value, or a list of them")
 
 
 class Executor:
     """The steps, for the tasks of one app in one process."""
 
-    def __init__(self, tasks: Mapping[str, Definition], settings: Settings, worker: str) -> None:
-        """Prepare to run ``tasks`` as ``worker``."""
+    def __init__(
+        self, tasks: Mapping[str, Definition], settings: Settings, worker: str, only: Collection[str] | None = None
+    ) -> None:
+        """Prepare to run ``tasks`` as ``worker``; with ``only``, those of one lane: others are handed on to theirs."""
         self.tasks = tasks
+        self._only = tasks.keys() if only is None else frozenset(only)
         self.settings = settings
         self.worker = worker
         self._max_bytes = settings.max_message_bytes + _ADDED_MAX
@@ -72,7 +89,7 @@ class Executor:
                     return self._prepare_any(delivery)
             else:
                 return self._prepare_any(delivery)
-            if value.startswith(route.plain, at + 16) and value[0] == 1:
+            if value.startswith(delivery.id + route.plain, at) and value[0] == 1:
                 at += route.body_at
                 if value[at] == 0xC4 and value[at + 1] == len(value) - at - 2:  # nearly always: below 256 bytes
                     body: bytes | None = value[at + 2 :]
@@ -87,10 +104,15 @@ class Executor:
 
     def _prepare_any(self, delivery: Delivery) -> Outcome | None:
         """Do the same for a message of any kind."""
+        outcome = self.find(delivery)
+        return self._load(delivery, delivery.envelope.body) if outcome is None else outcome
+
+    def find(self, delivery: Delivery) -> Outcome | None:
+        """Find the task of a message, and leave its arguments unread: no code of a user runs."""
         try:
             if len(delivery.value) > self._max_bytes:
                 limit = self.settings.max_message_bytes
-                raise DecodeError(f"{len(delivery.value)} bytes, more than this worker's max_message_bytes={limit}")
+                raise DecodeError(f"{len(delivery.value):,} bytes, more than this worker's max_message_bytes={limit}")
             envelope = delivery.envelope
         except DecodeError as error:
             return self._bury(delivery, "undecodable", error)
@@ -101,11 +123,13 @@ class Executor:
         task = self.tasks.get(envelope.task)
         if task is None:
             return self._unknown(delivery, envelope)
+        if task.name not in self._only:
+            return Passed(delivery.id, b"", _PASSED_PAUSE, again=False)
         delivery.route = Route(task, envelope.queue, self.worker)
         if envelope.expires is None:
             names = envelope.head[10 : 12 + len(envelope.task) + len(envelope.queue)]
             self._routes[names + PLAIN] = delivery.route
-        return self._load(delivery, envelope.body)
+        return None
 
     def _load(self, delivery: Delivery, body: bytes) -> Outcome | None:
         """Read the arguments."""
@@ -115,7 +139,7 @@ class Executor:
                 delivery.args, delivery.kwargs = task.load(body)
             except DecodeError as error:
                 return self._bury(delivery, "undecodable", error)
-            except Exception as error:
+            except BaseException as error:  # SystemExit too: a message cannot end the worker
                 return self._bury(delivery, "bad-arguments", error)
         if delivery._envelope is not None and delivery._envelope.headers.get("sig") != task.fingerprint:
             try:
@@ -126,13 +150,14 @@ class Executor:
             delivery.args = [Context(delivery), *delivery.args]
         return None
 
-    def _bury(self, delivery: Delivery, reason: str, error: Exception) -> Dead:
-        log.error("message %s is a dead letter, %s: %s", id_to_text(delivery.id), reason, error)
+    def _bury(self, delivery: Delivery, reason: str, error: BaseException) -> Dead:
+        text = "message %s is a dead letter, %s: %s"
+        tell(logging.ERROR, delivery, text, id_to_text(delivery.id), reason, error, outcome=reason)
         detail = error_detail(reason, safe_text(error), worker=self.worker)
         return Dead(delivery.id, reason, detail, FAILURE + detail)
 
     def _unknown(self, delivery: Delivery, envelope: Envelope) -> Outcome:
-        """A task nobody registered here: a newer producer's, most likely. Others may know it."""
+        """A task nobody registered here: a newer producer's, most likely. It waits for a worker that knows it."""
         since, now = envelope.headers.get("unknown"), delivery.taken.now
         if not (isinstance(since, (int, float)) and since <= now):  # the first time; or a moment no taskq has written
             since = now
@@ -140,10 +165,12 @@ class Executor:
         if waited >= self.settings.unknown_after:
             error = DecodeError(f"no worker has known the task {envelope.task!r} for {waited:.0f} s")
             return self._bury(delivery, "unknown-task", error)
-        log.warning("message %s is of task %r, which this worker does not know", id_to_text(delivery.id), envelope.task)
-        pause = min(max(1.0, waited), _UNKNOWN_PAUSE_MAX, max(0.1, self.settings.unknown_after - waited))
-        value = envelope.with_headers({**envelope.headers, "unknown": since})
-        return Again(delivery.id, value, pause, "deferred")
+        text = "message %s is of task %r, which this worker does not know"
+        tell(logging.WARNING, delivery, text, id_to_text(delivery.id), envelope.task)
+        pause = max(0.1, self.settings.unknown_after - waited)
+        again = envelope.headers.get("unknown") == since
+        value = b"" if again else envelope.with_headers({**envelope.headers, "unknown": since})
+        return Passed(delivery.id, value, pause, again)
 
     # -- after -------------------------------------------------------------------------------------------
 
@@ -156,11 +183,11 @@ class Executor:
         if delivery.route.task.ignore_result if delivery._envelope is None else delivery.ignored:
             return delivery.id, b""
         try:
-            result = SUCCESS + codec.pack(value, "result")
+            result = SUCCESS + delivery.route.task.pack_result(value)
             limit = self.settings.max_message_bytes
             if len(result) > limit:
                 raise SerializationError(
-                    f"the result has {len(result)} bytes, more than max_message_bytes={limit}; "
+                    f"the result has {len(result):,} bytes, more than max_message_bytes={limit}; "
                     "keep the data elsewhere and return its key, or declare the task with ignore_result=True"
                 )
         except SerializationError as error:
@@ -186,7 +213,8 @@ class Executor:
             if isinstance(error, ShuttingDown):
                 return self.interrupted(delivery)
             if isinstance(error, Revoked):
-                log.warning("task %s[%s] was revoked while it ran", delivery.task.name, id_to_text(delivery.id))
+                text = "task %s[%s] was revoked while it ran"
+                tell(logging.WARNING, delivery, text, delivery.task.name, id_to_text(delivery.id))
                 return Ended(delivery.id, "done", DISCARDED + b"revoked")
             if isinstance(error, RateLimited):
                 return Limited(delivery.id, float(error.retry_after))
@@ -195,11 +223,11 @@ class Executor:
             decision = self._decide(delivery, error, None)
             if isinstance(decision, RunAgain):
                 return self._again(delivery, decision.delay, error)
-            error.__traceback__ = frames
+            error.with_traceback(frames)  # not by setting it: a frozen dataclass would refuse
             final = decision.error if isinstance(decision, GiveUp) and decision.error is not None else error
             return self._give_up(delivery, final)
         except Exception as bug:  # a policy's own bug must not take the worker down
-            bug.__context__ = error
+            BaseException.__setattr__(bug, "__context__", error)  # likewise
             return self._give_up(delivery, bug)
 
     def interrupted(self, delivery: Delivery) -> Outcome:
@@ -218,7 +246,7 @@ class Executor:
         if decision.error is None or decision.error is asked:
             name, times = delivery.task.name, delivery.retries
             return self._give_up(
-                delivery, MaxRetriesExceeded(f"{name} has been retried {times} times, and may not be again")
+                delivery, MaxRetriesExceeded(f"{name} has been retried {count(times, 'time')}, and may not be again")
             )
         return self._give_up(delivery, decision.error)
 
@@ -251,20 +279,22 @@ class Executor:
             "slept": delay,
             "error": "" if error is None else f"{type(error).__name__}: {safe_text(error)}"[:500],
         }
-        log.warning(
-            "task %s[%s] runs again in %.3g s (retry %d)%s",
-            delivery.task.name,
-            id_to_text(delivery.id),
-            delay,
-            delivery.retries + 1,
-            f": {again['error']}" if again["error"] else "",
-        )
+        why = f": {again['error']}" if again["error"] else ""
+        tell(
+            logging.WARNING, delivery, "task %s[%s] runs again in %.3g s (retry %d)%s",
+            delivery.task.name, id_to_text(delivery.id), delay, delivery.retries + 1, why,
+            retries=delivery.retries + 1, delay=delay,
+        )  # fmt: skip
         return Again(delivery.id, delivery.envelope.with_headers(again), delay, "retried")
 
     def _give_up(self, delivery: Delivery, error: BaseException) -> Outcome:
         raw_id = delivery.id
         text = format_error(error)
-        log.error("task %s[%s] failed: %s\n%s", delivery.task.name, id_to_text(raw_id), safe_text(error)[:500], text)
+        tell(
+            logging.ERROR, delivery, "task %s[%s] failed: %s",
+            delivery.task.name, id_to_text(raw_id), safe_text(error)[:500],
+            error=(type(error), error, _own_frames(error)), retries=delivery.retries,
+        )  # fmt: skip
         detail = error_detail(type_name(error), safe_text(error), text, worker=self.worker, retries=delivery.retries)
         result = b"" if delivery.ignored else FAILURE + detail
         if delivery.task.dead_letter:
@@ -308,15 +338,20 @@ def safe_text(error: BaseException) -> str:
     return text[:_MESSAGE_MAX].encode("utf-8", "backslashreplace").decode()
 
 
+def _own_frames(error: BaseException) -> TracebackType | None:
+    """Return the traceback from the task's own frame on."""
+    frames = error.__traceback__
+    while frames is not None and frames.tb_frame.f_globals.get("__name__", "").startswith("taskq."):
+        frames = frames.tb_next
+    return frames
+
+
 def format_error(error: BaseException) -> str:
     """Return the traceback as text, from the task's own frame on, at most 32 kB (its end)."""
     import traceback  # only for those that fail
 
     try:
-        frames = error.__traceback__
-        while frames is not None and frames.tb_frame.f_globals.get("__name__", "").startswith("taskq."):
-            frames = frames.tb_next
-        text = "".join(traceback.format_exception(type(error), error, frames, limit=-50))
+        text = "".join(traceback.format_exception(type(error), error, _own_frames(error), limit=-50))
     except BaseException:
         text = f"{type_name(error)}: {safe_text(error)}\n(its traceback cannot be formatted)"
     return text[-_TRACEBACK_MAX:].encode("utf-8", "backslashreplace").decode()

@@ -354,8 +354,16 @@ def test_a_full_queue_refuses_or_lets_the_caller_wait(jobs: Write, start_worker:
         await module.app.aclose()
         return values
 
+    async def many() -> list[int]:
+        handles = await module.patient.adelay_many(range(20, 26))
+        values = [await handle.aget(timeout=30) for handle in handles]
+        await module.app.aclose()
+        return values
+
     assert module.patient.delay(3).get(timeout=30) == 3
     assert asyncio.run(four()) == [4, 5, 6, 7]
+    assert [handle.get(timeout=30) for handle in module.patient.delay_many(range(10, 16))] == list(range(10, 16))
+    assert asyncio.run(many()) == list(range(20, 26))
     wait_until(lambda: survey(module.app)["jobs.short"].counters.get("done") == 2, "the others ran")
     assert module.short.delay(3).get(timeout=30) == 3
 
