@@ -154,7 +154,7 @@ def _check_queues(app: TaskQ, plan: Plan, broker: Broker) -> None:
         ConfigError: One to which nothing was ever sent either, and that looks like a slip.
     """
     from taskq.cli.names import Known
-    from taskq.spelling import is_typo, nearest
+    from taskq.spelling import guess, is_typo
 
     own = {task.queue for task in app.tasks.values()}
     strange = [name for name in plan.queues if name not in own]
@@ -166,9 +166,9 @@ def _check_queues(app: TaskQ, plan: Plan, broker: Broker) -> None:
         if name in used:
             click.echo(f"taskq: {text}: here comes what is sent with queue={name!r}", err=True)
         elif is_typo(name, own):
-            raise ConfigError(f"-Q {name}: {text}, and nothing was ever sent to it{nearest(name, own)}")
+            raise ConfigError(f"-Q {name}: {text}, and nothing was ever sent to it{guess(name, own)}")
         else:
-            click.echo(f"taskq: warning: {text}, and nothing was ever sent to it{nearest(name, own)}", err=True)
+            click.echo(f"taskq: warning: {text}, and nothing was ever sent to it{guess(name, own)}", err=True)
 
 
 def _children(text: str) -> int:
