@@ -142,7 +142,10 @@ def test_threads_that_wait_go_on_after_the_connections_were_closed(app: TaskQ) -
     wait_until(lambda: got == [41] * 3, "all are told")
 
 
-def test_a_result_that_does_not_come_in_time_is_told_with_the_reason(app: TaskQ) -> None:
+def test_a_result_that_does_not_come_in_time_is_told_with_the_reason(
+    app: TaskQ, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("taskq.result._TO_SAY_WHY", 20.0)
     handle = app.task(name="add")(lambda a: a).delay(1)
     app.pause("add", "the database is moved")
 
