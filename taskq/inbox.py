@@ -9,6 +9,7 @@ for ever.
 from __future__ import annotations
 
 import asyncio
+import logging
 import math
 import os
 import threading
@@ -25,7 +26,10 @@ from taskq.broker.faults import NotSent, Passing, Unanswered, backoff
 from taskq.broker.keys import Keys
 from taskq.broker.pool import AsyncBroker, Broker
 from taskq.broker.protocol import Now, Pause, Protocol, adrive, boottime, drive
-from taskq.errors import TaskqError
+from taskq.envelope import id_to_text
+from taskq.errors import BrokerRefused, TaskqError
+
+log = logging.getLogger("taskq")
 
 T = TypeVar("T")
 
@@ -75,6 +79,7 @@ class Waiting:
         self.name = os.urandom(8).hex()
         self.ids: Counter[bytes] = Counter()
         self.arrived: dict[bytes, Answer] = {}
+        self._told = False
         self._keys = keys
         self._came = came
         self._reread_at = 0.0  # by `boottime`; for all, whoever reads
@@ -117,6 +122,22 @@ class Waiting:
             ask = commands.await_results(self._keys, self.name, chunk)
             answers = yield _by(deadline, (yield Now()), ask)
             self._came([(raw_id, answer) for raw_id, answer in zip(chunk, answers, strict=True) if answer != 1])
+        if ids:
+            yield from self._tell_if_in_vain(ids[0], deadline)
+
+    def _tell_if_in_vain(self, raw_id: bytes, deadline: float) -> Protocol[None]:
+        """Say once if no worker can run what is awaited: else whoever forgot to start one waits in silence."""
+        if self._told:
+            return
+        from taskq.why import unserved
+
+        try:
+            reply = yield _by(deadline, (yield Now()), commands.why(self._keys, raw_id))
+        except BrokerRefused:  # a word of advice must not end the wait
+            return
+        if text := unserved(raw_id, reply):
+            self._told = True
+            log.warning("the result of %s is waited for in vain so far: %s", id_to_text(raw_id), text)
 
 
 class Inbox:

@@ -160,8 +160,9 @@ class Supervisor:
         keys = self.broker.keys
         settings = settings_for_scripts(self.app.settings, self.app.tasks)
         publish = commands.publish(keys, publications(self.app.tasks))
+        enlist = commands.enlist(keys, self.plan.sets)
         try:
-            for command in (commands.announce_app(keys), *commands.write_settings(keys, settings), publish):
+            for command in (commands.announce_app(keys), enlist, *commands.write_settings(keys, settings), publish):
                 self.broker.run(command, seconds=None)
         except BrokerFull:  # a full server must still be drained; what an earlier worker published holds
             log.warning("the server is full: this worker's settings could not be published")
@@ -219,7 +220,7 @@ class Supervisor:
         """Bring everything to its end: the children are told once, and killed when the grace is over."""
         if self._deadline == float("inf"):
             self._deadline = time.monotonic() + self.plan.grace
-            log.warning("stopping: running tasks have %g s to end; once more to end at once", self.plan.grace)
+            log.warning("stopping: running tasks have %g s to end; a second signal ends them at once", self.plan.grace)
         if self._stops >= 2 or not self._children:
             self._deadline = min(self._deadline, time.monotonic())
         for child in self._children.values():
