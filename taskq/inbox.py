@@ -27,7 +27,7 @@ from taskq.broker.keys import Keys
 from taskq.broker.pool import AsyncBroker, Broker
 from taskq.broker.protocol import Now, Pause, Protocol, adrive, boottime, drive
 from taskq.envelope import id_to_text
-from taskq.errors import TaskqError
+from taskq.errors import BrokerRefused, TaskqError
 
 log = logging.getLogger("taskq")
 
@@ -131,7 +131,10 @@ class Waiting:
             return
         from taskq.why import unserved
 
-        reply = yield _by(deadline, (yield Now()), commands.why(self._keys, raw_id))
+        try:
+            reply = yield _by(deadline, (yield Now()), commands.why(self._keys, raw_id))
+        except BrokerRefused:  # a word of advice must not end the wait
+            return
         if text := unserved(raw_id, reply):
             self._told = True
             log.warning("the result of %s is waited for in vain so far: %s", id_to_text(raw_id), text)
@@ -148,10 +151,6 @@ class Inbox:
         self._led = False
         self._connection = Connection(broker.url, _ANSWER_TIMEOUT)
         self._used_at = 0.0
-
-    def look(self, raw_ids: list[bytes]) -> list[Answer]:
-        """Read what is there now."""
-        return self._broker.run(commands.await_results(self._broker.keys, "", raw_ids))
 
     def close(self) -> None:
         """Close the connection, unless somebody waits on it."""
@@ -186,9 +185,9 @@ class Inbox:
                 self._changed.wait(min(deadline - boottime(), _REREAD))
                 return self._waiting.arrived.get(raw_id, 1)
             self._led = True
-        if boottime() - self._used_at > _IDLE:
-            self._connection.close()
         try:
+            if boottime() - self._used_at > _IDLE:
+                self._connection.close()
             drive(self._waiting.listen(lambda: raw_id not in self._waiting.arrived, deadline), self._connection)
         finally:
             with self._changed:
@@ -213,10 +212,6 @@ class AsyncInbox:
         self._futures: dict[bytes, list[asyncio.Future[Answer]]] = {}
         self._connection = AsyncConnection(broker.url, _ANSWER_TIMEOUT)
         self._reader: asyncio.Task[None] | None = None
-
-    async def look(self, raw_ids: list[bytes]) -> list[Answer]:
-        """Read what is there now."""
-        return await self._broker.run(commands.await_results(self._broker.keys, "", raw_ids))
 
     async def wait(self, raw_id: bytes, timeout: float | None) -> Answer:
         """Wait until the message has ended; answers 1 when ``timeout`` seconds have passed."""

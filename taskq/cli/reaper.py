@@ -370,14 +370,14 @@ class Daemon:
         from taskq.broker import commands
         from taskq.broker.keys import Keys
         from taskq.reaper import Reaper
-        from taskq.spelling import nearest
+        from taskq.spelling import guess
 
         complete = True
         there = self._connection.execute(commands.known_apps())
         names = list(self.given) or there
         for name in names:
             if name not in there and name not in self._reapers:
-                click.echo(f"taskq reaper: no worker of app {name} has been here yet{nearest(name, there)}", err=True)
+                click.echo(f"taskq reaper: no worker of app {name} has been here yet{guess(name, there)}", err=True)
             keys = Keys(name)
             settings = self._connection.execute(commands.read_settings(keys))
             complete = complete and b"lease" in settings

@@ -86,8 +86,8 @@ def test_coroutines_that_wait_are_told_what_ended_the_reading(app: TaskQ, monkey
         await some_waiting(app, keys, connection, waiting)
         plain(connection, b"SET", keys["inbox:" + app.client.ainbox._waiting.name], b"of the wrong type")
         monkeypatch.setattr(inbox, "_REREAD", 0.05)
-        reader = app.client.ainbox._reader
-        assert reader is not None
+        while app.client.ainbox._connection._raw._writer is None:
+            await asyncio.sleep(0.005)
         app.client.ainbox._connection._raw._writer.transport.abort()  # it reads again, now
         return await asyncio.wait_for(asyncio.gather(*waiting, return_exceptions=True), 10)
 
