@@ -152,10 +152,6 @@ class Inbox:
         self._connection = Connection(broker.url, _ANSWER_TIMEOUT)
         self._used_at = 0.0
 
-    def look(self, raw_ids: list[bytes]) -> list[Answer]:
-        """Read what is there now."""
-        return self._broker.run(commands.await_results(self._broker.keys, "", raw_ids))
-
     def close(self) -> None:
         """Close the connection, unless somebody waits on it."""
         with self._changed:
@@ -189,9 +185,9 @@ class Inbox:
                 self._changed.wait(min(deadline - boottime(), _REREAD))
                 return self._waiting.arrived.get(raw_id, 1)
             self._led = True
-        if boottime() - self._used_at > _IDLE:
-            self._connection.close()
         try:
+            if boottime() - self._used_at > _IDLE:
+                self._connection.close()
             drive(self._waiting.listen(lambda: raw_id not in self._waiting.arrived, deadline), self._connection)
         finally:
             with self._changed:
@@ -216,10 +212,6 @@ class AsyncInbox:
         self._futures: dict[bytes, list[asyncio.Future[Answer]]] = {}
         self._connection = AsyncConnection(broker.url, _ANSWER_TIMEOUT)
         self._reader: asyncio.Task[None] | None = None
-
-    async def look(self, raw_ids: list[bytes]) -> list[Answer]:
-        """Read what is there now."""
-        return await self._broker.run(commands.await_results(self._broker.keys, "", raw_ids))
 
     async def wait(self, raw_id: bytes, timeout: float | None) -> Answer:
         """Wait until the message has ended; answers 1 when ``timeout`` seconds have passed."""

@@ -108,6 +108,12 @@ def register(keys: Keys, incarnation: str, lease_ms: int, info: bytes, queues: Q
     return Command(script("register"), [keys.prefix, incarnation, lease_ms, info, queues.id, queues.joined], _same)
 
 
+def enlist(keys: Keys, lanes: Iterable[QueueSet]) -> Command[Any]:
+    """Say which tasks the lanes of a worker run."""
+    text = "\n".join(f"{lane.id} {''.join(f'{task} ' for task in lane.tasks)}" for lane in lanes)
+    return Command(script("enlist"), [keys.prefix, text], _same)
+
+
 def fetch(
     keys: Keys,
     incarnation: str,
@@ -639,15 +645,17 @@ def server_info() -> Command[Any]:
 
 @dataclass(frozen=True, slots=True)
 class QueueSet:
-    """The queues one kind of child serves; the id is the same for every worker that serves the same ones.
+    """The queues one lane of a worker serves; the id is the same for every worker of the same lanes.
 
     Attributes:
         order: How they share the workers' time, as ``fetch.lua`` reads it.
+        tasks: Names of the tasks that the lane runs, whatever queue they come by.
     """
 
     id: str
     queues: tuple[str, ...]
     order: str = ""
+    tasks: tuple[str, ...] = ()
 
     @property
     def joined(self) -> str:
@@ -655,12 +663,23 @@ class QueueSet:
         return " ".join(self.queues)
 
     @classmethod
-    def of(cls, queues: Iterable[str], weights: Mapping[str, int] | None = None, strict: bool = False) -> QueueSet:
-        """Make the set of these queues, which share time alike; or by ``weights``, or the highest first."""
+    def of(
+        cls,
+        queues: Iterable[str],
+        weights: Mapping[str, int] | None = None,
+        strict: bool = False,
+        tasks: Iterable[str] = (),
+        beside: Iterable[str] = (),
+    ) -> QueueSet:
+        """Make the set of these queues, which share time alike; or by ``weights``, or the highest first.
+
+        ``beside`` are the queues of all lanes of the worker, by which the lanes of different ones are told apart.
+        """
         import hashlib
 
-        names = tuple(sorted(set(queues)))
+        names, runs = tuple(sorted(set(queues))), tuple(sorted(tasks))
         order = " " if len(names) > 1 else ""  # alike
-        if weights:
+        if weights and names:
             order = "!" * strict + "".join(f" {name}={weights.get(name, 1)}" for name in names) + " "
-        return cls(hashlib.blake2b((" ".join(names) + order).encode(), digest_size=6).hexdigest(), names, order)
+        text = "\n".join((" ".join(names) + order, " ".join(runs), " ".join(sorted(beside))))
+        return cls(hashlib.blake2b(text.encode(), digest_size=6).hexdigest(), names, order, runs)

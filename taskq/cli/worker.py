@@ -215,8 +215,8 @@ def banner(app: TaskQ, where: str, plan: Plan) -> str:
     """Say what the worker is about to do."""
     children = f"{plan.concurrency} to " * bool(plan.max_concurrency)
     children += count(plan.max_concurrency or plan.concurrency, "process", "processes")
-    each = [count(plan.async_slots, "coroutine")] if plan.loop.queues else []
-    each += [count(plan.threads, "thread")] if plan.thread.queues else []
+    each = [count(plan.async_slots, "coroutine")] if plan.loop.id else []
+    each += [count(plan.threads, "thread")] if plan.thread.id else []
     tasks = sorted(name for name in plan.tasks if app.tasks[name].queue in plan.queues)
     lines = [
         f"taskq worker {plan.name}",

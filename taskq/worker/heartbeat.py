@@ -23,6 +23,9 @@ from taskq.worker.slots import Slot
 
 log = logging.getLogger("taskq.worker")
 
+#: Seconds between two times the server is told which tasks the lanes run.
+_ENLIST_EVERY = 60.0
+
 
 class Heartbeat(threading.Thread):
     """Renews leases every third of a lease; in between it waits for due times, suspects, and what is revoked.
@@ -72,7 +75,7 @@ class Heartbeat(threading.Thread):
 
     def keep(self) -> Protocol[None]:
         """Do the same as a protocol."""
-        attempt, renew_at, reap_at = 0, 0.0, 0.0
+        attempt, renew_at, reap_at, enlist_at = 0, 0.0, 0.0, 0.0
         while not self.ended:
             try:
                 now = yield Now()
@@ -84,6 +87,9 @@ class Heartbeat(threading.Thread):
                     reap_at = (yield Now()) + (yield from self._reaper.reap())
                 due = (yield Now()) + (yield from self._reaper.promote())
                 yield from self._reaper.upkeep()
+                if now >= enlist_at:
+                    enlist_at = now + _ENLIST_EVERY
+                    yield commands.enlist(self.keys, self.plan.sets)
                 yield from self._wait(min(due, renew_at, reap_at) - (yield Now()))
                 attempt, self.trouble = 0, ""
             except (NotSent, Unanswered, Passing, BrokerRefused) as error:

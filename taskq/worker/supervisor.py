@@ -160,8 +160,9 @@ class Supervisor:
         keys = self.broker.keys
         settings = settings_for_scripts(self.app.settings, self.app.tasks)
         publish = commands.publish(keys, publications(self.app.tasks))
+        enlist = commands.enlist(keys, self.plan.sets)
         try:
-            for command in (commands.announce_app(keys), *commands.write_settings(keys, settings), publish):
+            for command in (commands.announce_app(keys), enlist, *commands.write_settings(keys, settings), publish):
                 self.broker.run(command, seconds=None)
         except BrokerFull:  # a full server must still be drained; what an earlier worker published holds
             log.warning("the server is full: this worker's settings could not be published")

@@ -8,8 +8,8 @@ from contextlib import contextmanager
 import pytest
 
 from taskq.broker import commands
-from taskq.broker.commands import Command
-from taskq.broker.outcomes import Again, Dead, Ended, Returned, words
+from taskq.broker.commands import Command, QueueSet
+from taskq.broker.outcomes import Again, Dead, Ended, Passed, Returned, words
 from taskq.broker.scripts import all_scripts
 from taskq.broker.ticks import DueTick, Step
 from taskq.envelope import encode_envelope, encode_head
@@ -118,6 +118,8 @@ CALLS: dict[str, tuple[str, Callable[[World], Command[object]]]] = {
     "agreeing after a lost answer": ("sync", lambda w: commands.sync(w.keys, "inc", 5, 4, [])),
     "renewing": ("renew", lambda w: commands.renew(w.keys, LEASE, ["set"], ["inc"])),
     "registering": ("register", lambda w: commands.register(w.keys, "new", LEASE, b"info", SET)),
+    "enlisting": ("enlist", lambda w: commands.enlist(w.keys, [QueueSet("set", ("q",), tasks=("t", "u" * 200))])),
+    "passing on": ("fetch", lambda w: settle(w, Passed(A, message(A, body=b"x" * 500), 9.0, again=False))),
     "closing": ("close", lambda w: commands.close(w.keys, "inc", died=True, alone=True, running=[A])),
     "reaping": ("reap", lambda w: commands.reap(w.keys, 10)),
     "promoting": ("promote", lambda w: commands.promote(w.keys, "me", 100, 1000)),

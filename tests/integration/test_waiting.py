@@ -56,40 +56,6 @@ def test_a_lost_push_costs_a_moment_and_not_for_ever(
     assert got == [41]
 
 
-@pytest.mark.parametrize("how", ["get", "aget"])
-def test_whoever_waits_for_what_nobody_serves_is_told_once(
-    how: str, app: TaskQ, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
-) -> None:
-    monkeypatch.setattr(inbox, "_REREAD", 0.05)
-    handle = app.task(name="add")(lambda a: a).delay(1)
-
-    def wait() -> object:
-        return handle.get(timeout=0.5) if how == "get" else asyncio.run(handle.aget(timeout=0.5))
-
-    with caplog.at_level(logging.WARNING, "taskq"), pytest.raises(ResultTimeout):
-        wait()
-
-    told = f"the result of {handle.id} is waited for in vain so far: No live worker serves queue add; start one: "
-    assert [record.getMessage()[: len(told)] for record in caplog.records] == [told]
-
-
-def test_whoever_waits_for_what_is_served_is_told_nothing(
-    app: TaskQ, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
-) -> None:
-    monkeypatch.setattr(inbox, "_REREAD", 0.05)
-    add = app.task(name="add")(lambda a: a)
-    waiting, later = add.delay(1), add.apply_async((1,), countdown=60)
-    connection = Connection(app.client.url)
-    info = bytes(msgpack.packb({"queues": ["add"], "tasks": ["add"]}))
-    drive(Session(app.client.keys, QueueSet.of(["add"]), info, 15_000, 60_000, lambda _: None).open(), connection)
-
-    for handle in waiting, later:
-        with caplog.at_level(logging.WARNING, "taskq"), pytest.raises(ResultTimeout):
-            handle.get(timeout=0.3)
-
-    assert caplog.records == []
-
-
 async def some_waiting(app: TaskQ, keys: Keys, connection: Connection, tasks: list[asyncio.Task[object]]) -> None:
     """Go on when a coroutine has left word with the server and the inbox is read."""
     while not plain(connection, b"HLEN", keys["waiters"]) or app.client.ainbox._reader is None:
@@ -218,3 +184,37 @@ def test_a_loop_closed_without_a_shutdown_is_forgotten_with_the_next(app: TaskQ)
         loop.close()
 
     assert len(app.client._async) == 1
+
+
+@pytest.mark.parametrize("how", ["get", "aget"])
+def test_whoever_waits_for_what_nobody_serves_is_told_once(
+    how: str, app: TaskQ, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(inbox, "_REREAD", 0.05)
+    handle = app.task(name="add")(lambda a: a).delay(1)
+
+    def wait() -> object:
+        return handle.get(timeout=0.5) if how == "get" else asyncio.run(handle.aget(timeout=0.5))
+
+    with caplog.at_level(logging.WARNING, "taskq"), pytest.raises(ResultTimeout):
+        wait()
+
+    told = f"the result of {handle.id} is waited for in vain so far: No live worker serves queue add; start one: "
+    assert [record.getMessage()[: len(told)] for record in caplog.records] == [told]
+
+
+def test_whoever_waits_for_what_is_served_is_told_nothing(
+    app: TaskQ, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(inbox, "_REREAD", 0.05)
+    add = app.task(name="add")(lambda a: a)
+    waiting, later = add.delay(1), add.apply_async((1,), countdown=60)
+    connection = Connection(app.client.url)
+    info = bytes(msgpack.packb({"queues": ["add"], "tasks": ["add"]}))
+    drive(Session(app.client.keys, QueueSet.of(["add"]), info, 15_000, 60_000, lambda _: None).open(), connection)
+
+    for handle in waiting, later:
+        with caplog.at_level(logging.WARNING, "taskq"), pytest.raises(ResultTimeout):
+            handle.get(timeout=0.3)
+
+    assert caplog.records == []

@@ -100,6 +100,43 @@ MUTANTS = [
         "elseif false then",
     ),
     lua("a retry keeps its old value", "lib/settle", "call('HSET', messages, id, ARGV[i + 2])"),
+    # -- fetch: handing on
+    lua(
+        "what is handed on goes to whoever serves the queue",
+        "lib/waiting",
+        "if not task then return sets end",
+        "if true then return sets end",
+    ),
+    lua(
+        "what is handed on stays ready for who did so",
+        "lib/special",
+        "call('ZREM', P .. 'ready:' .. set, queue .. '|' .. name)",
+    ),
+    lua("what was handed on before goes to the end", "lib/special", "not again and name or nil", "name"),
+    lua(
+        "nobody looks at what nobody knows",
+        "lib/special",
+        "call('ZADD', P .. 'openings', 'LT', int(math.ceil(opens)), name)",
+    ),
+    lua("what comes later passes the line of its task", "lib/gates", "if waits_at(task .. '#t') ~= ''", "if false"),
+    lua(
+        "what runs at most once is taken with others",
+        "lib/special",
+        "if not marked(queue, 'o') then return take_some(queue, n) end",
+        "if true then return take_some(queue, n) end",
+    ),
+    lua(
+        "what runs at most once is taken with others from a line",
+        "lib/take",
+        "  if outs > 3 then return 0, true, true end\n",
+    ),
+    py(
+        "a lane runs what is another's",
+        "execution",
+        "if task.name not in self._only:",
+        "if False:",
+        "tests/unit/test_execution.py",
+    ),
     # -- fetch: taking
     lua(
         "messages are taken from the wrong end",
@@ -654,8 +691,8 @@ MUTANTS = [
     py(
         "a loop lane speaks for a lost incarnation",
         "worker/loop_lane",
-        "if incarnation == self.session.incarnation:",
-        "if True:",
+        "outcome if incarnation == self.session.incarnation else None",
+        "outcome",
         _LANES,
         fencing=True,
     ),
@@ -755,11 +792,32 @@ MUTANTS = [
         "tests/model/test_lane.py",
     ),
     py(
-        "a coroutine that must not run twice has ended before the server knows",
+        "a coroutine has ended before the server knows",
         "worker/loop_lane",
-        "if delivery.task.at_most_once:",
-        "if False:",
-        "tests/faults/test_once.py",
+        "self._unsettled.append(delivery.place)",
+        "self.slot.leave(delivery.place)",
+        _LANES,
+    ),
+    py(
+        "the last of a batch has ended before the server knows",
+        "worker/main_lane",
+        "        self._started = 0.0\n        current.set(None)",
+        "        self._started = 0.0\n        slot.idle()\n        current.set(None)",
+        _LANES,
+    ),
+    py(
+        "a parent makes the objects of a message",
+        "worker/closing",
+        "self._executor.find(delivery)",
+        "self._executor.prepare(delivery)",
+        "tests/integration/test_limits.py::test_a_parent_never_makes_the_objects_of_a_message",
+    ),
+    py(
+        "the fast path does not look at the id",
+        "execution",
+        "value.startswith(delivery.id + route.plain, at)",
+        "value.startswith(route.plain, at + 16)",
+        "tests/unit/test_execution.py",
     ),
     # -- upkeep
     py(

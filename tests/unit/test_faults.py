@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from redis.exceptions import NoPermissionError, ReadOnlyError, ResponseError
+from redis.exceptions import MovedError, NoPermissionError, ReadOnlyError, ResponseError
 
 from taskq.broker.connection import connect_error, pack, pack_script, read_error
 from taskq.broker.faults import NotSent, Passing, refused, unavailable
@@ -39,6 +39,10 @@ def test_a_word_that_the_client_library_has_dropped_passes_as_well() -> None:
 @pytest.mark.parametrize("text", ["BUSYGROUP Consumer Group name already exists", "ERR a task said -BUSYBODY", "ERR x"])
 def test_all_else_is_final(text: str) -> None:
     assert isinstance(refused(ResponseError(text)), BrokerRefused)
+
+
+def test_a_node_of_a_cluster_is_named_as_that() -> None:
+    assert "node of a Cluster" in str(refused(MovedError("3999 127.0.0.1:6381")))
 
 
 def test_a_full_server_is_full() -> None:

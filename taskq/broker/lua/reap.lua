@@ -52,6 +52,7 @@ if not dry then
       end
     end
     call('HDEL', P .. 'sets', set)
+    call('HDEL', P .. 'runs', set)
     call('ZREM', P .. 'set-leases', set)
     call('DEL', P .. 'ready:' .. set, P .. 'bell:' .. set, P .. 'solo:' .. set, P .. 'solo-bell:' .. set, P .. 'spent:' .. set)
   end

@@ -5,10 +5,26 @@ local function ring(bell)
   if call('LLEN', bell) == 0 then call('RPUSH', bell, '1') end
 end
 
+-- The sets of workers that serve a queue, or the line at one of its gates. The line of a task (#t) is served by those lanes of
+-- the same workers that run it; if there are none and `anyone` is to look: by all of them.
+local function served_by(queue, gate, anyone)
+  local sets, able = call('HGET', P .. 'serving', queue) or '', ''
+  local task = gate and string.match(gate, '^(.*)#t$')
+  if not task then return sets end
+  for set in string.gmatch(sets, '%S+') do
+    local lanes = call('HGET', P .. 'runs', set)
+    if not lanes then able = able .. ' ' .. set end -- its workers do not tell what they run: it may be this
+    for lane, tasks in string.gmatch(lanes or '', '(%S+)( [^\n]*)') do
+      if find(tasks, ' ' .. task .. ' ', 1, true) then able = able .. ' ' .. lane end
+    end
+  end
+  return able == '' and anyone and sets or able
+end
+
 -- A queue that had nothing has something now, or the line at one of its gates: tell every set of workers that serves it.
-local function announce(queue, now, gate)
+local function announce(queue, now, gate, anyone)
   local line = gate and queue .. '|' .. gate or queue
-  for set in string.gmatch(call('HGET', P .. 'serving', queue) or '', '%S+') do
+  for set in string.gmatch(served_by(queue, gate, anyone), '%S+') do
     call('ZADD', P .. 'ready:' .. set, 'NX', now, line)
     ring(P .. 'bell:' .. set)
   end
