@@ -15,12 +15,17 @@ local function known_of(table, field)
   return type(text) == 'string' and text or nil
 end
 
--- The sets of workers that serve a queue, or the line at one of its gates. The line of a task (#t) is served by those lanes of
--- the same workers that run it; if there are none and `anyone` is to look: by all of them.
+-- The sets of workers that serve a queue, or the line at one of its gates: if nobody serves a queue any more that its task once
+-- had, those that serve the one it has now. The line of a task (#t) is served by those lanes of the same workers that run it;
+-- if there are none and `anyone` is to look: by all of them.
 local function served_by(queue, gate, anyone)
   local sets, able = known_of('serving', queue) or '', ''
-  local task = gate and string.match(gate, '^(.*)#t$')
-  if not task then return sets end
+  if not gate then return sets end
+  local task, kind = string.match(gate, '^([^#]*)#(.*)$')
+  if sets == '' and find(known_of('homes', task) or '', ' ' .. queue .. ' ', 1, true) then
+    sets = known_of('serving', known_of('tasks', task) or '') or ''
+  end
+  if kind ~= 't' then return sets end
   for set in string.gmatch(sets, '%S+') do
     local lanes = known_of('runs', set)
     if not lanes then able = able .. ' ' .. set end -- its workers do not tell what they run: it may be this
