@@ -30,12 +30,14 @@ from taskq.broker.protocol import boottime
 from taskq.entries import code_revision
 from taskq.errors import BrokerError, BrokerFull
 from taskq.execution import Executor
+from taskq.upkeep import Upkeep
 from taskq.worker import child as child_process
 from taskq.worker.closing import Closer, Closing
 from taskq.worker.heartbeat import Heartbeat
 from taskq.worker.plan import Plan, publications, settings_for_scripts
 from taskq.worker.revocations import REVOKE_GRACE, Revocations
 from taskq.worker.slots import SlotTable
+from taskq.worker.strays import Strays
 from taskq.worker.watch import Scaling, describe_exit, oom_kills, resident_bytes
 
 if TYPE_CHECKING:
@@ -134,8 +136,11 @@ class Supervisor:
         heartbeat = Heartbeat(
             self.broker.keys, connection, self.plan, lease, every_slot, self._on_suspects, self._on_revoked
         )
+        heartbeat.strays = Strays(self.broker.keys, self.plan.name, self.app.settings.unknown_after)
         heartbeat.start()
         self._heartbeat = heartbeat
+        upkeep = Upkeep(self.broker.keys, Connection(self.broker.url))
+        upkeep.start()
         try:
             self._tend()
             while self._children or self._closings or not self._finished():
@@ -146,6 +151,7 @@ class Supervisor:
                 self._tend()
         finally:
             heartbeat.ended = True
+            upkeep.end()
             self._kill_all()
             if self._slot_file:
                 Path(self._slot_file).unlink(missing_ok=True)
@@ -160,7 +166,7 @@ class Supervisor:
         keys = self.broker.keys
         settings = settings_for_scripts(self.app.settings, self.app.tasks)
         publish = commands.publish(keys, publications(self.app.tasks))
-        enlist = commands.enlist(keys, self.plan.sets)
+        enlist = commands.enlist(keys, self.plan.sets, {task.name: task.queue for task in self.app.tasks.values()})
         try:
             for command in (commands.announce_app(keys), enlist, *commands.write_settings(keys, settings), publish):
                 self.broker.run(command, seconds=None)

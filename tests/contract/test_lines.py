@@ -7,6 +7,7 @@ from collections import Counter
 
 import pytest
 
+from taskq.broker import commands
 from taskq.broker.outcomes import Returned
 from tests.contract.fleet import Fleet, more, sent
 from tests.contract.world import T0, Scores, World, message, raw_id
@@ -209,6 +210,39 @@ def test_lifting_limits_and_pauses_of_very_many_lines_is_done_in_pieces(fleet: F
 
     assert taken == n
     assert worst < 1500
+
+
+# -- what is worked out anew ---------------------------------------------------------------------------------------
+
+
+def reopened(fleet: Fleet) -> Counter[str]:
+    """What of the gates was put right."""
+    return fleet.world.run(commands.reopen(fleet.world.keys, list(fleet.look().table("gates"))))
+
+
+@pytest.mark.parametrize("lost", ["", "heads:q|~t", "gates", "openings"])
+def test_lines_in_a_group_are_sound_and_come_back_when_the_group_is_lost(fleet: Fleet, lost: str) -> None:
+    fleet.publish("t", ONE_EACH, RATE, "s 0.000000 1 3")
+    ids = [id_ for key in range(5) for id_ in of_key(key, 3)]
+    with fleet.unaudited():
+        fleet.send_all([sent(id_, more(_1=f"k{int(key_of(id_)[1:])}")) for id_ in ids])
+        settle_down(fleet)
+        fleet.fetch(want=1, caps=" q=128 ")
+        assert reopened(fleet) == {}
+        if lost:
+            fleet.world.raw("DEL", fleet.world.keys[lost])
+            waiting = [(id_, "") for id_ in ids]
+            fleet.world.run(commands.mend(fleet.world.keys, waiting, many=False))
+            reopened(fleet)
+            reopened(fleet)
+        done = 0
+        while done < len(ids):
+            held = list(fleet.look().held("inc"))
+            done += len(held)
+            fleet.done(*held)
+            fleet.world.at(fleet.world.now + 120)
+            fleet.fetch(want=5, caps=" q=128 ")
+            assert fleet.world.now < T0 + 60_000, f"only {done} were done"
 
 
 # -- what an earlier version left ------------------------------------------------------------------------------------

@@ -1,9 +1,10 @@
 """Everything of flow control together, in random order.
 
 Limits of several kinds, priorities, fair keys, unique and debounced work, breakers, expiry, revocations, pauses, limits
-set by hand, calls sent to other queues; deaths and a clock that is set back among them. Every call is audited by `Fleet`.
-In the end all is lifted, and all that can run has run within a bounded number of steps: no slot, line, group, lock or turn
-outlives what it was for.
+set by hand, calls sent to other queues; deaths and a clock that is set back among them. Every call is audited.
+
+In the end all is lifted, and all that can run has run within a bounded number of steps: no slot, line, group, lock or
+turn outlives what it was for.
 """
 
 from __future__ import annotations

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 import struct
+from collections import Counter
 from collections.abc import Callable
 from typing import Any
 
@@ -114,8 +115,10 @@ class Model(Lines):
                     value = b"%c%c%s%s%s" % (value[0], value[1] + FLAG_EXPIRES, value[2:10], stamp, value[10:])
         self.hashes["messages"][id_] = value
         self.count(queue, "accepted")
-        if elsewhere and value[1] & FLAG_AT_MOST_ONCE:
-            self.mark(queue, b"o")
+        if elsewhere:
+            self.hashes["guests"][f"{queue}|{decode_head(value)[0]}".encode()] = b"1"
+            if value[1] & FLAG_AT_MOST_ONCE:
+                self.mark(queue, b"o")
         if due > self.now:
             self.schedule(queue, id_, due, of_day)
         else:
@@ -442,17 +445,14 @@ class Model(Lines):
         places: list[Any] = []
         for queue in dict.fromkeys(field.decode().rpartition("|")[0] for field in counters):
             waiting = len(self.lists["queue:" + queue]), len(self.lists["suspects:" + queue])
-            places += [queue.encode(), *waiting, len(self.scores["dead:" + queue]), b""]
-        held = [
+            if any(waiting) or self.scores["dead:" + queue]:
+                places += [queue.encode(), *waiting, len(self.scores["dead:" + queue]), b""]
+        held = Counter(
             queue_of(taken).encode()
             for inc in self.until("leases", math.inf, 1 << 30)
             for taken in self.hashes["processing:" + inc.decode()].values()
-        ]
-        return [[word for pair in counters.items() for word in pair], places, held]
-
-    def audit_(self, _every: bytes) -> Reply:
-        assert "audited" in self.strings, "somebody has audited lately, see the beginning of a world"
-        return []
+        )
+        return [[w for pair in counters.items() for w in pair], places, [w for pair in held.items() for w in pair]]
 
     # -- plain commands -----------------------------------------------------------------------------------
 

@@ -1,4 +1,5 @@
 --@include base
+--@include types
 --@include waiting
 --@include ranked
 --@include terminal
@@ -11,6 +12,7 @@
 -- Returns 1, or 0 if no worker has declared that task.  Again: the same.
 local task, limits = ARGV[1], ARGV[2]
 if call('HEXISTS', P .. 'tasks', task) == 0 then return 0 end
+expect_common()
 begin_writes()
 if limits == '-' then
   call('HDEL', P .. 'limits', '!' .. task)

@@ -55,7 +55,7 @@ local function accept(id, value, options)
 --@include sweeping
     locks, replaced = {}, {}
     flow = {
-      extras = extras, mark = mark, offer = offer, all_waiting = all_waiting,
+      look_before = look_before, extras = extras, mark = mark, offer = offer, all_waiting = all_waiting,
       first_with_lock = first_with_lock, take_lock = take_lock, replace = replace,
       dead_in = dead_in, sweep = sweep,
     }
@@ -76,7 +76,11 @@ local function accept(id, value, options)
     given[id] = queue
     fields[#fields + 1] = id
     fields[#fields + 1] = stored
-    if elsewhere and flags % 4 >= 2 then place.once = true end -- from their own queue workers take one at a time
+    if elsewhere then
+      place.guests = place.guests or {}
+      place.guests[sub(value, 4, queue_at - 1)] = true
+      if flags % 4 >= 2 then place.once = true end -- from their own queue workers take one at a time
+    end
     if found then
       if found.p or found.f then
         place.ranked = place.ranked or {}
@@ -96,9 +100,21 @@ end
 
 -- Write what was accepted, each message into its queue or the schedule. The first write is one that a full server refuses.
 local function write_accepted()
-  if #fields > 0 then call('HSET', P .. 'messages', unpack(fields)) end
+  -- The types of what is written to, before the first write; that of messages was seen, that of a single queue is by the
+  -- first write itself.
+  call('HLEN', P .. 'counters')
+  for _, queue in ipairs(order) do
+    if flow then flow.look_before(queue) end
+    if flow or #order > 1 or #queues[queue].later > 0 then
+      call('LLEN', P .. 'queue:' .. queue)
+      call('ZCARD', P .. 'schedule')
+    end
+  end
   if flow then
-    if #fields > 0 then flow.sweep() end
+    if #fields > 0 then
+      call('HSET', P .. 'messages', unpack(fields))
+      flow.sweep()
+    end
     for lock, by in pairs(locks) do flow.take_lock(lock, by[2], by[3], by[1], now) end
   end
   for _, queue in ipairs(order) do
@@ -108,10 +124,12 @@ local function write_accepted()
     if place.limited then flow.mark(queue, 'l', true) end
     if place.expiring then flow.mark(queue, 'x', true) end
     if place.once then flow.mark(queue, 'o', true) end
+    for task in pairs(place.guests or {}) do call('HSET', P .. 'guests', queue .. '|' .. task, 1) end
     if place.ranked then flow.offer(queue, place.now, now, false, place.ranked)
     elseif #place.now > 0 then push(queue, place.now, now)
     end
     if #place.now + #place.later > 0 then count(queue, 'accepted', #place.now + #place.later) end
   end
   for id, new in pairs(replaced or {}) do flow.replace(id, new) end
+  if #fields > 0 and not flow then call('HSET', P .. 'messages', unpack(fields)) end
 end

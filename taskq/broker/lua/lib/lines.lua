@@ -133,6 +133,12 @@ local function superseded(queue, id, value, now)
   return true
 end
 
+-- Whether the keys of a line are of their types: what cannot go there goes to its queue.
+local function is_sound(queue, line)
+  local name = queue .. '|' .. line
+  return tonumber(try('LLEN', P .. 'gated:' .. name)) and tonumber(try('ZCARD', P .. 'ranked:' .. name))
+end
+
 -- What was taken and not started goes to the head of its queue, or of its line if that is there; or to the end of another,
 -- or `first` in that.
 local function put_back(queue, ids, now, other, first)
@@ -147,7 +153,7 @@ local function put_back(queue, ids, now, other, first)
     elseif other then
       stand(queue, other, ids[i], nil, first)
       announce(queue, now, other)
-    elseif line and has_line(line, queue) then
+    elseif line and has_line(line, queue) and is_sound(queue, line) then
       local rank = (found.p or found.f) and rank_of(queue .. '|' .. line, found, true, { first = {} })
       stand(queue, line, ids[i], rank, true)
       local name, opens = closed_gate(names, nil, now)

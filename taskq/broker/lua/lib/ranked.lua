@@ -96,7 +96,7 @@ end
 -- Messages of these ranks were taken: `served` has the last of each band. That is the virtual time of fair ones.
 local function keep_turns(queue, served)
   local fair = P .. 'fair:' .. queue
-  if next(served) and call('EXISTS', fair) == 1 then
+  if next(served) and call('ZCARD', fair) > 0 then
     for band, last in pairs(served) do
       call('ZREMRANGEBYSCORE', fair, int(band * BAND), '(' .. int(last)) -- keys that have had their share: as if new
       call('ZADD', fair, 'GT', int(last), int(0 - band)) -- not -band: there is a -0, which has another name
@@ -150,12 +150,23 @@ local function pop(queue, n)
     if #some > 0 then call('ZREMRANGEBYRANK', key, 0, #some / 2 - 1) end -- they are the first: cheaper than to look each up
   end
   local any = marked(queue, 'r')
-  if any then take_ranked('(0') end
+  if any then
+    call('LLEN', P .. 'queue:' .. queue) -- of the wrong type, it must not end this between the two
+    take_ranked('(0')
+  end
   if #ids < n then
     for _, id in ipairs(call('LPOP', P .. 'queue:' .. queue, n - #ids) or {}) do ids[#ids + 1] = id end
   end
   if any and #ids < n then take_ranked('+inf') end
   return ids, ranks
+end
+
+-- Look at the types of what ranked messages are written to.
+local function look_before(queue)
+  marks(queue)
+  call('ZCARD', P .. 'ranked:' .. queue)
+  call('ZCARD', P .. 'fair:' .. queue)
+  call('HLEN', P .. 'turns')
 end
 
 -- How many wait in a queue, beside its suspects and those that wait at a gate.
