@@ -202,7 +202,8 @@ class Base:
         """The clock went back: what is due some seconds from then on is due earlier, an eta is not."""
         self.strings["set-back"] = whole(by + float(self.strings.get("set-back", 0)))
         self.delete("keeper")
-        self.expires["audited"] -= by
+        if "audited" in self.expires:
+            self.expires["audited"] -= by
         schedule = self.scores["schedule"]
         schedule.update({id_: due - by for id_, due in schedule.items() if due % 1 == 0})
         self.ring("alarm")
