@@ -224,7 +224,7 @@ class Pass:
                 self._ended.discard(incarnation)
                 self._incarnations += 1
                 self._messages += len(moves)
-            if len(reaping.moves) < _REAP_LIMIT:
+            if len(reaping.moves) + len(reaping.failed) < _REAP_LIMIT:
                 break
         self._follow_leases(late=time.monotonic() - last > self.lease / 2)
         if self._ended:
@@ -267,17 +267,22 @@ class Pass:
         """Promote what is due, send ticks, purge old dead letters, and say what was done in all."""
         from taskq.broker import commands
         from taskq.entries import Ticker
+        from taskq.reaper import TICKS
 
         ticker = Ticker()
-        promoted = purged = sent = 0
+        promoted = purged = sent = skip = 0
         while True:
             # For 0 ms: a pass must not become the keeper of the schedule's time, since it goes away.
-            due = self.broker.run(commands.promote(self.keys, f"once.{os.getpid()}", _PROMOTE_LIMIT, 0))
+            due = self.broker.run(commands.promote(self.keys, f"once.{os.getpid()}", _PROMOTE_LIMIT, 0, skip))
             promoted += due.moved
-            if steps := ticker.steps(due.ticks, due.now):
-                sent += self.broker.run(commands.take_ticks(self.keys, steps)).count(b"+")
-            elif due.moved < _PROMOTE_LIMIT:
+            steps = ticker.steps(due.ticks, due.now)
+            answers = self.broker.run(commands.take_ticks(self.keys, steps)) if steps else b""
+            sent += answers.count(b"+") + answers.count(b"-")
+            if answers.strip(b"x"):
+                continue
+            if due.moved < _PROMOTE_LIMIT and not due.more:
                 break
+            skip += TICKS if due.more else 0  # of those nothing can be made here
         queues = [queue for queue, _ in _dead_ttls(self.broker, self.keys)]
         while gone := self.broker.run(commands.retire(self.keys, _PURGE_LIMIT, queues)):
             purged += gone

@@ -9,7 +9,7 @@ from __future__ import annotations
 import logging
 import os
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import TypeVar
 
 from taskq.broker import commands
 from taskq.broker.commands import Batch, QueueSet, Stale
@@ -20,6 +20,8 @@ from taskq.broker.protocol import Pause, Protocol
 from taskq.errors import BrokerRefused
 
 log = logging.getLogger("taskq.worker")
+
+T = TypeVar("T")
 
 #: Longest pause between tries while the server does not answer, in seconds.
 _PAUSE_MAX = 1.0
@@ -51,10 +53,12 @@ class Session:
         result_ttl_ms: int,
         began: Callable[[str], None],
         alone: bool = False,
+        announced: int | None = None,
     ) -> None:
         """Prepare a session; ``began`` is called with each new incarnation before the server hears of it.
 
-        With ``alone`` it does not serve the queues: it takes their suspects, one at a time.
+        With ``alone`` it does not serve the queues: it takes their suspects, one at a time. Nothing is taken before
+        what the worker announced is in force (``announced``: since when, by the server's clock).
         """
         self.keys = keys
         self.queues = queues
@@ -68,6 +72,7 @@ class Session:
         self._number = 0
         self._began = began
         self._alone = alone
+        self._announced = announced
 
     def open(self) -> Protocol[None]:
         """Begin a new incarnation; what the last one held is forgotten."""
@@ -77,9 +82,15 @@ class Session:
         self._number = 0
         self._began(self.incarnation)
         queues = QueueSet("", ()) if self._alone else self.queues
-        yield from self._until_answered(
-            commands.register(self.keys, self.incarnation, self.lease_ms, self.info, queues)
-        )
+        register = commands.register(
+            self.keys, self.incarnation, self.lease_ms, self.info, queues, self._announced
+        )  # fmt: skip
+        attempt = 0
+        while not (yield from self._until_answered(register)):
+            if not attempt:
+                log.warning("the server has lost what limits the tasks: nothing is taken until that is announced again")
+            yield Pause(backoff(attempt, _PAUSE_MAX))
+            attempt += 1
 
     def exchange(
         self, outcomes: Sequence[Outcome], *, want: int = 0, mode: str = "", caps: str = "", wait: float = 0.0
@@ -150,12 +161,19 @@ class Session:
             yield from self._until_answered(command, None if self.held else _GOODBYES)
             self.incarnation = ""
 
-    def _until_answered(self, command: commands.Command[Any], tries: int | None = None) -> Protocol[None]:
-        attempt = 0
+    def _until_answered(self, command: commands.Command[T], tries: int | None = None) -> Protocol[T | None]:
+        """Repeat a command until it is answered; a refusal is an operator's doing, and may be mended."""
+        attempt, refusal = 0, ""
         while attempt != tries:
             try:
-                yield command
-                return
+                reply: T = yield command
+                return reply
             except (NotSent, Unanswered, Passing):
-                yield Pause(backoff(attempt, _PAUSE_MAX))
-                attempt += 1
+                pass
+            except BrokerRefused as error:
+                if str(error) != refusal:
+                    refusal = str(error)
+                    log.error("%s; trying on", refusal)
+            yield Pause(backoff(attempt if not refusal else max(attempt, 6), _PAUSE_MAX))
+            attempt += 1
+        return None

@@ -59,7 +59,7 @@ def test_an_incarnation_that_is_half_registered_is_recovered(world: World, lost:
     before = world.seed(without(registered, lost), whole)
 
     assert looked(world) == Check(messages=1, placed=1, incarnations=1, recounted=0, queues=["q"])
-    gone = {"calls", "leases", "workers", "processing:inc"} - {lost}
+    gone = {"calls", "leases", "terms", "workers", "processing:inc"} - {lost}
     assert world.state() == without(before, *gone) | {
         "crashes": {A: b"1"},
         "suspects:q": [A],

@@ -103,7 +103,7 @@ def drop(world: World) -> Command[bytes]:
 
 #: Keys whose values are times of the running clock, which differ by milliseconds.
 TIMED = {
-    *("dead:q", "leases", "openings", "paused", "pulse", "keeper", "processing:inc"),
+    *("dead:q", "leases", "openings", "paused", "published", "pulse", "keeper", "processing:inc"),
     *("ready:set", "schedule", "set-leases", "solo:set", "ticks"),
 }
 
@@ -116,7 +116,7 @@ CALLS: dict[str, tuple[str, Callable[[World], Command[object]]]] = {
     "returning": ("fetch", lambda w: settle(w, Returned(A))),
     "taking a suspect": ("fetch", lambda w: commands.fetch(w.keys, "inc", 1, (), want=1, set_id="set", mode="solo")),
     "agreeing after a lost answer": ("sync", lambda w: commands.sync(w.keys, "inc", 5, 4, [])),
-    "renewing": ("renew", lambda w: commands.renew(w.keys, LEASE, ["set"], ["inc"])),
+    "renewing": ("renew", lambda w: commands.renew(w.keys, LEASE, [SET], ["inc"])),
     "registering": ("register", lambda w: commands.register(w.keys, "new", LEASE, b"info", SET)),
     "closing": ("close", lambda w: commands.close(w.keys, "inc", died=True, alone=True, running=[A])),
     "reaping": ("reap", lambda w: commands.reap(w.keys, 10)),

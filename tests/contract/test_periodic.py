@@ -456,6 +456,57 @@ def test_the_last_hundred_revisions_are_remembered(world: World) -> None:
     assert len(world.state()["revisions"][b"jobs"]) == 1700
 
 
+def again(world: World, since: int, entries: dict[str, bytes], revision: str = ONE) -> Declared:
+    """A worker that was announced at ``since`` declares its entries, as it does every minute."""
+    return world.run(declare(world.keys, "jobs", revision, entries, force=False, announced=since))
+
+
+def test_a_living_worker_puts_back_what_the_server_has_lost_of_its_entries(world: World) -> None:
+    again(world, T0, {"e": OLD})
+    world.seed({"ticks": Scores({b"e": T0 + MINUTE}), "entry:e": {b"tick": b"%d" % (T0 + MINUTE), b"sent": b"3"}})
+    world.raw("DEL", world.keys["alarm"])
+    before = world.state()
+    for lost in [*before, "everything"]:
+        world.raw("DEL", *(world.keys[name] for name in (before if lost == "everything" else [lost])))
+
+        again(world, T0, {"e": OLD})
+
+        after = world.state()
+        assert after["periodic"] == before["periodic"], lost
+        assert list(after["ticks"]) == [b"e"], lost
+        assert (after["declared"], after["revisions"]) == (before["declared"], before["revisions"]), lost
+        assert again(world, T0, {"e": OLD}) == Declared("same", {}), "said once"
+        for name in world.names():
+            world.raw("DEL", world.keys[name])
+        world.seed(before)
+
+
+def test_a_tick_that_was_lost_is_put_back_at_its_time_also_of_an_entry_added_by_command(world: World) -> None:
+    world.run(change_entry(world.keys, "define", "mine", NEW, 0))
+    world.run(change_entry(world.keys, "define", "still", NEW, 0))
+    world.run(change_entry(world.keys, "pause", "still", b"by me"))
+    world.seed({"entry:mine": {b"tick": b"%d" % (T0 + MINUTE)}})
+    world.raw("DEL", world.keys["ticks"])
+
+    assert again(world, T0, {}).entries == {"mine": "restored"}
+    assert world.state()["ticks"] == Scores({b"mine": T0 + 1.0 * MINUTE})
+
+
+def test_a_worker_that_says_it_again_does_not_undo_what_newer_code_or_a_command_did(world: World) -> None:
+    again(world, T0, {"changed": OLD, "removed": OLD})
+    again(world, T0 + 1, {"changed": NEW, "removed": NEW}, TWO)
+    world.run(change_entry(world.keys, "remove", "removed"))
+    before = world.dump()
+
+    again(world, T0, {"changed": OLD, "removed": OLD})
+    again(world, T0 + 1, {"changed": NEW, "removed": NEW}, TWO)
+    assert world.dump() == before
+
+    world.raw("DEL", world.keys["revisions"])
+    assert again(world, T0, {"changed": OLD, "removed": OLD}).code == "old", "there is somebody newer"
+    assert definitions(world) == {b"changed": NEW}
+
+
 # -- entry ------------------------------------------------------------------------------------------------
 
 

@@ -38,6 +38,7 @@ def reaped(before: State) -> State:
     """The same without the incarnation."""
     rest = {name: {k: v for k, v in before[name].items() if k != b"inc"} for name in ("calls", "workers")}
     leases = Scores({b"other": before["leases"][b"other"]})
+    rest["terms"] = Scores({b"other": float(LEASE)})
     return without(before, "processing:inc") | rest | {"leases": leases, "pulse": Near(T0)}
 
 

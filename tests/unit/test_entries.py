@@ -78,7 +78,7 @@ def test_an_entry_sends_the_message_that_a_call_of_its_task_sends(app: TaskQ, re
     assert id_to_text(raw_id) == f"cron:r:{T}"
     assert (sent.id, sent.head, sent.body) == (raw_id, call.head, call.body)
     assert sent.headers == call.headers | {"eta": T}
-    assert options == b"x60000"
+    assert options == b"x60000w"
 
 
 def test_the_decorator_declares_the_same_and_leaves_the_task_alone(app: TaskQ, report: Task[..., Any]) -> None:

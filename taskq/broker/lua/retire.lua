@@ -1,5 +1,5 @@
 --@include base
--- Dead letters older than their time go.
+-- Dead letters older than their time go. A queue whose dead letters cannot be read does not keep the others from it.
 --
 -- KEYS  1 prefix
 -- ARGV  1 limit per queue, then queues
@@ -10,7 +10,7 @@ local horizon = int(clock() - ttl)
 begin_writes()
 for i = 2, #ARGV do
   local queue = ARGV[i]
-  local old = call('ZRANGEBYSCORE', P .. 'dead:' .. queue, '-inf', horizon, 'LIMIT', 0, limit)
+  local old = redis.pcall('ZRANGEBYSCORE', P .. 'dead:' .. queue, '-inf', horizon, 'LIMIT', 0, limit)
   if #old > 0 then
     call('ZREM', P .. 'dead:' .. queue, unpack(old))
     call('HDEL', P .. 'reasons', unpack(old))

@@ -47,6 +47,7 @@ local function recover(inc, now, running, died, alone, cause)
   call('HDEL', P .. 'calls', inc)
   call('HDEL', P .. 'workers', inc)
   call('ZREM', P .. 'leases', inc)
+  call('ZREM', P .. 'terms', inc)
   call('DEL', P .. 'processing:' .. inc)
   local may_run = 0
   for _, item in ipairs(held) do
