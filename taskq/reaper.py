@@ -11,11 +11,11 @@ refused by the server instead.
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 from taskq.audit import audit
 from taskq.broker import commands
-from taskq.broker.commands import Move, Promotion, Reaping
+from taskq.broker.commands import Move, Promotion, QueueSurvey, Reaping
 from taskq.broker.keys import Keys
 from taskq.broker.protocol import Now, Pause, Protocol
 from taskq.broker.ticks import Step
@@ -53,6 +53,32 @@ def log_report(incarnation: str, moves: list[Move]) -> None:
         log.info("message %s of queue %s: %s", id_to_text(move.id), move.queue, move.place)
 
 
+class Ledger:
+    """What was counted of each queue at the last look: what vanishes from a server does so without a word."""
+
+    def __init__(self) -> None:
+        """Begin knowing nothing."""
+        self._accepted: dict[str, int] = {}
+        self._missing: dict[str, int] = {}
+
+    def look(self, queues: Mapping[str, QueueSurvey]) -> None:
+        """Say what has vanished since the last look: messages that stand nowhere, and counts that fell."""
+        accepted = {queue: survey.counters.get("accepted", 0) for queue, survey in queues.items()}
+        for queue, before in self._accepted.items():
+            if accepted.get(queue, 0) < before:
+                log.error(
+                    "the server has lost what it knew of queue %s: it had accepted %d messages, and says %d now. It "
+                    "was emptied, restored from an older copy, or deletes keys", queue, before, accepted.get(queue, 0),
+                )  # fmt: skip
+        missing = {queue: survey.balance for queue, survey in queues.items() if survey.balance}
+        for queue, n in missing.items():
+            if n > 0 and n != self._missing.get(queue):
+                log.error("%d messages of queue %s have vanished: accepted, not ended, and in no place", n, queue)
+            elif n != self._missing.get(queue):
+                log.error("%d messages stand in queue %s, or have ended there, that were never counted", -n, queue)
+        self._accepted, self._missing = accepted, missing
+
+
 class Reaper:
     """The upkeep of one app's partition.
 
@@ -70,6 +96,7 @@ class Reaper:
         self._refused = False
         self._skip = 0
         self._told: dict[str, str] = {}
+        self._ledger = Ledger()
         self._upkeep_at = 0.0
 
     def promote(self) -> Protocol[float]:
@@ -176,6 +203,7 @@ class Reaper:
             return
         self._upkeep_at = now + _UPKEEP_EVERY
         queues = yield commands.survey(self.keys)
+        self._ledger.look(queues)
         if dead := [queue for queue, survey in queues.items() if survey.dead]:
             yield commands.retire(self.keys, 100, dead)
         yield from audit(self.keys, int(_UPKEEP_EVERY * 1000) - 1000)

@@ -682,6 +682,17 @@ def server_time() -> Command[float]:
     return Command(None, [b"TIME"], lambda reply: int(reply[0]) + int(reply[1]) / 1e6)
 
 
+def claim_name(keys: Keys, name: str, token: str, seconds: float) -> Command[str]:
+    """Say that a worker has this name; answers the token of the one that said so last, if that is not long ago."""
+    words: list[Arg] = [b"SET", keys["name:" + name], token, b"PX", int(seconds * 1000), b"GET"]
+    return Command(None, words, lambda reply: _text(reply or b""))
+
+
+def refuse_results(keys: Keys, seconds: float) -> Command[Any]:
+    """Let no results be kept for a while; those who wait get theirs."""
+    return Command(None, [b"SET", keys["scarce"], b"1", b"PX", int(seconds * 1000)], _same)
+
+
 def server_info() -> Command[Any]:
     """INFO, unparsed."""
     return Command(None, [b"INFO"], _same)

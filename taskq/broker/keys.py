@@ -36,6 +36,7 @@ dead:<queue>         sorted set  id by time of death (ms)
 reasons              hash        id of a dead letter → reason, newline, detail (opaque)
 crashes              hash        id → counted deaths of its process; only where there were any
 leases               sorted set  incarnation by end of its lease (ms)
+name:<worker>        string      which of the workers with that name said last that it lives; expires after minutes
 terms                sorted set  incarnation by the length of its lease (ms)
 calls                hash        incarnation → number of its last call (and a half: see ``sync.lua``)
 workers              hash        incarnation → what it is (msgpack; see ``taskq.worker.session``)
@@ -50,6 +51,7 @@ alarm                list        at most a token: the earliest due time has chan
 keeper               string      who keeps the time of the schedule, and until when (ms); expires
 pulse                string      time of the last renewal or reaping (ms)
 result:<id>          string      outcome of a task; expires after ``result_ttl``
+scarce               string      memory is scarce, so results are not kept; expires after half a minute
 waiters              hash        id → inboxes of the processes that wait for it
 inbox:<process>      list        results for a waiting process; expires after a minute
 periodic             hash        entry's name → periodic entry (see ``taskq.entries``)

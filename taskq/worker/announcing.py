@@ -8,6 +8,7 @@ one that was started last is right, so a deploy may take its time.
 from __future__ import annotations
 
 import logging
+import os
 from typing import TYPE_CHECKING, TypeVar
 
 from taskq.broker import commands
@@ -41,6 +42,7 @@ class Announcement:
         self._keys = app.client.keys
         self._where = app.client.broker.where
         self._source = plan.app_path
+        self._name, self._token = plan.name, os.urandom(8).hex()
         self._settings = settings_for_scripts(app.settings, app.tasks)
         self._tasks = publications(app.tasks)
         self._entries = {name: entry.stored for name, entry in app.entries.items()}
@@ -71,11 +73,18 @@ class Announcement:
             )  # fmt: skip
         if not again:
             self._tell(declared)
-        try:
-            yield from ask(commands.announce_app(keys))  # a plain command, which a full server refuses
+        try:  # plain commands, which a full server refuses
+            yield from ask(commands.announce_app(keys))
+            last = yield from ask(commands.claim_name(keys, self._name, self._token, 3 * ANNOUNCE_EVERY))
         except BrokerFull:
             if not again:
                 log.warning("the server is full: a reaper apart does not hear of this app before there is room")
+            return
+        if again and last not in ("", self._token):
+            log.warning(
+                "another live worker has the name %s as well: logs and tables cannot tell them apart. Give each its "
+                "own with -n, or none", self._name,
+            )  # fmt: skip
 
     def _tell(self, declared: commands.Declared) -> None:
         """Say what the declaration of the periodic entries changed."""

@@ -27,6 +27,7 @@ from taskq.broker import commands
 from taskq.broker.connection import Connection
 from taskq.broker.pool import Broker
 from taskq.broker.protocol import boottime
+from taskq.broker.server import WATCH_EVERY, Watch
 from taskq.errors import BrokerError
 from taskq.execution import Executor
 from taskq.worker import child as child_process
@@ -160,7 +161,11 @@ class Supervisor:
         every_slot = [slot for place in range(self._isolation + 1) for slot in self.slots.of(place)]
         lease = self.app.settings.lease
         connection = Connection(self.broker.url, timeout=lease / 5)
-        chores = [Chore("say again what it announced", ANNOUNCE_EVERY, self._announcement.make)]
+        watch = Watch(self.broker.keys, self.broker.where, self.app.settings.result_memory)
+        chores = [
+            Chore("say again what it announced", ANNOUNCE_EVERY, self._announcement.make),
+            Chore("watch the server", WATCH_EVERY, watch.look),
+        ]
         return Heartbeat(
             self.broker.keys, connection, self.plan, lease, every_slot,
             self._on_suspects, self._on_revoked, chores, self._what_is,

@@ -360,5 +360,7 @@ def test_a_server_that_is_full_at_the_start_has_the_limits_in_force_all_the_same
 
     assert most_at_once(tmp_path, "") == 1
     assert "does not hear of this app" in worker.log
+    assert "results are not kept above 90 %" in worker.log
+    assert not [key for key in raw(module, b"KEYS", "*") if b"}:result:" in key]
     raw(module, b"CONFIG", "SET", "maxmemory", 0)
     assert len(handles) == 10

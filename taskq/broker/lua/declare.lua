@@ -18,7 +18,7 @@ local seen = call('HGET', P .. 'revisions', source) or ''
 local code = not find(seen, revision, 1, true) and 'new' or sub(seen, -16) == revision and 'same' or 'old'
 local said = tonumber(call('HGET', P .. 'published', '@' .. source) or '0')
 if since and code == 'new' and said >= since then code = said == since and 'same' or 'old' end -- `revisions` was lost
-local out, mine, changed, lost = { code }, ' ', {}, {}
+local out, mine, changed, lost, bare = { code }, ' ', {}, {}, {}
 local function tell(name, what)
   out[#out + 1] = name
   out[#out + 1] = what
@@ -33,6 +33,10 @@ for i = 5, #ARGV, 2 do
   elseif before ~= ARGV[i + 1] then
     changed[#changed + 1] = i
     tell(name, before and 'replaced' or 'added')
+  end
+  if code == 'same' and before and call('EXISTS', P .. 'entry:' .. name) == 0 then
+    bare[#bare + 1] = name
+    tell(name, 'restored')
   end
   mine = mine .. name .. ' '
 end
@@ -72,6 +76,10 @@ end
 local gone, stopped = dropped(), without_tick()
 begin_writes()
 for _, i in ipairs(lost) do put_entry(ARGV[i], ARGV[i + 1], 'code', now) end
+for _, name in ipairs(bare) do
+  local due = tonumber(call('ZSCORE', P .. 'ticks', name) or '0')
+  call('HSET', P .. 'entry:' .. name, 'origin', 'code', due > now and 'tick' or 'origin', due > now and int(due) or 'code')
+end
 for _, name in ipairs(stopped) do
   tell(name, 'restored')
   call('ZADD', P .. 'ticks', call('HGET', P .. 'entry:' .. name, 'tick') or int(now), name)

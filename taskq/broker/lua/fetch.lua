@@ -10,7 +10,7 @@
 --       6 caps: '' or ' queue=n queue=n ' : how many of a queue fill one fetch alone; a queue not named: 1;
 --         0: one, and nothing else with it
 --       7 order of the queues: '' in turn | ' queue=n queue=n ' by weight | '! queue=n queue=n ' the highest n first
---       then groups of outcomes:
+--       then groups of outcomes (where memory is scarce results are not kept, but given to those who wait for them):
 --         'done', ids of 16 bytes joined, result TTL ms, n results, results ...   (n is 0 or the number of ids)
 --         'end', id, counter, result, result TTL ms          done | failed | discarded
 --         'dead', id, reason, detail, result, result TTL ms
@@ -27,6 +27,10 @@ if number <= tonumber(last) then return { 'stale' } end
 local want, set, mode, caps, order = tonumber(ARGV[3]), ARGV[4], ARGV[5], ARGV[6], ARGV[7]
 local now = clock()
 local processing, messages = P .. 'processing:' .. inc, P .. 'messages'
+if #ARGV > 7 then -- a server over its maxmemory refuses a first write that could need some; this one does nothing
+  local refused = redis.pcall('ZADD', P .. 'none', 'XX', 0, '')
+  no_room = type(refused) == 'table' and find(refused.err, 'maxmemory', 1, true) or call('EXISTS', P .. 'scarce') == 1
+end
 begin_writes()
 call('HSET', P .. 'calls', inc, number)
 
