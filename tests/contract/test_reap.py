@@ -197,6 +197,25 @@ def test_again_it_finds_nothing_more_to_do(world: World) -> None:
     assert without(world.state(), "pulse") == before
 
 
+def test_incarnations_that_cannot_be_recovered_are_in_nobodys_way(world: World) -> None:
+    """As many of them as are looked at in one call: what they held waits, what others held is recovered."""
+    before = world.seed(ended(A))
+    bad = [f"bad{i:02}" for i in range(12)]
+    for name in bad:
+        world.seed({"leases": Scores({name.encode(): T0 - 5000.0}), f"processing:{name}": b"x"})
+        world.seed({"calls": {name.encode(): b"0"}})
+
+    reapings = [world.run(reap(world.keys, 10)) for _ in range(2)]
+
+    assert sorted({**reapings[0].failed, **reapings[1].failed}) == bad
+    assert all("WRONGTYPE" in why for reaping in reapings for why in reaping.failed.values())
+    assert {**reapings[0].moves, **reapings[1].moves} == {"inc": [Move(A, "q", "suspect")]}
+    assert world.state()["leases"] == Scores(
+        {**{name.encode(): Near(T0 + LEASE) for name in bad}, b"other": before["leases"][b"other"]}
+    ), "they are tried again a lease later"
+    world.raw("DEL", *(world.keys[f"processing:{name}"] for name in bad))
+
+
 def test_a_set_nobody_serves_any_more_is_dropped(world: World) -> None:
     before = world.seed(
         serving("inc"),
