@@ -12,18 +12,22 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Mapping, Sequence
+from typing import TypeVar
 
 from taskq.audit import audit
 from taskq.broker import commands
 from taskq.broker.commands import Move, Promotion, QueueSurvey, Reaping
+from taskq.broker.faults import NotSent, Passing, Unanswered
 from taskq.broker.keys import Keys
 from taskq.broker.protocol import Now, Pause, Protocol
 from taskq.broker.ticks import Step
 from taskq.entries import Ticker
 from taskq.envelope import id_to_text
-from taskq.errors import BrokerFull, BrokerRefused
+from taskq.errors import BrokerFull, BrokerRefused, BrokerUnavailable
 
 log = logging.getLogger("taskq.reaper")
+
+T = TypeVar("T")
 
 #: Incarnations recovered in one call, messages promoted in one call.
 _REAP_LIMIT, _PROMOTE_LIMIT = 10, 500
@@ -37,6 +41,8 @@ _PILING = {
     "!": "a tick waits, for its queue is full",
     "-": "no worker serves its queue: what it sends waits there",
 }
+#: The server is away; all else that goes wrong is its answer's, and tried again after so many seconds.
+OUTAGES, AGAIN = (NotSent, Unanswered, Passing, BrokerUnavailable), 1.0
 #: Due ticks named in one call.
 TICKS = 100
 #: Seconds by which a server may answer a wait too late.
@@ -84,6 +90,7 @@ class Reaper:
 
     Attributes:
         interval: Seconds between two passes at most; a third of the lease, so that the pulse stays fresh.
+        stumbles: How often something went wrong that is in nobody's way, by what it was.
     """
 
     def __init__(self, keys: Keys, name: str, lease: float, report: Report = log_report) -> None:
@@ -96,6 +103,8 @@ class Reaper:
         self._refused = False
         self._skip = 0
         self._told: dict[str, str] = {}
+        self.stumbles: dict[str, int] = {}
+        self._said: dict[str, str] = {}
         self._ledger = Ledger()
         self._upkeep_at = 0.0
 
@@ -210,7 +219,28 @@ class Reaper:
 
     def step(self) -> Protocol[float]:
         """Do all of it once; answers in how many seconds to come again."""
-        again = yield from self.reap()
-        due = yield from self.promote()
-        yield from self.upkeep()
+        again = yield from self.beside("reap", self.reap(), AGAIN)
+        due = yield from self.beside("promote what is due", self.promote(), AGAIN)
+        yield from self.beside("look after the rest", self.upkeep(), None)
         return min(again, due)
+
+    def beside(self, what: str, steps: Protocol[T], default: T) -> Protocol[T]:
+        """Do one thing of several: what goes wrong in it (a refusal, unreadable bytes) is in no other's way."""
+        try:
+            value = yield from steps
+        except OUTAGES:
+            raise
+        except Exception as error:
+            self.stumble(what, error)
+            return default
+        self._said.pop(what, None)
+        return value
+
+    def stumble(self, what: str, error: Exception) -> None:
+        """Count what went wrong, and say it when it begins."""
+        self.stumbles[what] = self.stumbles.get(what, 0) + 1
+        text = f"{type(error).__name__}: {error}"
+        if self._said.get(what) != text:
+            self._said[what] = text
+            known = isinstance(error, BrokerRefused)
+            log.error("cannot %s, and goes on with the rest: %s", what, text, exc_info=not known)

@@ -11,29 +11,23 @@ import logging
 import threading
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import TypeVar
 
 from taskq.broker import commands
 from taskq.broker.commands import Renewal
 from taskq.broker.connection import Connection
-from taskq.broker.faults import NotSent, Passing, Unanswered, backoff
+from taskq.broker.faults import backoff
 from taskq.broker.keys import Keys
 from taskq.broker.protocol import Now, Pause, Protocol, drive
-from taskq.errors import BrokerRefused, BrokerUnavailable
-from taskq.reaper import Reaper
+from taskq.errors import BrokerRefused
+from taskq.reaper import AGAIN, OUTAGES, Reaper
 from taskq.worker.plan import Plan
 from taskq.worker.slots import Slot
 from taskq.worker.vital import vital
 
 log = logging.getLogger("taskq.worker")
 
-T = TypeVar("T")
-
 #: Longest time between two renewals, in seconds: however long the lease, a renewal also learns what the server lost.
 _RENEW_EVERY = 5.0
-#: Seconds until something other than the leases is tried again.
-_AGAIN = 1.0
-_CONNECTION = (NotSent, Unanswered, Passing, BrokerUnavailable)
 
 
 @dataclass(slots=True)
@@ -51,7 +45,6 @@ class Heartbeat(threading.Thread):
 
     Attributes:
         trouble: Why no lease can be renewed at the moment, empty if they can; for the main thread to report.
-        stumbles: How often something else went wrong, by what it was.
     """
 
     def __init__(
@@ -87,14 +80,12 @@ class Heartbeat(threading.Thread):
         self.slots = slots
         self.ended = False
         self.trouble = ""
-        self.stumbles: dict[str, int] = {}
         self._connection = connection
         self._suspects = suspects
         self._revoked = revoked
         self._chores = chores
         self._describe = describe
         self._unknown: set[str] = set()
-        self._said: dict[str, str] = {}
         self._renew_at = self._reap_at = 0.0
         self._reaper = Reaper(keys, plan.name, lease)
         self._bells = ["alarm", *("solo-bell:" + queues.id for queues in plan.sets)]
@@ -111,11 +102,11 @@ class Heartbeat(threading.Thread):
                 yield from self._turn()
                 attempt, self.trouble = 0, ""
                 continue
-            except (*_CONNECTION, BrokerRefused) as error:
+            except (*OUTAGES, BrokerRefused) as error:
                 self._renew_at, self.trouble = 0.0, str(error)
             except Exception as error:  # what the server answered makes no sense; the leases must be kept all the same
                 self.trouble = f"{type(error).__name__}: {error}"
-                self._stumble("renew the leases", error)
+                self._reaper.stumble("renew the leases", error)
             yield Pause(backoff(attempt, min(1.0, self.lease / 10)))
             attempt += 1
 
@@ -127,37 +118,17 @@ class Heartbeat(threading.Thread):
             self._renew_at = now + min(self.lease / 3, _RENEW_EVERY)
             self._reap_at = min(self._renew_at, now + next_end)
         if (yield Now()) >= self._reap_at:
-            again = yield from self._beside("reap", self._reaper.reap(), _AGAIN)
+            again = yield from self._reaper.beside("reap", self._reaper.reap(), AGAIN)
             self._reap_at = (yield Now()) + again
-        due = (yield Now()) + (yield from self._beside("promote what is due", self._reaper.promote(), _AGAIN))
-        yield from self._beside("look after the rest", self._reaper.upkeep(), None)
+        due = (yield Now()) + (yield from self._reaper.beside("promote what is due", self._reaper.promote(), AGAIN))
+        yield from self._reaper.beside("look after the rest", self._reaper.upkeep(), None)
         for chore in self._chores:
             if (yield Now()) >= chore.at:
                 chore.at = (yield Now()) + chore.every
-                yield from self._beside(chore.what, chore.steps(), None)
+                yield from self._reaper.beside(chore.what, chore.steps(), None)
         left = min(due, self._renew_at, self._reap_at) - (yield Now())
-        if left > 0 and not (yield from self._beside("listen for what happens", self._wait(left), False)):
-            yield Pause(min(left, _AGAIN))
-
-    def _beside(self, what: str, steps: Protocol[T], default: T) -> Protocol[T]:
-        """Do something beside the leases: what goes wrong in it is in nobody's way."""
-        try:
-            value = yield from steps
-        except _CONNECTION:
-            raise
-        except Exception as error:
-            self._stumble(what, error)
-            return default
-        self._said.pop(what, None)
-        return value
-
-    def _stumble(self, what: str, error: Exception) -> None:
-        self.stumbles[what] = self.stumbles.get(what, 0) + 1
-        text = f"{type(error).__name__}: {error}"
-        if self._said.get(what) != text:
-            self._said[what] = text
-            known = isinstance(error, BrokerRefused)
-            log.error("this worker cannot %s, and goes on with the rest: %s", what, text, exc_info=not known)
+        if left > 0 and not (yield from self._reaper.beside("listen for what happens", self._wait(left), False)):
+            yield Pause(min(left, AGAIN))
 
     def _renew(self, now: float) -> Protocol[float]:
         """Renew all leases from ``now`` on; answers in how many seconds to look for one that has ended."""

@@ -6,6 +6,8 @@ import pytest
 
 from taskq.broker.commands import Lost, Move, QueueSet, fetch, reap
 from taskq.broker.outcomes import words
+from taskq.broker.protocol import drive
+from taskq.reaper import Reaper
 from tests.contract.world import (
     LEASE,
     MINUTE,
@@ -214,6 +216,19 @@ def test_incarnations_that_cannot_be_recovered_are_in_nobodys_way(world: World) 
         {**{name.encode(): Near(T0 + LEASE) for name in bad}, b"other": before["leases"][b"other"]}
     ), "they are tried again a lease later"
     world.raw("DEL", *(world.keys[f"processing:{name}"] for name in bad))
+
+
+def test_a_part_of_the_upkeep_that_fails_is_in_no_others_way(world: World, caplog: pytest.LogCaptureFixture) -> None:
+    """`taskq reaper` goes on for this app and for others, and says once what is wrong."""
+    world.seed(ended(A), {"schedule": b"x", "counters": {b"q|accepted": b"1"}, "dead:q": b"x"})
+    reaper = Reaper(world.keys, "me", 15.0)
+
+    assert [drive(reaper.step(), world.connection) for _ in range(2)] == [1.0, 1.0]
+
+    assert world.state()["suspects:q"] == [A]
+    assert reaper.stumbles == {"promote what is due": 2, "look after the rest": 1}
+    assert caplog.text.count("cannot promote what is due, and goes on with the rest") == 1
+    world.raw("DEL", world.keys["schedule"], world.keys["dead:q"])
 
 
 def test_a_set_nobody_serves_any_more_is_dropped(world: World) -> None:

@@ -164,7 +164,7 @@ def test_nothing_that_somebody_has_stored_keeps_a_worker_from_its_leases(
 
     for _ in range(2):
         assert parent.turn()
-    assert (parent.heartbeat.trouble, parent.heartbeat.stumbles) == ("", {}), caplog.text
+    assert (parent.heartbeat.trouble, parent.heartbeat._reaper.stumbles) == ("", {}), caplog.text
 
 
 @pytest.mark.parametrize("key", ["ticks", "schedule", "counters", "set-leases:", "alarm"])
@@ -182,15 +182,15 @@ def test_a_key_of_the_wrong_type_is_said_once_and_counted_and_leases_are_renewed
         return
     assert renewed == [True] * 3
     said = [record for record in caplog.records if record.levelno == logging.ERROR]
-    assert len(said) == len(parent.heartbeat.stumbles), [record.getMessage() for record in said]
-    assert name == "alarm" or set(parent.heartbeat.stumbles.values()) == {3}
+    assert len(said) == len(parent.heartbeat._reaper.stumbles), [record.getMessage() for record in said]
+    assert name == "alarm" or set(parent.heartbeat._reaper.stumbles.values()) == {3}
 
 
 def test_an_answer_that_makes_no_sense_stops_nothing(parent: Parent, monkeypatch: pytest.MonkeyPatch) -> None:
     survey, renew = commands._survey, commands._renewal
     monkeypatch.setattr(commands, "_survey", lambda reply: survey(None))
     assert parent.turn()
-    assert parent.heartbeat.stumbles == {"look after the rest": 1}
+    assert parent.heartbeat._reaper.stumbles == {"look after the rest": 1}
 
     monkeypatch.setattr(commands, "_renewal", lambda reply: renew(None))
     assert not parent.turn()

@@ -190,6 +190,15 @@ MUTANTS = [
     lua("what limits a task need not be in force", "register", "< announced then", "< 0 then"),
     lua("an older worker takes back what a newer one said", "publish", "return at <= since", "return true"),
     lua("the pulse is not kept", "lib/pulse", "call('SET', P .. 'pulse', int(now))"),
+    # -- where memory is scarce
+    lua(
+        "a full server keeps results",
+        "lib/settle",
+        "elseif n_results > 0 and not no_room then",
+        "elseif n_results > 0 then",
+    ),
+    lua("a full server keeps the results of failures", "lib/terminal", "and not no_room then", "then"),
+    lua("nobody sees that a server is full", "fetch", "find(refused.err, 'maxmemory', 1, true) or", "false or"),
     # -- revoking
     lua(
         "what was revoked may be retried",
@@ -795,6 +804,22 @@ MUTANTS = [
     ),
     py("a promoter stops after one call", "reaper", "if due.moved >= _PROMOTE_LIMIT or due.more:", "if due.more:"),
     # -- periodic entries
+    lua("a lost tick stays lost (periodic)", "declare", "if not due and call", "if false and call"),
+    lua("a lost entry stays lost (periodic)", "declare", "lost[#lost + 1] = i", "lost = lost"),
+    lua(
+        "an old worker that says it again is the newest (periodic)",
+        "declare",
+        "said == since and 'same' or 'old'",
+        "'new'",
+    ),
+    py("bad ticks hide good ones (periodic)", "reaper", "self._skip + TICKS if due.more", "0 if due.more"),
+    py(
+        "jitter makes the next tick late (periodic)",
+        "entries",
+        "min(self.jitter, follows - tick)",
+        "self.jitter",
+        *_PERIODIC,
+    ),
     lua(
         "a tick that was taken is taken again (periodic)",
         "tick",
