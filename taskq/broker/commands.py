@@ -703,7 +703,7 @@ class QueueSet:
     """The queues one kind of child serves; the id is the same for every worker that serves the same ones.
 
     Attributes:
-        order: In which order it takes from them, as ``fetch.lua`` reads it.
+        order: How they share the workers' time, as ``fetch.lua`` reads it.
     """
 
     id: str
@@ -717,10 +717,11 @@ class QueueSet:
 
     @classmethod
     def of(cls, queues: Iterable[str], weights: Mapping[str, int] | None = None, strict: bool = False) -> QueueSet:
-        """Make the set of these queues; with ``weights`` they are taken from by weight, or the highest first."""
+        """Make the set of these queues, which share time alike; or by ``weights``, or the highest first."""
         import hashlib
 
-        names, order = tuple(sorted(set(queues))), ""
+        names = tuple(sorted(set(queues)))
+        order = " " if len(names) > 1 else ""  # alike
         if weights:
             order = "!" * strict + "".join(f" {name}={weights.get(name, 1)}" for name in names) + " "
         return cls(hashlib.blake2b((" ".join(names) + order).encode(), digest_size=6).hexdigest(), names, order)

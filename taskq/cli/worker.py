@@ -34,7 +34,7 @@ _LEVELS = ["debug", "info", "warning", "error", "critical"]
     "-Q",
     "--queues",
     metavar="A,B:N",
-    help="Queues to serve instead of those of all tasks; with weights, as in critical:6,default:2, if not in turn.",
+    help="Queues to serve instead of those of all tasks; with shares of the time, as in critical:6,default:2.",
 )
 @click.option("--strict", is_flag=True, help="Take from the first of -Q as long as there is something, and so on.")
 @click.option("-n", "--name", help="Name of this worker; <app>.<host>:<pid> unless given.")

@@ -26,6 +26,7 @@ from taskq.delivery import Delivery, Revoked, Taken, current
 from taskq.execution import Executor
 from taskq.worker.interrupt import CoroutineInterrupt, ThreadInterrupt, soft_limit_error
 from taskq.worker.main_lane import UNRENEWED_PAUSE, WAIT
+from taskq.worker.pace import Pace
 from taskq.worker.quota import Quota
 from taskq.worker.session import Session, Stopped
 from taskq.worker.slots import CAPACITY, Slot
@@ -82,6 +83,7 @@ class LoopLane:
         self.drain = drain
         self.stopping = False
         self._url = url
+        self._pace = Pace(many=True)
         self._loop: asyncio.AbstractEventLoop | None = None
         self._running: dict[asyncio.Task[None], Delivery] = {}
         self._interrupts: dict[int, CoroutineInterrupt | ThreadInterrupt] = {}  # by place in the slot's table
@@ -214,7 +216,7 @@ class LoopLane:
         """Settle what has ended and take up to ``want`` messages; None if the incarnation was lost."""
         outcomes, self._outcomes = self._outcomes, []
         places, self._unsettled = self._unsettled, []
-        steps = self.session.exchange(outcomes, want=want, mode=mode)
+        steps = self.session.exchange(outcomes, want=want, mode=mode, caps=self._pace.caps)
         try:
             return await adrive(steps, self._connection, asyncio.sleep if outcomes else self._pause)
         except Stopped:
@@ -258,9 +260,11 @@ class LoopLane:
         if task.time_limit:  # the parent watches it
             self.slot.limit(place, boottime() + task.time_limit)
         current.set(delivery)
+        began = time.monotonic()
         try:
             outcome = await (self._await if task.is_async else self._run_in_thread)(delivery, place)
         finally:
+            self._pace.saw(delivery.route.queue, time.monotonic() - began, 1)
             if delivery.task.at_most_once:
                 self.slot.limit(place, 0.0)
                 self._unsettled.append(place)

@@ -109,12 +109,29 @@ MUTANTS = [
     ),
     lua("what is taken is not held", "fetch", "call('HSET', processing, unpack(fields))"),
     lua("a fetch does not promote", "fetch", "promote(now, 100)"),
-    lua("a queue with more is not ready", "lib/take", "call('ZADD', ready, now, line) end", "counts = counts end"),
+    lua(
+        "a queue with more is not ready",
+        "lib/take",
+        "if more then call('ZADD', ready",
+        "if false then call('ZADD', ready",
+    ),
+    lua("what a queue took is not charged", "lib/take", "charge(queue, got * ms)", "charge(queue, 0)"),
+    lua("a queue is charged by the message", "lib/take", "charge(queue, got * ms)", "charge(queue, got)"),
+    lua(
+        "who had nothing saves up", "lib/shares", "math.max(tonumber(known[2]) or 0, lowest)", "tonumber(known[2]) or 0"
+    ),
+    lua("weights of queues count for nothing", "lib/shares", "its.at + ms / its.weight", "its.at + ms"),
+    lua(
+        "an account is forgotten when its queue is empty",
+        "lib/shares",
+        "tonumber(score) >= from",
+        "tonumber(score) < LATER or tonumber(score) >= from",
+    ),
     lua("the bell is not passed on", "fetch", "> 0 then ring(P .. 'bell:' .. set) end", "> 0 then counts = counts end"),
     lua("a wait in vain repairs nothing", "fetch", "if mode == 'repair' then", "if mode == 'mend' then"),
     lua("a suspect is taken as any other", "lib/special", "'!' .. int(now) .. ' ' .. name", "int(now) .. ' ' .. name"),
     lua("suspects behind one are forgotten", "lib/special", "announce_suspects(name, now) end", "counts = counts end"),
-    lua("a fetch takes one more than wanted", "lib/take", "math.min(left, math.max(1", "math.min(left + 1, math.max(1"),
+    lua("a fetch takes one more than wanted", "lib/take", "math.min(left, room_for)", "math.min(left + 1, room_for)"),
     # -- what scripts share
     lua("a queue that fills is not announced", "lib/waiting", "if n > 0 and total == n then", "if n == 0 then"),
     lua(
