@@ -73,7 +73,7 @@ class Settings:
             if isinstance(value, bool) or not isinstance(value, (int, float)) or not low <= value < float("inf"):
                 raise ConfigError(f"setting {name} must be a number of at least {low:g}, not {value!r}")
         if self.result_memory > 1:
-            raise ConfigError(f"setting result_memory is a share, from 0 to 1, not {self.result_memory!r}")
+            raise ConfigError(f"setting result_memory must be a share, from 0 to 1, not {self.result_memory!r}")
         for name in ("max_crashes", "dead_max", "max_message_bytes"):
             if not isinstance(getattr(self, name), int):
                 raise ConfigError(f"setting {name} must be a whole number, not {getattr(self, name)!r}")

@@ -330,6 +330,7 @@ class Daemon:
         self._again_at: dict[str, float] = {}
         self._reread_at = 0.0
         self._down = False
+        self._spoilt: set[str] = set()
 
     def run(self) -> None:
         """Do the upkeep; ends only by `Stopped`."""
@@ -378,7 +379,14 @@ class Daemon:
         names = list(self.given) or self._connection.execute(commands.known_apps())
         for name in names:
             keys = Keys(name)
-            settings = self._connection.execute(commands.read_settings(keys))
+            try:
+                settings = self._connection.execute(commands.read_settings(keys))
+            except BrokerRefused as error:  # one app that somebody has spoilt is in no other's way
+                if name not in self._spoilt:
+                    click.echo(f"taskq reaper: cannot look after {name}: {error}", err=True)
+                self._spoilt.add(name)
+                continue
+            self._spoilt.discard(name)
             complete = complete and b"lease" in settings
             lease = _lease_in(settings)
             known = self._reapers.get(name)
