@@ -69,13 +69,15 @@ def test_what_is_missing_of_a_set_is_put_back_and_it_is_told_of_what_waits(world
             world.raw("DEL", world.keys[name])
 
 
-def test_a_lease_that_was_lost_of_an_incarnation_that_is_registered_is_put_back(world: World) -> None:
+@pytest.mark.parametrize("lost", [("leases", "terms"), ("calls",)])
+def test_what_was_lost_of_an_incarnation_that_is_registered_is_put_back(world: World, lost: tuple[str, ...]) -> None:
+    """Else what it runs, for hours perhaps, would run again, and its outcome be refused."""
     before = world.seed(serving("inc"), pulse())
-    world.raw("DEL", world.keys["leases"], world.keys["terms"])
+    world.raw("DEL", *(world.keys[name] for name in lost))
 
     renewal = world.run(renew(world.keys, LEASE, [SET], ["inc"]))
 
-    assert (renewal.lost, renewal.healed) == (set(), ["lease inc"])
+    assert (renewal.lost, renewal.healed) == (set(), ["incarnation inc"])
     fresh = {"leases": Scores({b"inc": FRESH}), "set-leases": Scores({b"set": FRESH}), "pulse": Near(T0)}
     assert world.state() == before | fresh
 

@@ -146,6 +146,8 @@ BAD = {
     "an entry of the wrong type": [
         ("HSET", "periodic", "e", "x"), ("SET", "entry:e", "x"), ("ZADD", "ticks", "1", "e")
     ],
+    "times that are no numbers": [("SET", "pulse", "noon"), ("HSET", "published", "=", "noon", "@jobs", "noon")],
+    "settings that are no numbers": [("HSET", "settings", "lease", "long", "dead_ttl", "for ever")],
     "an incarnation whose name is no text": [("ZADD", "leases", "1", b"\xff"), ("HSET", "calls", b"\xff", "0")],
     "a held message of a queue that is no text": [
         ("ZADD", "leases", "1", "gone"), ("HSET", "calls", "gone", "0"),

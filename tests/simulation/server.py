@@ -159,10 +159,12 @@ class Model(Base):
                 lost.append(inc)
                 continue
             self.scores["leases"][inc], self.scores["terms"][inc] = end, float(lease)
+            leased &= inc in self.hashes["calls"]
+            self.hashes["calls"].setdefault(inc, b"0")
             if info:
                 self.hashes["workers"][inc] = info
             unknown += [inc] if inc not in self.hashes["workers"] else []
-            healed += [] if leased else [b"lease " + inc]
+            healed += [] if leased else [b"incarnation " + inc]
         for line in sets.splitlines():
             set_, queues = line.split(b" ", 1)
             if self._serve(set_, queues, end):

@@ -16,7 +16,7 @@ local source, revision, force, since = ARGV[1], ARGV[2], ARGV[3] == '1', tonumbe
 local now = clock()
 local seen = call('HGET', P .. 'revisions', source) or ''
 local code = not find(seen, revision, 1, true) and 'new' or sub(seen, -16) == revision and 'same' or 'old'
-local said = tonumber(call('HGET', P .. 'published', '@' .. source) or '0')
+local said = tonumber(call('HGET', P .. 'published', '@' .. source) or '') or 0
 if since and code == 'new' and said >= since then code = said == since and 'same' or 'old' end -- `revisions` was lost
 local out, mine, changed, lost, bare = { code }, ' ', {}, {}, {}
 local function tell(name, what)
@@ -82,7 +82,7 @@ for _, name in ipairs(bare) do
 end
 for _, name in ipairs(stopped) do
   tell(name, 'restored')
-  call('ZADD', P .. 'ticks', call('HGET', P .. 'entry:' .. name, 'tick') or int(now), name)
+  call('ZADD', P .. 'ticks', int(tonumber(call('HGET', P .. 'entry:' .. name, 'tick') or '') or now), name)
   ring(P .. 'alarm')
 end
 if code == 'old' and not force then return out end

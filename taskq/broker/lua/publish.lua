@@ -16,7 +16,7 @@
 -- Returns {when the caller said this first, how many gates may have opened, how many settings and tasks were changed}.
 -- Again, with that time: nothing is left to be changed.
 local first, now = tonumber(ARGV[1]), clock()
-local function said(name) return tonumber(call('HGET', P .. 'published', name) or '0') end
+local function said(name) return tonumber(call('HGET', P .. 'published', name) or '') or 0 end
 local since = first or math.ceil(now)
 if not first then -- whatever the clock did meanwhile
   since = math.max(since, said('=') + 1)

@@ -10,7 +10,7 @@
 -- Returns 1; or 0, changing nothing, if that announcement is not in force: the server lost it, and with it what limits the
 --       tasks. Again: renews the same registration.
 local inc, lease, set, announced = ARGV[1], tonumber(ARGV[2]), ARGV[4], tonumber(ARGV[6] or '')
-if announced and tonumber(call('HGET', P .. 'published', '=') or '0') < announced then return 0 end
+if announced and (tonumber(call('HGET', P .. 'published', '=') or '') or 0) < announced then return 0 end
 local now = clock()
 begin_writes()
 call('ZADD', P .. 'leases', int(now + lease), inc)

@@ -10,7 +10,7 @@
 --       made (ms, as publish.lua said; '' for none), then for each incarnation: its name, what it is ('' if that was told)
 -- Returns {ms until the caller is to look again, suspects waiting (0 or 1), {incarnation, id of a revoked message that it
 --       holds, ...}, 1 if the announcement is not in force, {incarnations of which nobody knows what they are ...}, {what was
---       put back: 'lease <incarnation>' | 'set <set>' ...}, incarnations that are not registered ...}.
+--       put back: 'incarnation <its name>' | 'set <its name>' ...}, incarnations that are not registered ...}.
 -- Again: renews again.
 local lease, announced = tonumber(ARGV[1]), tonumber(ARGV[3])
 local now = clock()
@@ -33,7 +33,7 @@ for i = 4, #ARGV, 2 do
   if leased or call('HEXISTS', P .. 'calls', inc) == 1 then
     call('ZADD', P .. 'leases', int(now + lease), inc)
     call('ZADD', P .. 'terms', lease, inc)
-    if not leased then healed[#healed + 1] = 'lease ' .. inc end
+    if call('HSETNX', P .. 'calls', inc, 0) == 1 or not leased then healed[#healed + 1] = 'incarnation ' .. inc end
     if info ~= '' then call('HSET', P .. 'workers', inc, info)
     elseif call('HEXISTS', P .. 'workers', inc) == 0 then unknown[#unknown + 1] = inc
     end
@@ -53,5 +53,5 @@ end
 local first = call('ZRANGE', P .. 'leases', 0, 0, 'WITHSCORES')[2]
 local again = first and math.max(0, first - now) or lease
 if shortest < lease then again = math.min(again, shortest / 3) end -- so that the pulse stays fresh for those as well
-local missing = announced and tonumber(call('HGET', P .. 'published', '=') or '0') < announced
+local missing = announced and (tonumber(call('HGET', P .. 'published', '=') or '') or 0) < announced
 return { int(again), suspects, revoked, missing and 1 or 0, unknown, healed, unpack(lost) }

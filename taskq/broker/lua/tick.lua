@@ -58,7 +58,7 @@ local function take(i, answer)
     due = waits or due
     local late = math.max(0, now - (ARGV[i + 10] == '1' and ARGV[i + 7] or due))
     call('HSET', key, 'late', int(late))
-    if late > tonumber(call('HGET', key, 'late-max') or '-1') then call('HSET', key, 'late-max', int(late)) end
+    if late > (tonumber(call('HGET', key, 'late-max') or '') or -1) then call('HSET', key, 'late-max', int(late)) end
   end
   if ARGV[i + 10] == '1' then call('HINCRBY', key, 'left-out', 1) end
   if ARGV[i + 8] == '' then

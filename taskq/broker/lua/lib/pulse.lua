@@ -44,7 +44,7 @@ end
 
 -- `lease` is that of an incarnation which did not say its own. Returns the shortest and the longest there are.
 local function pulse(now, lease)
-  local last = tonumber(call('GET', P .. 'pulse') or '0')
+  local last = tonumber(call('GET', P .. 'pulse') or '') or 0
   begin_writes()
   local shortest, longest = term(0, lease), term(-1, lease)
   local back = last - now >= 1000 -- less is not worth a walk, and may be the rounding of the last
