@@ -11,8 +11,9 @@ from types import ModuleType
 
 from taskq.app import TaskQ
 from taskq.errors import ConfigError
+from taskq.logs import TaskFilter
 
-_FORMAT = "%(asctime)s %(levelname)-7s %(processName)s %(name)s: %(message)s"
+_FORMAT = "%(asctime)s %(levelname)-7s %(processName)s %(name)s: %(within)s%(message)s"
 
 
 class AppNotFound(ConfigError):
@@ -79,6 +80,35 @@ def _submodules(module: ModuleType) -> list[ModuleType]:
     ]
 
 
-def set_up_logging(level: str) -> None:
-    """Log to standard error from ``level`` on (a name such as ``info``)."""
-    logging.basicConfig(level=level.upper(), format=_FORMAT, stream=sys.stderr)
+def set_up_logging(level: str = "") -> None:
+    """Log to standard error from ``level`` on (a name such as ``info``; unless given, ``warning``).
+
+    To be called when the app's module is imported: what that has configured wins. There ``level``, if it is given, is
+    that of taskq's own records, and those loggers are enabled again that a ``dictConfig`` has disabled since it did
+    not name them.
+    """
+    for name, logger in logging.root.manager.loggerDict.items():
+        if (name == "taskq" or name.startswith("taskq.")) and isinstance(logger, logging.Logger):
+            logger.disabled = False
+    if logging.root.handlers:
+        if level:
+            logging.getLogger("taskq").setLevel(level.upper())
+        return
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(logging.Formatter(_FORMAT))
+    handler.addFilter(_complete)
+    logging.root.addHandler(handler)
+    logging.root.setLevel((level or "warning").upper())
+
+
+def _complete(record: logging.LogRecord) -> bool:
+    """Put the running task before what user code logs; leave out what a handler of the module's own has had."""
+    TaskFilter().filter(record)
+    inside = vars(record).get("task_id") and not record.name.startswith("taskq.")
+    record.within = f"{vars(record)['task_name']}[{vars(record)['task_id']}] " if inside else ""
+    logger: logging.Logger | None = logging.getLogger(record.name)
+    while logger is not None and logger is not logging.root:
+        if any(not isinstance(handler, logging.NullHandler) for handler in logger.handlers):
+            return False
+        logger = logger.parent
+    return True

@@ -50,6 +50,11 @@ def _text(stored: bytes) -> str:
     return stored.decode(errors="backslashreplace")
 
 
+def block_word(seconds: float) -> str:
+    """Write how long a server may block: never 0, which is for ever, nor what Redis 6.2 rounds to that (0.001)."""
+    return f"{max(seconds, 0.01):.3f}"
+
+
 # -- producers --------------------------------------------------------------------------------------------
 
 
@@ -145,7 +150,7 @@ def sync(keys: Keys, incarnation: str, number: int, lost: int, known: Iterable[b
 
 def wait_bell(keys: Keys, names: Sequence[str], seconds: float) -> Command[Any]:
     """Wait until one of the bells rings, at most ``seconds``; answers None in vain."""
-    words: list[Arg] = [b"BLPOP", *(keys[name] for name in names), f"{max(seconds, 0.001):.3f}"]
+    words: list[Arg] = [b"BLPOP", *(keys[name] for name in names), block_word(seconds)]
     return Command(None, words, _same, block=seconds)
 
 
@@ -438,7 +443,7 @@ def await_results(keys: Keys, inbox: str, ids: Sequence[bytes]) -> Command[list[
 
 def take_inbox(keys: Keys, inbox: str, seconds: float) -> Command[list[bytes]]:
     """Wait for one result to come into the inbox."""
-    words: list[Arg] = [b"BLPOP", keys["inbox:" + inbox], f"{max(seconds, 0.001):.3f}"]
+    words: list[Arg] = [b"BLPOP", keys["inbox:" + inbox], block_word(seconds)]
     return Command(None, words, lambda reply: reply[1:] if reply else [], repeatable=False, block=seconds)
 
 

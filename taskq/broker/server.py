@@ -12,7 +12,7 @@ from taskq.broker import commands
 from taskq.broker.keys import Keys
 from taskq.broker.pool import Broker
 from taskq.broker.protocol import Protocol
-from taskq.errors import BrokerFull, ServerUnsuitable
+from taskq.errors import BrokerFull, BrokerUnavailable, ServerUnsuitable
 
 log = logging.getLogger("taskq.server")
 
@@ -25,8 +25,8 @@ def check_server(broker: Broker) -> list[str]:
     """Look at the server once; returns warnings.
 
     Raises:
-        ServerUnsuitable: Too old, or a read-only replica.
-        BrokerUnavailable: No answer.
+        ServerUnsuitable: Too old.
+        BrokerUnavailable: No answer, or not yet: it is loading, or a replica, which a failover may promote.
     """
     info = _parse(broker.run(commands.server_info(), seconds=2.0))
     name = "Valkey" if "valkey_version" in info else "Redis"
@@ -35,7 +35,10 @@ def check_server(broker: Broker) -> list[str]:
     if numbers < _OLDEST:
         raise ServerUnsuitable(f"{broker.where} is {name} {version}; taskq needs Redis 6.2 or later, or any Valkey")
     if info.get("role") == "slave":
-        raise ServerUnsuitable(f"{broker.where} is a read-only replica; name the primary instead")
+        broker.close()  # the next look may find another server behind the same name
+        raise BrokerUnavailable(f"{broker.where} is a read-only replica; it must be promoted, or the primary named")
+    if info.get("loading") == "1":
+        raise BrokerUnavailable(f"{broker.where} is loading its data")
     return list(_risks(info).values())
 
 

@@ -136,10 +136,10 @@ def broker_for(url: str, app: str) -> Broker:
 
 
 def wait_for_server(broker: Broker, server_check: str = "warn") -> None:
-    """Wait until the server answers, saying so; leave with exit code 2 if it cannot be used, or must not be."""
+    """Wait until the server can be used, saying for what; leave with exit code 2 if it never can, or must not be."""
     from taskq.broker.server import check_server
 
-    told = 0.0
+    told = ""
     while True:
         try:
             warnings = check_server(broker)
@@ -152,9 +152,10 @@ def wait_for_server(broker: Broker, server_check: str = "warn") -> None:
             click.echo(f"taskq: {error}", err=True)
             sys.exit(USAGE)
         except BrokerError as error:
-            if time.monotonic() - told > 10:
+            if str(error) != told:
                 click.echo(f"taskq: waiting for the server: {error}", err=True)
-                told = time.monotonic()
+                told = str(error)
+            time.sleep(0.2)
 
 
 def ready_for_shows(command: str) -> None:

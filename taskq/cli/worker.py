@@ -39,7 +39,10 @@ _LEVELS = ["debug", "info", "warning", "error", "critical"]
 @click.option("--strict", is_flag=True, help="Take from the first of -Q as long as there is something, and so on.")
 @click.option("-n", "--name", help="Name of this worker; <app>.<host>:<pid> unless given.")
 @click.option(
-    "-l", "--loglevel", type=click.Choice(_LEVELS, case_sensitive=False), default="warning", show_default=True
+    "-l",
+    "--loglevel",
+    type=click.Choice(_LEVELS, case_sensitive=False),
+    show_default="warning, or as the app's module has configured logging",
 )
 @click.option(
     "--async-slots",
@@ -65,7 +68,7 @@ _LEVELS = ["debug", "info", "warning", "error", "critical"]
 @click.option(
     "--reload", is_flag=True, help="For development: start anew when a Python file below this folder changes."
 )
-def command(path: str, reload: bool, loglevel: str, **options: Any) -> None:
+def command(path: str, reload: bool, loglevel: str | None, **options: Any) -> None:
     """Run the tasks of an app.
 
     SIGTERM or Ctrl-C: start nothing more, let running tasks end within --grace, return the rest to their queues. The
@@ -81,10 +84,10 @@ def command(path: str, reload: bool, loglevel: str, **options: Any) -> None:
     from taskq.loading import set_up_logging
     from taskq.worker.supervisor import Supervisor
 
-    set_up_logging(loglevel)
     app = app_of(path)
+    set_up_logging(loglevel or "")
     try:
-        plan = plan_of(app, path, loglevel, options)
+        plan = plan_of(app, path, loglevel or "", options)
         broker = app.client.broker
     except (ConfigError, BrokerError) as error:
         click.echo(f"taskq: {error}", err=True)

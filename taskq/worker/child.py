@@ -22,7 +22,7 @@ from taskq.worker.plan import Plan
 from taskq.worker.quota import Quota
 from taskq.worker.session import Session
 from taskq.worker.slots import Slot, SlotTable
-from taskq.worker.twin import watch_for_twins
+from taskq.worker.twin import leave_if_twin, watch_for_twins
 
 if TYPE_CHECKING:
     from taskq.app import TaskQ
@@ -67,7 +67,13 @@ class Child:
             loop_thread = threading.Thread(target=run_lanes, args=(mains,), name="taskq-loop")
             loop_thread.start()
         if main_lane is not None:
-            main_lane.run()
+            try:
+                main_lane.run()
+            except BaseException:
+                leave_if_twin(1)
+                log.critical("the main lane of this child broke", exc_info=True)
+                logging.shutdown()
+                os._exit(1)  # else the loop would live on alone, and the leases of both be renewed
         if loop_thread is not None:
             loop_thread.join()
 
@@ -147,8 +153,8 @@ def main(
     if app is None:
         from taskq.loading import find_app, set_up_logging
 
-        set_up_logging(plan.level)
         app = find_app(plan.app_path)
+        set_up_logging(plan.level)
     if isinstance(slots, str):
         slots = SlotTable(children, plan.capacities, slots)
     child = Child(plan, number, app, slots, parent, alone)

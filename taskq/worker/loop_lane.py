@@ -16,6 +16,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from typing import Any
 
+from taskq import logs
 from taskq.broker import commands
 from taskq.broker.aio import AsyncConnection
 from taskq.broker.commands import Batch, Lost
@@ -23,7 +24,8 @@ from taskq.broker.faults import NotSent, Passing, Unanswered
 from taskq.broker.outcomes import Outcome, Returned
 from taskq.broker.protocol import adrive, boottime
 from taskq.delivery import Delivery, Revoked, Taken, current
-from taskq.execution import Executor
+from taskq.errors import BrokerRefused
+from taskq.execution import UNFINISHED, Executor, finish
 from taskq.worker.interrupt import CoroutineInterrupt, ThreadInterrupt, soft_limit_error
 from taskq.worker.main_lane import UNRENEWED_PAUSE, WAIT
 from taskq.worker.pace import Pace
@@ -209,8 +211,8 @@ class LoopLane:
         bell = commands.wait_bell(self.session.keys, ["bell:" + self.session.queues.id], WAIT)
         try:
             return await self._bell_connection.execute(bell) is not None
-        except (NotSent, Unanswered, Passing):
-            return True
+        except (NotSent, Unanswered, Passing, BrokerRefused):
+            return True  # the fetch that follows is refused as well, and waits
 
     async def _exchange(self, want: int, mode: str = "") -> Batch | None:
         """Settle what has ended and take up to ``want`` messages; None if the incarnation was lost."""
@@ -260,6 +262,7 @@ class LoopLane:
         if task.time_limit:  # the parent watches it
             self.slot.limit(place, boottime() + task.time_limit)
         current.set(delivery)
+        logs.started(delivery)
         began = time.monotonic()
         try:
             outcome = await (self._await if task.is_async else self._run_in_thread)(delivery, place)
@@ -270,6 +273,7 @@ class LoopLane:
                 self._unsettled.append(place)
             else:
                 self.slot.leave(place)
+        logs.ended(delivery, outcome, time.monotonic() - began)
         # After a lost lease the message is another's, and may even have come back to this very lane.
         if incarnation == self.session.incarnation:
             self._outcomes.append(outcome)
@@ -277,16 +281,12 @@ class LoopLane:
 
     async def _await(self, delivery: Delivery, place: int) -> Outcome:
         """Run a coroutine to its outcome."""
-        task = delivery.task
         try:
-            coroutine = task.function(*delivery.args, **delivery.kwargs)
-            try:
-                awaited = coroutine.send(None)
-            except StopIteration as stop:  # it waits for nothing: there is no point at which to interrupt it
-                value = stop.value
-            else:
-                running = CoroutineInterrupt(coroutine, awaited)
-                value = await self._interruptible(delivery, place, running, running)
+            value = await self._run_coroutine(
+                delivery, place, delivery.task.function(*delivery.args, **delivery.kwargs)
+            )
+            while type(value) in UNFINISHED:  # one that was returned instead of awaited
+                value = await self._run_coroutine(delivery, place, value)
         except BaseException as error:
             leave_if_twin(1)
             if isinstance(error, asyncio.CancelledError) and self._cancelled:
@@ -296,6 +296,16 @@ class LoopLane:
         leave_if_twin(0)
         return self.executor.succeeded(delivery, value)
 
+    async def _run_coroutine(self, delivery: Delivery, place: int, coroutine: Any) -> Any:
+        if type(coroutine) in UNFINISHED and not isinstance(coroutine, Coroutine):
+            return finish(coroutine)
+        try:
+            awaited = coroutine.send(None)
+        except StopIteration as stop:  # it waits for nothing: there is no point at which to interrupt it
+            return stop.value
+        running = CoroutineInterrupt(coroutine, awaited)
+        return await self._interruptible(delivery, place, running, running)
+
     async def _run_in_thread(self, delivery: Delivery, place: int) -> Outcome:
         """Run a sync task in a thread to its outcome."""
         context, interrupt = contextvars.copy_context(), ThreadInterrupt()
@@ -303,6 +313,8 @@ class LoopLane:
         def run() -> Outcome:
             try:
                 value = interrupt.run(delivery.task.function, *delivery.args, **delivery.kwargs)
+                while type(value) in UNFINISHED:
+                    value = interrupt.run(finish, value)
             except BaseException as error:
                 leave_if_twin(1)
                 return self.executor.failed(delivery, error)

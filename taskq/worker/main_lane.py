@@ -15,12 +15,13 @@ from contextlib import suppress
 from functools import partial
 from typing import Any
 
+from taskq import logs
 from taskq.broker.commands import Batch, Lost
 from taskq.broker.connection import Connection
 from taskq.broker.outcomes import Outcome, Returned
 from taskq.broker.protocol import boottime, drive
 from taskq.delivery import NOWHERE, Delivery, Route, Taken, current
-from taskq.execution import Executor
+from taskq.execution import UNFINISHED, Executor, finish
 from taskq.worker.interrupt import MainThreadInterrupt, soft_limit_error
 from taskq.worker.pace import BATCH, Pace
 from taskq.worker.quota import Quota
@@ -35,6 +36,8 @@ log = logging.getLogger("taskq.worker")
 WAIT = 4.0
 #: Seconds between two tries of a child whose lease has not been renewed in time.
 UNRENEWED_PAUSE = 0.05
+#: No process forks within so many seconds; asking for the pid would cost a tiny task too much.
+_FORK_TAKES = 0.00002
 #: Seconds between two looks of the settler. Each costs the main thread the GIL for a moment.
 _LOOK_EVERY = 0.008
 #: After this many seconds of one task, outcomes before it are settled by the settler.
@@ -66,6 +69,7 @@ class MainLane:
         self._outcomes: deque[Outcome] = deque()
         self._started = 0.0  # when the running task did, 0 for none
         self._batch_began = 0.0
+        self._starts_told = False
         self._waiting = False
         self._work = threading.Event()
         self._ended = False
@@ -194,6 +198,7 @@ class MainLane:
         if len(messages) > 2 and not self._work.is_set():  # behind or before a single one there is nothing to settle
             self._work.set()
         self._started = self._batch_began = began = group_began = boottime()
+        told, self._starts_told = logs.log.isEnabledFor(logging.INFO), logs.log.isEnabledFor(logging.DEBUG)
         route, ran, once = NOWHERE, 0, False  # measured together: messages of one kind that follow each other
         while buffer and not self.stopping:
             try:
@@ -209,6 +214,10 @@ class MainLane:
                     break
             slot.memory[slot.index_at] = delivery.place  # from here on it runs
             outcome = self._run_one(delivery)
+            if (now := boottime()) - began > _FORK_TAKES:
+                leave_if_twin(0)
+            if told and delivery.route is not NOWHERE:
+                logs.ended(delivery, outcome, now - began)
             if self.session.incarnation is incarnation:
                 outcomes.append(outcome)
             if delivery.route is not route:
@@ -218,7 +227,8 @@ class MainLane:
             ran += 1
             if once:  # its slot says that it runs until the server knows how it ended: it must not come back
                 self._exchange(self._connection)
-            self._started = began = boottime()
+                now = boottime()
+            self._started = began = now
         self._measure(route, began - group_began, ran)
         self._started = 0.0
         slot.idle()
@@ -234,6 +244,8 @@ class MainLane:
         if outcome is not None:
             return outcome
         current.set(delivery)
+        if self._starts_told:
+            logs.started(delivery)
         interrupt = self._interrupt
         try:
             try:
@@ -242,6 +254,8 @@ class MainLane:
                     value = self._within_limits(delivery)
                 else:
                     value = delivery.route.task.function(*delivery.args, **delivery.kwargs)
+                while value is not None and type(value) in UNFINISHED:
+                    value = finish(value)
             finally:
                 interrupt.running = None
         except BaseException as error:  # SystemExit and KeyboardInterrupt too: a task cannot end the worker
@@ -262,7 +276,8 @@ class MainLane:
             self._soft_at = now + task.soft_time_limit
             self._work.set()
         try:
-            return task.function(*delivery.args, **delivery.kwargs)
+            value = task.function(*delivery.args, **delivery.kwargs)
+            return finish(value) if type(value) in UNFINISHED else value
         finally:
             self._soft_at = 0.0
             self.slot.limit(delivery.place, 0.0)

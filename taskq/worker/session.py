@@ -73,6 +73,7 @@ class Session:
         self._began = began
         self._alone = alone
         self._announced = announced
+        self._refusal = ""  # what the server refused last, told already
 
     def open(self) -> Protocol[None]:
         """Begin a new incarnation; what the last one held is forgotten."""
@@ -86,9 +87,14 @@ class Session:
             self.keys, self.incarnation, self.lease_ms, self.info, queues, self._announced
         )  # fmt: skip
         attempt = 0
-        while not (yield from self._until_answered(register)):
-            if not attempt:
-                log.warning("the server has lost what limits the tasks: nothing is taken until that is announced again")
+        while True:
+            try:
+                if (yield from self._until_answered(register)):
+                    return
+                self._tell("the server has lost what limits the tasks: nothing is taken until that is announced again")
+            except BrokerRefused as error:
+                self._tell(f"{error}; trying on")
+                attempt = max(attempt, 6)
             yield Pause(backoff(attempt, _PAUSE_MAX))
             attempt += 1
 
@@ -127,12 +133,13 @@ class Session:
                     self.held.difference_update(map(id_of, outcomes))
                     yield from self._sync(number)  # also what it gave back (a retry, a return) and took again
             except BrokerRefused as error:
-                log.error("%s", error)  # an operator's doing (rights, a key of the wrong type): it may be mended
+                self._tell(f"{error}; trying on")
                 self.doubtful = True  # it may have been executed in part, and have taken something
                 attempt = max(attempt, 6)
             wait = 0.0
             yield Pause(backoff(attempt, _PAUSE_MAX))
             attempt += 1
+        self._refusal = ""
         self.held.difference_update(map(id_of, outcomes))
         self.held.update(batch.messages[::2])
         if batch.fenced:
@@ -158,22 +165,26 @@ class Session:
         """End the incarnation; what it still holds goes back to its queues, uncounted."""
         if self.incarnation:
             command = commands.close(self.keys, self.incarnation, died=False, alone=False, running=())
-            yield from self._until_answered(command, None if self.held else _GOODBYES)
+            try:
+                yield from self._until_answered(command, None if self.held else _GOODBYES)
+            except BrokerRefused as error:  # what is held its parent gives back
+                self._tell(f"{error}; trying on")
             self.incarnation = ""
 
+    def _tell(self, trouble: str) -> None:
+        """Log once what an operator may mend: missing rights, a changed password, a key of the wrong type."""
+        if trouble != self._refusal:
+            self._refusal = trouble
+            log.error("%s", trouble)
+
     def _until_answered(self, command: commands.Command[T], tries: int | None = None) -> Protocol[T | None]:
-        """Repeat a command until it is answered; a refusal is an operator's doing, and may be mended."""
-        attempt, refusal = 0, ""
+        """Repeat a command until it is answered; None if it is not in so many ``tries``."""
+        attempt = 0
         while attempt != tries:
             try:
                 reply: T = yield command
                 return reply
             except (NotSent, Unanswered, Passing):
-                pass
-            except BrokerRefused as error:
-                if str(error) != refusal:
-                    refusal = str(error)
-                    log.error("%s; trying on", refusal)
-            yield Pause(backoff(attempt if not refusal else max(attempt, 6), _PAUSE_MAX))
-            attempt += 1
+                yield Pause(backoff(attempt, _PAUSE_MAX))
+                attempt += 1
         return None

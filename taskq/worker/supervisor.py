@@ -102,6 +102,7 @@ class Supervisor:
         self.broker = Broker(app.client.url, app.client.keys, send_timeout=1.0)
         self._closer = Closer(self.broker.keys, self.broker.where, Executor(app.tasks, app.settings, plan.name))
         self._closings: list[Closing] = []
+        self._unclosed = ""  # why one cannot be closed, told already
         self._children: dict[int, Running] = {}
         self._wanted = plan.concurrency
         self._scaling = Scaling(plan.concurrency, plan.max_concurrency) if plan.max_concurrency else None
@@ -333,8 +334,11 @@ class Supervisor:
         for closing in todo:
             try:
                 self._suspects = self.broker.drive(self._closer.close(closing)) or self._suspects
+                self._unclosed = ""
             except BrokerError as error:
-                log.warning("cannot give back what a child held, trying again: %s", error)
+                if str(error) != self._unclosed:
+                    log.warning("cannot give back what a child held, trying on: %s", error)
+                self._unclosed = str(error)
                 self._closings.append(closing)
 
     def _retire(self, child: Running) -> None:

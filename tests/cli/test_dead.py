@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from taskq import TaskQ
+from taskq import ResultTimeout, TaskError, TaskQ
 from taskq.broker import commands
 from taskq.broker.pool import Broker
 from taskq.cli.letters import Filters, Graveyard
@@ -225,14 +225,42 @@ def test_a_replay_runs(taskq: Run, jobs: Callable[..., Any]) -> None:
     folder = module.__file__.rpartition("/")[0]
     result = module.read.delay(f"{folder}/data")
     assert taskq("worker", "-A", "jobs", "-c", "1", "--drain").returncode == 0
-    assert result.state == "FAILURE"
+    seen = [result, module.app.AsyncResult(result.id), module.app.AsyncResult(result.id)]
+    assert seen[0].state == "FAILURE"
+    for handle in seen[1:]:
+        with pytest.raises(TaskError):
+            handle.get(timeout=1)
     with open(f"{folder}/data", "w") as file:
         file.write("here now")
 
     assert taskq("dead", "replay", result.id).returncode == 0
+    assert [handle.state for handle in seen] == ["PENDING"] * 3  # what they saw is over
+    with pytest.raises(ResultTimeout):
+        seen[1].get(timeout=0.01)
     assert taskq("worker", "-A", "jobs", "-c", "1", "--drain").returncode == 0
 
-    assert module.app.AsyncResult(result.id).get(timeout=1) == "here now"
+    assert [handle.get(timeout=1) for handle in seen] == ["here now"] * 3
+
+
+def test_a_failure_that_was_seen_is_remembered_when_the_server_knows_it_no_more(
+    taskq: Run, jobs: Callable[..., Any]
+) -> None:
+    module = jobs(
+        """
+        @app.task(dead_letter=False)
+        def fail():
+            raise KeyError("gone")
+        """
+    )
+    result = module.fail.delay()
+    assert taskq("worker", "-A", "jobs", "-c", "1", "--drain").returncode == 0
+    with pytest.raises(KeyError):
+        result.get(timeout=1)
+    result.forget()
+
+    assert result.state == "FAILURE"
+    with pytest.raises(KeyError):
+        result.get(timeout=1)
 
 
 def test_a_replay_of_what_cannot_be_decoded_leaves_it_as_it_is(quick: Run, app: TaskQ) -> None:

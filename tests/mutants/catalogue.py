@@ -886,9 +886,45 @@ MUTANTS = [
     py(
         "what is awaited is not read again",
         "inbox",
-        "if now >= reread_at:",
+        "if now >= self._reread_at:",
         "if False:",
         "tests/integration/test_waiting.py",
+    ),
+    py(
+        "who waits on a loop is not told that nobody reads any more",
+        "inbox",
+        "self._hand_out([(raw_id, 1 if error is None else error) for raw_id in self._futures])",
+        "pass",
+        "tests/integration/test_waiting.py",
+    ),
+    # -- connections and processes
+    py(
+        "one answer may take all the time of a call",
+        "broker/producer",
+        "min(seconds / 2, ANSWER_TIMEOUT)",
+        "min(seconds, ANSWER_TIMEOUT)",
+        "tests/faults/test_connections.py",
+    ),
+    py(
+        "who has reached a replica stays there",
+        "broker/connection",
+        "LOOK_AGAIN = (Unanswered, Passing)",
+        "LOOK_AGAIN = (Unanswered,)",
+        "tests/faults/test_roles.py",
+    ),
+    py(
+        "a forked process goes on with its parent's connections",
+        "client",
+        "        if self._pid != _getpid():\n            self._begin()\n        if self._broker is None:",
+        "        if self._broker is None:",
+        "tests/integration/test_forks.py",
+    ),
+    py(
+        "a forked process goes on with its parent's ids",
+        "envelope",
+        "if getpid() != pid:",
+        "if not pid:",
+        "tests/integration/test_forks.py",
     ),
     # -- a producer's dialogue
     py(
