@@ -1,4 +1,4 @@
-"""Bringing back what a lost worker held, promoting what is due, sending ticks; once a minute: the upkeep of the rest.
+"""Bringing back what a lost worker held, promoting what is due, sending ticks.
 
 Every worker's parent does this, and so does ``taskq reaper``, which needs no user code: the windows it goes by are
 stored on the server by the workers. There is no leader: each step is one idempotent script, so any number may run at
@@ -11,12 +11,11 @@ refused by the server instead.
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from typing import TypeVar
 
-from taskq.audit import audit
 from taskq.broker import commands
-from taskq.broker.commands import Move, Promotion, QueueSurvey, Reaping
+from taskq.broker.commands import Move, Promotion, Reaping
 from taskq.broker.faults import NotSent, Passing, Unanswered
 from taskq.broker.keys import Keys
 from taskq.broker.protocol import Now, Pause, Protocol
@@ -31,7 +30,6 @@ T = TypeVar("T")
 
 #: Incarnations recovered in one call, messages promoted in one call.
 _REAP_LIMIT, _PROMOTE_LIMIT = 10, 500
-_UPKEEP_EVERY = 60.0
 #: Seconds until ticks are tried again that could not be sent, for want of memory there or of knowledge here.
 _TICK_AGAIN = 1.0
 #: Why a tick was skipped, by the server's answer.
@@ -59,34 +57,8 @@ def log_report(incarnation: str, moves: list[Move]) -> None:
         log.info("message %s of queue %s: %s", id_to_text(move.id), move.queue, move.place)
 
 
-class Ledger:
-    """What was counted of each queue at the last look: what vanishes from a server does so without a word."""
-
-    def __init__(self) -> None:
-        """Begin knowing nothing."""
-        self._accepted: dict[str, int] = {}
-        self._missing: dict[str, int] = {}
-
-    def look(self, queues: Mapping[str, QueueSurvey]) -> None:
-        """Say what has vanished since the last look: messages that stand nowhere, and counts that fell."""
-        accepted = {queue: survey.counters.get("accepted", 0) for queue, survey in queues.items()}
-        for queue, before in self._accepted.items():
-            if accepted.get(queue, 0) < before:
-                log.error(
-                    "the server has lost what it knew of queue %s: it had accepted %d messages, and says %d now. It "
-                    "was emptied, restored from an older copy, or deletes keys", queue, before, accepted.get(queue, 0),
-                )  # fmt: skip
-        missing = {queue: survey.balance for queue, survey in queues.items() if survey.balance}
-        for queue, n in missing.items():
-            if n > 0 and n != self._missing.get(queue):
-                log.error("%d messages of queue %s have vanished: accepted, not ended, and in no place", n, queue)
-            elif n != self._missing.get(queue):
-                log.error("%d messages stand in queue %s, or have ended there, that were never counted", -n, queue)
-        self._accepted, self._missing = accepted, missing
-
-
 class Reaper:
-    """The upkeep of one app's partition.
+    """Looks after one app's partition.
 
     Attributes:
         interval: Seconds between two passes at most; a third of the lease, so that the pulse stays fresh.
@@ -105,8 +77,7 @@ class Reaper:
         self._told: dict[str, str] = {}
         self.stumbles: dict[str, int] = {}
         self._said: dict[str, str] = {}
-        self._ledger = Ledger()
-        self._upkeep_at = 0.0
+        self._failed: set[str] = set()
 
     def promote(self) -> Protocol[float]:
         """Move what is due to its queue, send what ticks; answers in how many seconds to come again.
@@ -180,12 +151,17 @@ class Reaper:
         reaping: Reaping = yield commands.reap(self.keys, _REAP_LIMIT)
         for incarnation, moves in reaping.moves.items():
             self._report(incarnation, moves)
-        for incarnation, why in reaping.failed.items():
-            log.error("what %s held cannot be recovered, tried again in a lease: %s", incarnation, why)
-        if len(reaping.moves) + len(reaping.failed) >= _REAP_LIMIT:
+        self._tell_failed(reaping.failed)
+        if len(reaping.moves) + len(reaping.failed) >= _REAP_LIMIT or reaping.unfinished:
             return 0.0
         next_end = self.interval if reaping.next_end is None else reaping.next_end
         return min(self.interval, next_end + 0.01)
+
+    def _tell_failed(self, failed: dict[str, str]) -> None:
+        """Say once of each incarnation that it cannot be recovered; it is tried again after a third of a lease."""
+        for incarnation in failed.keys() - self._failed:
+            log.error("what %s held cannot be recovered yet: %s", incarnation, failed[incarnation])
+        self._failed.update(failed)
 
     def wait(self, bells: Sequence[str], seconds: float) -> Protocol[list[bytes] | None]:
         """Wait until one of the bells rings, at most ``seconds``; answers its key and its token, or None in vain.
@@ -205,23 +181,10 @@ class Reaper:
                     return [self.keys[bell], token]
         return None
 
-    def upkeep(self) -> Protocol[None]:
-        """Purge dead letters past their time, and audit; once a minute."""
-        now = yield Now()
-        if now < self._upkeep_at:
-            return
-        self._upkeep_at = now + _UPKEEP_EVERY
-        queues = yield commands.survey(self.keys)
-        self._ledger.look(queues)
-        if dead := [queue for queue, survey in queues.items() if survey.dead]:
-            yield commands.retire(self.keys, 100, dead)
-        yield from audit(self.keys, int(_UPKEEP_EVERY * 1000) - 1000)
-
     def step(self) -> Protocol[float]:
         """Do all of it once; answers in how many seconds to come again."""
         again = yield from self.beside("reap", self.reap(), AGAIN)
         due = yield from self.beside("promote what is due", self.promote(), AGAIN)
-        yield from self.beside("look after the rest", self.upkeep(), None)
         return min(again, due)
 
     def beside(self, what: str, steps: Protocol[T], default: T) -> Protocol[T]:

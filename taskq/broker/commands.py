@@ -5,6 +5,7 @@ Pure: nothing here does I/O, so the sync and the async connection execute the ve
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Generic, TypeVar
@@ -45,7 +46,7 @@ def _same(reply: Any) -> Any:
     return reply
 
 
-def _text(stored: bytes) -> str:
+def readable(stored: bytes) -> str:
     """Return a stored name: anybody may have written it, so what is no text is shown in escapes, not an error."""
     return stored.decode(errors="backslashreplace")
 
@@ -192,7 +193,7 @@ def _renewal(reply: Any) -> Renewal:
     held = [(inc.decode(), raw_id) for inc, raw_id in zip(revoked[::2], revoked[1::2], strict=True)]
     return Renewal(
         int(next_ms) / 1000, bool(suspects), {inc.decode() for inc in lost}, held,
-        bool(unannounced), {inc.decode() for inc in unknown}, [_text(what) for what in healed],
+        bool(unannounced), {inc.decode() for inc in unknown}, [readable(what) for what in healed],
     )  # fmt: skip
 
 
@@ -222,15 +223,23 @@ class Move:
 
 
 def _moves(flat: Sequence[bytes]) -> list[Move]:
-    return [Move(flat[i], _text(flat[i + 1]), flat[i + 2].decode()) for i in range(0, len(flat), 3)]
+    return [Move(flat[i], readable(flat[i + 1]), flat[i + 2].decode()) for i in range(0, len(flat), 3)]
 
 
 def close(
     keys: Keys, incarnation: str, *, died: bool, alone: bool, running: Iterable[bytes], cause: bytes = b""
 ) -> Command[list[Move]]:
-    """End an incarnation whose process is gone or going; ``cause`` is kept with messages given up for it."""
+    """End an incarnation whose process is gone or going; ``cause`` is kept with messages given up for it.
+
+    One that holds thousands is ended in pieces: to be repeated until there are no more moves.
+    """
     how = "died" if died else "stopped"
     return Command(script("close"), [keys.prefix, incarnation, how, int(alone), cause, *running], _moves)
+
+
+def close_lost(keys: Keys, incarnation: str) -> Command[list[Move]]:
+    """End an incarnation of which nobody knows what ran, as a reaper does; in pieces like `close`."""
+    return Command(script("close"), [keys.prefix, incarnation, b"lost", 0, b""], _moves)
 
 
 # -- reaping and promotion --------------------------------------------------------------------------------
@@ -243,11 +252,13 @@ class Reaping:
     Attributes:
         next_end: Seconds until the caller is to come again; None: there is no lease.
         moves: The moves of its messages, by incarnation.
-        failed: Incarnations that could not be recovered, and why.
+        unfinished: Incarnations of which there is more, for another call.
+        failed: Incarnations that cannot be recovered, and why.
     """
 
     next_end: float | None
     moves: dict[str, list[Move]]
+    unfinished: set[str] = field(default_factory=set)
     failed: dict[str, str] = field(default_factory=dict)
 
 
@@ -255,13 +266,15 @@ def _reaping(reply: Any) -> Reaping:
     next_ms, at = int(reply[0]), 1
     reaping = Reaping(None if next_ms < 0 else next_ms / 1000, {})
     while at < len(reply):
-        inc, n = _text(reply[at]), reply[at + 1]
+        inc, n = readable(reply[at]), reply[at + 1]
+        at += 2
+        if isinstance(n, bytes):
+            reaping.failed[inc] = readable(n)
+            continue
         if n < 0:
-            reaping.failed[inc] = _text(reply[at + 2])
-            at += 3
-        else:
-            reaping.moves[inc] = _moves(reply[at + 2 : at + 2 + 3 * n])
-            at += 2 + 3 * n
+            reaping.unfinished.add(inc)
+        reaping.moves[inc] = _moves(reply[at : at + 3 * abs(n)])
+        at += 3 * abs(n)
     return reaping
 
 
@@ -292,7 +305,7 @@ class Promotion:
 def _promotion(reply: Any) -> Promotion:
     moved, wait_ms, now, more, *found = reply
     ticks = [
-        DueTick(_text(found[i]), found[i + 1], int(found[i + 2]) if found[i + 2].isdigit() else None, found[i + 3])
+        DueTick(readable(found[i]), found[i + 1], int(found[i + 2]) if found[i + 2].isdigit() else None, found[i + 3])
         for i in range(0, len(found), 4)
     ]
     return Promotion(moved, None if int(wait_ms) < 0 else int(wait_ms) / 1000, float(now), ticks, bool(more))
@@ -339,7 +352,7 @@ class Declared:
 
 
 def _declared(reply: Any) -> Declared:
-    code, *words = map(_text, reply)
+    code, *words = map(readable, reply)
     return Declared(code, dict(zip(words[::2], words[1::2], strict=True)))
 
 
@@ -358,7 +371,7 @@ def ticks_due(keys: Keys) -> Command[dict[str, float]]:
 
     def parse(reply: Any) -> dict[str, float]:
         pairs = reply if not reply or isinstance(reply[0], list) else zip(reply[::2], reply[1::2], strict=True)
-        return {_text(name): float(score) / 1000 for name, score in pairs}
+        return {readable(name): float(score) / 1000 for name, score in pairs}
 
     return Command(None, [b"ZRANGE", keys["ticks"], 0, -1, b"WITHSCORES"], parse)
 
@@ -371,32 +384,100 @@ def retire(keys: Keys, limit: int, queues: Iterable[str]) -> Command[int]:
 # -- the audit --------------------------------------------------------------------------------------------
 
 
+def audit(keys: Keys, every_ms: int) -> Command[bool]:
+    """Whether it is the caller's turn to audit, which it is if nobody else's was less than ``every_ms`` ago."""
+    return Command(script("audit"), [keys.prefix, every_ms], bool)
+
+
 @dataclass(slots=True)
-class Check:
-    """What a look at the conservation law found: as many messages as ids in places, or not; what was put right."""
+class Tally:
+    """What a look at the conservation law found: messages, ids in places, and keys in which those of queues stand."""
 
     messages: int
     placed: int
-    incarnations: int
-    recounted: int
-    queues: list[str]
+    names: list[str]
 
 
-def _check(reply: Any) -> Check | None:
-    if not reply:
-        return None
-    messages, placed, incarnations, recounted, *queues = reply
-    return Check(messages, placed, incarnations, recounted, [_text(queue) for queue in queues])
+def tally(keys: Keys, queues: Iterable[str]) -> Command[Tally]:
+    """Compare what there is with where it is."""
+
+    def parse(reply: Any) -> Tally:
+        return Tally(reply[0], reply[1], [readable(name) for name in reply[2:]])
+
+    return Command(script("tally"), [keys.prefix, *queues], parse)
 
 
-def audit(keys: Keys, every_ms: int) -> Command[Check | None]:
-    """Compare what there is with where it is; None if another has looked less than ``every_ms`` ago."""
-    return Command(script("audit"), [keys.prefix, every_ms], _check)
+def ledger(keys: Keys, missing: Mapping[str, int]) -> Command[int]:
+    """Put the ledger right; ``missing`` has what is nowhere, of queues that do not balance. Answers how much was."""
+    words: list[Arg] = [word for pair in missing.items() for word in pair]
+    return Command(script("ledger"), [keys.prefix, *words], int, repeatable=False)
+
+
+def _words(reply: Any) -> Counter[str]:
+    """Of names and what was missing of each, in turn: what was, how often."""
+    return Counter(word.decode() for word in reply[1::2])
+
+
+def restore(keys: Keys, queues: Iterable[tuple[str, bool, str]]) -> Command[Counter[str]]:
+    """Work out anew what is derived of queues: name, whether a task of it has limits, sets that serve it."""
+    words: list[Arg] = [word for queue, limited, sets in queues for word in (queue, "1" if limited else "", sets)]
+    return Command(script("restore"), [keys.prefix, *words], _words)
+
+
+def reopen(keys: Keys, gates: Iterable[bytes]) -> Command[Counter[str]]:
+    """Work out anew what is derived of gates, and (``=<name>``) of pauses."""
+    return Command(script("reopen"), [keys.prefix, *gates], _words)
+
+
+def recount(keys: Keys, gates: Iterable[bytes]) -> Command[int]:
+    """Count the slots in use at gates by what is held; answers how many were wrong."""
+    return Command(script("recount"), [keys.prefix, *gates], int)
+
+
+def tidy(keys: Keys, name: str, fields: Iterable[bytes]) -> Command[int]:
+    """Let go what is kept of messages that are gone; answers how much was."""
+    return Command(script("tidy"), [keys.prefix, name, *fields], int)
+
+
+def relock(keys: Keys, ids: Iterable[bytes]) -> Command[int]:
+    """Give messages the locks that they ought to have; answers how many got one."""
+    return Command(script("relock"), [keys.prefix, *ids], int)
+
+
+def rouse(keys: Keys, entries: Iterable[str]) -> Command[int]:
+    """Give periodic entries that are due at no time their next tick; answers how many got it."""
+    return Command(script("rouse"), [keys.prefix, *entries], int)
+
+
+def held_values(keys: Keys, incarnation: str) -> Command[list[bytes]]:
+    """What an incarnation holds, without the ids."""
+    return Command(None, [b"HVALS", keys["processing:" + incarnation]], _same)
+
+
+def hash_length(keys: Keys, name: str) -> Command[int]:
+    """How many fields a hash has."""
+    return Command(None, [b"HLEN", keys[name]], int)
+
+
+def scan_hash(keys: Keys, name: str, cursor: bytes, about: int) -> Command[tuple[bytes, dict[bytes, bytes]]]:
+    """Some fields of a hash, and the cursor for more (``0`` at the end)."""
+    words: list[Arg] = [b"HSCAN", keys[name], cursor, b"COUNT", about]
+    return Command(None, words, lambda reply: (reply[0], _as_dict(reply[1])))
 
 
 def scan_ids(keys: Keys, cursor: bytes, about: int) -> Command[tuple[bytes, list[bytes]]]:
     """Some of the ids there are, and the cursor for more (``0`` at the end)."""
     return Command(script("scan"), [keys.prefix, cursor, about], lambda reply: (reply[0], reply[1:]))
+
+
+def list_length(keys: Keys, name: str) -> Command[int]:
+    """How many ids a list has."""
+    return Command(None, [b"LLEN", keys[name]], int)
+
+
+def set_length(keys: Keys, name: str) -> Command[int]:
+    """How many ids a sorted set has."""
+    return Command(None, [b"ZCARD", keys[name]], int)
 
 
 def ids_in_list(keys: Keys, name: str, start: int, stop: int) -> Command[list[bytes]]:
@@ -409,28 +490,20 @@ def ids_in_set(keys: Keys, name: str, start: int, stop: int) -> Command[list[byt
     return Command(None, [b"ZRANGE", keys[name], start, stop], _same)
 
 
-def mend(keys: Keys, doubtful: Iterable[tuple[bytes, str]]) -> Command[list[str]]:
-    """Put right what stands in no place, in several, or without a message; ids with the key where each was seen."""
-    args: list[Arg] = [keys.prefix]
+def mend(keys: Keys, doubtful: Iterable[tuple[bytes, str]], *, many: bool = False) -> Command[list[str]]:
+    """Put right what stands in no place, in several, or without a message; ids with the key where each was seen.
+
+    Answers for as many as it has looked at, one at least; with ``many`` in all, each is looked for less widely.
+    """
+    args: list[Arg] = [keys.prefix, int(many)]
     for raw_id, seen in doubtful:
         args += [raw_id, seen]
     return Command(script("mend"), args, lambda reply: [word.decode() for word in reply])
 
 
-def lines(keys: Keys) -> Command[list[str]]:
-    """The lines at gates, each ``<queue>|<gate>``."""
-
-    def parse(reply: Any) -> list[str]:
-        found = _as_dict(reply).items()
-        pairs = ((_text(who), _text(gate)) for gate, queues in found for who in queues.split())
-        return [f"{who}|{gate}" for who, gate in pairs if who[0] not in "*!"]
-
-    return Command(None, [b"HGETALL", keys["gates"]], parse)
-
-
 def incarnations(keys: Keys) -> Command[list[str]]:
     """All incarnations that are registered."""
-    return Command(None, [b"ZRANGE", keys["leases"], 0, -1], lambda reply: [_text(name) for name in reply])
+    return Command(None, [b"ZRANGE", keys["leases"], 0, -1], lambda reply: [readable(name) for name in reply])
 
 
 # -- results ----------------------------------------------------------------------------------------------
@@ -519,10 +592,10 @@ def read_pause(stored: bytes) -> Pause | None:
     """Read what ``pause.lua`` stored; None for nothing. What is not readable is a pause as well, of an unknown time."""
     if not stored:
         return None
-    since, _, rest = _text(stored).partition(" ")
+    since, _, rest = readable(stored).partition(" ")
     until, _, text = rest.partition(" ")
     if not (since.isdecimal() and until.isdecimal()):
-        return Pause(0.0, None, "?", _text(stored))
+        return Pause(0.0, None, "?", readable(stored))
     author, _, reason = text.partition("\n")
     return Pause(int(since) / 1000, int(until) / 1000 or None, author, reason)
 
@@ -611,21 +684,21 @@ def _survey(reply: Any) -> dict[str, QueueSurvey]:
     counters, places, held = reply
     queues: dict[str, QueueSurvey] = {}
     for key, value in zip(counters[::2], counters[1::2], strict=True):
-        queue, _, name = _text(key).rpartition("|")
+        queue, _, name = readable(key).rpartition("|")
         number = int(value) if value.lstrip(b"-").isdigit() else 0
         queues.setdefault(queue, QueueSurvey({})).counters[name] = number
     for at in range(0, len(places), 5):
-        survey = queues.setdefault(_text(places[at]), QueueSurvey({}))
+        survey = queues.setdefault(readable(places[at]), QueueSurvey({}))
         survey.pending, survey.suspects, survey.dead = places[at + 1 : at + 4]
         survey.paused = read_pause(places[at + 4])
-    for queue in held:
-        queues.setdefault(_text(queue), QueueSurvey({})).processing += 1
+    for queue, n in zip(held[::2], held[1::2], strict=True):
+        queues.setdefault(readable(queue), QueueSurvey({})).processing = n
     return queues
 
 
-def survey(keys: Keys) -> Command[dict[str, QueueSurvey]]:
-    """The ledger and the places of every queue, at one instant."""
-    return Command(script("survey"), [keys.prefix], _survey)
+def survey(keys: Keys, queues: Iterable[str] = ()) -> Command[dict[str, QueueSurvey]]:
+    """The ledger and the places of every queue, at one instant; also of ``queues`` that the ledger does not name."""
+    return Command(script("survey"), [keys.prefix, *queues], _survey)
 
 
 @dataclass(frozen=True, slots=True)
@@ -653,7 +726,7 @@ def _as_dict(reply: Any) -> dict[bytes, bytes]:
 
 def known_apps() -> Command[list[str]]:
     """Names of the apps on this server."""
-    return Command(None, [b"SMEMBERS", APPS], lambda reply: sorted(map(_text, reply)))
+    return Command(None, [b"SMEMBERS", APPS], lambda reply: sorted(map(readable, reply)))
 
 
 def announce_app(keys: Keys) -> Command[Any]:
@@ -690,7 +763,7 @@ def server_time() -> Command[float]:
 def claim_name(keys: Keys, name: str, token: str, seconds: float) -> Command[str]:
     """Say that a worker has this name; answers the token of the one that said so last, if that is not long ago."""
     words: list[Arg] = [b"SET", keys["name:" + name], token, b"PX", int(seconds * 1000), b"GET"]
-    return Command(None, words, lambda reply: _text(reply or b""))
+    return Command(None, words, lambda reply: readable(reply or b""))
 
 
 def refuse_results(keys: Keys, seconds: float) -> Command[Any]:

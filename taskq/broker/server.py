@@ -17,8 +17,8 @@ from taskq.errors import BrokerFull, BrokerUnavailable, ServerUnsuitable
 log = logging.getLogger("taskq.server")
 
 _OLDEST = (6, 2)
-#: Seconds between two looks; for how long results are refused after one that found little memory left.
-WATCH_EVERY, _SCARCE_FOR = 10.0, 30.0
+#: Seconds between two looks at the server, and at its ledger; for how long results are refused once memory is scarce.
+WATCH_EVERY, LEDGER_EVERY, _SCARCE_FOR = 10.0, 60.0, 30.0
 
 
 def check_server(broker: Broker) -> list[str]:
@@ -116,6 +116,31 @@ class Watch:
                 "%s has deleted %d keys for want of memory (maxmemory-policy %s), and messages may be among what they "
                 "held. Set it to noeviction", self._where, evicted, now.get("maxmemory_policy"),
             )  # fmt: skip
+
+
+class Ledger:
+    """What was accepted of each queue by the last look: what vanishes from a server does so without a word."""
+
+    def __init__(self, keys: Keys) -> None:
+        """Begin knowing nothing."""
+        self._keys = keys
+        self._accepted: dict[str, int] = {}
+
+    def look(self) -> Protocol[None]:
+        """Say of which queues the server knows less than it did."""
+        counters: dict[bytes, bytes] = yield commands.read_hash(self._keys, "counters")
+        accepted = {
+            commands.readable(field[: -len("|accepted")]): int(n)
+            for field, n in counters.items()
+            if field.endswith(b"|accepted") and n.isdigit()
+        }
+        for queue, before in self._accepted.items():
+            if accepted.get(queue, 0) < before:
+                log.error(
+                    "the server has lost what it knew of queue %s: it had accepted %d messages, and says %d now. It "
+                    "was emptied, restored from an older copy, or deletes keys", queue, before, accepted.get(queue, 0),
+                )  # fmt: skip
+        self._accepted = accepted
 
 
 def _number(info: dict[str, str], name: str) -> int:

@@ -121,7 +121,6 @@ class Heartbeat(threading.Thread):
             again = yield from self._reaper.beside("reap", self._reaper.reap(), AGAIN)
             self._reap_at = (yield Now()) + again
         due = (yield Now()) + (yield from self._reaper.beside("promote what is due", self._reaper.promote(), AGAIN))
-        yield from self._reaper.beside("look after the rest", self._reaper.upkeep(), None)
         for chore in self._chores:
             if (yield Now()) >= chore.at:
                 chore.at = (yield Now()) + chore.every

@@ -27,9 +27,10 @@ from taskq.broker import commands
 from taskq.broker.connection import Connection
 from taskq.broker.pool import Broker
 from taskq.broker.protocol import boottime
-from taskq.broker.server import WATCH_EVERY, Watch
+from taskq.broker.server import LEDGER_EVERY, WATCH_EVERY, Ledger, Watch
 from taskq.errors import BrokerError
 from taskq.execution import Executor
+from taskq.upkeep import Upkeep
 from taskq.worker import child as child_process
 from taskq.worker.announcing import ANNOUNCE_EVERY, Announcement
 from taskq.worker.closing import Closer, Closing
@@ -131,6 +132,8 @@ class Supervisor:
         self._start_missing()
         heartbeat = self._heartbeat = self._heart()
         heartbeat.start()
+        upkeep = Upkeep(self.broker.keys, Connection(self.broker.url))
+        upkeep.start()
         try:
             self._tend()
             while self._children or self._closings or not self._finished():
@@ -141,6 +144,7 @@ class Supervisor:
                 self._tend()
         finally:
             heartbeat.ended = True
+            upkeep.end()
             self._kill_all()
             if self._slot_file:
                 Path(self._slot_file).unlink(missing_ok=True)
@@ -166,6 +170,7 @@ class Supervisor:
         chores = [
             Chore("say again what it announced", ANNOUNCE_EVERY, self._announcement.make),
             Chore("watch the server", WATCH_EVERY, watch.look),
+            Chore("look at the ledger", LEDGER_EVERY, Ledger(self.broker.keys).look),
         ]
         return Heartbeat(
             self.broker.keys, connection, self.plan, lease, every_slot,

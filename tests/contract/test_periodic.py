@@ -545,7 +545,7 @@ def test_a_living_worker_puts_back_what_the_server_has_lost_of_its_entries(world
     world.seed({"ticks": Scores({b"e": T0 + MINUTE}), "entry:e": {b"tick": b"%d" % (T0 + MINUTE), b"sent": b"3"}})
     world.raw("DEL", world.keys["alarm"])
     before = world.state()
-    for lost in [*before, "everything"]:
+    for lost in [*before.keys() - {"ticks"}, "everything"]:  # a lost tick is the audit's
         world.raw("DEL", *(world.keys[name] for name in (before if lost == "everything" else [lost])))
 
         again(world, T0, {"e": OLD})
@@ -558,17 +558,6 @@ def test_a_living_worker_puts_back_what_the_server_has_lost_of_its_entries(world
         for name in world.names():
             world.raw("DEL", world.keys[name])
         world.seed(before)
-
-
-def test_a_tick_that_was_lost_is_put_back_at_its_time_also_of_an_entry_added_by_command(world: World) -> None:
-    world.run(change_entry(world.keys, "define", "mine", NEW, 0))
-    world.run(change_entry(world.keys, "define", "still", NEW, 0))
-    world.run(change_entry(world.keys, "pause", "still", b"by me"))
-    world.seed({"entry:mine": {b"tick": b"%d" % (T0 + MINUTE)}})
-    world.raw("DEL", world.keys["ticks"])
-
-    assert again(world, T0, {}).entries == {"mine": "restored"}
-    assert world.state()["ticks"] == Scores({b"mine": T0 + 1.0 * MINUTE})
 
 
 def test_a_worker_that_says_it_again_does_not_undo_what_newer_code_or_a_command_did(world: World) -> None:

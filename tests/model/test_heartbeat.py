@@ -68,7 +68,7 @@ class Parent:
 
     def turn(self) -> bool:
         """Do everything there is to do, without waiting; answers whether the lease was renewed."""
-        self.heartbeat._renew_at = self.heartbeat._reap_at = self.heartbeat._reaper._upkeep_at = 0.0
+        self.heartbeat._renew_at = self.heartbeat._reap_at = 0.0
         before = self.slot.lease_until
         self.heartbeat.ended = False
         steps = self.heartbeat.keep()
@@ -169,7 +169,7 @@ def test_nothing_that_somebody_has_stored_keeps_a_worker_from_its_leases(
     assert (parent.heartbeat.trouble, parent.heartbeat._reaper.stumbles) == ("", {}), caplog.text
 
 
-@pytest.mark.parametrize("key", ["ticks", "schedule", "counters", "set-leases:", "alarm"])
+@pytest.mark.parametrize("key", ["ticks", "schedule", "set-leases:", "alarm"])
 def test_a_key_of_the_wrong_type_is_said_once_and_counted_and_leases_are_renewed(
     parent: Parent, key: str, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -189,10 +189,10 @@ def test_a_key_of_the_wrong_type_is_said_once_and_counted_and_leases_are_renewed
 
 
 def test_an_answer_that_makes_no_sense_stops_nothing(parent: Parent, monkeypatch: pytest.MonkeyPatch) -> None:
-    survey, renew = commands._survey, commands._renewal
-    monkeypatch.setattr(commands, "_survey", lambda reply: survey(None))
+    promotion, renew = commands._promotion, commands._renewal
+    monkeypatch.setattr(commands, "_promotion", lambda reply: promotion(None))
     assert parent.turn()
-    assert parent.heartbeat._reaper.stumbles == {"look after the rest": 1}
+    assert parent.heartbeat._reaper.stumbles == {"promote what is due": 1}
 
     monkeypatch.setattr(commands, "_renewal", lambda reply: renew(None))
     assert not parent.turn()

@@ -1,10 +1,10 @@
 --@include base
+--@include types
 --@include waiting
 --@include entries
 -- Put the periodic entries of a worker's code in place, if the server has not seen that code before; take away those that
 -- earlier code of the same source declared and this does not. Code seen before is older than what came after it, or
--- the very same, and changes nothing. Whatever the code, what the server has lost is put back: an entry of the newest
--- code of which other keys still know, and the next tick of any entry.
+-- the very same, and changes nothing, but for entries of the newest code that were lost and of which other keys still know.
 --
 -- KEYS  1 prefix
 -- ARGV  1 source (what -A was), 2 revision of the code (16 characters), 3 '1' to put it in place even if it was seen,
@@ -58,34 +58,16 @@ local function dropped()
   return gone
 end
 
--- Entries that wait for no tick, although they are not paused and tick on.
-local function without_tick()
-  local names, found = call('HKEYS', P .. 'periodic'), {}
-  for first = 1, #names, 1000 do
-    local some = { unpack(names, first, math.min(first + 999, #names)) }
-    for i, due in ipairs(call('ZMSCORE', P .. 'ticks', unpack(some))) do
-      local key = P .. 'entry:' .. some[i]
-      if not due and call('HEXISTS', key, 'paused') == 0 then
-        if call('HEXISTS', key, 'tick') == 1 or call('HEXISTS', key, 'last') == 0 then found[#found + 1] = some[i] end
-      end
-    end
-  end
-  return found
-end
-
-local gone, stopped = dropped(), without_tick()
+local gone = dropped()
+if code == 'old' and not force then return out end
+expect('hash', { 'periodic', 'declared', 'revisions', 'published' })
+expect('zset', { 'ticks' })
 begin_writes()
 for _, i in ipairs(lost) do put_entry(ARGV[i], ARGV[i + 1], 'code', now) end
 for _, name in ipairs(bare) do
   local due = tonumber(call('ZSCORE', P .. 'ticks', name) or '0')
   call('HSET', P .. 'entry:' .. name, 'origin', 'code', due > now and 'tick' or 'origin', due > now and int(due) or 'code')
 end
-for _, name in ipairs(stopped) do
-  tell(name, 'restored')
-  call('ZADD', P .. 'ticks', int(tonumber(call('HGET', P .. 'entry:' .. name, 'tick') or '') or now), name)
-  ring(P .. 'alarm')
-end
-if code == 'old' and not force then return out end
 call('HSET', P .. 'declared', source, mine)
 if since then call('HSET', P .. 'published', '@' .. source, int(since)) end
 if force or code == 'new' then

@@ -1,4 +1,5 @@
 --@include base
+--@include types
 --@include waiting
 --@include ranked
 --@include terminal
@@ -23,6 +24,9 @@ if not first then -- whatever the clock did meanwhile
   for i = 3, #ARGV, 3 do since = math.max(since, said(ARGV[i]) + 1) end
 end
 
+expect_common()
+expect('hash', { 'published' })
+expect('zset', { 'terms' })
 begin_writes()
 local opened, changed = 0, 0
 

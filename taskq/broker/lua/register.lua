@@ -1,4 +1,5 @@
 --@include base
+--@include types
 --@include waiting
 --@include ranked
 --@include serving
@@ -12,6 +13,9 @@
 local inc, lease, set, announced = ARGV[1], tonumber(ARGV[2]), ARGV[4], tonumber(ARGV[6] or '')
 if announced and (tonumber(call('HGET', P .. 'published', '=') or '') or 0) < announced then return 0 end
 local now = clock()
+expect_common()
+expect('hash', { 'sets' })
+expect('zset', { 'set-leases', 'terms' })
 begin_writes()
 call('ZADD', P .. 'leases', int(now + lease), inc)
 call('ZADD', P .. 'terms', lease, inc)

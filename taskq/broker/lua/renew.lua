@@ -1,4 +1,5 @@
 --@include base
+--@include types
 --@include pulse
 --@include waiting
 --@include ranked
@@ -14,15 +15,19 @@
 -- Again: renews again.
 local lease, announced = tonumber(ARGV[1]), tonumber(ARGV[3])
 local now = clock()
+expect('zset', { 'leases', 'terms', 'set-leases', 'openings', 'arrivals', 'shut' })
+expect('hash', { 'sets', 'serving', 'revoked', 'breakers', 'calls', 'workers', 'gates', 'marks' })
 local shortest = pulse(now, lease)
 local revoked, unknown, healed, lost, suspects = {}, {}, {}, {}, 0
 local any_revoked = call('EXISTS', P .. 'revoked') == 1
 local function look_for_revoked(inc)
   local held = any_revoked and call('HKEYS', P .. 'processing:' .. inc) or {}
-  for i, why in ipairs(#held > 0 and call('HMGET', P .. 'revoked', unpack(held)) or {}) do
-    if why then
-      revoked[#revoked + 1] = inc
-      revoked[#revoked + 1] = held[i]
+  for first = 1, #held, 1000 do
+    for i, why in ipairs(call('HMGET', P .. 'revoked', unpack(held, first, math.min(first + 999, #held)))) do
+      if why then
+        revoked[#revoked + 1] = inc
+        revoked[#revoked + 1] = held[first + i - 1]
+      end
     end
   end
 end

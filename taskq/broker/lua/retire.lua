@@ -1,5 +1,6 @@
 --@include base
--- Dead letters older than their time go. A queue whose dead letters cannot be read does not keep the others from it.
+--@include types
+-- Dead letters older than their time go. A queue whose dead letters cannot be read keeps no other from it.
 --
 -- KEYS  1 prefix
 -- ARGV  1 limit per queue, then queues
@@ -7,6 +8,7 @@
 local limit, ttl, gone = tonumber(ARGV[1]), setting('dead_ttl'), 0
 if not ttl then return 0 end
 local horizon = int(clock() - ttl)
+expect_common()
 begin_writes()
 for i = 2, #ARGV do
   local queue = ARGV[i]

@@ -52,7 +52,7 @@ local function accept(id, value, options)
 --@include locking
     locks, replaced = {}, {}
     flow = {
-      extras = extras, mark = mark, offer = offer, all_waiting = all_waiting,
+      look_before = look_before, extras = extras, mark = mark, offer = offer, all_waiting = all_waiting,
       first_with_lock = first_with_lock, take_lock = take_lock,
     }
   end
@@ -89,6 +89,12 @@ end
 
 -- Write what was accepted, each message into its queue or the schedule. The first write is one that a full server refuses.
 local function write_accepted()
+  call('HLEN', P .. 'counters') -- the types of what is written to, before the first write
+  for _, queue in ipairs(order) do
+    call('LLEN', P .. 'queue:' .. queue)
+    if flow then flow.look_before(queue) end
+    if flow or #queues[queue].later > 0 then call('ZCARD', P .. 'schedule') end
+  end
   if #fields > 0 then call('HSET', P .. 'messages', unpack(fields)) end
   if flow then
     for lock, by in pairs(locks) do flow.take_lock(lock, by[2], by[3], by[1], now) end

@@ -1,31 +1,39 @@
 -- Messages that wait: bells, the names of ready queues, putting ids into queues, suspects and the schedule.
 
+-- To pass word on must not end a script half-way: where one of the keys for it is of the wrong type, an operator's doing,
+-- nobody is told, and the audit passes it on later.
+local try = redis.pcall
+
 -- Ring a bell that is silent.
 local function ring(bell)
-  if call('LLEN', bell) == 0 then call('RPUSH', bell, '1') end
+  if try('LLEN', bell) == 0 then try('RPUSH', bell, '1') end
+end
+
+-- The sets of workers that serve a queue, one after the other.
+local function each_set(queue)
+  local sets = try('HGET', P .. 'serving', queue)
+  return string.gmatch(type(sets) == 'string' and sets or '', '%S+')
 end
 
 -- A queue that had nothing has something now, or the line at one of its gates: tell every set of workers that serves it.
 local function announce(queue, now, gate)
   local line = gate and queue .. '|' .. gate or queue
-  for set in string.gmatch(call('HGET', P .. 'serving', queue) or '', '%S+') do
-    call('ZADD', P .. 'ready:' .. set, 'NX', now, line)
+  for set in each_set(queue) do
+    try('ZADD', P .. 'ready:' .. set, 'NX', now, line)
     ring(P .. 'bell:' .. set)
   end
 end
 
 -- The same for messages that must run alone; the parents listen for these.
 local function announce_suspects(queue, now)
-  local sets = call('HGET', P .. 'serving', queue) or ''
-  for set in string.gmatch(sets, '%S+') do
-    call('ZADD', P .. 'solo:' .. set, 'NX', now, queue)
+  for set in each_set(queue) do
+    try('ZADD', P .. 'solo:' .. set, 'NX', now, queue)
     ring(P .. 'solo-bell:' .. set)
   end
 end
 
--- Put ids (a list) into the plain list of a queue: at its end, or in order at its head.
-local function push(queue, ids, now, at_head)
-  local key = P .. 'queue:' .. queue
+-- Put ids into a list: at its end, or in order at its head. Returns how long it is then.
+local function put(key, ids, at_head)
   local n, total = #ids, 0
   for first = 1, n, 1000 do
     local last = math.min(first + 999, n)
@@ -37,16 +45,16 @@ local function push(queue, ids, now, at_head)
       total = call('RPUSH', key, unpack(ids, first, last))
     end
   end
-  if n > 0 and total == n then announce(queue, now) end
+  return total
+end
+
+-- Put ids (a list) into the plain list of a queue.
+local function push(queue, ids, now, at_head)
+  if #ids > 0 and put(P .. 'queue:' .. queue, ids, at_head) == #ids then announce(queue, now) end
 end
 
 local function push_suspects(queue, ids, now, at_head)
-  local key = P .. 'suspects:' .. queue
-  if at_head then
-    for i = #ids, 1, -1 do call('LPUSH', key, ids[i]) end
-  else
-    call('RPUSH', key, unpack(ids))
-  end
+  put(P .. 'suspects:' .. queue, ids, at_head)
   announce_suspects(queue, now)
 end
 
