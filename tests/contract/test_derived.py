@@ -119,11 +119,16 @@ NAMES = [
 ]  # fmt: skip
 
 
+#: What workers announce again when it is missing.
+ANNOUNCED = {"calls", "leases", "limits", "serving", "set-leases", "sets", "tasks", "workers"}
+
+
 @pytest.mark.parametrize("name", NAMES)
 def test_whichever_key_is_deleted_nothing_stays_stuck(world: World, name: str) -> None:
     fleet = everything(world)
     world.raw("DEL", world.keys[name])
-    announced(fleet)
+    if name in ANNOUNCED:
+        announced(fleet)
     fleet.audited = False
     audited(world)
 
@@ -134,3 +139,20 @@ def test_whichever_key_is_deleted_nothing_stays_stuck(world: World, name: str) -
     ends(fleet)
     assert left(world) == {}
     assert set(world.balances().values()) == {0}
+
+
+def test_a_breaker_does_not_wait_for_a_probe_that_is_lost(world: World) -> None:
+    fleet = everything(world)
+    world.at(world.now + 31_000)
+    fleet.renew()
+    fleet.promote()
+    assert GUARDED in fleet.take(5)
+    world.raw("HDEL", world.keys["processing:inc"], GUARDED)
+    fleet.audited = False
+
+    assert audited(world)["gates"] == 1
+    fleet.renew()
+    fleet.promote()
+    assert GUARDED in fleet.take(5)
+    fleet.fetch((GUARDED, b""))
+    assert world.state()["breakers"][b"guarded"].startswith(b"c ")

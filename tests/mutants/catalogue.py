@@ -796,12 +796,7 @@ MUTANTS = [
     ),
     # -- what is worked out anew
     lua("a mark that is missing stays so", "restore", "mark(queue, letter, on)"),
-    lua(
-        "who serves a queue is not worked out",
-        "restore",
-        "then call('HDEL', P .. 'serving', queue) else",
-        "then else return",
-    ),
+    lua("who serves a queue is not worked out", "restore", "call('HSET', P .. 'serving', queue, right)"),
     lua("what waits is not told of anew", "restore", "    announce(queue, now)\n"),
     lua("suspects are not told of anew", "restore", "    announce_suspects(queue, now)\n"),
     lua("a gate that is open stays unopened", "reopen", "    open(name, now)\n"),

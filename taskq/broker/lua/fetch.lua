@@ -31,18 +31,25 @@ local processing, messages = P .. 'processing:' .. inc, P .. 'messages'
 
 -- What most apps never have is looked for once. That it is asked for lengths is for the sake of the types: a key of the wrong
 -- one ends the call before its first write.
-rare = call('EXISTS', P .. 'crashes', P .. 'revoked', P .. 'openings', P .. 'marks') > 0
+rare = call('EXISTS', P .. 'crashes', P .. 'revoked', P .. 'openings', P .. 'marks', P .. 'scarce') > 0
 local any_revoked = rare and call('HLEN', P .. 'revoked') > 0
 local any_crashes = rare and call('HLEN', P .. 'crashes') > 0
-local waits = #ARGV > 7 and anybody_waits()
-call('HLEN', messages)
-call('HLEN', processing)
-call('HLEN', P .. 'counters')
-if #ARGV > 7 then -- a server over its maxmemory refuses a first write that could need some; this one does nothing
-  local refused = redis.pcall('ZADD', P .. 'none', 'XX', 0, '')
-  no_room = type(refused) == 'table' and find(refused.err, 'maxmemory', 1, true) or call('EXISTS', P .. 'scarce') == 1
+local settles = #ARGV > 7
+local waits = settles and anybody_waits()
+if settles then
+  call('HLEN', P .. 'counters') -- the others are read as the outcomes are
+else
+  call('HLEN', messages)
+  call('HLEN', processing)
 end
-begin_writes()
+-- A server over its maxmemory refuses a first write that could need some. This one does nothing, and tells.
+local full = true
+if settles and (#ARGV > 11 or ARGV[8] ~= 'done' or ARGV[11] ~= '0') then -- not merely some that are done, without results
+  local refused = redis.pcall('ZADD', P .. 'none', 'XX', 0, '')
+  full = type(refused) == 'table'
+  no_room = full and find(refused.err, 'maxmemory', 1, true) or rare and call('EXISTS', P .. 'scarce') == 1
+end
+if full then begin_writes() end
 call('HSET', P .. 'calls', inc, number)
 local out, outs = { int(now), 0, 0 }, 3
 local fields, f = {}, 0 -- of the processing hash

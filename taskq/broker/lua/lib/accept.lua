@@ -89,14 +89,18 @@ end
 
 -- Write what was accepted, each message into its queue or the schedule. The first write is one that a full server refuses.
 local function write_accepted()
-  call('HLEN', P .. 'counters') -- the types of what is written to, before the first write
+  -- The types of what is written to, before the first write; that of messages was seen, that of a single queue is by the
+  -- first write itself.
+  call('HLEN', P .. 'counters')
   for _, queue in ipairs(order) do
-    call('LLEN', P .. 'queue:' .. queue)
     if flow then flow.look_before(queue) end
-    if flow or #queues[queue].later > 0 then call('ZCARD', P .. 'schedule') end
+    if flow or #order > 1 or #queues[queue].later > 0 then
+      call('LLEN', P .. 'queue:' .. queue)
+      call('ZCARD', P .. 'schedule')
+    end
   end
-  if #fields > 0 then call('HSET', P .. 'messages', unpack(fields)) end
   if flow then
+    if #fields > 0 then call('HSET', P .. 'messages', unpack(fields)) end
     for lock, by in pairs(locks) do flow.take_lock(lock, by[2], by[3], by[1], now) end
     for id, new in pairs(replaced) do
       call('HSET', P .. 'messages', id, new[1])
@@ -113,4 +117,5 @@ local function write_accepted()
     end
     if #place.now + #place.later > 0 then count(queue, 'accepted', #place.now + #place.later) end
   end
+  if #fields > 0 and not flow then call('HSET', P .. 'messages', unpack(fields)) end
 end

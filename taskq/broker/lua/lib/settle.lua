@@ -49,12 +49,12 @@ local function settle_done(blob, ttl, first_result, n_results)
   if m == 0 then return end
   for value in pairs(tally) do special = special or find(value, '\n', 1, true) end
   if special then local _ = flow.free end -- made before the first write: it looks at the types of what it writes to
+  call('HDEL', messages, unpack(mine))
+  if all then call('DEL', processing) else call('HDEL', processing, unpack(mine)) end
   for value, times in pairs(tally) do
     count(queue_in(value), 'done', times)
     if no_room and n_results > 0 then count(queue_in(value), 'unkept', times) end
   end
-  if all then call('DEL', processing) else call('HDEL', processing, unpack(mine)) end
-  call('HDEL', messages, unpack(mine))
   if any_crashes then call('HDEL', P .. 'crashes', unpack(mine)) end
   if any_revoked then call('HDEL', P .. 'revoked', unpack(mine)) end
   if special then
@@ -77,6 +77,7 @@ end
 
 -- Look at the types of the keys that an outcome writes to.
 local function look_before(kind, queue, value)
+  call('HLEN', messages)
   if marks(queue) ~= '' or any_revoked or find(value, '\n', 1, true) then local _ = flow.free end
   if kind == 'dead' then
     call('ZCARD', P .. 'dead:' .. queue)
