@@ -1,14 +1,13 @@
-"""What Celery calls something that taskq does otherwise or not at all, for those who try its names here.
-
-Also the nearest known name to one that is unknown.
-"""
+"""What Celery calls something that taskq does otherwise or not at all, for those who try its names here."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
+
+from taskq.spelling import nearest
 
 #: Where the two are compared, name by name.
-PAGE = "docs/how-to/come-from-celery.md"
+PAGE = "docs/how-to/migrate-from-celery.md"
 
 _NO_CANVAS = "taskq has no signatures, groups, chains or chords"
 _SIGNATURE = (
@@ -96,14 +95,6 @@ CALL_OPTIONS = {
     **dict.fromkeys(("retry", "retry_policy"), "sending is repeated by itself, see send_timeout"),
     "shadow": "a task has one name",
 }
-
-
-def nearest(name: str, known: Iterable[str], written: Callable[[str], str] = str) -> str:
-    """Return ``; did you mean 'x'?`` for the known name that is most like ``name``; empty if none is."""
-    from difflib import get_close_matches  # for those who mistype
-
-    found = get_close_matches(name, list(known), 1)
-    return f"; did you mean {written(found[0])!r}?" if found else ""
 
 
 def instead(name: str, table: Mapping[str, str], known: Iterable[str] = ()) -> str:

@@ -14,8 +14,8 @@ from dataclasses import dataclass, field, fields
 from typing import Any
 
 from taskq.address import check_address, safe_url
-from taskq.celery_names import nearest
 from taskq.errors import ConfigError
+from taskq.spelling import nearest
 
 log = logging.getLogger("taskq")
 

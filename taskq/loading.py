@@ -12,6 +12,7 @@ from types import ModuleType
 from taskq.app import TaskQ
 from taskq.errors import ConfigError
 from taskq.logs import TaskFilter
+from taskq.spelling import guess
 
 _FORMAT = "%(asctime)s %(levelname)-7s %(processName)s %(name)s: %(within)s%(message)s"
 
@@ -34,7 +35,14 @@ def find_app(path: str) -> TaskQ:
         sys.path.insert(0, "")
     name, _, attribute = path.partition(":")
     _check_module_name(name)
-    module = importlib.import_module(name)
+    try:
+        module = importlib.import_module(name)
+    except ModuleNotFoundError as error:
+        if error.name is None or not f"{name}.".startswith(f"{error.name}."):
+            raise  # something else is missing, that the module wanted
+        if (app := _app_by_dots(name)) is not None:
+            return app
+        raise AppNotFound(_missing(error.name)) from None
     if attribute:
         found: object = module
         for part in attribute.split("."):
@@ -55,11 +63,31 @@ def find_app(path: str) -> TaskQ:
     )
 
 
+def _app_by_dots(path: str) -> TaskQ | None:
+    """Return the app that a path with a dot in the place of the colon names, as Celery takes it."""
+    name, _, attribute = path.rpartition(".")
+    app = getattr(sys.modules.get(name), attribute, None)
+    return app if isinstance(app, TaskQ) else None
+
+
+def _missing(name: str) -> str:
+    """Say that there is no such module, and which are near."""
+    parent, _, last = name.rpartition(".")
+    if parent:
+        module = sys.modules.get(parent)
+        inside = [found.name for found in pkgutil.iter_modules(getattr(module, "__path__", []))]
+        apps = [key for key, value in vars(module).items() if isinstance(value, TaskQ)] if module else []
+        hint = f"; did you mean -A {parent}:{apps[0]}?" if apps else guess(last, inside)
+        return f"there is no module {name!r}: {parent} has no {last}{hint}"
+    here = [found.name for found in pkgutil.iter_modules([os.getcwd()])]
+    return f"there is no module {name!r} in {os.getcwd()}, nor among what is installed{guess(name, here)}"
+
+
 def _check_module_name(name: str) -> None:
     is_file = name.endswith(".py") and os.path.exists(name)
     if is_file or not all(part.isidentifier() for part in name.split(".")):
-        guess = name.removesuffix(".py").replace("/", ".").strip(".")
-        hint = f"; did you mean -A {guess}?" if all(part.isidentifier() for part in guess.split(".")) else ""
+        meant = name.removesuffix(".py").replace("/", ".").strip(".")
+        hint = f"; did you mean -A {meant}?" if all(part.isidentifier() for part in meant.split(".")) else ""
         raise AppNotFound(f"{name!r} is not the name of a module, as in an import{hint}")
 
 

@@ -237,7 +237,7 @@ class Task(Definition, ByName, Generic[P, R]):
 
     def _too_large(self, size: int) -> None:
         raise MessageTooLarge(
-            f"a call of {self.name} has {size} bytes, more than max_message_bytes={self._max_bytes}; "
+            f"a call of {self.name} has {size:,} bytes, more than max_message_bytes={self._max_bytes}; "
             "keep the data elsewhere and pass its key"
         )
 

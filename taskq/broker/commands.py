@@ -117,6 +117,48 @@ def register(
     return Command(script("register"), [*args, b"" if announced is None else announced], bool)
 
 
+def enlist(keys: Keys, lanes: Iterable[QueueSet], homes: Mapping[str, str] | None = None) -> Command[Any]:
+    """Say which tasks the lanes of a worker run, and which queue each task has."""
+    text = "\n".join(f"{lane.id} {''.join(f'{task} ' for task in lane.tasks)}" for lane in lanes)
+    return Command(
+        script("enlist"), [keys.prefix, text, *(word for pair in (homes or {}).items() for word in pair)], _same
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class Stray:
+    """A queue that nobody serves.
+
+    Attributes:
+        queue: Its name.
+        waiting: Messages that go on waiting there.
+        task: The task of the first of them.
+        handed_on: How many went to workers that know their task under another queue.
+        given_up: How many are dead letters now, since no live worker knows their task.
+    """
+
+    queue: str
+    waiting: int
+    task: str
+    handed_on: int
+    given_up: int
+
+
+def adopt(keys: Keys, unknown_after_ms: int, detail: bytes, queues: Iterable[str]) -> Command[list[Stray]]:
+    """Look at queues that nobody may serve."""
+
+    def parse(reply: Any) -> list[Stray]:
+        rows = (reply[i : i + 5] for i in range(0, len(reply), 5))
+        return [Stray(row[0].decode(), row[1], row[2].decode(), row[3], row[4]) for row in rows]
+
+    return Command(script("adopt"), [keys.prefix, unknown_after_ms, detail, *queues], parse)
+
+
+def served_queues(keys: Keys) -> Command[set[str]]:
+    """Names of the queues that live workers serve."""
+    return Command(None, [b"HKEYS", keys["serving"]], lambda reply: {name.decode(errors="replace") for name in reply})
+
+
 def fetch(
     keys: Keys,
     incarnation: str,
@@ -647,6 +689,11 @@ def revoke(keys: Keys, raw_id: bytes, why: str) -> Command[str]:
     return Command(script("revoke"), [keys.prefix, raw_id, why], lambda reply: reply.decode())
 
 
+def mark(keys: Keys, ids: Sequence[bytes], why: str) -> Command[list[bytes]]:
+    """Let none of up to 1000 messages be begun, before each is revoked; answers which are alive."""
+    return Command(script("mark"), [keys.prefix, why, *ids], _same)
+
+
 #: Counters of what has left for good; ``dangling`` is what lost its message to somebody's hand.
 GONE = ("done", "failed", "discarded", "purged", "dangling")
 
@@ -778,15 +825,17 @@ def server_info() -> Command[Any]:
 
 @dataclass(frozen=True, slots=True)
 class QueueSet:
-    """The queues one kind of child serves; the id is the same for every worker that serves the same ones.
+    """The queues one lane of a worker serves; the id is the same for every worker of the same lanes.
 
     Attributes:
         order: How they share the workers' time, as ``fetch.lua`` reads it.
+        tasks: Names of the tasks that the lane runs, whatever queue they come by.
     """
 
     id: str
     queues: tuple[str, ...]
     order: str = ""
+    tasks: tuple[str, ...] = ()
 
     @property
     def joined(self) -> str:
@@ -794,12 +843,23 @@ class QueueSet:
         return " ".join(self.queues)
 
     @classmethod
-    def of(cls, queues: Iterable[str], weights: Mapping[str, int] | None = None, strict: bool = False) -> QueueSet:
-        """Make the set of these queues, which share time alike; or by ``weights``, or the highest first."""
+    def of(
+        cls,
+        queues: Iterable[str],
+        weights: Mapping[str, int] | None = None,
+        strict: bool = False,
+        tasks: Iterable[str] = (),
+        beside: Iterable[str] = (),
+    ) -> QueueSet:
+        """Make the set of these queues, which share time alike; or by ``weights``, or the highest first.
+
+        ``beside`` are the queues of all lanes of the worker, by which the lanes of different ones are told apart.
+        """
         import hashlib
 
-        names = tuple(sorted(set(queues)))
+        names, runs = tuple(sorted(set(queues))), tuple(sorted(tasks))
         order = " " if len(names) > 1 else ""  # alike
-        if weights:
+        if weights and names:
             order = "!" * strict + "".join(f" {name}={weights.get(name, 1)}" for name in names) + " "
-        return cls(hashlib.blake2b((" ".join(names) + order).encode(), digest_size=6).hexdigest(), names, order)
+        text = "\n".join((" ".join(names) + order, " ".join(runs), " ".join(sorted(beside))))
+        return cls(hashlib.blake2b(text.encode(), digest_size=6).hexdigest(), names, order, runs)

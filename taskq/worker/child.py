@@ -48,14 +48,13 @@ class Child:
         self.app = app
         self.slots = slots.of(number)
         self.parent = parent
-        self.executor = Executor(app.tasks, app.settings, plan.name)
         quota = Quota(plan.max_tasks or None, self._retire)
         kinds: list[tuple[type[MainLane | LoopLane], QueueSet]]
         kinds = [(MainLane, plan.main), (LoopLane, plan.loop), (LoopLane, plan.thread)]
         self.lanes = [
-            kind(self._session(queues, slot, alone), self.executor, slot, app.client.url, quota, plan.drain)
+            kind(self._session(queues, slot, alone), self._executor(queues), slot, app.client.url, quota, plan.drain)
             for (kind, queues), slot in zip(kinds, self.slots, strict=True)
-            if queues.queues
+            if queues.id
         ]
 
     def run(self) -> None:
@@ -81,6 +80,9 @@ class Child:
         """Run one suspect, with nothing else in this process; returns the exit code."""
         self._set_up()
         return 0 if any(lane.run_alone() for lane in self.lanes) else NOTHING_TO_DO
+
+    def _executor(self, queues: QueueSet) -> Executor:
+        return Executor(self.app.tasks, self.app.settings, self.plan.name, queues.tasks)
 
     def _session(self, queues: QueueSet, slot: Slot, alone: bool) -> Session:
         settings = self.app.settings

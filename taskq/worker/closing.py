@@ -96,12 +96,16 @@ class Closer:
         return persist(command, self._where, _PATIENCE)
 
     def _fail_overdue(self, incarnation: str, raw_id: bytes) -> Protocol[None]:
-        """End the delivery of a message that ran beyond its ``time_limit`` as its policy says."""
+        """End the delivery of a message that ran beyond its ``time_limit`` as its policy says.
+
+        Its arguments stay unread, for reading them makes objects of a user's classes, and this is the parent: a policy
+        that asks for them finds none.
+        """
         found: list[Any] = yield from self._ask(commands.locate(self._keys, raw_id))
         if found[0] != b"processing":
             return
         delivery = Delivery(raw_id, found[1], Taken(float(found[2]), time.monotonic()))
-        outcome = self._executor.prepare(delivery)
+        outcome = self._executor.find(delivery)
         if outcome is None:
             limit = delivery.task.time_limit or 0.0
             error = TimeLimitExceeded(f"the task ran longer than its time_limit of {limit:g} s and was killed")

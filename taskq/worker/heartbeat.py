@@ -28,6 +28,8 @@ log = logging.getLogger("taskq.worker")
 
 #: Longest time between two renewals, in seconds: however long the lease, a renewal also learns what the server lost.
 _RENEW_EVERY = 5.0
+#: Seconds between two times the server is told which tasks the lanes run.
+_ENLIST_EVERY = 15.0
 
 
 @dataclass(slots=True)
@@ -83,7 +85,7 @@ class Heartbeat(threading.Thread):
         self._connection = connection
         self._suspects = suspects
         self._revoked = revoked
-        self._chores = chores
+        self._chores = [*chores, Chore("say what its lanes run", _ENLIST_EVERY, self._enlist)]
         self._describe = describe
         self._unknown: set[str] = set()
         self._renew_at = self._reap_at = 0.0
@@ -128,6 +130,9 @@ class Heartbeat(threading.Thread):
         left = min(due, self._renew_at, self._reap_at) - (yield Now())
         if left > 0 and not (yield from self._reaper.beside("listen for what happens", self._wait(left), False)):
             yield Pause(min(left, AGAIN))
+
+    def _enlist(self) -> Protocol[None]:
+        yield commands.enlist(self.keys, self.plan.sets)
 
     def _renew(self, now: float) -> Protocol[float]:
         """Renew all leases from ``now`` on; answers in how many seconds to look for one that has ended."""

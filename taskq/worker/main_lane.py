@@ -133,6 +133,7 @@ class MainLane:
         self._outcomes.extend(Returned(delivery.id) for delivery in self._take_buffer())
         self._exchange(self._connection)
         drive(self.session.close(), self._connection)
+        self.slot.idle()
 
     def _exchange(self, connection: Connection, want: int = 0, wait: float = 0.0, ask: bool = False) -> Batch | None:
         """Settle what has ended and take up to ``want`` messages, after a wait if there is nothing to do.
@@ -153,15 +154,15 @@ class MainLane:
             steps = self.session.exchange(
                 outcomes, want=want, mode="repair" if wait else "", caps=self._pace.caps, wait=wait
             )
+            batch: Batch | None = None
             try:
-                return drive(steps, connection, time.sleep if outcomes else self._pause)
+                batch = drive(steps, connection, time.sleep if outcomes else self._pause)
             except Lost:
                 log.warning("the lease of this child ended before it could be renewed: starting anew")
                 self._take_buffer()
                 self._outcomes.clear()
                 with suppress(Stopped):
                     drive(self.session.open(), connection, self._pause)
-                return None
             except Exception as error:
                 if not (self.stopping and (self._waiting or isinstance(error, Stopped))):
                     raise
@@ -171,6 +172,9 @@ class MainLane:
                 return None
             finally:
                 self._waiting = False
+            if connection is self._connection:  # the main thread's own: nothing runs
+                self.slot.idle()
+            return batch
 
     def _pause(self, seconds: float) -> None:
         """Wait between two tries of what need not be done any more once the lane is to stop."""
@@ -212,7 +216,8 @@ class MainLane:
                     if self.session.incarnation is incarnation:
                         outcomes.extend(unstarted)
                     break
-            slot.memory[slot.index_at] = delivery.place  # from here on it runs
+            # From here on it runs, until another does or the server knows how it ended (see _exchange).
+            slot.memory[slot.index_at] = delivery.place
             outcome = self._run_one(delivery)
             if (now := boottime()) - began > _FORK_TAKES:
                 leave_if_twin(0)
@@ -225,13 +230,12 @@ class MainLane:
                 route, ran, group_began = delivery.route, 0, began
                 once = route is not NOWHERE and route.task.at_most_once
             ran += 1
-            if once:  # its slot says that it runs until the server knows how it ended: it must not come back
+            if once:  # it must not come back: its slot says that it runs until the server knows how it ended
                 self._exchange(self._connection)
                 now = boottime()
             self._started = began = now
         self._measure(route, began - group_began, ran)
         self._started = 0.0
-        slot.idle()
         current.set(None)
         self.quota.spend(len(messages) // 2)
 
@@ -276,8 +280,11 @@ class MainLane:
             self._soft_at = now + task.soft_time_limit
             self._work.set()
         try:
-            value = task.function(*delivery.args, **delivery.kwargs)
-            return finish(value) if type(value) in UNFINISHED else value
+            try:
+                value = task.function(*delivery.args, **delivery.kwargs)
+                return finish(value) if type(value) in UNFINISHED else value
+            finally:
+                self._interrupt.running = None  # an interruption comes before this, or never: it cannot skip the rest
         finally:
             self._soft_at = 0.0
             self.slot.limit(delivery.place, 0.0)

@@ -18,6 +18,7 @@ from taskq.broker.keys import Keys
 from taskq.broker.outcomes import Outcome, id_of, words
 from taskq.broker.protocol import Pause, Protocol
 from taskq.errors import BrokerRefused
+from taskq.spelling import count
 
 log = logging.getLogger("taskq.worker")
 
@@ -150,7 +151,8 @@ class Session:
         self.held.update(batch.messages[::2])
         if batch.fenced:
             self.fenced += batch.fenced
-            log.warning("%d outcomes were refused: their messages had been given to others meanwhile", batch.fenced)
+            refused = count(batch.fenced, "outcome")
+            log.warning("%s refused: what had run had been given to others meanwhile", refused)
         return batch
 
     def _sync(self, lost: int) -> Protocol[bool]:

@@ -38,6 +38,7 @@ from taskq.worker.heartbeat import Chore, Heartbeat
 from taskq.worker.plan import Plan
 from taskq.worker.revocations import REVOKE_GRACE, Revocations
 from taskq.worker.slots import SlotTable
+from taskq.worker.strays import Strays
 from taskq.worker.watch import Scaling, describe_exit, oom_kills, resident_bytes
 
 if TYPE_CHECKING:
@@ -166,11 +167,13 @@ class Supervisor:
         every_slot = [slot for place in range(self._isolation + 1) for slot in self.slots.of(place)]
         lease = self.app.settings.lease
         connection = Connection(self.broker.url, timeout=lease / 5)
+        strays = Strays(self.broker.keys, self.plan.name, self.app.settings.unknown_after)
         watch = Watch(self.broker.keys, self.broker.where, self.app.settings.result_memory)
         chores = [
             Chore("say again what it announced", ANNOUNCE_EVERY, self._announcement.make),
             Chore("watch the server", WATCH_EVERY, watch.look),
             Chore("look at the ledger", LEDGER_EVERY, Ledger(self.broker.keys).look),
+            Chore("look for messages that nobody takes", 0.0, strays.look),  # it knows itself when
         ]
         return Heartbeat(
             self.broker.keys, connection, self.plan, lease, every_slot,
@@ -221,7 +224,7 @@ class Supervisor:
         """Bring everything to its end: the children are told once, and killed when the grace is over."""
         if self._deadline == float("inf"):
             self._deadline = time.monotonic() + self.plan.grace
-            log.warning("stopping: running tasks have %g s to end; once more to end at once", self.plan.grace)
+            log.warning("stopping: running tasks have %g s to end; a second signal ends them at once", self.plan.grace)
         if self._stops >= 2 or not self._children:
             self._deadline = min(self._deadline, time.monotonic())
         for child in self._children.values():

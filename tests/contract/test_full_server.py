@@ -8,8 +8,8 @@ from contextlib import contextmanager, nullcontext
 import pytest
 
 from taskq.broker import commands
-from taskq.broker.commands import Command
-from taskq.broker.outcomes import Again, Dead, Ended, Returned, words
+from taskq.broker.commands import Command, QueueSet
+from taskq.broker.outcomes import Again, Dead, Ended, Passed, Returned, words
 from taskq.broker.scripts import all_scripts
 from taskq.broker.ticks import DueTick, Step
 from taskq.envelope import encode_envelope, encode_head
@@ -118,6 +118,12 @@ CALLS: dict[str, tuple[str, Callable[[World], Command[object]]]] = {
     "agreeing after a lost answer": ("sync", lambda w: commands.sync(w.keys, "inc", 5, 4, [])),
     "renewing": ("renew", lambda w: commands.renew(w.keys, LEASE, [SET], ["inc"])),
     "registering": ("register", lambda w: commands.register(w.keys, "new", LEASE, b"info", SET)),
+    "enlisting": (
+        "enlist",
+        lambda w: commands.enlist(w.keys, [QueueSet("set", ("q",), tasks=("u" * 99,))], {"t": "q"}),
+    ),
+    "adopting": ("adopt", lambda w: commands.adopt(w.keys, 0, b"x" * 500, ["q", "nobody's"])),
+    "passing on": ("fetch", lambda w: settle(w, Passed(A, message(A, body=b"x" * 500), 9.0, again=False))),
     "closing": ("close", lambda w: commands.close(w.keys, "inc", died=True, alone=True, running=[A])),
     "reaping": ("reap", lambda w: commands.reap(w.keys, 10)),
     "promoting": ("promote", lambda w: commands.promote(w.keys, "me", 100, 1000)),
@@ -134,6 +140,7 @@ CALLS: dict[str, tuple[str, Callable[[World], Command[object]]]] = {
     "limiting": ("limit", lambda w: commands.limit(w.keys, "t", "s 0 1 5")),
     "resuming": ("resume", lambda w: commands.resume(w.keys, "q")),
     "revoking": ("revoke", lambda w: commands.revoke(w.keys, A, "x" * 500)),
+    "marking": ("mark", lambda w: commands.mark(w.keys, [A, C], "x" * 500)),
     "auditing": ("audit", lambda w: commands.audit(w.keys, MINUTE)),
     "tallying": ("tally", lambda w: commands.tally(w.keys, ["q"])),
     "balancing": ("ledger", lambda w: commands.ledger(w.keys, {})),

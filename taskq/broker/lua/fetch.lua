@@ -16,6 +16,8 @@
 --         'end', id, counter, result, result TTL ms          done | failed | discarded
 --         'dead', id, reason, detail, result, result TTL ms
 --         'schedule', id, value, delay ms, counter           retried | deferred
+--         'pass', id, value ('' as it is), ms, again         this lane does not run its task: to one that does; anybody is to
+--                                                             look after so many ms; again: '1' if it has been passed before
 --         'limit', id, ms for which its gate is shut          uncounted, to the head
 --         'return', id                                        uncounted, to the head (in order, last first)
 -- Returns {'lost'} if the incarnation is not registered, {'stale'} if the number is not higher than its last;
@@ -77,15 +79,15 @@ flow = setmetatable({}, { __index = function(made, name)
   expect('zset', { 'arrivals', 'openings', 'shut' })
   made.take_special, made.take_line, made.take_suspect, made.end_revoked = take_special, take_line, take_suspect, end_revoked
   made.repair, made.offer, made.free, made.put_back = repair, offer, free, put_back
-  made.open, made.resume, made.shut, made.save_gates = open, resume, shut, save_gates
+  made.hand_on, made.open, made.resume, made.shut, made.save_gates = hand_on, open, resume, shut, save_gates
   return rawget(made, name)
 end })
 
 local trouble
 -- What cannot be promoted, or taken from one queue, keeps nothing else from being taken.
 local function attempt(what, ...)
-  local fine, got, more = pcall(what, ...)
-  if fine then return got, more end
+  local fine, got, more, alone = pcall(what, ...)
+  if fine then return got, more, alone end
   trouble = got
   return 0, true
 end
@@ -94,7 +96,7 @@ end
 --@include promote
 --@include shares
 --@include take
-local width = { ['end'] = 5, dead = 6, schedule = 5, limit = 3, ['return'] = 2 }
+local width = { ['end'] = 5, dead = 6, schedule = 5, limit = 3, ['return'] = 2, pass = 5 }
 
 local function settle_all()
   local i = 8

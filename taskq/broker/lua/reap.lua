@@ -68,6 +68,7 @@ local function drop(set, queues)
     end
   end
   call('HDEL', P .. 'sets', set)
+  call('HDEL', P .. 'runs', set)
   call('ZREM', P .. 'set-leases', set)
   call('DEL', P .. 'ready:' .. set, P .. 'spent:' .. set, P .. 'bell:' .. set, P .. 'solo:' .. set, P .. 'solo-bell:' .. set)
 end

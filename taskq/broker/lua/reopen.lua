@@ -30,7 +30,7 @@ local function is_told(name)
     local kind, queue = string.match(who, '^([*!]?)(.*)$')
     if kind ~= '' then return false end -- who waits as a whole stands at no open gate
     if not (call('HEXISTS', P .. 'paused', queue) == 1 and call('ZSCORE', P .. 'lines:' .. queue, name)) then
-      for set in string.gmatch(call('HGET', P .. 'serving', queue) or '', '%S+') do
+      for set in string.gmatch(served_by(queue, name), '%S+') do
         if not call('ZSCORE', P .. 'ready:' .. set, queue .. '|' .. name) then return false end
       end
     end

@@ -23,15 +23,16 @@ local function first_of(key) return call('LINDEX', P .. key, 0) end
 local function what_of(id)
   local value = id and call('HGET', P .. 'messages', id)
   local _, task, _, flags, at = head(value)
-  return task, task and extras(value, flags, at) or {}
+  return task, task and extras(value, flags, at) or {}, flags or 0
 end
 
 local function restore_marks(queue, limited)
-  local _, found = what_of(first_of('queue:' .. queue) or call('ZRANGE', P .. 'ranked:' .. queue, 0, 0)[1])
+  local _, found, flags = what_of(first_of('queue:' .. queue) or call('ZRANGE', P .. 'ranked:' .. queue, 0, 0)[1])
   local ought = {
     p = call('HEXISTS', P .. 'paused', queue) == 1,
     r = marked(queue, 'r') or call('EXISTS', P .. 'ranked:' .. queue) == 1,
     l = marked(queue, 'l') or limited or found.l ~= nil,
+    o = marked(queue, 'o') or (flags % 4 >= 2 and (call('HGET', P .. 'tasks', task) or queue) ~= queue),
   }
   for letter, on in pairs(ought) do
     if marked(queue, letter) ~= on then

@@ -72,7 +72,7 @@ end
 local function fate(kind, i)
   local how = ARGV[kind == 'schedule' and i + 4 or i + 2]
   if kind == 'end' and how == 'done' and byte(ARGV[i + 3], 1) ~= 88 then return nil end -- X: discarded
-  return (kind == 'return' or how == 'discarded' or how == 'deferred') and 'discarded' or 'done'
+  return (kind == 'return' or kind == 'pass' or how == 'discarded' or how == 'deferred') and 'discarded' or 'done'
 end
 
 -- Look at the types of the keys that an outcome writes to.
@@ -119,6 +119,9 @@ local function settle(kind, i, id, value)
     else (marks(queue) == '' and push or flow.offer)(queue, { id }, now)
     end
     if ARGV[i + 4] == 'retried' then failed = true end
+  elseif kind == 'pass' then
+    if ARGV[i + 2] ~= '' then call('HSET', P .. 'messages', id, ARGV[i + 2]) end
+    flow.hand_on(queue, id, value, now + tonumber(ARGV[i + 3]), ARGV[i + 4] == '1')
   else
     count(queue, 'returned')
     if kind == 'limit' then flow.shut(queue, id, now + tonumber(ARGV[i + 2])) end

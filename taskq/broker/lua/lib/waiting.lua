@@ -9,16 +9,37 @@ local function ring(bell)
   if try('LLEN', bell) == 0 then try('RPUSH', bell, '1') end
 end
 
--- The sets of workers that serve a queue, one after the other.
-local function each_set(queue)
-  local sets = try('HGET', P .. 'serving', queue)
-  return string.gmatch(type(sets) == 'string' and sets or '', '%S+')
+-- What is known of who is to be told.
+local function known_of(table, field)
+  local text = try('HGET', P .. table, field)
+  return type(text) == 'string' and text or nil
+end
+
+-- The sets of workers that serve a queue, or the line at one of its gates: if nobody serves a queue any more that its task once
+-- had, those that serve the one it has now. The line of a task (#t) is served by those lanes of the same workers that run it;
+-- if there are none and `anyone` is to look: by all of them.
+local function served_by(queue, gate, anyone)
+  local sets, able = known_of('serving', queue) or '', ''
+  if not gate then return sets end
+  local task, kind = string.match(gate, '^([^#]*)#(.*)$')
+  if sets == '' and find(known_of('homes', task) or '', ' ' .. queue .. ' ', 1, true) then
+    sets = known_of('serving', known_of('tasks', task) or '') or ''
+  end
+  if kind ~= 't' then return sets end
+  for set in string.gmatch(sets, '%S+') do
+    local lanes = known_of('runs', set)
+    if not lanes then able = able .. ' ' .. set end -- its workers do not tell what they run: it may be this
+    for lane, tasks in string.gmatch(lanes or '', '(%S+)( [^\n]*)') do
+      if find(tasks, ' ' .. task .. ' ', 1, true) then able = able .. ' ' .. lane end
+    end
+  end
+  return able == '' and anyone and sets or able
 end
 
 -- A queue that had nothing has something now, or the line at one of its gates: tell every set of workers that serves it.
-local function announce(queue, now, gate)
+local function announce(queue, now, gate, anyone)
   local line = gate and queue .. '|' .. gate or queue
-  for set in each_set(queue) do
+  for set in string.gmatch(served_by(queue, gate, anyone), '%S+') do
     try('ZADD', P .. 'ready:' .. set, 'NX', now, line)
     ring(P .. 'bell:' .. set)
   end
@@ -26,7 +47,7 @@ end
 
 -- The same for messages that must run alone; the parents listen for these.
 local function announce_suspects(queue, now)
-  for set in each_set(queue) do
+  for set in string.gmatch(served_by(queue), '%S+') do
     try('ZADD', P .. 'solo:' .. set, 'NX', now, queue)
     ring(P .. 'solo-bell:' .. set)
   end
