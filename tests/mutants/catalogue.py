@@ -945,6 +945,72 @@ MUTANTS = [
         "if not pid:",
         "tests/integration/test_forks.py",
     ),
+    # -- what a task is, and what can be sent to it
+    py(
+        "what a decorator wraps is judged",
+        "callables",
+        "inspect.signature(function, follow_wrapped=False)",
+        "inspect.signature(function)",
+        "tests/unit/test_callables.py",
+    ),
+    py(
+        "a body that has not run counts as done",
+        "execution",
+        "frozenset({CoroutineType, GeneratorType, AsyncGeneratorType})",
+        "frozenset({CoroutineType})",
+        "tests/unit/test_callables.py",
+    ),
+    py(
+        "a task that was replaced is sent",
+        "sending",
+        "    if call.origin.refused:",
+        "    if False:",
+        "tests/unit/test_callables.py",
+    ),
+    py(
+        "a union takes the first member that accepts a value",
+        "annotations",
+        "if likeness == EXACT or len(options) == 1:",
+        "if likeness:",
+        "tests/unit/test_vetting.py",
+    ),
+    py(
+        "a member of a union that is written alike is sent",
+        "vetting",
+        "(type(value) in vets or not isinstance(value, type(arrived)))",
+        "False",
+        "tests/unit/test_vetting.py",
+    ),
+    # -- handles
+    py(
+        "a failure that was seen is for ever",
+        "result",
+        "return not self._ended.final and current.get() is None",
+        "return False",
+        "tests/cli/test_dead.py::test_a_replay_runs",
+    ),
+    py(
+        "an error is raised again and again",
+        "result",
+        "raise copy(ended.error)",
+        "raise ended.error",
+        "tests/unit/test_by_name.py",
+    ),
+    py(
+        "of many calls none waits for room",
+        "sending",
+        "answer if _FULL not in answer else _try_again(client, chunk, answer)",
+        "answer",
+        "tests/integration/test_flow.py::test_a_full_queue_refuses_or_lets_the_caller_wait",
+    ),
+    # -- the log
+    py(
+        "a dictConfig silences the worker",
+        "loading",
+        "            logger.disabled = False",
+        "            pass",
+        "tests/unit/test_logs.py",
+    ),
     # -- a producer's dialogue
     py(
         "a send is repeated under a new number",
