@@ -91,7 +91,7 @@ class Facts:
 
     @property
     def gates(self) -> list[Gate]:
-        """Gates of limits, but for those of a pause."""
+        """Gates of limits, but for those of a pause, and of the lane that runs the task."""
         gates = [
             Gate(
                 name=name.decode(),
@@ -104,7 +104,7 @@ class Facts:
             )
             for name, passes, opens, interval, slots, used, *holders in self["gates"] or ()
         ]
-        return [gate for gate in gates if not gate.name.endswith("#p")]
+        return [gate for gate in gates if not gate.name.endswith(("#p", "#t"))]
 
     def since(self, ms: float) -> str:
         """Write for how long a moment has passed."""
@@ -127,7 +127,7 @@ def sentence(raw_id: bytes, reply: Sequence[Any]) -> str:
         _ = facts.names
     except DecodeError as error:
         return _dead(facts) or f"It cannot be read: {error}."
-    for explain in (_dead, _running, _revoked, _scheduled, _paused, _unserved, _broken, _limited, _suspect):
+    for explain in (_dead, _running, _revoked, _scheduled, _paused, _handed_on, _unserved, _broken, _limited, _suspect):
         if text := explain(facts):
             return text
     return _in_turn(facts)
@@ -226,6 +226,16 @@ def _paused(facts: Facts) -> str | None:
         f"{what} was paused {facts.since(pause.since * 1000)} ago by {one_line(pause.author)}"
         f"{until}{_reason(pause.reason)}."
     )
+
+
+def _handed_on(facts: Facts) -> str | None:
+    if not facts.text("place").endswith("#t"):
+        return None
+    task, queue = facts.names
+    if not facts["lanes"]:
+        return f"No live worker has task {task}; those that serve queue {queue} do not know it."
+    place = _place(facts)
+    return f"It waits for children that run task {task}{f'; it is {place}' if place else ''}."
 
 
 def _unserved(facts: Facts) -> str | None:

@@ -141,6 +141,14 @@ CASES: dict[str, tuple[dict[str, Any], str]] = {
         {"workers": [info(tasks={"bill": b""}), info(queues=["other"])], "incarnations": 2},
         "No live worker has task mail; those that serve queue post do not know it.",
     ),
+    "a task that nobody has, handed on": (
+        {"place": b"mail#t", "lanes": b"", "ahead": 0, "of": 1},
+        "No live worker has task mail; those that serve queue post do not know it.",
+    ),
+    "handed on to the lane that runs it": (
+        {"place": b"mail#t", "lanes": b" s1", "ahead": 1, "of": 7, "served": 0},
+        "It waits for children that run task mail; it is number 2 of 7.",
+    ),
     "not every worker was looked at": (
         {"workers": [info(tasks={})] * 100, "incarnations": 101, "ahead": 0, "of": 1},
         "It is number 1 of 1 in queue post.",
