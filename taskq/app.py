@@ -302,6 +302,8 @@ class TaskQ(ByName):
             if refused := _OF_ONE_CALL & options.keys():
                 raise ConfigError(f"periodic entry {name}: each tick has its own {', '.join(sorted(refused))}")
             with _about(name):
+                if task.origin.refused and task is not self._tasks.get(task.name):
+                    raise ConfigError(task.origin.refused)  # its ticks would run another
                 message = task.prepare_call(args, kwargs, **options).message
                 entry = Entry.of(name, when, message, catch_up=catch_up, window=window, overlap=overlap, jitter=jitter)
             if self._entries.setdefault(name, entry) != entry:
