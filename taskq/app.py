@@ -403,7 +403,7 @@ class TaskQ(ByName):
     ) -> int:
         """Do what `revoke` does to all calls of a task, on a queue, or with headers; what is given must all apply.
 
-        What is sent while this goes on may be met or not. Dead letters are left alone.
+        None of them is begun meanwhile. What is sent while this goes on may be met or not. Dead letters are left alone.
 
         Args:
             task: A task, or its name.

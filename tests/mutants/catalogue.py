@@ -104,7 +104,7 @@ MUTANTS = [
     lua(
         "what is handed on goes to whoever serves the queue",
         "lib/waiting",
-        "if not task then return sets end",
+        "if kind ~= 't' then return sets end",
         "if true then return sets end",
     ),
     lua(
@@ -137,6 +137,17 @@ MUTANTS = [
         "if False:",
         "tests/unit/test_execution.py",
     ),
+    # -- queues that nobody serves
+    lua("what was sent elsewhere on purpose is taken", "adopt", "if queue ~= task and (", "if false and ("),
+    lua(
+        "a task that nobody knows is given up at once",
+        "adopt",
+        "return now - since >= patience and now - accepted >= patience",
+        "return true",
+    ),
+    lua("time in which nobody looked counts", "adopt", "now - last > patience + 300000", "false"),
+    lua("a task that others know is given up", "adopt", "find(everything, ' ' .. task .. ' ', 1, true)", "false"),
+    lua("a queue that is served is looked through", "adopt", "call('HEXISTS', P .. 'serving', ARGV[i]) == 0", "true"),
     # -- fetch: taking
     lua(
         "messages are taken from the wrong end",
