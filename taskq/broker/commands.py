@@ -108,10 +108,46 @@ def register(keys: Keys, incarnation: str, lease_ms: int, info: bytes, queues: Q
     return Command(script("register"), [keys.prefix, incarnation, lease_ms, info, queues.id, queues.joined], _same)
 
 
-def enlist(keys: Keys, lanes: Iterable[QueueSet]) -> Command[Any]:
-    """Say which tasks the lanes of a worker run."""
+def enlist(keys: Keys, lanes: Iterable[QueueSet], homes: Mapping[str, str] | None = None) -> Command[Any]:
+    """Say which tasks the lanes of a worker run, and which queue each task has."""
     text = "\n".join(f"{lane.id} {''.join(f'{task} ' for task in lane.tasks)}" for lane in lanes)
-    return Command(script("enlist"), [keys.prefix, text], _same)
+    return Command(
+        script("enlist"), [keys.prefix, text, *(word for pair in (homes or {}).items() for word in pair)], _same
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class Stray:
+    """A queue that nobody serves.
+
+    Attributes:
+        queue: Its name.
+        waiting: Messages that go on waiting there.
+        task: The task of the first of them.
+        handed_on: How many went to workers that know their task under another queue.
+        given_up: How many are dead letters now, since no live worker knows their task.
+    """
+
+    queue: str
+    waiting: int
+    task: str
+    handed_on: int
+    given_up: int
+
+
+def adopt(keys: Keys, unknown_after_ms: int, detail: bytes, queues: Iterable[str]) -> Command[list[Stray]]:
+    """Look at queues that nobody may serve."""
+
+    def parse(reply: Any) -> list[Stray]:
+        rows = (reply[i : i + 5] for i in range(0, len(reply), 5))
+        return [Stray(row[0].decode(), row[1], row[2].decode(), row[3], row[4]) for row in rows]
+
+    return Command(script("adopt"), [keys.prefix, unknown_after_ms, detail, *queues], parse)
+
+
+def served_queues(keys: Keys) -> Command[set[str]]:
+    """Names of the queues that live workers serve."""
+    return Command(None, [b"HKEYS", keys["serving"]], lambda reply: {name.decode(errors="replace") for name in reply})
 
 
 def fetch(

@@ -43,6 +43,9 @@ workers              hash        incarnation → what it is (msgpack; see ``task
 sets                 hash        set of queues → its queues, joined by spaces
 serving              hash        queue → the sets that serve it, joined by spaces
 runs                 hash        set of queues → what the lanes of its workers run, a line each: their set, their tasks
+homes                hash        task → queues it has had, between spaces; ``=``: since when ``guests`` is kept (ms)
+guests               hash        ``<queue>|<task>`` of messages sent to another queue than their task's → 1
+strays               hash        ``<queue>|<task>`` that no live worker serves and knows → since and seen last (ms)
 set-leases           sorted set  set by the time until which some worker serves it (ms)
 ready:<set>          sorted set  queues that have something to take, by time (ms) or by turn (see ``lib/shares.lua``)
 spent:<set>          hash        queue → worker time its messages took (ms over its weight); ``*``: the least served

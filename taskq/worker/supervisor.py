@@ -36,6 +36,7 @@ from taskq.worker.heartbeat import Heartbeat
 from taskq.worker.plan import Plan, publications, settings_for_scripts
 from taskq.worker.revocations import REVOKE_GRACE, Revocations
 from taskq.worker.slots import SlotTable
+from taskq.worker.strays import Strays
 from taskq.worker.watch import Scaling, describe_exit, oom_kills, resident_bytes
 
 if TYPE_CHECKING:
@@ -134,6 +135,7 @@ class Supervisor:
         heartbeat = Heartbeat(
             self.broker.keys, connection, self.plan, lease, every_slot, self._on_suspects, self._on_revoked
         )
+        heartbeat.strays = Strays(self.broker.keys, self.plan.name, self.app.settings.unknown_after)
         heartbeat.start()
         self._heartbeat = heartbeat
         try:
@@ -160,7 +162,7 @@ class Supervisor:
         keys = self.broker.keys
         settings = settings_for_scripts(self.app.settings, self.app.tasks)
         publish = commands.publish(keys, publications(self.app.tasks))
-        enlist = commands.enlist(keys, self.plan.sets)
+        enlist = commands.enlist(keys, self.plan.sets, {task.name: task.queue for task in self.app.tasks.values()})
         try:
             for command in (commands.announce_app(keys), enlist, *commands.write_settings(keys, settings), publish):
                 self.broker.run(command, seconds=None)

@@ -118,7 +118,11 @@ CALLS: dict[str, tuple[str, Callable[[World], Command[object]]]] = {
     "agreeing after a lost answer": ("sync", lambda w: commands.sync(w.keys, "inc", 5, 4, [])),
     "renewing": ("renew", lambda w: commands.renew(w.keys, LEASE, ["set"], ["inc"])),
     "registering": ("register", lambda w: commands.register(w.keys, "new", LEASE, b"info", SET)),
-    "enlisting": ("enlist", lambda w: commands.enlist(w.keys, [QueueSet("set", ("q",), tasks=("t", "u" * 200))])),
+    "enlisting": (
+        "enlist",
+        lambda w: commands.enlist(w.keys, [QueueSet("set", ("q",), tasks=("u" * 99,))], {"t": "q"}),
+    ),
+    "adopting": ("adopt", lambda w: commands.adopt(w.keys, 0, b"x" * 500, ["q", "nobody's"])),
     "passing on": ("fetch", lambda w: settle(w, Passed(A, message(A, body=b"x" * 500), 9.0, again=False))),
     "closing": ("close", lambda w: commands.close(w.keys, "inc", died=True, alone=True, running=[A])),
     "reaping": ("reap", lambda w: commands.reap(w.keys, 10)),

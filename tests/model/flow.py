@@ -46,8 +46,11 @@ def sets_of(snap: Snapshot, queue: str) -> list[str]:
 
 
 def lanes_of(snap: Snapshot, queue: str, task: str) -> list[str]:
-    """The sets of those lanes that run a task for certain, of the workers that serve a queue."""
-    lanes = (snap.table("runs").get(name.encode(), b"").decode() for name in sets_of(snap, queue))
+    """The sets of those lanes that run a task for certain, of workers that serve a queue, or where the task is now."""
+    sets = sets_of(snap, queue)
+    if not sets and f" {queue} ".encode() in snap.table("homes").get(task.encode(), b""):
+        sets = sets_of(snap, snap.table("tasks").get(task.encode(), b"").decode())
+    lanes = (snap.table("runs").get(name.encode(), b"").decode() for name in sets)
     return [line.split()[0] for lines in lanes for line in lines.splitlines() if f" {task} " in line]
 
 

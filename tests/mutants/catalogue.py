@@ -104,7 +104,7 @@ MUTANTS = [
     lua(
         "what is handed on goes to whoever serves the queue",
         "lib/waiting",
-        "if not task then return sets end",
+        "if kind ~= 't' then return sets end",
         "if true then return sets end",
     ),
     lua(
@@ -137,6 +137,17 @@ MUTANTS = [
         "if False:",
         "tests/unit/test_execution.py",
     ),
+    # -- queues that nobody serves
+    lua("what was sent elsewhere on purpose is taken", "adopt", "if queue ~= task and (", "if false and ("),
+    lua(
+        "a task that nobody knows is given up at once",
+        "adopt",
+        "return now - since >= patience and now - accepted >= patience",
+        "return true",
+    ),
+    lua("time in which nobody looked counts", "adopt", "now - last > patience + 300000", "false"),
+    lua("a task that others know is given up", "adopt", "find(everything, ' ' .. task .. ' ', 1, true)", "false"),
+    lua("a queue that is served is looked through", "adopt", "call('HEXISTS', P .. 'serving', ARGV[i]) == 0", "true"),
     # -- fetch: taking
     lua(
         "messages are taken from the wrong end",
@@ -933,6 +944,72 @@ MUTANTS = [
         "if getpid() != pid:",
         "if not pid:",
         "tests/integration/test_forks.py",
+    ),
+    # -- what a task is, and what can be sent to it
+    py(
+        "what a decorator wraps is judged",
+        "callables",
+        "inspect.signature(function, follow_wrapped=False)",
+        "inspect.signature(function)",
+        "tests/unit/test_callables.py",
+    ),
+    py(
+        "a body that has not run counts as done",
+        "execution",
+        "frozenset({CoroutineType, GeneratorType, AsyncGeneratorType})",
+        "frozenset({CoroutineType})",
+        "tests/unit/test_callables.py",
+    ),
+    py(
+        "a task that was replaced is sent",
+        "sending",
+        "    if call.origin.refused:",
+        "    if False:",
+        "tests/unit/test_callables.py",
+    ),
+    py(
+        "a union takes the first member that accepts a value",
+        "annotations",
+        "if likeness == EXACT or len(options) == 1:",
+        "if likeness:",
+        "tests/unit/test_vetting.py",
+    ),
+    py(
+        "a member of a union that is written alike is sent",
+        "vetting",
+        "(type(value) in vets or not isinstance(value, type(arrived)))",
+        "False",
+        "tests/unit/test_vetting.py",
+    ),
+    # -- handles
+    py(
+        "a failure that was seen is for ever",
+        "result",
+        "return not self._ended.final and current.get() is None",
+        "return False",
+        "tests/cli/test_dead.py::test_a_replay_runs",
+    ),
+    py(
+        "an error is raised again and again",
+        "result",
+        "raise copy(ended.error)",
+        "raise ended.error",
+        "tests/unit/test_by_name.py",
+    ),
+    py(
+        "of many calls none waits for room",
+        "sending",
+        "answer if _FULL not in answer else _try_again(client, chunk, answer)",
+        "answer",
+        "tests/integration/test_flow.py::test_a_full_queue_refuses_or_lets_the_caller_wait",
+    ),
+    # -- the log
+    py(
+        "a dictConfig silences the worker",
+        "loading",
+        "            logger.disabled = False",
+        "            pass",
+        "tests/unit/test_logs.py",
     ),
     # -- a producer's dialogue
     py(

@@ -14,6 +14,7 @@ class Lines(Base):
     """What waits for a lane, or a worker, that runs its task."""
 
     def enlist_(self, lanes: bytes) -> Any:
+        self.hashes["homes"].setdefault(b"=", whole(self.now) if self.hashes["tasks"] else b"0")
         for line in lanes.decode().splitlines():
             name, *tasks = line.split()
             self.hashes["runs"][name.encode()] = lanes

@@ -114,8 +114,10 @@ class Model(Lines):
                     value = b"%c%c%s%s%s" % (value[0], value[1] + FLAG_EXPIRES, value[2:10], stamp, value[10:])
         self.hashes["messages"][id_] = value
         self.count(queue, "accepted")
-        if elsewhere and value[1] & FLAG_AT_MOST_ONCE:
-            self.mark(queue, b"o")
+        if elsewhere:
+            self.hashes["guests"][f"{queue}|{decode_head(value)[0]}".encode()] = b"1"
+            if value[1] & FLAG_AT_MOST_ONCE:
+                self.mark(queue, b"o")
         if due > self.now:
             self.schedule(queue, id_, due)
         else:

@@ -5,10 +5,12 @@ from __future__ import annotations
 import pytest
 from redis.exceptions import MovedError, NoPermissionError, ReadOnlyError, ResponseError
 
+from taskq.broker.commands import Command
 from taskq.broker.connection import connect_error, pack, pack_script, read_error
 from taskq.broker.faults import NotSent, Passing, refused, unavailable
+from taskq.broker.protocol import Now, Pause, persist
 from taskq.broker.scripts import script
-from taskq.errors import BrokerFull, BrokerRefused
+from taskq.errors import BrokerFull, BrokerRefused, BrokerUnavailable
 
 WORDS = [
     "LOADING Redis is loading the dataset in memory",
@@ -78,3 +80,27 @@ def test_tls_to_a_port_without_it_is_said_as_such() -> None:
 
     assert isinstance(error, NotSent)
     assert "does not speak TLS on this port" in str(error)
+
+
+def persisted(error: Exception, *, patient: bool) -> str:
+    """What becomes of a call that has a second, and is refused for an hour."""
+    steps = persist(Command(None, [b"PING"], bytes), "redis://h", 1.0, patient)
+    now, step = 0.0, next(steps)
+    try:
+        while now < 3600:
+            if isinstance(step, Now):
+                step = steps.send(now)
+            elif isinstance(step, Pause):
+                now += step.seconds
+                step = steps.send(None)
+            else:
+                step = steps.throw(error)
+    except BrokerUnavailable:
+        return "given up"
+    return "waits"
+
+
+def test_who_waits_without_a_time_out_outlasts_a_refusal_but_not_the_lack_of_a_server() -> None:
+    assert persisted(Passing("MISCONF"), patient=True) == "waits"
+    assert persisted(Passing("MISCONF"), patient=False) == "given up"
+    assert persisted(NotSent("refused"), patient=True) == "given up"

@@ -73,7 +73,11 @@ local function accept(id, value, options)
     given[id] = true
     fields[#fields + 1] = id
     fields[#fields + 1] = stored
-    if elsewhere and flags % 4 >= 2 then place.once = true end -- from their own queue workers take one at a time
+    if elsewhere then
+      place.guests = place.guests or {}
+      place.guests[sub(value, 4, queue_at - 1)] = true
+      if flags % 4 >= 2 then place.once = true end -- from their own queue workers take one at a time
+    end
     if found then
       if found.p or found.f then
         place.ranked = place.ranked or {}
@@ -106,6 +110,7 @@ local function write_accepted()
     if place.ranked then flow.mark(queue, 'r', true) end
     if place.limited then flow.mark(queue, 'l', true) end
     if place.once then flow.mark(queue, 'o', true) end
+    for task in pairs(place.guests or {}) do call('HSET', P .. 'guests', queue .. '|' .. task, 1) end
     if place.ranked then flow.offer(queue, place.now, now, false, place.ranked)
     elseif #place.now > 0 then push(queue, place.now, now)
     end

@@ -5,12 +5,17 @@ local function ring(bell)
   if call('LLEN', bell) == 0 then call('RPUSH', bell, '1') end
 end
 
--- The sets of workers that serve a queue, or the line at one of its gates. The line of a task (#t) is served by those lanes of
--- the same workers that run it; if there are none and `anyone` is to look: by all of them.
+-- The sets of workers that serve a queue, or the line at one of its gates: if nobody serves a queue any more that its task once
+-- had, those that serve the one it has now. The line of a task (#t) is served by those lanes of the same workers that run it;
+-- if there are none and `anyone` is to look: by all of them.
 local function served_by(queue, gate, anyone)
   local sets, able = call('HGET', P .. 'serving', queue) or '', ''
-  local task = gate and string.match(gate, '^(.*)#t$')
-  if not task then return sets end
+  if not gate then return sets end
+  local task, kind = string.match(gate, '^([^#]*)#(.*)$')
+  if sets == '' and find(call('HGET', P .. 'homes', task) or '', ' ' .. queue .. ' ', 1, true) then
+    sets = call('HGET', P .. 'serving', call('HGET', P .. 'tasks', task) or '') or ''
+  end
+  if kind ~= 't' then return sets end
   for set in string.gmatch(sets, '%S+') do
     local lanes = call('HGET', P .. 'runs', set)
     if not lanes then able = able .. ' ' .. set end -- its workers do not tell what they run: it may be this
