@@ -6,6 +6,7 @@ what merely delays it.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime, timezone
@@ -131,6 +132,28 @@ def sentence(raw_id: bytes, reply: Sequence[Any]) -> str:
         if text := explain(facts):
             return text
     return _in_turn(facts)
+
+
+def pace(raw_id: bytes, before: Sequence[Any], after: Sequence[Any]) -> str:
+    """Say how fast a message came nearer to its turn between two answers, and when it comes at that pace.
+
+    As a range, since a few events say little of the next ones: two standard deviations, had they come by chance.
+    Nothing for a message whose place is not known both times.
+    """
+    first, then = Facts(raw_id, before), Facts(raw_id, after)
+    ahead, was = then["ahead"], first["ahead"]
+    if ahead is None or was is None or first["place"] != then["place"]:
+        return ""
+    seconds, gone = (then.now - first.now) / 1000, was - ahead
+    if gone <= 0:
+        return f"In {span(seconds)} {'more came before it than went' if gone else 'none of those before it went'}."
+    text = f"In {span(seconds)} {gone:,} of those before it went"
+    if ahead == 0:
+        return f"{text}, and it is the next."
+    least, most = gone - 2 * math.sqrt(gone), gone + 2 * math.sqrt(gone)
+    soonest = span(seconds * ahead / most)
+    latest = f"to {span(seconds * ahead / least)}" if least > 0 else "or later"
+    return f"{text}; at that pace its turn comes in {soonest} {latest}."
 
 
 def unserved(raw_id: bytes, reply: Sequence[Any]) -> str | None:
