@@ -338,12 +338,12 @@ def test_nine_thousand_queues_are_audited_and_surveyed(world: World) -> None:
 def test_a_message_of_any_incarnation_is_found_and_not_resurrected(world: World) -> None:
     many = [f"inc{n:04}" for n in range(1200)]
     world.seed(serving(*many), {"messages": messages(A), "processing:inc1199": {A: b"%d q" % T0}})
-    before = world.dump()
+    before = world.state()
 
     assert world.run(mend(world.keys, [(A, "")])) == ["sound"]
     assert world.run(commands.locate(world.keys, A))[0] == b"processing"
     assert b"worker" in world.run(commands.why(world.keys, A))
-    assert world.dump() == before
+    assert world.state() == before
 
 
 def test_a_dead_letter_that_stands_nowhere_does_not_run_again(world: World) -> None:
