@@ -14,6 +14,8 @@ from taskq.worker.announcing import Announcement
 from taskq.worker.plan import Plan
 
 NONE = QueueSet("", ())
+#: Keys that are put back without a word: nothing was out of force for the want of them.
+QUIET = ("published", "revisions", "declared", "marks", "homes", "runs", "name:worker")
 
 
 class Parent:
@@ -68,7 +70,7 @@ def test_said_again_it_puts_back_what_the_server_has_lost_and_says_so(
 
         assert {name: parent.raw("TYPE", name) for name in names} == before, lost
         told = "the server had lost what this worker announced" in caplog.text
-        quiet = any(lost == [keys[name]] for name in ("published", "revisions", "declared", "marks", "homes", "runs", "name:worker"))
+        quiet = any(lost == [keys[name]] for name in QUIET)
         assert told != (quiet or lost == [b"tq:apps"]), lost
     assert keys.app in parent.app.client.broker.run(commands.known_apps())
 
