@@ -89,7 +89,6 @@ class Heartbeat(threading.Thread):
                 if (yield Now()) >= reap_at:
                     reap_at = (yield Now()) + (yield from self._reaper.reap())
                 due = (yield Now()) + (yield from self._reaper.promote())
-                yield from self._reaper.upkeep()
                 if now >= enlist_at:
                     enlist_at = now + _ENLIST_EVERY
                     yield commands.enlist(self.keys, self.plan.sets)

@@ -30,6 +30,7 @@ from taskq.broker.protocol import boottime
 from taskq.entries import code_revision
 from taskq.errors import BrokerError, BrokerFull
 from taskq.execution import Executor
+from taskq.upkeep import Upkeep
 from taskq.worker import child as child_process
 from taskq.worker.closing import Closer, Closing
 from taskq.worker.heartbeat import Heartbeat
@@ -138,6 +139,8 @@ class Supervisor:
         heartbeat.strays = Strays(self.broker.keys, self.plan.name, self.app.settings.unknown_after)
         heartbeat.start()
         self._heartbeat = heartbeat
+        upkeep = Upkeep(self.broker.keys, Connection(self.broker.url))
+        upkeep.start()
         try:
             self._tend()
             while self._children or self._closings or not self._finished():
@@ -148,6 +151,7 @@ class Supervisor:
                 self._tend()
         finally:
             heartbeat.ended = True
+            upkeep.end()
             self._kill_all()
             if self._slot_file:
                 Path(self._slot_file).unlink(missing_ok=True)

@@ -7,6 +7,7 @@ import pytest
 from taskq.broker import commands
 from taskq.broker.commands import QueueSet
 from taskq.broker.outcomes import Passed, words
+from taskq.why import sentence
 from tests.contract.fleet import Fleet, more
 from tests.contract.world import LEASE, MINUTE, World, raw_id
 
@@ -178,6 +179,18 @@ def test_the_limits_of_its_task_hold_in_its_line(world: World) -> None:
     fleet.as_lane("main", *passed(*taken))
 
     assert fleet.as_lane("loop") == [B]
+
+
+@pytest.mark.parametrize(
+    ("task", "says"), [("t", "It waits for children that run task t"), ("new", "No live worker has")]
+)
+def test_it_is_said_what_it_waits_for(world: World, task: str, says: str) -> None:
+    fleet = Lanes(world)
+    fleet.send(A, task=task)
+    fleet.as_lane("main")
+    fleet.as_lane("main", *passed(A), want=0)
+
+    assert sentence(A, world.run(commands.why(world.keys, A))).startswith(says)
 
 
 def test_a_paused_queue_gives_nothing_from_its_lines(world: World) -> None:

@@ -121,7 +121,7 @@ def test_what_came_by_another_queue_is_revoked_and_returned_like_any_other(
     jobs: Write, start_worker: Start, tmp_path: Path
 ) -> None:
     module = jobs(JOBS)
-    worker = start_worker("-c", "1", "-Q", "urgent", "--grace", "0.5")
+    worker = start_worker("-c", "1", "-Q", "urgent", "--grace", "1.5")
     running = module.waits.apply_async(("first",), queue="urgent")
     wait_until((tmp_path / "first").exists, "it runs")
     running.revoke()

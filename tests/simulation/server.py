@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 import struct
+from collections import Counter
 from collections.abc import Callable
 from typing import Any
 
@@ -444,17 +445,14 @@ class Model(Lines):
         places: list[Any] = []
         for queue in dict.fromkeys(field.decode().rpartition("|")[0] for field in counters):
             waiting = len(self.lists["queue:" + queue]), len(self.lists["suspects:" + queue])
-            places += [queue.encode(), *waiting, len(self.scores["dead:" + queue]), b""]
-        held = [
+            if any(waiting) or self.scores["dead:" + queue]:
+                places += [queue.encode(), *waiting, len(self.scores["dead:" + queue]), b""]
+        held = Counter(
             queue_of(taken).encode()
             for inc in self.until("leases", math.inf, 1 << 30)
             for taken in self.hashes["processing:" + inc.decode()].values()
-        ]
-        return [[word for pair in counters.items() for word in pair], places, held]
-
-    def audit_(self, _every: bytes) -> Reply:
-        assert "audited" in self.strings, "somebody has audited lately, see the beginning of a world"
-        return []
+        )
+        return [[w for pair in counters.items() for w in pair], places, [w for pair in held.items() for w in pair]]
 
     # -- plain commands -----------------------------------------------------------------------------------
 
