@@ -175,7 +175,7 @@ def _convert_items(value: dict[str, Any], fields: dict[str, Converter | None]) -
 
 
 def _union(members: tuple[Any, ...]) -> Converter | None:
-    options = [(member, converter(member)) for member in members if member is not type(None)]
+    options = [(bare(member), converter(member)) for member in members if member is not type(None)]
     if not any(convert for _, convert in options):
         return None
 

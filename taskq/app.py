@@ -7,12 +7,12 @@ import sys
 from collections.abc import AsyncIterable, Callable, Coroutine, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from datetime import timedelta
-from types import MappingProxyType
+from types import FrameType, MappingProxyType
 from typing import TYPE_CHECKING, Any, Concatenate, Literal, NoReturn, ParamSpec, TypeVar, overload
 
 from taskq import celery_names
 from taskq.by_name import ByName, find_app, remember
-from taskq.callables import is_again
+from taskq.callables import importable, is_again
 from taskq.celery_names import instead, no_attribute
 from taskq.client import Client
 from taskq.config import Settings, check_name, load_settings, whoami
@@ -70,6 +70,7 @@ class TaskQ(ByName):
         dead_ttl: float | None = None,
         dead_max: int | None = None,
         max_message_bytes: int | None = None,
+        result_memory: float | None = None,
         send_timeout: float | None = None,
         server_check: str | None = None,
     ) -> None:
@@ -91,6 +92,7 @@ class TaskQ(ByName):
             dead_ttl: Seconds a dead letter is kept (30 days).
             dead_max: Dead letters kept per queue (100,000).
             max_message_bytes: Largest message, and largest result (1 MiB).
+            result_memory: Share of the server's maxmemory that may be in use for results to be kept (0.9).
             send_timeout: Seconds ``delay()`` goes on trying when the server does not answer (5).
             server_check: ``refuse`` for workers that do not start at a server that may lose messages; else they
                 ``warn``.
@@ -101,7 +103,7 @@ class TaskQ(ByName):
         self.name = check_name("app", name)
         given = {k: v for k, v in locals().items() if k not in ("self", "name")}
         self.settings: Settings = load_settings(given)
-        self.client = Client(name, self.settings, sys._getframe(1).f_globals.get("__name__", "__main__"))
+        self.client = Client(name, self.settings, _home(self))
         self._tasks: dict[str, Task[..., Any]] = {}
         self._given: dict[str, dict[str, Any]] = {}
         self._entries: dict[str, Entry] = {}
@@ -302,6 +304,8 @@ class TaskQ(ByName):
             if refused := _OF_ONE_CALL & options.keys():
                 raise ConfigError(f"periodic entry {name}: each tick has its own {', '.join(sorted(refused))}")
             with _about(name):
+                if task.origin.refused and task is not self._tasks.get(task.name):
+                    raise ConfigError(task.origin.refused)  # its ticks would run another
                 message = task.prepare_call(args, kwargs, **options).message
                 entry = Entry.of(name, when, message, catch_up=catch_up, window=window, overlap=overlap, jitter=jitter)
             if self._entries.setdefault(name, entry) != entry:
@@ -480,6 +484,15 @@ class _BoundDecorator:
 
 def _name_of(what: str | Definition) -> str:
     return check_name("queue or task", what if isinstance(what, str) else what.name)
+
+
+def _home(app: TaskQ) -> str:
+    """Return the module that makes an app, by the frame that called its class."""
+    frame: FrameType | None = sys._getframe(1)
+    while frame is not None and frame.f_locals.get("self") is app:  # __init__, of a subclass as well
+        frame = frame.f_back
+    scope = {} if frame is None else frame.f_globals
+    return importable(scope.get("__name__", "__main__"), scope)
 
 
 @contextmanager

@@ -104,5 +104,6 @@ def instead(name: str, table: Mapping[str, str], known: Iterable[str] = ()) -> s
 
 def no_attribute(owner: object, name: str, table: Mapping[str, str]) -> AttributeError:
     """Make the error for an attribute that is not there."""
-    text = f"{type(owner).__name__!r} object has no attribute {name!r}{instead(name, table)}"
+    hint = instead(name, table) if name in table else ""  # the interpreter itself suggests the nearest one
+    text = f"{type(owner).__name__!r} object has no attribute {name!r}{hint}"
     return AttributeError(text, name=name, obj=owner)

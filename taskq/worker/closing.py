@@ -12,6 +12,7 @@ import time
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
+from taskq import logs
 from taskq.broker import commands
 from taskq.broker.commands import Command
 from taskq.broker.keys import Keys
@@ -110,6 +111,7 @@ class Closer:
             limit = delivery.task.time_limit or 0.0
             error = TimeLimitExceeded(f"the task ran longer than its time_limit of {limit:g} s and was killed")
             outcome = self._executor.failed(delivery, error)
+            logs.ended(delivery, outcome, limit)
         ttl_ms = int(self._executor.settings.result_ttl * 1000)
         fetch = commands.fetch(self._keys, incarnation, next(self._numbers), words([outcome], ttl_ms))
         try:

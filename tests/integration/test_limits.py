@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -295,6 +296,7 @@ def test_a_hard_limit_kills_the_child_and_fails_the_task(
     assert [r.get(timeout=30) for r in neighbours] == [0, 1, 2], "they ran again"
     assert worker.children() != before
     assert worker.log.count("is killed: a task is over its time limit") == 1
+    assert len(re.findall(rf"task jobs\.{name}\[\S+\] failed in 0\.400 s", worker.log)) == 1
     ledger = survey(module.app)
     assert sum(queue.counters.get("crashes", 0) for queue in ledger.values()) == 0
     assert ledger[f"jobs.{name}"].dead == 1

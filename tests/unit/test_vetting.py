@@ -184,6 +184,7 @@ COMES_BACK = [
     (Literal[Colour.RED, "x"], Colour.RED),
     (Pair | str, Pair(1, 2)),
     (Pair | str, "ab"),
+    (Annotated[CatDict, "note"] | DogDict, {"name": Cat("tom"), "breed": Colour.RED}),
     (CatDict | DogDict, {"name": Cat("tom"), "breed": Colour.RED}),
     (Owner, Owner(Dog("rex"), {"a": Cat("tom"), "b": None})),
     (Box[Cat | Dog], Box(Dog("rex"))),

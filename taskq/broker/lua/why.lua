@@ -17,7 +17,8 @@
 --       and of what waits: paused, task-paused (as pause.lua stores them), served (by how many live sets of queues),
 --       incarnations (how many there are), workers {what they are ...}, gates {{name, 1 if something may pass now, when it
 --       opens (ms) or '', ms between two, slots, slots in use, ids of up to 3 holders ...} ...} (closed ones, and the one it
---       waits at), place (queue, ranked, suspects, or a gate), ahead (missing beyond the 10,000), of.
+--       waits at), place (queue, ranked, suspects, or a gate), lanes (of its task's line: the sets of those that run it), ahead
+--       (missing beyond the 10,000), of.
 -- Again: the same.
 local MOST, FEW = 10000, 100
 local id, now = ARGV[1], clock()
@@ -121,6 +122,7 @@ local above = ranked > 0 and call('ZCOUNT', P .. 'ranked:' .. queue, '-inf', '(0
 local plain = call('LLEN', P .. 'queue:' .. queue)
 if place then
   tell('of', call('LLEN', P .. 'gated:' .. queue .. '|' .. place) + call('ZCARD', P .. 'ranked:' .. queue .. '|' .. place))
+  if sub(place, -2) == '#t' then tell('lanes', served_by(queue, place)) end
 else
   index = look_for('suspects:' .. queue)
   if index then

@@ -54,6 +54,7 @@ local function recover(inc, now, running, died, alone, cause)
   call('HDEL', P .. 'workers', inc)
   if #held == all then
     call('ZREM', P .. 'leases', inc)
+    call('ZREM', P .. 'terms', inc)
     call('DEL', P .. 'processing:' .. inc)
   else
     call('ZADD', P .. 'leases', int(now), inc) -- it speaks no more, and whoever reaps goes on with it

@@ -51,7 +51,10 @@ local function settle_done(blob, ttl, first_result, n_results)
   if special then local _ = flow.free end -- made before the first write: it looks at the types of what it writes to
   call('HDEL', messages, unpack(mine))
   if all then call('DEL', processing) else call('HDEL', processing, unpack(mine)) end
-  for value, times in pairs(tally) do count(queue_in(value), 'done', times) end
+  for value, times in pairs(tally) do
+    count(queue_in(value), 'done', times)
+    if no_room and n_results > 0 then count(queue_in(value), 'unkept', times) end
+  end
   if any_crashes then call('HDEL', P .. 'crashes', unpack(mine)) end
   if any_revoked then call('HDEL', P .. 'revoked', unpack(mine)) end
   if special then
@@ -59,7 +62,7 @@ local function settle_done(blob, ttl, first_result, n_results)
   end
   if waits then
     for i = 1, m do publish(mine[i], n_results > 0 and results[i] or '', ttl, true) end
-  elseif n_results > 0 then
+  elseif n_results > 0 and not no_room then
     local prefix = P .. 'result:'
     for i = 1, m do call('PSETEX', prefix .. mine[i], ttl, results[i]) end
   end
@@ -100,10 +103,12 @@ local function settle(kind, i, id, value)
     call('HDEL', P .. 'crashes', id)
     call('HDEL', P .. 'revoked', id)
     publish(id, ARGV[i + 3], ARGV[i + 4], waits)
+    if no_room and ARGV[i + 3] ~= '' then count(queue, 'unkept') end
     if how ~= 'discarded' then failed = how == 'failed' end
   elseif kind == 'dead' then
     bury(queue, id, now, ARGV[i + 2], ARGV[i + 3])
     publish(id, ARGV[i + 4], ARGV[i + 5], waits)
+    if no_room and ARGV[i + 4] ~= '' then count(queue, 'unkept') end
     if ARGV[i + 2] == 'failed' then failed = true end
   elseif kind == 'schedule' then
     local delay = tonumber(ARGV[i + 3])
