@@ -14,10 +14,9 @@ from collections import Counter
 
 import pytest
 
-from taskq.broker import commands
 from taskq.broker.outcomes import Again, Dead, Ended, Limited, Outcome, Returned
 from tests.contract.fleet import Fleet, more, sent
-from tests.contract.world import LEASE, World, raw_id
+from tests.contract.world import World, raw_id
 from tests.support import SEED, SOAK, Server
 
 #: By task: the limits that its code declares.
@@ -32,7 +31,21 @@ TASKS = {
 REGISTRY = {
     *("leases", "calls", "workers", "sets", "set-leases", "serving", "counters", "tasks", "limits", "marks", "shut"),
     *("result", "producer", "keeper", "pulse", "bell", "solo-bell", "alarm", "ready", "solo", "arrivals", "openings"),
-    *("breakers", "set-back", "control", "throttle", "spent", "dead", "reasons", "messages", "unique"),
+    *(
+        "terms",
+        "published",
+        "guests",
+        "runs",
+        "breakers",
+        "set-back",
+        "control",
+        "throttle",
+        "spent",
+        "dead",
+        "reasons",
+        "messages",
+        "unique",
+    ),
 }
 
 
@@ -120,9 +133,9 @@ class Together:
 
     def set_back(self) -> None:
         """The server's clock goes back by an hour, and a renewal notices."""
-        self.world.run(commands.renew(self.world.keys, LEASE, ["set"], self.incs))
+        self.fleet.renew()
         self.world.at(self.world.now - 3_600_000)
-        self.world.run(commands.renew(self.world.keys, LEASE, ["set"], self.incs))
+        self.fleet.renew()
         self.fleet.sound()
 
     def lose(self) -> None:
