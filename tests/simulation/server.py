@@ -101,7 +101,7 @@ class Model(Lines):
         if id_ in self.hashes["messages"] or "result:" + id_.decode() in self.strings:
             return b"="
         value = value[:2] + struct.pack(">d", self.now) + value[2:]
-        queue, due, answer, elsewhere = decode_head(value)[1], self.now, b"+", False
+        queue, due, of_day, answer, elsewhere = decode_head(value)[1], self.now, False, b"+", False
         for word in options.decode().split():
             n = float(word[1:] or 0)
             match word[0]:
@@ -109,7 +109,7 @@ class Model(Lines):
                     elsewhere = True
                     answer = b"+" if queue.encode() in self.hashes["serving"] else b"-"
                 case "d" | "a":
-                    due = n + self.now * (word[0] == "d")
+                    due, of_day = n + self.now * (word[0] == "d"), word[0] == "a"
                 case "x" | "e":
                     stamp = struct.pack(">d", n + self.now * (word[0] == "x"))
                     value = b"%c%c%s%s%s" % (value[0], value[1] + FLAG_EXPIRES, value[2:10], stamp, value[10:])
@@ -120,7 +120,7 @@ class Model(Lines):
             if value[1] & FLAG_AT_MOST_ONCE:
                 self.mark(queue, b"o")
         if due > self.now:
-            self.schedule(queue, id_, due)
+            self.schedule(queue, id_, due, of_day)
         else:
             self.push(queue, [id_])
         return answer
