@@ -330,6 +330,12 @@ class Model(Lines):
 
     def _take_suspect(self, inc: bytes, set_: str) -> tuple[list[bytes], int]:
         while queue := self.pop("solo:" + set_):
+            suspects = self.lists["suspects:" + queue]
+            if suspects and self.ended(queue, suspects[0]):
+                suspects.pop(0)
+                if suspects:
+                    self.announce(queue, "solo", "solo-bell")
+                continue
             taken = self._move(inc, "suspects:" + queue, queue, 1, b"!")
             if taken and self.lists["suspects:" + queue]:
                 self.announce(queue, "solo", "solo-bell")
@@ -399,11 +405,14 @@ class Model(Lines):
             ids = self.lists["queue:" + queue]
             if not ids:
                 break
+            if self.ended(queue, ids[0]):
+                ids.pop(0)
+                continue
             once = bool(self.hashes["messages"][ids[0]][1] & FLAG_AT_MOST_ONCE)
             if once and (taken or any_taken):
                 Base.push(self, queue, [ids.pop(0)], at_head=True)
                 return taken, True, True
-            got = self.take_some(inc, queue, 1)
+            got = self.take_some(inc, queue, 1, rounds=1)
             taken += got
             if once and got:
                 return taken, bool(self.lists["queue:" + queue]), True
