@@ -160,7 +160,7 @@ def _walk(keys: Keys, names: list[str], before: Collection[Doubtful] = ()) -> Pr
     places = _Places({raw_id for raw_id, _ in before} or None)
     for incarnation in (yield commands.incarnations(keys)):
         places.note((yield from paced(commands.held_ids(keys, incarnation))), "processing:" + incarnation)
-    lines = ["gated:" + line for line in (yield from _lines(keys))]
+    lines = [family + line for line in (yield from _lines(keys)) for family in ("gated:", "ranked:")]
     for name in [*names, *lines, "schedule"]:
         if name.startswith(_LISTS):
             yield from _walk_through(keys, name, commands.list_length, commands.ids_in_list, places)
@@ -180,12 +180,12 @@ def _walk(keys: Keys, names: list[str], before: Collection[Doubtful] = ()) -> Pr
 
 
 def _lines(keys: Keys) -> Protocol[list[str]]:
-    """The lines at gates, each ``<queue>|<gate>``."""
+    """The lines of what waits for gates, each ``<queue>|<gates>``."""
     gates = yield from scanned(keys, "gates")
     pairs = (
         (commands.readable(who), commands.readable(gate)) for gate, waiters in gates.items() for who in waiters.split()
     )
-    return [f"{who}|{gate}" for who, gate in pairs if who[0] not in "*!"]
+    return [f"{who}|{gate}" for who, gate in pairs if who[0] not in "*!" and gate[0] != "~"]
 
 
 def _walk_through(

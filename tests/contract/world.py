@@ -171,7 +171,7 @@ class World:
                     self.raw("HSET", key, *(word for pair in value.items() for word in pair))
                 elif isinstance(value, list):
                     self.raw("RPUSH", key, *value)
-                elif name.startswith(("result:", "producer:", "keeper")):
+                elif name.startswith(("result:", "producer:", "throttle:", "keeper")):
                     self.raw("SET", key, value, "PX", 3_600_000)
                 else:
                     self.raw("SET", key, value)

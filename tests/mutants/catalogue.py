@@ -112,7 +112,12 @@ MUTANTS = [
         "lib/special",
         "call('ZREM', P .. 'ready:' .. set, queue .. '|' .. name)",
     ),
-    lua("what was handed on before goes to the end", "lib/special", "not again and name or nil", "name"),
+    lua(
+        "what was handed on before goes to the end",
+        "lib/special",
+        "put_back(queue, { id }, now, name, again)",
+        "put_back(queue, { id }, now, name)",
+    ),
     lua(
         "nobody looks at what nobody knows",
         "lib/special",
@@ -122,8 +127,8 @@ MUTANTS = [
     lua(
         "what runs at most once is taken with others",
         "lib/special",
-        "if not marked(queue, 'o') then return take_some(queue, n) end",
-        "if true then return take_some(queue, n) end",
+        "local careful = marked(queue, 'o')",
+        "local careful = false",
     ),
     lua(
         "what runs at most once is taken with others from a line",
@@ -223,7 +228,7 @@ MUTANTS = [
     lua(
         "messages are promoted early",
         "lib/promote",
-        "'-inf', int(now), 'LIMIT', 0, limit",
+        "'-inf', int(math.ceil(now)), 'LIMIT', 0, limit",
         "'-inf', int(now + 20000), 'LIMIT', 0, limit",
     ),
     lua("the wrong one keeps the time", "promote", "who ~= ARGV[1]", "who == ARGV[1]"),
@@ -238,14 +243,19 @@ MUTANTS = [
         "    if back then\n      put",
         "    if false then\n      put",
     ),
-    lua("gates stay shut when the clock went back", "lib/pulse", "call('ZINCRBY', key, -by, times[i])", "_ = 0"),
+    lua(
+        "gates stay shut when the clock went back",
+        "lib/pulse",
+        "move(key, by, function(name)",
+        "move('none', by, function(name)",
+    ),
     lua(
         "timed pauses end early when the clock went back",
         "lib/pulse",
-        "if string.sub(times[i], 1, 1) ~= '='",
-        "if true",
+        "return string.sub(name, 1, 1) == '=' end",
+        "return false end",
     ),
-    lua("breakers stay open when the clock went back", "lib/pulse", "if ends then", "if false then"),
+    lua("breakers stay open when the clock went back", "lib/pulse", "if mode then", "if false then"),
     lua(
         "the pulse forgets the sets",
         "lib/pulse",
@@ -259,6 +269,11 @@ MUTANTS = [
     lua("a set that was lost stays lost", "renew", "if serve(set, queues, now + lease) then", "if false then"),
     lua("what limits a task need not be in force", "register", "< announced then", "< 0 then"),
     lua("an older worker takes back what a newer one said", "publish", "return at <= since", "return true"),
+    lua("any run decides a half-open breaker", "lib/gates", "taken_at ~= time", "false"),
+    lua("runs from before a trip count after it", "lib/gates", "or taken_at < time then", "then"),
+    lua("delays wait longer when the clock went back", "lib/pulse", "move('schedule', by", "move('none', by"),
+    lua("etas move with the clock", "lib/pulse", "return due % 1 ~= 0 end", "return false end"),
+    lua("locks last longer when the clock went back", "lib/pulse", "call('INCRBY', P .. 'set-back', by)"),
     lua("the pulse is not kept", "lib/pulse", "call('SET', P .. 'pulse', int(now))"),
     # -- where memory is scarce
     lua(
@@ -291,20 +306,20 @@ MUTANTS = [
     lua(
         "what was revoked is taken, where a queue is special",
         "lib/special",
-        "elseif not end_revoked(queue, ids[j], 'discarded', value) then",
-        "else",
+        "if ended(queue, ids[j], value) then",
+        "if not value then",
     ),
     lua(
         "what was revoked is taken from a line",
         "lib/special",
-        "if value and not end_revoked(queue, ids[j], 'discarded', value)",
-        "if value",
+        "local dead = ended(queue, id, value)\n",
+        "local dead = not value\n",
     ),
     lua(
         "a suspect that was revoked is taken",
         "lib/special",
-        "elseif not end_revoked(name, id, 'discarded', value) then",
-        "else",
+        "id and ended(name, id, value), NONE",
+        "id and not value, NONE",
     ),
     lua("what was revoked ends without a word", "lib/revoking", "  publish_revoked(id, why)\n"),
     lua("what was revoked keeps its crashes", "lib/revoking", "call('HDEL', P .. 'crashes', id)"),
@@ -324,8 +339,8 @@ MUTANTS = [
     lua(
         "a gate names a line that was revoked",
         "revoke",
-        "== 0 then leave_line(name, queue) end",
-        "< 0 then gone = true end",
+        "if not first_of(queue, name) then leave_line(name, queue) end",
+        "",
     ),
     lua("a revoked suspect keeps its crashes", "revoke", "call('HDEL', P .. 'crashes', id)"),
     lua("the mark outlives what is revoked again", "revoke", "call('HDEL', P .. 'revoked', id)"),
@@ -336,6 +351,8 @@ MUTANTS = [
         "== 0 then gone = true end",
     ),
     # -- pausing
+    lua("controls of a task hold in its own queue only", "lib/base", ".. (common or '')", ".. ''"),
+    lua("controls cost all queues for ever", "lib/gates", "mark('*', 'l', any)", "mark('*', 'l', true)"),
     lua("a paused queue is taken from", "lib/special", "if marked(queue, 'p') then return 0, false end"),
     lua(
         "the line of a paused queue is taken from",
@@ -344,7 +361,7 @@ MUTANTS = [
         "if false then\n    call('ZADD'",
     ),
     lua(
-        "the line of a paused queue is forgotten", "lib/special", "call('ZADD', P .. 'lines:' .. queue, int(now), gate)"
+        "the line of a paused queue is forgotten", "lib/special", "call('ZADD', P .. 'lines:' .. queue, int(now), line)"
     ),
     lua(
         "suspects of a paused queue are taken",
@@ -352,7 +369,7 @@ MUTANTS = [
         "not marked(name, 'p') and call('LINDEX'",
         "call('LINDEX'",
     ),
-    lua("a paused task is taken", "lib/gates", "if limits.paused then names[1]", "if false then names[1]"),
+    lua("a paused task is taken", "lib/gates", "if limits.paused then", "if false then"),
     lua("a queue is resumed in silence", "lib/pausing", "if waiting(queue) > 0 then announce(queue, now) end"),
     lua(
         "suspects are resumed in silence",
@@ -360,7 +377,7 @@ MUTANTS = [
         "> 0 then announce_suspects(queue, now) end",
         "> 0 then now = now end",
     ),
-    lua("lines are resumed in silence", "lib/pausing", "call('ZRANGE', P .. 'lines:' .. queue, 0, -1)", "{}"),
+    lua("lines are resumed in silence", "lib/pausing", "call('ZRANGE', P .. 'lines:' .. queue, 0, 99)", "{}"),
     lua("a task is resumed in silence", "lib/pausing", " .. '#p', now)", " .. '#x', now)"),
     lua("a queue stays paused", "lib/pausing", "mark(queue, 'p', false)"),
     lua(
@@ -460,15 +477,15 @@ MUTANTS = [
     lua(
         "the clock of the client counts",
         "lib/accept",
-        "elseif word == 'a' then due = n",
-        "elseif word == 'a' then due = n - 60000",
+        "due, of_day = n, true",
+        "due, of_day = n - 60000, true",
     ),
     # -- flow control
     lua("the virtual time stands still (flow)", "lib/ranked", "call('ZADD', fair, 'GT', int(last), int(0 - band))"),
     lua(
         "the time of one band is that of all (flow)",
-        "lib/ranked",
-        "served[math.floor(some[i + 1] / BAND)]",
+        "lib/special",
+        "served[math.floor(ranks[j] / BAND)]",
         "served[0]",
     ),
     lua(
@@ -512,29 +529,61 @@ MUTANTS = [
     lua("what took no slot gives one back (flow)", "lib/gates", "return gate.slots > 0", "return true"),
     lua(
         "an old announcement erases other lines (flow)",
-        "lib/gates",
+        "lib/lines",
         "if at then set_waiters(name, sub(waiters, 1, at) .. sub(waiters, stop + 1)) end",
         "set_waiters(name, ' ')",
     ),
-    lua("a breaker outlives its declaration (flow)", "lib/gates", "call('HDEL', P .. 'breakers', task)"),
-    lua("slots are not given back (flow)", "lib/gates", "use(name, -(times or 1))"),
+    lua("a breaker outlives its declaration (flow)", "lib/lines", "call('HDEL', P .. 'breakers', task)"),
+    lua("slots are not given back (flow)", "lib/lines", "use(name, -(times or 1))"),
     lua(
-        "lines send each other back and forth (flow)",
+        "a line whose own gate opens overtakes the others of its task (flow)",
         "lib/special",
-        "local been_there = not queue or from ~= nil",
-        "local been_there = not queue",
+        "if not name and not is_told(line, other)",
+        "if false and not is_told(line, other)",
     ),
     lua(
-        "one that was there goes to the end of its line (flow)",
-        "lib/special",
+        "what was taken goes to the end of its line (flow)",
+        "lib/lines",
         "call(at_head and 'LPUSH' or 'RPUSH'",
         "call('RPUSH'",
     ),
     lua(
         "who comes later overtakes the line (flow)",
+        "lib/lines",
+        "(queue and anybody_in_line and (has_line(name, queue)",
+        "(false and (has_line(name, queue)",
+    ),
+    lua("what has expired spends a rate (flow)", "lib/special", " or end_expired(queue, id, value, now)"),
+    lua("what is not to run takes room (flow)", "lib/accept", " - flow.dead_in(queue)"),
+    lua("what has expired holds a lock (flow)", "lib/unique", " and not expired(id, value, now)"),
+    lua(
+        "what runs loses its lock when it expires (flow)",
+        "lib/expiry",
+        "id) == 1 then return false end",
+        "id) == 9 then return false end",
+    ),
+    lua(
+        "those behind keep the turns of what is gone (flow)", "lib/ranked", "if units then call(", "if false then call("
+    ),
+    lua(
+        "those to come keep the turns of what is gone (flow)",
+        "lib/ranked",
+        "if last and (all_seen",
+        "if false and (all_seen",
+    ),
+    lua(
+        "a rank leaves its band (flow)",
+        "lib/ranked",
+        "math.min(math.max(served, last) + units, base + BAND - 1)",
+        "math.max(served, last) + units",
+    ),
+    lua("a line forgets ranks (flow)", "lib/lines", "if rank then call('ZADD'", "if false then call('ZADD'"),
+    lua("who is first in a line overtakes the queue (flow)", "lib/special", "first and first < place and", "false and"),
+    lua(
+        "a gate that is shut lets the virtual time go on (flow)",
         "lib/special",
-        "n < 1 or (not been_there and has_line(name, queue))",
-        "n < 1",
+        "stand(queue, line, ids[j], ranks[j])",
+        "stand(queue, line, ids[j], ranks[j]); served[0] = ranks[j]",
     ),
     lua(
         "a queue as a whole is taken for another (flow)",
@@ -543,13 +592,13 @@ MUTANTS = [
         "wait_at(name, queue",
     ),
     lua("newcomers are not told of lines (flow)", "register", "if is_new then tell_of_lines(ARGV[5], now) end"),
-    lua("what is returned takes any lock again (flow)", "lib/unique", "if mode ~= 's' then return true end"),
+    lua("what is returned takes any lock again (flow)", "lib/unique", "if mode ~= 's' and not found.d then"),
     lua("a revoked message keeps its lock (flow)", "revoke", "if found.u then unlock((lock_in(found.u)), id) end"),
     lua(
         "the pause of a task is looked for by its queue (flow)",
         "lib/pausing",
-        "resume_task(name, now), resume_queue(name, now)",
-        "resume_task(name, now), what_to_pause(name) == name and resume_queue(name, now)",
+        "'=' .. name) == 1, resume_queue(name, now)",
+        "'=' .. name) == 1, what_to_pause(name) == name and resume_queue(name, now)",
     ),
     lua(
         "lines of limits that are no more are not looked at (flow)",

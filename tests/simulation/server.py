@@ -101,7 +101,7 @@ class Model(Lines):
         if id_ in self.hashes["messages"] or "result:" + id_.decode() in self.strings:
             return b"="
         value = value[:2] + struct.pack(">d", self.now) + value[2:]
-        queue, due, answer, elsewhere = decode_head(value)[1], self.now, b"+", False
+        queue, due, of_day, answer, elsewhere = decode_head(value)[1], self.now, False, b"+", False
         for word in options.decode().split():
             n = float(word[1:] or 0)
             match word[0]:
@@ -109,7 +109,7 @@ class Model(Lines):
                     elsewhere = True
                     answer = b"+" if queue.encode() in self.hashes["serving"] else b"-"
                 case "d" | "a":
-                    due = n + self.now * (word[0] == "d")
+                    due, of_day = n + self.now * (word[0] == "d"), word[0] == "a"
                 case "x" | "e":
                     stamp = struct.pack(">d", n + self.now * (word[0] == "x"))
                     value = b"%c%c%s%s%s" % (value[0], value[1] + FLAG_EXPIRES, value[2:10], stamp, value[10:])
@@ -120,7 +120,7 @@ class Model(Lines):
             if value[1] & FLAG_AT_MOST_ONCE:
                 self.mark(queue, b"o")
         if due > self.now:
-            self.schedule(queue, id_, due)
+            self.schedule(queue, id_, due, of_day)
         else:
             self.push(queue, [id_])
         return answer
@@ -330,6 +330,12 @@ class Model(Lines):
 
     def _take_suspect(self, inc: bytes, set_: str) -> tuple[list[bytes], int]:
         while queue := self.pop("solo:" + set_):
+            suspects = self.lists["suspects:" + queue]
+            if suspects and self.ended(queue, suspects[0]):
+                suspects.pop(0)
+                if suspects:
+                    self.announce(queue, "solo", "solo-bell")
+                continue
             taken = self._move(inc, "suspects:" + queue, queue, 1, b"!")
             if taken and self.lists["suspects:" + queue]:
                 self.announce(queue, "solo", "solo-bell")
@@ -399,11 +405,14 @@ class Model(Lines):
             ids = self.lists["queue:" + queue]
             if not ids:
                 break
+            if self.ended(queue, ids[0]):
+                ids.pop(0)
+                continue
             once = bool(self.hashes["messages"][ids[0]][1] & FLAG_AT_MOST_ONCE)
             if once and (taken or any_taken):
                 Base.push(self, queue, [ids.pop(0)], at_head=True)
                 return taken, True, True
-            got = self.take_some(inc, queue, 1)
+            got = self.take_some(inc, queue, 1, rounds=1)
             taken += got
             if once and got:
                 return taken, bool(self.lists["queue:" + queue]), True

@@ -73,6 +73,7 @@ flow = setmetatable({}, { __index = function(made, name)
 --@include gates
 --@include pausing
 --@include revoking
+--@include expiring
 --@include special
 --@include types
   expect('hash', { 'slots', 'breakers', 'unique', 'limits', 'paused', 'turns' })
@@ -80,6 +81,7 @@ flow = setmetatable({}, { __index = function(made, name)
   made.take_special, made.take_line, made.take_suspect, made.end_revoked = take_special, take_line, take_suspect, end_revoked
   made.repair, made.offer, made.free, made.put_back = repair, offer, free, put_back
   made.hand_on, made.open, made.resume, made.shut, made.save_gates = hand_on, open, resume, shut, save_gates
+  made.superseded, made.watch_controls = superseded, watch_controls
   return rawget(made, name)
 end })
 

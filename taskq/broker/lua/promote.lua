@@ -15,7 +15,7 @@
 -- Returns {moved, ms until the caller should call again, or -1 if nothing is scheduled, now ms, 1 if there may be more due
 --       ticks than these, then for each due tick: entry's name, entry, tick ms ('' for a new entry), due ms}.
 -- Again: finds nothing more to move. Any number may call at once. Ticks are named until somebody takes them (tick).
-local flow = { offer = offer, open = open, resume = resume } -- fetch.lua says why
+local flow = { offer = offer, open = open, resume = resume, watch_controls = watch_controls } -- fetch.lua says why
 expect_common()
 --@include promote
 local now = clock()

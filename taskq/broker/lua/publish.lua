@@ -62,4 +62,5 @@ for i = 3, #ARGV, 3 do
     if put('limits', task, limits) then opened = opened + open_all(task, now) end
   end
 end
+watch_controls()
 return { int(since), opened, changed }

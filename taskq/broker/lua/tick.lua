@@ -14,10 +14,11 @@
 local WIDTH, AGAIN = 11, 1000
 local now = clock()
 --@include accept
+--@include expiry
 
 local function alive(id)
   local value = id and call('HGET', P .. 'messages', id)
-  if not value then return false end
+  if not value or expired(id, value, now) then return false end
   local queue = head(value)
   return not (queue and call('ZSCORE', P .. 'dead:' .. queue, id))
 end

@@ -5,19 +5,35 @@
 -- Leases differ in length while settings change, so each incarnation's is kept (`terms`), and what all share takes the
 -- longest: nobody's lease is cut to another's.
 
--- The clock went back: what was to last some seconds from then on does not last longer for it. What was said by the time
--- of day stays (schedules, ticks, timed pauses).
-local function set_back(by)
-  for _, key in ipairs({ P .. 'openings', P .. 'arrivals', P .. 'shut' }) do
-    local times = call('ZRANGE', key, 0, -1, 'WITHSCORES')
+-- Let times of a sorted set be earlier, but for those that stay. A page at a time: what was moved stands among what was looked
+-- at. At most 100,000, the earliest; the rest are far off.
+local function move(key, by, stays)
+  for first = 0, 99000, 1000 do
+    local times, moved = call('ZRANGE', P .. key, first, first + 999, 'WITHSCORES'), {}
     for i = 1, #times, 2 do
-      if string.sub(times[i], 1, 1) ~= '=' then call('ZINCRBY', key, -by, times[i]) end
+      if not stays(times[i], times[i + 1]) then moved[#moved + 1], moved[#moved + 2] = string.format('%.3f', times[i + 1] - by), times[i] end
     end
+    for i = 1, #moved, 1000 do call('ZADD', P .. key, unpack(moved, i, math.min(i + 999, #moved))) end
+    if #times < 2000 then return end
   end
+end
+
+-- The clock went back: what was to last some seconds from then on does not last longer for it. What was said by the time
+-- of day stays (etas, ticks, timed pauses). Locks are kept by a clock that does not go back: see unique.lua.
+local function set_back(by)
+  call('INCRBY', P .. 'set-back', by)
+  call('DEL', P .. 'keeper')
+  local left = call('PTTL', P .. 'audited')
+  if left > 0 then call('PEXPIRE', P .. 'audited', int(math.max(left - by, 1))) end
+  move('schedule', by, function(_, due) return due % 1 ~= 0 end) -- an eta ends in half a millisecond
+  for _, key in ipairs({ 'openings', 'arrivals', 'shut' }) do
+    move(key, by, function(name) return string.sub(name, 1, 1) == '=' end) -- a pause
+  end
+  if call('LLEN', P .. 'alarm') == 0 then call('RPUSH', P .. 'alarm', '1') end -- something else may be the next
   local breakers = call('HGETALL', P .. 'breakers')
   for i = 1, #breakers, 2 do
-    local ends, outcomes = string.match(breakers[i + 1], '^o (%d+)(.*)$')
-    if ends then call('HSET', P .. 'breakers', breakers[i], 'o ' .. int(math.max(ends - by, 0)) .. outcomes) end
+    local mode, time, outcomes = string.match(breakers[i + 1], '^([co]) (%d+)(.*)$')
+    if mode then call('HSET', P .. 'breakers', breakers[i], mode .. ' ' .. int(math.max(time - by, 0)) .. outcomes) end
   end
 end
 

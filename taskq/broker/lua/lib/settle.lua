@@ -24,8 +24,8 @@ end
 
 -- Deliveries of this processing value have ended: what they held of their limits is free.
 local function left(value, failed, times)
-  local _, _, _, gates = taken_from(value)
-  if gates ~= '' then flow.free(gates, now, failed, times) end
+  local _, _, taken_at, gates = taken_from(value)
+  if gates ~= '' then flow.free(gates, taken_at, now, failed, times) end
 end
 
 local function settle_done(blob, ttl, first_result, n_results)
@@ -114,7 +114,8 @@ local function settle(kind, i, id, value)
     local delay = tonumber(ARGV[i + 3])
     call('HSET', messages, id, ARGV[i + 2])
     count(queue, ARGV[i + 4])
-    if delay > 0 then schedule(queue, id, now + delay)
+    if ARGV[i + 4] == 'deferred' and marks(queue) ~= '' and flow.superseded(queue, id, ARGV[i + 2], now) then -- gone
+    elseif delay > 0 then schedule(queue, id, now + delay)
     elseif call('HEXISTS', P .. 'crashes', id) == 1 then push_suspects(queue, { id }, now)
     else (marks(queue) == '' and push or flow.offer)(queue, { id }, now)
     end
@@ -124,7 +125,7 @@ local function settle(kind, i, id, value)
     flow.hand_on(queue, id, value, now + tonumber(ARGV[i + 3]), ARGV[i + 4] == '1')
   else
     count(queue, 'returned')
-    if kind == 'limit' then flow.shut(queue, id, now + tonumber(ARGV[i + 2])) end
+    if kind == 'limit' then flow.shut(id, now + tonumber(ARGV[i + 2])) end
     if byte(value, 1) == 33 then push_suspects(queue, { id }, now, true)
     elseif marks(queue) == '' then push(queue, { id }, now, true)
     else flow.put_back(queue, { id }, now)
