@@ -38,6 +38,8 @@ dead:<queue>         sorted set  id by time of death (ms)
 reasons              hash        id of a dead letter → reason, newline, detail (opaque)
 crashes              hash        id → counted deaths of its process; only where there were any
 leases               sorted set  incarnation by end of its lease (ms)
+name:<worker>        string      which of the workers with that name said last that it lives; expires after minutes
+terms                sorted set  incarnation by the length of its lease (ms)
 calls                hash        incarnation → number of its last call (and a half: see ``sync.lua``)
 workers              hash        incarnation → what it is (msgpack; see ``taskq.worker.session``)
 sets                 hash        set of queues → its queues, joined by spaces
@@ -56,6 +58,7 @@ alarm                list        at most a token: the earliest due time has chan
 keeper               string      who keeps the time of the schedule, and until when (ms); expires
 pulse                string      time of the last renewal or reaping (ms)
 result:<id>          string      outcome of a task; expires after ``result_ttl``
+scarce               string      memory is scarce, so results are not kept; expires after half a minute
 waiters              hash        id → inboxes of the processes that wait for it
 inbox:<process>      list        results for a waiting process; expires after a minute
 periodic             hash        entry's name → periodic entry (see ``taskq.entries``)
@@ -68,6 +71,8 @@ revisions            hash        ``-A`` of workers → revisions of their code, 
 producer:<id>        string      number, answer and first id of a producer's last call; expires after an hour
 counters             hash        ``<queue>|<counter>`` → number (the ledger)
 audited              string      an audit was made lately; expires after a minute
+published            hash        task, ``=`` (the settings) or ``@<-A>`` (its periodic entries) → since when it is so,
+                                 in ms: of workers that announce otherwise the one started last is right
 settings             hash        windows and limits for scripts, ``name`` or ``name:<task>`` → number
 ===================  ==========  ===================================================================
 """

@@ -20,6 +20,8 @@ if TYPE_CHECKING:
     from taskq.broker.commands import Arg
 
 SUCCESS, FAILURE, GIVEN_UP, DISCARDED = b"S", b"F", b"D", b"X"
+#: How many successes make a group at most: a script unpacks it.
+_GROUP = 1000
 
 
 #: The task returned: the id, and what to store (empty for nothing). A plain pair, for there are many.
@@ -114,7 +116,7 @@ def read_error_detail(data: bytes) -> dict[str, Any]:
 
 
 def words(outcomes: Iterable[Outcome], result_ttl_ms: int) -> list[Arg]:
-    """Write outcomes as the arguments ``fetch.lua`` takes; the successes first, in one group or two."""
+    """Write outcomes as the arguments ``fetch.lua`` takes; the successes first, in groups."""
     plain: list[bytes] = []
     stored: list[bytes] = []
     results: list[bytes] = []
@@ -132,10 +134,11 @@ def words(outcomes: Iterable[Outcome], result_ttl_ms: int) -> list[Arg]:
         else:
             rest.extend(_group(outcome, result_ttl_ms))
     args: list[Arg] = []
-    if plain:
-        args += [b"done", b"".join(plain), 0, 0]
-    if stored:
-        args += [b"done", b"".join(stored), result_ttl_ms, len(stored), *results]
+    for at in range(0, len(plain), _GROUP):
+        args += [b"done", b"".join(plain[at : at + _GROUP]), 0, 0]
+    for at in range(0, len(stored), _GROUP):
+        some = results[at : at + _GROUP]
+        args += [b"done", b"".join(stored[at : at + _GROUP]), result_ttl_ms, len(some), *some]
     args += rest
     for outcome in reversed(returned):  # each goes to the head, so the last first
         args += _group(outcome, result_ttl_ms)

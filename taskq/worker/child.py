@@ -92,7 +92,7 @@ class Child:
 
         info = self.plan.info(self.number, queues)
         ttl_ms = int(settings.result_ttl * 1000)
-        return Session(self.app.client.keys, queues, info, settings.lease_ms, ttl_ms, began, alone)
+        return Session(self.app.client.keys, queues, info, settings.lease_ms, ttl_ms, began, alone, self.plan.announced)
 
     def _set_up(self) -> None:
         signal.set_wakeup_fd(-1)

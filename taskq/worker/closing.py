@@ -84,12 +84,13 @@ class Closer:
             command = commands.close(
                 self._keys, incarnation, died=closing.died, alone=closing.alone, running=running, cause=cause
             )
-            for move in (yield from self._ask(command)):
-                log.info("message %s of queue %s: back to %s", id_to_text(move.id), move.queue, move.place)
-                suspects = suspects or move.place == "suspect"
-                if not closing.died and move.id in running and move.place != "revoked":
-                    self.interrupted += move.place != "dead"
-                    self.abandoned += move.place == "dead"
+            while moves := (yield from self._ask(command)):  # in pieces, if it held thousands
+                for move in moves:
+                    log.info("message %s of queue %s: back to %s", id_to_text(move.id), move.queue, move.place)
+                    suspects = suspects or move.place == "suspect"
+                    if not closing.died and move.id in running and move.place != "revoked":
+                        self.interrupted += move.place != "dead"
+                        self.abandoned += move.place == "dead"
         return suspects
 
     def _ask(self, command: Command[T]) -> Protocol[T]:

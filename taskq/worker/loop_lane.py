@@ -33,6 +33,7 @@ from taskq.worker.quota import Quota
 from taskq.worker.session import Session, Stopped
 from taskq.worker.slots import CAPACITY, Slot
 from taskq.worker.twin import leave_if_twin
+from taskq.worker.vital import vital
 
 log = logging.getLogger("taskq.worker")
 
@@ -55,21 +56,14 @@ def _loop_factory() -> Callable[[], asyncio.AbstractEventLoop] | None:
 def run_lanes(mains: list[Callable[[], Coroutine[Any, Any, None]]]) -> None:
     """Run lanes on a new event loop until all have ended; blocks its thread. Uses uvloop if it is installed.
 
-    A bug in there ends the whole child, at once: its parent gives back what it held. Otherwise the thread would end
-    alone, and its leases be renewed for ever.
+    A bug in there ends the process before the runner cancels what runs, which would pass for failures.
     """
 
     async def all_of_them() -> None:
         await asyncio.gather(*(main() for main in mains))
 
     runner = asyncio.Runner(loop_factory=_loop_factory())
-    try:
-        runner.run(all_of_them())
-    except BaseException:
-        leave_if_twin(1)
-        log.critical("the event loop of this child broke", exc_info=True)
-        logging.shutdown()
-        os._exit(1)  # before the runner cancels what runs, which would pass for failures
+    vital("the event loop of this child", lambda: runner.run(all_of_them()))
     runner.close()
 
 
@@ -233,7 +227,8 @@ class LoopLane:
         except Lost:
             log.warning("the lease of this child ended before it could be renewed: starting anew")
             self._outcomes = []
-            await adrive(self.session.open(), self._connection)
+            with suppress(Stopped):
+                await adrive(self.session.open(), self._connection, self._pause)
         for place in places:  # not if anything else was raised: that ends the process, and they may be to blame
             self.slot.leave(place)
         return batch

@@ -12,6 +12,7 @@ import threading
 import time
 from collections import deque
 from contextlib import suppress
+from functools import partial
 from typing import Any
 
 from taskq import logs
@@ -27,6 +28,7 @@ from taskq.worker.quota import Quota
 from taskq.worker.session import Session, Stopped
 from taskq.worker.slots import Slot
 from taskq.worker.twin import Twin, leave_if_twin
+from taskq.worker.vital import vital
 
 log = logging.getLogger("taskq.worker")
 
@@ -123,7 +125,8 @@ class MainLane:
     def _begin(self) -> None:
         with suppress(Stopped):
             drive(self.session.open(), self._connection, self._pause)
-        threading.Thread(target=self._settle_for_long_tasks, name="taskq-settler", daemon=True).start()
+        settle = partial(vital, "the settler of this child", self._settle_for_long_tasks)
+        threading.Thread(target=settle, name="taskq-settler", daemon=True).start()
 
     def _end(self) -> None:
         self._ended = True
@@ -158,7 +161,8 @@ class MainLane:
                 log.warning("the lease of this child ended before it could be renewed: starting anew")
                 self._take_buffer()
                 self._outcomes.clear()
-                drive(self.session.open(), connection)
+                with suppress(Stopped):
+                    drive(self.session.open(), connection, self._pause)
             except Exception as error:
                 if not (self.stopping and (self._waiting or isinstance(error, Stopped))):
                     raise

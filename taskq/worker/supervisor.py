@@ -17,7 +17,7 @@ import tempfile
 import time
 import warnings
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from multiprocessing.connection import wait
 from multiprocessing.process import BaseProcess
 from pathlib import Path
@@ -27,13 +27,15 @@ from taskq.broker import commands
 from taskq.broker.connection import Connection
 from taskq.broker.pool import Broker
 from taskq.broker.protocol import boottime
-from taskq.entries import code_revision
-from taskq.errors import BrokerError, BrokerFull
+from taskq.broker.server import LEDGER_EVERY, WATCH_EVERY, Ledger, Watch
+from taskq.errors import BrokerError
 from taskq.execution import Executor
+from taskq.upkeep import Upkeep
 from taskq.worker import child as child_process
+from taskq.worker.announcing import ANNOUNCE_EVERY, Announcement
 from taskq.worker.closing import Closer, Closing
-from taskq.worker.heartbeat import Heartbeat
-from taskq.worker.plan import Plan, publications, settings_for_scripts
+from taskq.worker.heartbeat import Chore, Heartbeat
+from taskq.worker.plan import Plan
 from taskq.worker.revocations import REVOKE_GRACE, Revocations
 from taskq.worker.slots import SlotTable
 from taskq.worker.strays import Strays
@@ -129,15 +131,10 @@ class Supervisor:
         gc.collect()
         gc.freeze()  # what is loaded now stays shared with the children
         self._start_missing()
-        every_slot = [slot for place in range(self._isolation + 1) for slot in self.slots.of(place)]
-        lease = self.app.settings.lease
-        connection = Connection(self.broker.url, timeout=lease / 5)
-        heartbeat = Heartbeat(
-            self.broker.keys, connection, self.plan, lease, every_slot, self._on_suspects, self._on_revoked
-        )
-        heartbeat.strays = Strays(self.broker.keys, self.plan.name, self.app.settings.unknown_after)
+        heartbeat = self._heartbeat = self._heart()
         heartbeat.start()
-        self._heartbeat = heartbeat
+        upkeep = Upkeep(self.broker.keys, Connection(self.broker.url))
+        upkeep.start()
         try:
             self._tend()
             while self._children or self._closings or not self._finished():
@@ -148,6 +145,7 @@ class Supervisor:
                 self._tend()
         finally:
             heartbeat.ended = True
+            upkeep.end()
             self._kill_all()
             if self._slot_file:
                 Path(self._slot_file).unlink(missing_ok=True)
@@ -159,34 +157,38 @@ class Supervisor:
         return INTERRUPTED if self._stops and (returned or abandoned or self._interrupted) else OK
 
     def _announce(self) -> None:
-        keys = self.broker.keys
-        settings = settings_for_scripts(self.app.settings, self.app.tasks)
-        publish = commands.publish(keys, publications(self.app.tasks))
-        enlist = commands.enlist(keys, self.plan.sets, {task.name: task.queue for task in self.app.tasks.values()})
-        try:
-            for command in (commands.announce_app(keys), enlist, *commands.write_settings(keys, settings), publish):
-                self.broker.run(command, seconds=None)
-        except BrokerFull:  # a full server must still be drained; what an earlier worker published holds
-            log.warning("the server is full: this worker's settings could not be published")
-        self._declare()
+        """Let what the code says be in force before anything runs."""
+        self._announcement = Announcement(self.app, self.plan)
+        self.broker.drive(self._announcement.make(patience=None))
+        self.plan = replace(self.plan, announced=self._announcement.since)
 
-    def _declare(self) -> None:
-        """Put the periodic entries of the code on the server, and say what that changed."""
-        source = self.plan.app_path
-        entries = {name: entry.stored for name, entry in self.app.entries.items()}
-        revision = code_revision(entries, self.plan.tasks)
-        command = commands.declare(self.broker.keys, source, revision, entries, force=False)
-        declared = self.broker.run(command, seconds=None)
-        for name, what in declared.entries.items():
-            if declared.code == "new":
-                log.info("periodic entry %s is %s", name, what)
-            elif declared.code == "same":
-                log.info("periodic entry %s is not as the code has it: it was changed by command", name)
-        if declared.code == "old" and declared.entries:
-            log.warning(
-                "periodic entries stay as newer code has them, not as this has: %s. If this is the newest: "
-                "taskq cron sync -A %s", ", ".join(declared.entries), source,
-            )  # fmt: skip
+    def _heart(self) -> Heartbeat:
+        """Prepare the thread that keeps the leases."""
+        every_slot = [slot for place in range(self._isolation + 1) for slot in self.slots.of(place)]
+        lease = self.app.settings.lease
+        connection = Connection(self.broker.url, timeout=lease / 5)
+        strays = Strays(self.broker.keys, self.plan.name, self.app.settings.unknown_after)
+        watch = Watch(self.broker.keys, self.broker.where, self.app.settings.result_memory)
+        chores = [
+            Chore("say again what it announced", ANNOUNCE_EVERY, self._announcement.make),
+            Chore("watch the server", WATCH_EVERY, watch.look),
+            Chore("look at the ledger", LEDGER_EVERY, Ledger(self.broker.keys).look),
+            Chore("look for messages that nobody takes", 0.0, strays.look),  # it knows itself when
+        ]
+        return Heartbeat(
+            self.broker.keys, connection, self.plan, lease, every_slot,
+            self._on_suspects, self._on_revoked, chores, self._what_is,
+        )  # fmt: skip
+
+    def _what_is(self, incarnation: str) -> bytes:
+        """Return what the server is to know of an incarnation; from the heartbeat's thread."""
+        for place, child in list(self._children.items()):
+            for queues, slot in zip(
+                (self.plan.main, self.plan.loop, self.plan.thread), self.slots.of(place), strict=True
+            ):
+                if slot.incarnation == incarnation:
+                    return self.plan.info(place, queues, child.process.pid)
+        return b""
 
     def _tend(self) -> None:
         """Look after everything once."""

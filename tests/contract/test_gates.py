@@ -57,9 +57,9 @@ def test_a_published_task_has_its_limits_published_and_its_queue_marked(world: W
 
     assert fleet.publish("t", RATE, KEYED) == 0
 
-    assert world.state() == limited(RATE, KEYED)
+    assert without(world.state(), "published") == limited(RATE, KEYED)
     assert fleet.publish("t", RATE, KEYED) == 0
-    assert world.state() == limited(RATE, KEYED)
+    assert without(world.state(), "published") == limited(RATE, KEYED)
 
 
 def test_a_published_task_without_limits_marks_nothing_and_forgets_old_ones(world: World) -> None:
@@ -69,7 +69,7 @@ def test_a_published_task_without_limits_marks_nothing_and_forgets_old_ones(worl
 
     fleet.publish("t")
 
-    assert world.state() == {"tasks": {b"t": b"q", b"u": b"plain"}, "marks": {b"q": b"l"}}
+    assert without(world.state(), "published") == {"tasks": {b"t": b"q", b"u": b"plain"}, "marks": {b"q": b"l"}}
 
 
 def test_a_message_with_limits_marks_the_queue_it_goes_to(world: World) -> None:

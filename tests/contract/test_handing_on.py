@@ -7,6 +7,7 @@ import pytest
 from taskq.broker import commands
 from taskq.broker.commands import QueueSet
 from taskq.broker.outcomes import Passed, words
+from taskq.why import sentence
 from tests.contract.fleet import Fleet, more
 from tests.contract.world import LEASE, MINUTE, World, raw_id
 
@@ -180,6 +181,18 @@ def test_the_limits_of_its_task_hold_in_its_line(world: World) -> None:
     assert fleet.as_lane("loop") == [B]
 
 
+@pytest.mark.parametrize(
+    ("task", "says"), [("t", "It waits for children that run task t"), ("new", "No live worker has")]
+)
+def test_it_is_said_what_it_waits_for(world: World, task: str, says: str) -> None:
+    fleet = Lanes(world)
+    fleet.send(A, task=task)
+    fleet.as_lane("main")
+    fleet.as_lane("main", *passed(A), want=0)
+
+    assert sentence(A, world.run(commands.why(world.keys, A))).startswith(says)
+
+
 def test_a_paused_queue_gives_nothing_from_its_lines(world: World) -> None:
     fleet = Lanes(world)
     fleet.send(A)
@@ -205,6 +218,16 @@ def test_it_can_be_revoked(world: World, where: str) -> None:
 
     assert fleet.as_lane("loop") == []
     assert fleet.look().counter("q", "discarded") == 1
+
+
+def test_it_is_part_of_the_backlog_that_children_are_started_for(world: World) -> None:
+    fleet = Lanes(world)
+    fleet.send(A, B)
+    fleet.send(C, task="new")
+    taken = fleet.as_lane("main")
+    fleet.as_lane("main", *passed(*taken), want=0)
+
+    assert world.run(commands.backlog(world.keys, ["q"])).pending == 2, "for the third nobody could do anything"
 
 
 def test_lanes_are_told_again_of_lines_of_which_nobody_told_them(world: World) -> None:

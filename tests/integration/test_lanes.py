@@ -91,9 +91,9 @@ def test_a_worker_of_one_foreign_queue_has_every_lane_that_its_tasks_need(
     module = jobs(JOBS)
     for i in range(20):
         module.quiet.apply_async((i,), queue="urgent")
-    start_worker("-c", "1", "-Q", "urgent")
+    worker = start_worker("-c", "1", "-Q", "urgent", "--drain")
 
-    wait_until(lambda: survey(module.app)["urgent"].counters.get("done") == 20, "all have ended")
+    assert worker.process.wait(30) == 0, worker.log
     assert sorted(map(int, (tmp_path / "ran").read_text().split())) == list(range(20))
 
 
@@ -121,7 +121,7 @@ def test_what_came_by_another_queue_is_revoked_and_returned_like_any_other(
     jobs: Write, start_worker: Start, tmp_path: Path
 ) -> None:
     module = jobs(JOBS)
-    worker = start_worker("-c", "1", "-Q", "urgent", "--grace", "0.5")
+    worker = start_worker("-c", "1", "-Q", "urgent", "--grace", "1.5")
     running = module.waits.apply_async(("first",), queue="urgent")
     wait_until((tmp_path / "first").exists, "it runs")
     running.revoke()

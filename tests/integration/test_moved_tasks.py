@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import pytest
+from click.testing import CliRunner
 
 from taskq import TaskError
+from taskq.cli import main
 from tests.support import Start, Write, survey, wait_until
 
 BEFORE = """
@@ -37,5 +40,10 @@ def test_messages_of_the_code_before_are_run_said_and_given_up(
     with pytest.raises(TaskError, match="unknown-task"):
         renamed.get(timeout=30)
     assert on_purpose.state == "PENDING"
+    assert "No live worker serves queue elsewhere" in on_purpose.why()
+    options = ["--json", "--name", module.app.name, "--url", module.app.client.url]
+    shown = CliRunner().invoke(main, ["queues", *options])
+    states = {row["queue"]: row["state"] for row in map(json.loads, shown.output.splitlines())}
+    assert (states["elsewhere"], states["first"]) == ("no live worker serves it", "")
     wait_until(lambda: "1 messages wait in queue elsewhere, which no live worker serves" in worker.log, "it is said")
     assert {found.balance for found in survey(module.app).values()} == {0}

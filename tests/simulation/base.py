@@ -185,16 +185,18 @@ class Base:
         excess = len(dead) - (100_000 if most is None else most)
         self.drop(queue, self.until("dead:" + queue, math.inf, min(max(excess, 0), 100)))
 
-    def pulse(self, lease: int) -> None:
+    def pulse(self, lease: int) -> tuple[float, float]:
         last = float(self.strings.get("pulse", 0))
-        for ends in (self.scores["leases"], self.scores["set-leases"]):
+        terms = self.scores["terms"]
+        shortest, longest = min(terms.values(), default=lease), max(terms.values(), default=lease)
+        for ends, known in ((self.scores["leases"], terms), (self.scores["set-leases"], {})):
             for who, end in ends.items():
-                silent = last <= self.now and self.now - last > lease / 2
-                if (last > self.now and end > round(self.now + lease)) or (
-                    silent and end <= round(self.now + lease / 2)
-                ):
-                    ends[who] = float(round(self.now + lease))
+                length = known.get(who, lease if known is terms else longest)
+                back, silent = last - self.now >= 1000, self.now - last > length / 2
+                if (back and end > round(self.now + length)) or (silent and end <= round(self.now + length / 2)):
+                    ends[who] = float(round(self.now + length))
         self.strings["pulse"] = whole(self.now)
+        return shortest, longest
 
     def in_order(self, ids: Iterable[bytes]) -> list[bytes]:
         return sorted(ids, key=lambda id_: (decode_head(self.hashes["messages"][id_])[2], id_))
@@ -204,7 +206,7 @@ class Base:
         held = self.hashes.pop("processing:" + inc.decode(), {})
         running = set(held) if running is None else running & set(held)
         counted = len(running) == 1 and (alone or len(held) == 1)
-        for table in (self.hashes["calls"], self.hashes["workers"], self.scores["leases"]):
+        for table in (self.hashes["calls"], self.hashes["workers"], self.scores["leases"], self.scores["terms"]):
             table.pop(inc, None)
         moves: list[bytes] = []
         heads: dict[tuple[str, str], list[bytes]] = {}

@@ -22,6 +22,7 @@ WORDS = [
     "TRYAGAIN Multiple keys request during rehashing of slot",
     "BUSY Redis is busy running a script. You can only call SCRIPT KILL or SHUTDOWN NOSAVE.",
     "UNKILLABLE Sorry the script already executed write commands against the dataset.",
+    "Script killed by user with SCRIPT KILL...",
     "UNBLOCKED force unblock from blocking operation, instance state changed (master -> replica?)",
 ]
 
@@ -75,11 +76,24 @@ def test_a_missing_right_for_a_plain_command_is_told_with_its_key() -> None:
     assert "the user 'default' of redis://h lacks a right for SADD with tq:apps" in told
 
 
-def test_tls_to_a_port_without_it_is_said_as_such() -> None:
-    error = connect_error(OSError(1, "[SSL: WRONG_VERSION_NUMBER] wrong version number (_ssl.c:1006)"), "rediss://h")
+@pytest.mark.parametrize(
+    ("url", "error", "told"),
+    [
+        ("rediss://h", OSError(1, "[SSL: WRONG_VERSION_NUMBER] wrong version"), "it does not speak TLS on this port"),
+        ("valkeys://h", TimeoutError(), "it has not answered in time; does it speak TLS on this port?"),
+        (
+            "redis://h",
+            OSError(104, "Connection reset by peer"),
+            "if it speaks TLS on this port, the URL begins",
+        ),
+        ("rediss://h", OSError(1, "[SSL: CERTIFICATE_VERIFY_FAILED] self-signed"), "?ssl_ca_certs=/path/ca.pem"),
+    ],
+)
+def test_tls_on_one_side_only_is_said_as_such(url: str, error: OSError, told: str) -> None:
+    answer = connect_error(error, url)
 
-    assert isinstance(error, NotSent)
-    assert "does not speak TLS on this port" in str(error)
+    assert isinstance(answer, NotSent)
+    assert told in str(answer)
 
 
 def persisted(error: Exception, *, patient: bool) -> str:

@@ -1,4 +1,5 @@
 --@include base
+--@include types
 --@include waiting
 --@include ranked
 --@include terminal
@@ -76,6 +77,9 @@ local function look(queue)
   for _, what in ipairs({ queue, waiting(queue), first, handed, given_up }) do out[#out + 1] = what end
 end
 
+expect_common()
+expect('hash', { 'homes', 'guests', 'strays' })
+for i = 3, #ARGV do expect_queue(ARGV[i]) end
 begin_writes()
 for i = 3, #ARGV do
   if call('HEXISTS', P .. 'serving', ARGV[i]) == 0 and not marked(ARGV[i], 'p') then look(ARGV[i]) end

@@ -1,5 +1,6 @@
 --@include base
--- Dead letters older than their time go.
+--@include types
+-- Dead letters older than their time go. A queue whose dead letters cannot be read keeps no other from it.
 --
 -- KEYS  1 prefix
 -- ARGV  1 limit per queue, then queues
@@ -7,10 +8,11 @@
 local limit, ttl, gone = tonumber(ARGV[1]), setting('dead_ttl'), 0
 if not ttl then return 0 end
 local horizon = int(clock() - ttl)
+expect_common()
 begin_writes()
 for i = 2, #ARGV do
   local queue = ARGV[i]
-  local old = call('ZRANGEBYSCORE', P .. 'dead:' .. queue, '-inf', horizon, 'LIMIT', 0, limit)
+  local old = redis.pcall('ZRANGEBYSCORE', P .. 'dead:' .. queue, '-inf', horizon, 'LIMIT', 0, limit)
   if #old > 0 then
     call('ZREM', P .. 'dead:' .. queue, unpack(old))
     call('HDEL', P .. 'reasons', unpack(old))

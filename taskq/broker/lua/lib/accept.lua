@@ -54,7 +54,7 @@ local function accept(id, value, options)
 --@include locking
     locks, replaced = {}, {}
     flow = {
-      extras = extras, mark = mark, offer = offer, all_waiting = all_waiting,
+      look_before = look_before, extras = extras, mark = mark, offer = offer, all_waiting = all_waiting,
       first_with_lock = first_with_lock, take_lock = take_lock,
     }
   end
@@ -96,8 +96,18 @@ end
 
 -- Write what was accepted, each message into its queue or the schedule. The first write is one that a full server refuses.
 local function write_accepted()
-  if #fields > 0 then call('HSET', P .. 'messages', unpack(fields)) end
+  -- The types of what is written to, before the first write; that of messages was seen, that of a single queue is by the
+  -- first write itself.
+  call('HLEN', P .. 'counters')
+  for _, queue in ipairs(order) do
+    if flow then flow.look_before(queue) end
+    if flow or #order > 1 or #queues[queue].later > 0 then
+      call('LLEN', P .. 'queue:' .. queue)
+      call('ZCARD', P .. 'schedule')
+    end
+  end
   if flow then
+    if #fields > 0 then call('HSET', P .. 'messages', unpack(fields)) end
     for lock, by in pairs(locks) do flow.take_lock(lock, by[2], by[3], by[1], now) end
     for id, new in pairs(replaced) do
       call('HSET', P .. 'messages', id, new[1])
@@ -116,4 +126,5 @@ local function write_accepted()
     end
     if #place.now + #place.later > 0 then count(queue, 'accepted', #place.now + #place.later) end
   end
+  if #fields > 0 and not flow then call('HSET', P .. 'messages', unpack(fields)) end
 end

@@ -51,6 +51,7 @@ local function write_counts()
   for field, n in pairs(counts) do
     if n ~= 0 then call('HINCRBY', P .. 'counters', field, int(n)) end
   end
+  counts = {}
 end
 
 local function setting(name, task)

@@ -41,14 +41,14 @@ local function guarded_by(name) return sub(name, -2) == '#b' and sub(name, 1, -3
 -- Until when (ms) a task that was told to slow down has shut a gate; 0 if none has.
 local shut_times, any_shut = {}, nil
 local function shut_until(name)
-  if any_shut == nil then any_shut = call('EXISTS', P .. 'shut') == 1 end
+  if any_shut == nil then any_shut = call('ZCARD', P .. 'shut') > 0 end
   shut_times[name] = shut_times[name] or any_shut and tonumber(call('ZSCORE', P .. 'shut', name)) or 0
   return shut_times[name]
 end
 
 -- Who waits for a gate: names of queues with a line at it, `*queue` for a whole queue, `!queue` for its suspects.
 local waiters_at = {}
-local anybody_in_line = call('EXISTS', P .. 'gates') == 1
+local anybody_in_line = call('HLEN', P .. 'gates') > 0
 local function waits_at(name)
   if not anybody_in_line then return '' end
   waiters_at[name] = waiters_at[name] or call('HGET', P .. 'gates', name) or ''
@@ -276,7 +276,8 @@ local function put_back(queue, ids, now, line)
     local _, task, _, flags, at = head(value)
     local found = extras(value, flags or 0, at)
     for _, name in ipairs(task and gates_of(task, found) or {}) do
-      if not line and has_line(name, queue) then at_line = name end
+      local there = not line and has_line(name, queue) and try('LLEN', P .. 'gated:' .. queue .. '|' .. name)
+      if tonumber(there) then at_line = name end
     end
     if found.u and not lock_again(found.u, ids[i], now) then
       call('HDEL', P .. 'messages', ids[i])

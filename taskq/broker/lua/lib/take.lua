@@ -51,11 +51,11 @@ local function take_ready()
     local most, ms = pace_of(queue, turns, left)
     if most > 0 then
       local room_for = byte(caps) == 42 and most or math.max(1, math.floor(most * budget))
-      got, more, alone = take_from(line, queue, math.min(left, room_for))
+      got, more, alone = attempt(take_from, line, queue, math.min(left, room_for))
       left = left - got
       if byte(caps) ~= 42 then budget = budget - got / most end
     elseif outs == 3 then
-      got, more = take_from(line, queue, 1)
+      got, more = attempt(take_from, line, queue, 1)
       left = left - want * got
     else
       alone = true
