@@ -256,11 +256,6 @@ MUTANTS = [
         "return false end",
     ),
     lua("breakers stay open when the clock went back", "lib/pulse", "if mode then", "if false then"),
-    lua("any run decides a half-open breaker", "lib/gates", "taken_at ~= time", "false"),
-    lua("runs from before a trip count after it", "lib/gates", "or taken_at < time then", "then"),
-    lua("delays wait longer when the clock went back", "lib/pulse", "move('schedule', by", "move('none', by"),
-    lua("etas move with the clock", "lib/pulse", "return due % 1 ~= 0 end", "return false end"),
-    lua("locks last longer when the clock went back", "lib/pulse", "call('INCRBY', P .. 'set-back', by)"),
     lua(
         "the pulse forgets the sets",
         "lib/pulse",
@@ -274,6 +269,11 @@ MUTANTS = [
     lua("a set that was lost stays lost", "renew", "if serve(set, queues, now + lease) then", "if false then"),
     lua("what limits a task need not be in force", "register", "< announced then", "< 0 then"),
     lua("an older worker takes back what a newer one said", "publish", "return at <= since", "return true"),
+    lua("any run decides a half-open breaker", "lib/gates", "taken_at ~= time", "false"),
+    lua("runs from before a trip count after it", "lib/gates", "or taken_at < time then", "then"),
+    lua("delays wait longer when the clock went back", "lib/pulse", "move('schedule', by", "move('none', by"),
+    lua("etas move with the clock", "lib/pulse", "return due % 1 ~= 0 end", "return false end"),
+    lua("locks last longer when the clock went back", "lib/pulse", "call('INCRBY', P .. 'set-back', by)"),
     lua("the pulse is not kept", "lib/pulse", "call('SET', P .. 'pulse', int(now))"),
     # -- where memory is scarce
     lua(
