@@ -91,7 +91,7 @@ def command(path: str, reload: bool, loglevel: str, **options: Any) -> None:
         sys.exit(USAGE)
     wait_for_server(broker, app.settings.server_check)
     supervisor = Supervisor(app, plan)
-    supervisor.catch_signals()
+    supervisor.signals.catch()
     click.echo(banner(app.name, broker.where, plan), err=True)
     try:
         sys.exit(supervisor.run())

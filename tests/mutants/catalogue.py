@@ -590,14 +590,14 @@ MUTANTS = [
     py(
         "a parent blames those it stopped",
         "worker/supervisor",
-        "died = failed and not self._stops and not child.overdue",
+        "died = failed and not self.signals.stops and not child.overdue",
         "died = failed",
         _KILLS + "test_a_second_stop_ends_at_once_and_returns_what_ran",
     ),
     py(
         "a parent counts no death",
         "worker/supervisor",
-        "died = failed and not self._stops and not child.overdue",
+        "died = failed and not self.signals.stops and not child.overdue",
         "died = False",
         _KILLS + "test_poison_is_a_dead_letter_after_three_counted_deaths",
     ),
