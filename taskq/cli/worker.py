@@ -61,7 +61,7 @@ _LEVELS = ["debug", "info", "warning", "error", "critical"]
     show_default=True,
     help="Seconds running tasks get after SIGTERM.",
 )
-@click.option("--drain", "--once", "drain", is_flag=True, help="End when the queues are empty.")
+@click.option("--drain", "--once", "drain", is_flag=True, help="End when nothing can run any more.")
 @click.option(
     "--reload", is_flag=True, help="For development: start anew when a Python file below this folder changes."
 )
@@ -71,7 +71,8 @@ def command(path: str, reload: bool, loglevel: str, **options: Any) -> None:
     SIGTERM or Ctrl-C: start nothing more, let running tasks end within --grace, return the rest to their queues. The
     second time: at once. SIGHUP: replace every child without losing a message. SIGQUIT: show the stack of every thread.
 
-    Exit codes: 0 all ended, 1 running tasks were interrupted (and returned to their queues), 2 wrong usage.
+    Exit codes: 0 all ended, 1 running tasks were interrupted (and returned to their queues), 2 wrong usage, 3 with
+    --drain: messages are left that cannot run now, since something is paused or a limit lets nothing pass.
     """
     if sys.platform == "win32":
         click.echo("taskq: workers need fork or POSIX signals; on Windows run them in WSL or a container", err=True)
@@ -90,14 +91,21 @@ def command(path: str, reload: bool, loglevel: str, **options: Any) -> None:
         click.echo(f"taskq: {error}", err=True)
         sys.exit(USAGE)
     wait_for_server(broker, app.settings.server_check)
-    supervisor = Supervisor(app, plan)
+    try:
+        supervisor = Supervisor(app, plan)
+    except ConfigError as error:
+        click.echo(f"taskq: {error}", err=True)
+        sys.exit(USAGE)
     supervisor.signals.catch()
     click.echo(banner(app.name, broker.where, plan), err=True)
     try:
-        sys.exit(supervisor.run())
+        code = supervisor.run()
     except BrokerError as error:  # it answered, and then refused what a worker begins with
         click.echo(f"taskq: {error}", err=True)
         sys.exit(USAGE)
+    for line in supervisor.left.lines if supervisor.left else ():
+        click.echo(f"taskq: left: {line}", err=True)
+    sys.exit(code)
 
 
 def plan_of(app: TaskQ, path: str, loglevel: str, options: dict[str, Any]) -> Plan:

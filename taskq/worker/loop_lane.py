@@ -49,8 +49,10 @@ def _loop_factory() -> Callable[[], asyncio.AbstractEventLoop] | None:
     return factory
 
 
-def run_lanes(mains: list[Callable[[], Coroutine[Any, Any, None]]]) -> None:
-    """Run lanes on a new event loop until all have ended; blocks its thread. Uses uvloop if it is installed.
+def run_lanes(mains: list[Callable[[], Coroutine[Any, Any, None]]], ended: Callable[[], object]) -> None:
+    """Run lanes on a new event loop; blocks its thread. Uses uvloop if it is installed.
+
+    ``ended`` is called when all have ended: what tasks have left on the loop may still keep it for ever.
 
     A bug in there ends the whole child, at once: its parent gives back what it held. Otherwise the thread would end
     alone, and its leases be renewed for ever.
@@ -58,6 +60,7 @@ def run_lanes(mains: list[Callable[[], Coroutine[Any, Any, None]]]) -> None:
 
     async def all_of_them() -> None:
         await asyncio.gather(*(main() for main in mains))
+        ended()
 
     runner = asyncio.Runner(loop_factory=_loop_factory())
     try:
@@ -77,15 +80,12 @@ class LoopLane:
         interrupted: Whether a coroutine was cancelled since the grace was nearly over.
     """
 
-    def __init__(
-        self, session: Session, executor: Executor, slot: Slot, url: str, quota: Quota, drain: bool = False
-    ) -> None:
-        """Prepare the lane; with ``drain`` it ends when it finds nothing to take and nothing runs."""
+    def __init__(self, session: Session, executor: Executor, slot: Slot, url: str, quota: Quota) -> None:
+        """Prepare the lane."""
         self.session = session
         self.executor = executor
         self.slot = slot
         self.quota = quota
-        self.drain = drain
         self.stopping = False
         self._url = url
         self._loop: asyncio.AbstractEventLoop | None = None
@@ -150,14 +150,12 @@ class LoopLane:
                 continue
             if batch.messages:
                 self._start(batch)
-            elif self.drain and not self._running and not self._outcomes:
-                break
             else:
                 mode = await self._rest(free)
         await self._finish()
 
-    def run_alone(self) -> bool:
-        """Run one message, for which the child was made; says whether there was one."""
+    def run_alone(self, ended: Callable[[], object]) -> bool:
+        """Run one message, for which the child was made; says whether there was one, and calls ``ended`` if so."""
         batch: Batch | None = None
 
         async def main() -> None:
@@ -168,7 +166,7 @@ class LoopLane:
                 self._start(batch)
             await self._finish()
 
-        run_lanes([main])
+        run_lanes([main], lambda: ended() if batch is not None and batch.messages else None)
         return batch is not None and bool(batch.messages)
 
     async def _begin(self) -> None:
@@ -193,7 +191,7 @@ class LoopLane:
         """Wait for the bell (if there is room), an outcome, or a stop; answers the next fetch's mode."""
         if self.stopping:
             return ""
-        if self._bell is None and free > 0 and not self.drain:
+        if self._bell is None and free > 0:
             self._bell = asyncio.create_task(self._wait_for_bell())
         changed = asyncio.create_task(self._changed.wait())
         waits = {changed} if self._bell is None else {changed, self._bell}

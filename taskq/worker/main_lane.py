@@ -11,6 +11,7 @@ import os
 import threading
 import time
 from collections import deque
+from collections.abc import Callable
 from contextlib import suppress
 from typing import Any
 
@@ -46,15 +47,12 @@ class MainLane:
 
     interrupted = False  # nothing here can be interrupted but by the death of the process
 
-    def __init__(
-        self, session: Session, executor: Executor, slot: Slot, url: str, quota: Quota, drain: bool = False
-    ) -> None:
-        """Prepare the lane; with ``drain`` it ends when it finds nothing to take."""
+    def __init__(self, session: Session, executor: Executor, slot: Slot, url: str, quota: Quota) -> None:
+        """Prepare the lane."""
         self.session = session
         self.executor = executor
         self.slot = slot
         self.quota = quota
-        self.drain = drain
         self.stopping = False
         self._connection = Connection(url)
         self._settler_connection = Connection(url)
@@ -101,20 +99,21 @@ class MainLane:
                 continue
             if batch.messages:
                 self._run_batch(batch)
-            elif self.drain:
-                break
             else:
                 wait = WAIT
         self._end()
 
-    def run_alone(self) -> bool:
-        """Run one message, for which the child was made; says whether there was one."""
+    def run_alone(self, ended: Callable[[], object]) -> bool:
+        """Run one message, for which the child was made; says whether there was one, and calls ``ended`` if so."""
         self._begin()
         batch = None if self.stopping else self._exchange(self._connection, want=1)
         if batch is not None and batch.messages:
             self._run_batch(batch)
         self._end()
-        return batch is not None and bool(batch.messages)
+        if batch is None or not batch.messages:
+            return False
+        ended()
+        return True
 
     def _begin(self) -> None:
         with suppress(Stopped):

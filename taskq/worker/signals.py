@@ -9,7 +9,6 @@ from __future__ import annotations
 import faulthandler
 import os
 import signal
-from collections.abc import Sequence
 from contextlib import suppress
 from multiprocessing.connection import wait
 from typing import Any
@@ -43,16 +42,19 @@ class Signals:
             signal.signal(number, self._on_stop)
         signal.signal(signal.SIGHUP, self._on_hangup)
         signal.signal(signal.SIGQUIT, self._on_quit)
+        # A child has ended, or says something in its slot. No pipe says so: tasks may close what they find.
+        signal.signal(signal.SIGCHLD, self._on_child)
 
     def wake(self) -> None:
         """Let the main loop look at once; from any thread."""
         with suppress(BlockingIOError):  # the pipe is full of reasons to wake up
             os.write(self._wake_w, b"s")
 
-    def wait(self, seconds: float, sentinels: Sequence[int] = ()) -> None:
-        """Wait for a signal, `wake`, or the end of a process, at most so long."""
-        if self._wake_r in wait([*sentinels, self._wake_r], seconds):
-            os.read(self._wake_r, 4096)
+    def wait(self, seconds: float) -> None:
+        """Wait for a signal or `wake`, at most so long."""
+        if wait([self._wake_r], seconds):
+            with suppress(BlockingIOError):  # a task may have read from what its process inherited
+                os.read(self._wake_r, 4096)
 
     def _on_stop(self, _number: int, _frame: Any) -> None:
         self.stops += 1
@@ -60,7 +62,10 @@ class Signals:
     def _on_hangup(self, _number: int, _frame: Any) -> None:
         self.hung_up = True
 
+    def _on_child(self, _number: int, _frame: Any) -> None:
+        pass  # it has woken the main loop
+
     def _on_quit(self, _number: int, _frame: Any) -> None:
         """Show on standard error what every thread is doing: of this process here and now, then of every child."""
-        faulthandler.dump_traceback(all_threads=True)
+        faulthandler.dump_traceback(file=2, all_threads=True)
         self.quits = True

@@ -1,8 +1,8 @@
 """The parent of a worker: starts children, replaces those that die or have had enough, stops them all.
 
-It runs no user code. A child that has ended is closed (see ``closing``) and replaced; one that runs beyond a time limit
-is killed; one that has grown too large is replaced first and then told to end. A whole worker that dies is the reaper's
-business.
+It runs no user code, and its main thread never waits for the server (see ``errands``). A child that has ended is closed
+(see ``closing``) and replaced; one that runs beyond a time limit is killed; one that has grown too large is replaced
+first and then told to end. A whole worker that dies is the reaper's business.
 """
 
 from __future__ import annotations
@@ -15,15 +15,18 @@ import time
 from typing import TYPE_CHECKING
 
 from taskq.broker import commands
+from taskq.broker.commands import Backlog
 from taskq.broker.connection import Connection
 from taskq.broker.pool import Broker
-from taskq.broker.protocol import boottime
+from taskq.broker.protocol import boottime, persist
 from taskq.entries import code_revision
-from taskq.errors import BrokerError, BrokerFull
+from taskq.errors import BrokerFull
 from taskq.execution import Executor
 from taskq.worker import child as child_process
 from taskq.worker.children import Children, Running
 from taskq.worker.closing import Closer, Closing
+from taskq.worker.drained import Left, left_over
+from taskq.worker.errands import Errands
 from taskq.worker.heartbeat import Heartbeat
 from taskq.worker.plan import Plan, publications, settings_for_scripts
 from taskq.worker.revocations import Revocations
@@ -35,8 +38,8 @@ if TYPE_CHECKING:
 
 log = logging.getLogger("taskq.worker")
 
-#: Exit codes of ``taskq worker``.
-OK, INTERRUPTED = 0, 1
+#: Exit codes of ``taskq worker``; 2 is for wrong usage.
+OK, INTERRUPTED, LEFT = 0, 1, 3
 
 #: A child that ends sooner than this many seconds after its start did not get to work.
 _TOO_SOON = 1.0
@@ -44,26 +47,35 @@ _TOO_SOON = 1.0
 _CLOSE_FOR = 5.0
 #: Seconds between two looks at the children's memory and at the work.
 _LOOK_EVERY = 1.0
+#: Seconds between two looks whether a drain has come to its end, or a child that holds nothing to its own.
+_SOON = 0.1
 #: Seconds between two looks at their time limits, where there are any.
 _LIMITS_EVERY = 0.05
 
 
 class Supervisor:
-    """One worker."""
+    """One worker.
+
+    Attributes:
+        left: When draining: what is left, once nothing can run any more.
+    """
 
     def __init__(self, app: TaskQ, plan: Plan) -> None:
         """Prepare a worker for ``app``."""
         self.app = app
         self.plan = plan
+        self.left: Left | None = None
         self.signals = Signals()
         self.children = Children(app, plan)
         self.broker = Broker(app.client.url, app.client.keys, send_timeout=1.0)
         self._closer = Closer(self.broker.keys, self.broker.where, Executor(app.tasks, app.settings, plan.name))
-        self._closings: list[Closing] = []
+        self._errands = Errands(self.broker, self._closer, self._on_closed)
         self._wanted = plan.concurrency
         self._scaling = Scaling(plan.concurrency, plan.max_concurrency) if plan.max_concurrency else None
         self._too_soon = 0
+        self._start_at = 0.0
         self._look_at = 0.0
+        self._backlog: Backlog | None = None
         self._troubled = False
         self._oom_kills = oom_kills()
         self._suspects = False
@@ -76,6 +88,9 @@ class Supervisor:
     def run(self) -> int:
         """Run until stopped (or drained); returns the exit code."""
         self._announce()
+        for task in self.app.tasks.values():
+            if task.time_limit:
+                _ = task.policy.retrying  # what is imported later, by another thread, a fork may find half imported
         gc.collect()
         gc.freeze()  # what is loaded now stays shared with the children
         self.children.start_missing(self._wanted)
@@ -91,10 +106,11 @@ class Supervisor:
             self._on_revoked,
         )
         heartbeat.start()
+        self._errands.start()
         self._heartbeat = heartbeat
         try:
             self._tend()
-            while self.children.running or self._closings or not self._finished():
+            while self.children.running or self._errands.closing or not self._over:
                 if not self.children.running and time.monotonic() > self._deadline + _CLOSE_FOR:
                     log.error("the server does not answer: what this worker held is recovered when its lease has ended")
                     break
@@ -108,7 +124,13 @@ class Supervisor:
             log.warning("%d running tasks were interrupted and returned to their queues", returned)
         if abandoned:
             log.warning("%d running tasks with at_most_once were interrupted: they are dead letters", abandoned)
-        return INTERRUPTED if self.signals.stops and (returned or abandoned or self._interrupted) else OK
+        if self.signals.stops:
+            return INTERRUPTED if returned or abandoned or self._interrupted else OK
+        return LEFT if self.left is not None and self.left.waiting else OK
+
+    @property
+    def _over(self) -> bool:
+        return self.signals.stops > 0 or self.left is not None
 
     def _announce(self) -> None:
         keys = self.broker.keys
@@ -143,7 +165,7 @@ class Supervisor:
         """Look after everything once."""
         for place, child in self.children.ended():
             self._on_exit(place, child)
-        self._close_ended()
+        self.children.listen()
         if os.getpid() == 1:
             self.children.reap_orphans()
         if self.plan.limited:
@@ -153,17 +175,26 @@ class Supervisor:
         if self.signals.quits:
             self.signals.quits = False
             self.children.show_stacks()
-        if self.signals.stops:
-            self._stop()
-            return
         if self.signals.hung_up:
             self.signals.hung_up = False
-            for child in self.children.workforce:
-                self.children.retire(child)
+            self.children.replace_all()
+        if self.signals.stops:
+            self._stop()
+        else:
+            self._keep_up()
+
+    def _keep_up(self) -> None:
+        """Have as many children as there should be, each fit for work."""
         if time.monotonic() >= self._look_at:
             self._look_at = time.monotonic() + _LOOK_EVERY
             self._look()
-        self.children.start_missing(self._wanted)
+        backlog, self._backlog = self._backlog, None
+        if self._scaling is not None and backlog is not None:
+            self._scale(self._scaling, backlog)
+        if self.plan.drain:
+            self._drain()
+        if time.monotonic() >= self._start_at:
+            self.children.start_missing(self._wanted)
         if self._suspects and self.children.isolation not in self.children.running:
             self._suspects = False
             self.children.start(self.children.isolation)
@@ -183,33 +214,31 @@ class Supervisor:
         timeout = min(_LOOK_EVERY, max(0.01, self._deadline - time.monotonic()))
         if self.plan.limited:
             timeout = min(timeout, _LIMITS_EVERY)
-        if self._closings:
-            timeout = 0.2
-        self.signals.wait(timeout, [child.process.sentinel for child in self.children.running.values()])
+        if self.plan.drain or self.children.leaving:
+            timeout = min(timeout, _SOON)
+        self.signals.wait(timeout)
 
-    def _finished(self) -> bool:
-        """Whether it is over, now that no child is left: when stopped; when draining, if nothing waits any more."""
-        if self.signals.stops or not self.plan.drain:
-            return bool(self.signals.stops)
-        try:
-            backlog = self.broker.run(commands.backlog(self.broker.keys, self.plan.queues))
-        except BrokerError:
-            return False
-        if backlog.suspects:
-            self.children.start(self.children.isolation)
-        elif backlog.pending:
-            self._wanted = self.plan.concurrency
-            self.children.start_missing(self._wanted)
-        return not self.children.running
+    def _drain(self) -> None:
+        """Let the children end when nothing runs and nothing can."""
+        if self.left is not None:
+            self._wanted = 0
+            self._deadline = min(self._deadline, time.monotonic() + self.plan.grace)
+            for child in self.children.workforce:
+                self.children.retire(child)
+            return
+        incarnations = self.children.incarnations()
+        busy = any(child.busy for child in self.children.running.values())
+        if incarnations and not (busy or self._suspects or self._errands.closing):
+            self._errands.ask(left_over(self.broker.keys, self.plan, incarnations), self._on_drained)
 
     # -- children ----------------------------------------------------------------------------------------
 
     def _on_exit(self, place: int, child: Running) -> None:
         """A child has ended: note what it left."""
         child.process.join()
-        code = child.process.exitcode
+        code = child.process.exitcode if child.exit_code is None else child.exit_code
         del self.children.running[place]
-        lanes = [(slot.incarnation, slot.entries()) for slot in self.children.slots.of(place) if slot.incarnation]
+        lanes = [(slot.incarnation, slot.entries()) for slot in child.slots if slot.incarnation]
         # A task may also end its process politely. What this parent killed was interrupted, or ran too long.
         polite = (0, child_process.NOTHING_TO_DO, child_process.INTERRUPTED)
         failed = code not in polite or any(entries for _, entries in lanes)
@@ -222,12 +251,9 @@ class Supervisor:
             cause = "its process was killed since a task in it was over its time_limit"
         else:
             cause = "its worker was stopped before it had ended"
-        self._closings.append(Closing(died, lanes, frozenset(child.overdue), cause))
-        self._close_ended()
+        self._errands.close(Closing(died, lanes, frozenset(child.overdue), cause))
         if place == self.children.isolation:
             self._suspects = self._suspects or code != child_process.NOTHING_TO_DO
-        elif self.plan.drain and not failed and not child.retiring:
-            self._wanted -= 1  # it found nothing more to do
         elif not self.signals.stops:
             self._pause_if_children_keep_dying(child, died)
 
@@ -247,16 +273,7 @@ class Supervisor:
         if excess > 0:
             pause = min(5.0, 0.1 * 2**excess)
             log.error("children keep dying right after their start; the next one starts in %.1f s", pause)
-            self.signals.wait(pause)
-
-    def _close_ended(self) -> None:
-        todo, self._closings = self._closings, []
-        for closing in todo:
-            try:
-                self._suspects = self.broker.drive(self._closer.close(closing)) or self._suspects
-            except BrokerError as error:
-                log.warning("cannot give back what a child held, trying again: %s", error)
-                self._closings.append(closing)
+            self._start_at = time.monotonic() + pause
 
     def _look(self) -> None:
         """Look at the server, at the children's memory, and at how many of them the work needs."""
@@ -266,18 +283,29 @@ class Supervisor:
             log.warning("no lease can be renewed, trying on: %s" if trouble else "the server answers again%s", trouble)
         self.children.look_at_memory()
         if self._scaling is not None:
-            self._scale(self._scaling)
+            question = commands.backlog(self.broker.keys, self.plan.queues)
+            self._errands.ask(persist(question, self.broker.where, 1.0), self._on_backlog)
 
-    def _scale(self, scaling: Scaling) -> None:
-        try:
-            backlog = self.broker.run(commands.backlog(self.broker.keys, self.plan.queues))
-        except BrokerError:
-            return
+    def _scale(self, scaling: Scaling, backlog: Backlog) -> None:
         workforce = self.children.workforce
-        busy = sum(map(self.children.busy, workforce))
+        busy = sum(child.busy for child in workforce)
         self._wanted = scaling.wanted(len(workforce), busy, backlog.pending, backlog.oldest, time.monotonic())
         for child in workforce[self._wanted :]:
             self.children.retire(child)
+
+    # -- from other threads ------------------------------------------------------------------------------
+
+    def _on_closed(self, suspects: bool) -> None:
+        self._suspects = self._suspects or suspects
+        self.signals.wake()
+
+    def _on_backlog(self, backlog: Backlog) -> None:
+        self._backlog = backlog
+        self.signals.wake()
+
+    def _on_drained(self, left: Left | None) -> None:
+        self.left = left
+        self.signals.wake()
 
     def _on_suspects(self) -> None:
         self._suspects = True
