@@ -81,9 +81,11 @@ def command(path: str, reload: bool, loglevel: str, **options: Any) -> None:
         run_and_reload()
     from taskq.loading import set_up_logging
     from taskq.worker.supervisor import Supervisor
+    from taskq.worker.surroundings import mend_streams
 
     set_up_logging(loglevel)
     app = app_of(path)
+    mend_streams()  # whatever the module has done to them
     try:
         plan = plan_of(app, path, loglevel, options)
         broker = app.client.broker

@@ -11,6 +11,7 @@ import signal
 import sys
 import threading
 from contextlib import suppress
+from contextvars import copy_context
 from typing import TYPE_CHECKING, Any
 
 from taskq.broker.commands import QueueSet
@@ -23,6 +24,7 @@ from taskq.worker.plan import Plan
 from taskq.worker.quota import Quota
 from taskq.worker.session import Session
 from taskq.worker.slots import Slot, SlotTable
+from taskq.worker.surroundings import Surroundings
 from taskq.worker.twin import watch_for_twins
 
 if TYPE_CHECKING:
@@ -50,11 +52,12 @@ class Child:
         self.slots = slots.of(number)
         self.parent = parent
         self.executor = Executor(app.tasks, app.settings, plan.name)
+        self.surroundings = Surroundings()
         quota = Quota(plan.max_tasks or None, self._make_room)
         kinds: list[tuple[type[MainLane | LoopLane], QueueSet]]
         kinds = [(MainLane, plan.main), (LoopLane, plan.loop), (LoopLane, plan.thread)]
         self.lanes = [
-            kind(self._session(queues, slot, alone), self.executor, slot, app.client.url, quota)
+            kind(self._session(queues, slot, alone), self.executor, slot, app.client.url, quota, self.surroundings)
             for (kind, queues), slot in zip(kinds, self.slots, strict=True)
             if queues.queues
         ]
@@ -64,7 +67,8 @@ class Child:
         main_lane = next((lane for lane in self.lanes if isinstance(lane, MainLane)), None)
         loop_ended = threading.Event()
         if mains := [lane.main for lane in self.lanes if isinstance(lane, LoopLane)]:
-            threading.Thread(target=run_lanes, args=(mains, loop_ended.set), name="taskq-loop").start()
+            arguments = (run_lanes, mains, loop_ended.set)
+            threading.Thread(target=copy_context().run, args=arguments, name="taskq-loop").start()
         if main_lane is not None:
             main_lane.run()
         if mains:
@@ -119,6 +123,7 @@ class Child:
         faulthandler.register(SHOW_C, file=2, all_threads=False)  # whatever has become of sys.stderr
         watch_for_twins()
         signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGTERM, signal.SIGINT, signal.SIGHUP})
+        self.surroundings.note()
         die_with_parent(self.parent)
 
     def _on_stop(self, _number: int, _frame: Any) -> None:

@@ -14,6 +14,7 @@ import threading
 from collections.abc import Callable, Generator
 from typing import Any
 
+from taskq.broker.protocol import boottime
 from taskq.delivery import Delivery, Revoked
 from taskq.errors import SoftTimeLimitExceeded, TaskRevoked
 from taskq.worker.slots import Slot
@@ -62,6 +63,44 @@ class MainThreadInterrupt:
     def _raise(self, error: Interruption) -> None:
         self.running = None  # once, so that the task can tidy up
         raise error
+
+
+class SoftLimits:
+    """Interrupts the main thread at soft limits, by a thread that waits for nothing else (such as a server)."""
+
+    def __init__(self, interrupt: MainThreadInterrupt) -> None:
+        """Prepare; the thread is made when the first limit is set."""
+        self._interrupt = interrupt
+        self._due: tuple[float, Delivery] | None = None
+        self._looks_at = float("inf")
+        self._called = threading.Event()
+        self._thread: threading.Thread | None = None
+
+    def set(self, delivery: Delivery, at: float) -> None:
+        """Interrupt ``delivery`` at that moment (by `boottime`), unless `lift` comes before."""
+        self._due = at, delivery
+        if self._thread is None:
+            self._thread = threading.Thread(target=self._watch, name="taskq-soft-limits", daemon=True)
+            self._thread.start()
+        elif at < self._looks_at:  # the next one is later, mostly, and need not wake the thread
+            self._called.set()
+
+    def lift(self) -> None:
+        """What ran has ended."""
+        self._due = None
+
+    def _watch(self) -> None:
+        while True:
+            due = self._due
+            self._looks_at = float("inf") if due is None else due[0]
+            if self._due is not due:
+                continue
+            if self._called.wait(None if due is None else max(0.0, due[0] - boottime())):
+                self._called.clear()
+            elif due is not None and self._due is due:
+                self._due = None
+                self._interrupt.fire(due[1], soft_limit_error(due[1].task.soft_time_limit or 0.0))
+            due = None
 
 
 class ThreadInterrupt:

@@ -29,6 +29,7 @@ from taskq.worker.main_lane import UNRENEWED_PAUSE, WAIT
 from taskq.worker.quota import Quota
 from taskq.worker.session import Session, Stopped
 from taskq.worker.slots import CAPACITY, Slot
+from taskq.worker.surroundings import Surroundings
 from taskq.worker.twin import leave_if_twin
 
 log = logging.getLogger("taskq.worker")
@@ -80,12 +81,21 @@ class LoopLane:
         interrupted: Whether a coroutine was cancelled since the grace was nearly over.
     """
 
-    def __init__(self, session: Session, executor: Executor, slot: Slot, url: str, quota: Quota) -> None:
+    def __init__(
+        self,
+        session: Session,
+        executor: Executor,
+        slot: Slot,
+        url: str,
+        quota: Quota,
+        surroundings: Surroundings,
+    ) -> None:
         """Prepare the lane."""
         self.session = session
         self.executor = executor
         self.slot = slot
         self.quota = quota
+        self._surroundings = surroundings
         self.stopping = False
         self._url = url
         self._loop: asyncio.AbstractEventLoop | None = None
@@ -244,6 +254,7 @@ class LoopLane:
             self._outcomes += [Returned(raw_id) for raw_id in batch.messages[::2]]
             return
         taken = Taken(batch.now, time.monotonic(), batch.crashes)
+        self._surroundings.restore_if_idle()
         for i in range(0, len(batch.messages), 2):
             delivery = Delivery(batch.messages[i], batch.messages[i + 1], taken)
             outcome = self.executor.prepare(delivery)
@@ -261,9 +272,12 @@ class LoopLane:
         if task.time_limit:  # the parent watches it
             self.slot.limit(place, boottime() + task.time_limit)
         current.set(delivery)
+        self._surroundings.enter()
+        self._surroundings.loop_busy += 1
         try:
             outcome = await (self._await if task.is_async else self._run_in_thread)(delivery, place)
         finally:
+            self._surroundings.loop_busy -= 1
             if delivery.task.at_most_once:
                 self.slot.limit(place, 0.0)
                 self._unsettled.append(place)

@@ -13,7 +13,7 @@ import time
 from collections import deque
 from collections.abc import Callable
 from contextlib import suppress
-from typing import Any
+from contextvars import copy_context
 
 from taskq.broker.commands import Batch, Lost
 from taskq.broker.connection import Connection
@@ -21,11 +21,12 @@ from taskq.broker.outcomes import Outcome, Returned
 from taskq.broker.protocol import boottime, drive
 from taskq.delivery import NOWHERE, Delivery, Route, Taken, current
 from taskq.execution import Executor
-from taskq.worker.interrupt import MainThreadInterrupt, soft_limit_error
+from taskq.worker.interrupt import MainThreadInterrupt, SoftLimits
 from taskq.worker.pace import BATCH, Pace
 from taskq.worker.quota import Quota
 from taskq.worker.session import Session, Stopped
 from taskq.worker.slots import Slot
+from taskq.worker.surroundings import LOOK_EVERY, Surroundings
 from taskq.worker.twin import Twin, leave_if_twin
 
 log = logging.getLogger("taskq.worker")
@@ -47,7 +48,15 @@ class MainLane:
 
     interrupted = False  # nothing here can be interrupted but by the death of the process
 
-    def __init__(self, session: Session, executor: Executor, slot: Slot, url: str, quota: Quota) -> None:
+    def __init__(
+        self,
+        session: Session,
+        executor: Executor,
+        slot: Slot,
+        url: str,
+        quota: Quota,
+        surroundings: Surroundings,
+    ) -> None:
         """Prepare the lane."""
         self.session = session
         self.executor = executor
@@ -66,7 +75,9 @@ class MainLane:
         self._work = threading.Event()
         self._ended = False
         self._interrupt = MainThreadInterrupt(slot)
-        self._soft_at = 0.0  # when the running task is to be interrupted, 0 for never
+        self._soft_limits = SoftLimits(self._interrupt)
+        self._surroundings = surroundings
+        self._look_at = 0.0  # when to look next at what tasks have left
 
     def stop(self, grace: float | None = None) -> None:
         """Start nothing more; called by the signal handler, in the lane's own thread."""
@@ -98,7 +109,7 @@ class MainLane:
             if batch is None:
                 continue
             if batch.messages:
-                self._run_batch(batch)
+                self._surroundings.begin().run(self._run_batch, batch)
             else:
                 wait = WAIT
         self._end()
@@ -108,7 +119,7 @@ class MainLane:
         self._begin()
         batch = None if self.stopping else self._exchange(self._connection, want=1)
         if batch is not None and batch.messages:
-            self._run_batch(batch)
+            self._surroundings.begin().run(self._run_batch, batch)
         self._end()
         if batch is None or not batch.messages:
             return False
@@ -188,8 +199,10 @@ class MainLane:
         buffer.extend([Delivery(messages[i], messages[i + 1], taken, i >> 1) for i in range(0, len(messages), 2)])
         if len(messages) > 2 and not self._work.is_set():  # behind or before a single one there is nothing to settle
             self._work.set()
+        self._surroundings.main_busy = True
         self._started = self._batch_began = began = group_began = boottime()
         route, ran, once = NOWHERE, 0, False  # measured together: messages of one kind that follow each other
+        context, watched = copy_context(), 1
         while buffer and not self.stopping:
             try:
                 delivery = buffer.popleft()  # this is the claim: one of the two threads gets it
@@ -210,13 +223,18 @@ class MainLane:
                 self._measure(route, began - group_began, ran)
                 route, ran, group_began = delivery.route, 0, began
                 once = route is not NOWHERE and route.task.at_most_once
+                watched = 1 if route is NOWHERE else route.watched
             ran += 1
             if once:  # its slot says that it runs until the server knows how it ended: it must not come back
                 self._exchange(self._connection)
             self._started = began = boottime()
+            if watched or began >= self._look_at:
+                watched = self._surroundings.tidy(route, context)
+                self._look_at = began + LOOK_EVERY
         self._measure(route, began - group_began, ran)
         self._started = 0.0
         slot.idle()
+        self._surroundings.main_busy = False
         current.set(None)
         self.quota.spend(len(messages) // 2)
 
@@ -229,48 +247,49 @@ class MainLane:
         if outcome is not None:
             return outcome
         current.set(delivery)
-        interrupt = self._interrupt
+        route, interrupt = delivery.route, self._interrupt
         try:
             try:
                 interrupt.running = delivery
-                if delivery.route.limited:
-                    value = self._within_limits(delivery)
+                if route.limited:
+                    self._set_limits(delivery)
+                if route.watched:
+                    value = self._surroundings.call(route, route.task.function, delivery.args, delivery.kwargs)
                 else:
-                    value = delivery.route.task.function(*delivery.args, **delivery.kwargs)
+                    value = route.task.function(*delivery.args, **delivery.kwargs)
             finally:
                 interrupt.running = None
         except BaseException as error:  # SystemExit and KeyboardInterrupt too: a task cannot end the worker
             leave_if_twin(1)
+            if route.limited:
+                self._lift_limits(delivery)
             return self.executor.failed(delivery, error)
+        if route.limited:  # not before, where its soft limit may still be raised in the midst of this
+            self._lift_limits(delivery)
         if Twin.here:
             os._exit(0)
         if delivery.route.quiet and delivery._envelope is None:  # nothing to judge, nothing to store
             return delivery.id, b""
         return self.executor.succeeded(delivery, value)
 
-    def _within_limits(self, delivery: Delivery) -> Any:
-        """Run a task that has time limits: the parent watches the hard one, the settler the soft one."""
+    def _set_limits(self, delivery: Delivery) -> None:
+        """Set the time limits of a task that begins: its parent watches the hard one."""
         task, now = delivery.task, boottime()
         if task.time_limit:
             self.slot.limit(delivery.place, now + task.time_limit)
         if task.soft_time_limit:
-            self._soft_at = now + task.soft_time_limit
-            self._work.set()
-        try:
-            return task.function(*delivery.args, **delivery.kwargs)
-        finally:
-            self._soft_at = 0.0
-            self.slot.limit(delivery.place, 0.0)
+            self._soft_limits.set(delivery, now + task.soft_time_limit)
+
+    def _lift_limits(self, delivery: Delivery) -> None:
+        self._soft_limits.lift()
+        self.slot.limit(delivery.place, 0.0)
 
     # -- the settler --------------------------------------------------------------------------------------
 
     def _settle_for_long_tasks(self) -> None:
         while not self._ended:
             self._wait_for_work()
-            started, running = self._started, self._interrupt.running
-            if running is not None and 0 < self._soft_at <= boottime():
-                self._soft_at = 0.0
-                self._interrupt.fire(running, soft_limit_error(running.task.soft_time_limit or 0.0))
+            started = self._started
             if not started:
                 continue  # the main thread is settling them itself
             lasted = boottime() - started
@@ -281,12 +300,11 @@ class MainLane:
                 self._exchange(self._settler_connection)
 
     def _wait_for_work(self) -> None:
-        """Wait a moment while there is something to watch; else until a batch begins or a soft limit is over."""
+        """Wait a moment while there is something to watch; else until a batch begins."""
         exchanging = not self._started and not self._waiting  # more is about to come
         if self._buffer or self._outcomes or exchanging:
             time.sleep(_LOOK_EVERY)
             return
         self._work.clear()
         if not (self._buffer or self._outcomes):  # no batch came between the look and the clear
-            soft_at = self._soft_at
-            self._work.wait(max(0.001, soft_at - boottime()) if soft_at else None)
+            self._work.wait()
