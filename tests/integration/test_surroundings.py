@@ -176,7 +176,7 @@ if "worker" in sys.argv: {what}
 
 def test_what_is_printed_is_seen_at_once(jobs: Write, start_worker: Start) -> None:
     module = jobs("@app.task\ndef says(): print('here I am')\n")
-    worker: Worker = start_worker("-c", "1")
+    worker: Worker = start_worker("-c", "1", env={"PYTHONUNBUFFERED": ""})
     module.says.delay().get(timeout=20)
 
     assert "here I am" in worker.log
