@@ -23,6 +23,7 @@ from taskq.broker.faults import NotSent, Passing, Unanswered
 from taskq.broker.outcomes import Outcome, Returned
 from taskq.broker.protocol import adrive, boottime
 from taskq.delivery import Delivery, Revoked, Taken, current
+from taskq.errors import TaskqError
 from taskq.execution import Executor
 from taskq.worker.interrupt import CoroutineInterrupt, ThreadInterrupt, soft_limit_error
 from taskq.worker.main_lane import UNRENEWED_PAUSE, WAIT
@@ -302,7 +303,7 @@ class LoopLane:
                 value = await self._interruptible(delivery, place, running, running)
         except BaseException as error:
             leave_if_twin(1)
-            if isinstance(error, asyncio.CancelledError) and self._cancelled:
+            if self._cancelled and isinstance(error, asyncio.CancelledError) and not isinstance(error, TaskqError):
                 self.interrupted = True
                 return self.executor.interrupted(delivery)
             return self.executor.failed(delivery, error)
