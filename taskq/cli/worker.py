@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 
 import click
 
-from taskq.cli.common import USAGE, app_of, wait_for_server
+from taskq.cli.common import USAGE, Stopped, app_of, stop_at_once, wait_for_server
 from taskq.errors import BrokerError, ConfigError
 
 if TYPE_CHECKING:
@@ -79,6 +79,24 @@ def command(path: str, reload: bool, loglevel: str, **options: Any) -> None:
         sys.exit(USAGE)
     if reload:
         run_and_reload()
+    stop_at_once()  # until there are children, which are given time
+    try:
+        sys.exit(run(path, loglevel, options))
+    except Stopped:
+        click.echo("taskq: stopped before it began", err=True)
+    except (ConfigError, BrokerError) as error:  # also one that answered, and then refused what a worker begins with
+        click.echo(f"taskq: {error}", err=True)
+        sys.exit(USAGE)
+
+
+def run(path: str, loglevel: str, options: dict[str, Any]) -> int:
+    """Run a worker to its end; returns its exit code.
+
+    Raises:
+        ConfigError: Options that cannot work, or an app without tasks.
+        BrokerError: The server refuses what a worker begins with.
+        Stopped: A signal came before there were any children.
+    """
     from taskq.loading import set_up_logging
     from taskq.worker.supervisor import Supervisor
     from taskq.worker.surroundings import mend_streams
@@ -86,28 +104,15 @@ def command(path: str, reload: bool, loglevel: str, **options: Any) -> None:
     set_up_logging(loglevel)
     app = app_of(path)
     mend_streams()  # whatever the module has done to them
-    try:
-        plan = plan_of(app, path, loglevel, options)
-        broker = app.client.broker
-    except (ConfigError, BrokerError) as error:
-        click.echo(f"taskq: {error}", err=True)
-        sys.exit(USAGE)
+    plan = plan_of(app, path, loglevel, options)
+    broker = app.client.broker
     wait_for_server(broker, app.settings.server_check)
-    try:
-        supervisor = Supervisor(app, plan)
-    except ConfigError as error:
-        click.echo(f"taskq: {error}", err=True)
-        sys.exit(USAGE)
-    supervisor.signals.catch()
+    supervisor = Supervisor(app, plan)
     click.echo(banner(app.name, broker.where, plan), err=True)
-    try:
-        code = supervisor.run()
-    except BrokerError as error:  # it answered, and then refused what a worker begins with
-        click.echo(f"taskq: {error}", err=True)
-        sys.exit(USAGE)
+    code = supervisor.run()
     for line in supervisor.left.lines if supervisor.left else ():
         click.echo(f"taskq: left: {line}", err=True)
-    sys.exit(code)
+    return code
 
 
 def plan_of(app: TaskQ, path: str, loglevel: str, options: dict[str, Any]) -> Plan:

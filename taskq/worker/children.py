@@ -168,7 +168,9 @@ class Children:
         for child in self.running.values():
             if not child.stopping:
                 child.stopping = child.retiring = True
-                self._signal(child, signal.SIGTERM)
+                # One that has not begun holds nothing, and may be deaf for as long as its module takes to import.
+                began = any(slot.incarnation for slot in child.slots)
+                self._signal(child, signal.SIGTERM if began else signal.SIGKILL)
 
     def listen(self) -> None:
         """Take in what children say in their slots; end those that hold nothing any more but do not leave."""

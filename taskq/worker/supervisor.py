@@ -87,10 +87,15 @@ class Supervisor:
 
     def run(self) -> int:
         """Run until stopped (or drained); returns the exit code."""
-        self._announce()
+        try:
+            self._announce()
+        except BaseException:
+            self.children.close()
+            raise
         for task in self.app.tasks.values():
             if task.time_limit:
                 _ = task.policy.retrying  # what is imported later, by another thread, a fork may find half imported
+        self.signals.catch()
         gc.collect()
         gc.freeze()  # what is loaded now stays shared with the children
         self.children.start_missing(self._wanted)
