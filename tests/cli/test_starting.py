@@ -47,9 +47,9 @@ def test_a_worker_that_waits_for_its_server_ends_at_once(
     url = loading if there else f"unix://{tmp_path}/nowhere"
     jobs(JOBS, url=url)
     worker = start_worker("-c", "1", url=url)
-    wait_until(lambda: "number" in worker.log or "processes" in worker.log or "waiting for" in worker.log, "it waits")
-
     wait_until(lambda: "waiting for the server" in worker.log or "concurrency" in worker.log, "it waits")
+
+    assert worker.stop(number, seconds=5) == 0, worker.log
     assert "taskq: stopped before it began" in worker.log
     assert "Traceback" not in worker.log
 
