@@ -266,6 +266,7 @@ class Executor:
         text = format_error(error)
         log.error("task %s[%s] failed: %s\n%s", delivery.task.name, id_to_text(raw_id), safe_text(error)[:500], text)
         detail = error_detail(type_name(error), safe_text(error), text, worker=self.worker, retries=delivery.retries)
+        forget_frames(error)
         result = b"" if delivery.ignored else FAILURE + detail
         if delivery.task.dead_letter:
             return Dead(raw_id, "failed", detail, result)
@@ -306,6 +307,13 @@ def safe_text(error: BaseException) -> str:
     except BaseException as bug:
         text = f"<{type(error).__name__} whose __str__ raised {type(bug).__name__}>"
     return text[:_MESSAGE_MAX].encode("utf-8", "backslashreplace").decode()
+
+
+def forget_frames(error: BaseException | None) -> None:
+    """Let go of what a failed task held: its frames, and those of the policy's, lead to the error and back."""
+    while error is not None and error.__traceback__ is not None:
+        error.__traceback__ = None
+        error = error.__cause__ or error.__context__
 
 
 def format_error(error: BaseException) -> str:

@@ -168,7 +168,7 @@ class AsyncResult(Generic[R]):
         if ended.error is None:
             return cast(R, ended.value)
         if propagate:
-            raise ended.error
+            raise ended.error.with_traceback(None)  # each time from here; else it grows by the frames of every call
         return cast(R, ended.error)
 
     def _outcome(self, stored: bytes) -> _Ended:

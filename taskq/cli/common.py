@@ -149,7 +149,7 @@ def stop_at_once() -> None:
     def stop(_number: int, _frame: Any) -> None:
         nonlocal asked
         if asked:
-            os.write(2, b"TWICE\n"); os._exit(0)
+            os._exit(0)
         asked = True
         raise Stopped
 

@@ -57,12 +57,18 @@ class MainThreadInterrupt:
 
     def _on_signal(self, _number: int, _frame: object) -> None:
         due, self._due = self._due, None
-        if due is not None and self.running is due[0]:
-            self._raise(due[1])
+        try:
+            if due is not None and self.running is due[0]:
+                self._raise(due[1])
+        finally:
+            del due  # the error's traceback leads here, and would keep alive what the task holds
 
     def _raise(self, error: Interruption) -> None:
         self.running = None  # once, so that the task can tidy up
-        raise error
+        try:
+            raise error
+        finally:
+            del error
 
 
 class SoftLimits:
