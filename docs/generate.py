@@ -47,6 +47,7 @@ _SECTIONS = {
     "taskq.flow": "Tasks",
     "taskq.sending": "Tasks",
     "taskq.delivery": "Inside a task",
+    "taskq.logs": "Inside a task",
     "taskq.result": "Results",
     "taskq.periodic": "Periodic entries",
 }

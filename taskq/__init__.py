@@ -3,6 +3,8 @@
 `TaskQ` makes an app, ``@app.task`` a task, ``task.delay(...)`` a call, ``taskq worker -A module`` runs it.
 """
 
+from typing import TYPE_CHECKING, NoReturn
+
 from taskq.app import TaskQ
 from taskq.delivery import Context, Request, Retry, ShuttingDown, checkpoint, current_request
 from taskq.errors import (
@@ -29,6 +31,7 @@ from taskq.errors import (
     WouldDeadlock,
 )
 from taskq.flow import Breaker, Limit
+from taskq.logs import TaskFilter
 from taskq.periodic import crontab, every
 from taskq.result import AsyncResult, Status
 from taskq.sending import Call
@@ -62,6 +65,7 @@ __all__ = [
     "Status",
     "Task",
     "TaskError",
+    "TaskFilter",
     "TaskQ",
     "TaskRevoked",
     "TaskqError",
@@ -73,3 +77,16 @@ __all__ = [
     "current_request",
     "every",
 ]
+
+if not TYPE_CHECKING:  # for which there is no such name
+
+    def __getattr__(name: str) -> NoReturn:
+        """Say what to use instead of Celery's names."""
+        import sys
+
+        from taskq.celery_names import MODULE, instead
+
+        text = f"module 'taskq' has no attribute {name!r}{instead(name, MODULE, __all__)}"
+        if name in MODULE and sys._getframe(1).f_globals.get("__name__") == "importlib._bootstrap":
+            raise ImportError(text, name="taskq")  # `from taskq import group` would say nothing of an AttributeError
+        raise AttributeError(text, name=name)

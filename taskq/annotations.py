@@ -7,50 +7,108 @@ none, and the call costs nothing.
 from __future__ import annotations
 
 import collections.abc
+import contextvars
 import dataclasses
 import functools
 import inspect
-import sys
-import types
 import typing
 from collections.abc import Callable
-from contextlib import suppress
 from enum import Enum
 from typing import Any
 
+from taskq import codec
+from taskq.errors import SerializationError
+from taskq.hints import EXACT, LOOSE, bare, fit, hints_of, is_alias, is_typed_dict, is_union, is_unpacked, with_types
+
 Converter = Callable[[Any], Any]
+Arguments = Callable[[list[Any], dict[str, Any]], tuple[list[Any], dict[str, Any]]]
 
 
-def hints_of(owner: Callable[..., Any]) -> dict[str, Any]:
-    """Return the resolved annotations of a function or class, without those that exist only for the type checker."""
-    try:
-        return typing.get_type_hints(owner)
-    except Exception:  # one of them, but which?
-        pass
-    hints: dict[str, Any] = {}
-    for part in reversed(owner.__mro__) if isinstance(owner, type) else [inspect.unwrap(owner)]:
-        names = getattr(part, "__globals__", None) or vars(sys.modules[part.__module__])
-        for name, annotation in getattr(part, "__annotations__", {}).items():
-            with suppress(Exception):
-                one = types.SimpleNamespace(__annotations__={name: annotation})
-                hints |= typing.get_type_hints(one, names)
-    return hints
+#: The aliases a converter is being made for: one that is met again within itself is looked up when it is needed.
+_begun: contextvars.ContextVar[tuple[Any, ...]] = contextvars.ContextVar("taskq_begun", default=())
 
 
 def converter(annotation: Any) -> Converter | None:
     """Return what turns a decoded value into ``annotation``, or None if it already is one."""
-    if isinstance(annotation, typing.NewType):
-        return converter(annotation.__supertype__)
-    origin = typing.get_origin(annotation)
-    if origin is typing.Annotated:
-        return converter(typing.get_args(annotation)[0])
-    if origin is typing.Union or origin is types.UnionType:
-        return _union(typing.get_args(annotation))
+    if not (is_alias(annotation) or is_alias(typing.get_origin(annotation))):
+        return _converter(bare(annotation))
+    if annotation in _begun.get():
+        once = functools.cache(lambda: converter(annotation))
+        return lambda value: value if (turn := once()) is None else turn(value)
+    token = _begun.set((*_begun.get(), annotation))
+    try:
+        return _converter(bare(annotation))
+    finally:
+        _begun.reset(token)
+
+
+def _converter(annotation: Any) -> Converter | None:
+    origin, args = typing.get_origin(annotation), typing.get_args(annotation)
+    if is_union(annotation):
+        return _union(args)
+    if origin is typing.Literal:
+        return _literal(args)
     if origin is not None:
-        return _container(origin, typing.get_args(annotation))
+        return _container(origin, args)
     if isinstance(annotation, type):
         return _class(annotation, {})
     return None
+
+
+def _turn(path: str, turn: Converter, value: Any) -> Any:
+    try:
+        return turn(value)
+    except Exception as error:
+        raise ValueError(f"{path}: {type(error).__name__}: {error}") from None
+
+
+def convert_arguments(
+    signature: inspect.Signature,
+    hints: dict[str, Any],
+    make: Callable[[Any], Any] = converter,
+    apply: Callable[[str, Any, Any], Any] = _turn,
+) -> Arguments | None:
+    """Return what turns the decoded arguments of a call into what the annotations say; None if they need no turning.
+
+    An argument without a parameter of its own is turned by the annotation of its name, which decorators pass on.
+
+    Args:
+        signature: What the call binds to.
+        hints: The annotations by name.
+        make: Makes of an annotation what turns a value, or None.
+        apply: Applies that, with the path to the value for errors.
+    """
+    named = {name: turn for name, hint in hints.items() if name != "return" and (turn := make(hint)) is not None}
+    if not named and not any(is_unpacked(hint) for hint in hints.values()):
+        return None
+    positional: list[Any] = []
+    rest: Any = None
+    others: Any = None
+    for p in signature.parameters.values():
+        turn = named.get(p.name) if p.kind in (p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY) else named.pop(p.name, None)
+        if p.kind is p.VAR_POSITIONAL:
+            rest = turn
+        elif p.kind is p.VAR_KEYWORD:
+            others = turn
+            if is_unpacked(hints.get(p.name)):  # the names are those of a TypedDict
+                fields = hints_of(typing.get_args(hints[p.name])[0])
+                named |= {name: turn for name, hint in fields.items() if (turn := make(hint)) is not None}
+        elif p.kind is not p.KEYWORD_ONLY:
+            positional.append(turn)
+    fixed = {p.name for p in signature.parameters.values() if p.kind in (p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY)}
+
+    def convert(args: list[Any], kwargs: dict[str, Any]) -> tuple[list[Any], dict[str, Any]]:
+        turns = positional + [rest] * (len(args) - len(positional))
+        turned: list[Any] = []
+        for turn, value in zip(turns, args, strict=False):
+            turned.append(value if turn is None else apply(f"args[{len(turned)}]", turn, value))
+        named_turned = {}
+        for key, value in kwargs.items():
+            turn = named.get(key) if others is None or key in fixed else others
+            named_turned[key] = value if turn is None else apply(f"kwargs[{key!r}]", turn, value)
+        return turned, named_turned
+
+    return convert
 
 
 def _class(cls: type, bound: dict[Any, Any]) -> Converter | None:
@@ -80,17 +138,9 @@ def _fields_of(cls: type, bound: dict[Any, Any]) -> Callable[[], dict[str, Conve
 
     @functools.cache
     def fields() -> dict[str, Converter | None]:
-        return {name: converter(_with_types(hint, bound)) for name, hint in hints_of(cls).items()}
+        return {name: converter(with_types(hint, bound)) for name, hint in hints_of(cls).items()}
 
     return fields
-
-
-def _with_types(hint: Any, bound: dict[Any, Any]) -> Any:
-    """Return an annotation with its type variables replaced."""
-    if isinstance(hint, typing.TypeVar):
-        return bound.get(hint, hint)
-    free = getattr(hint, "__parameters__", ())
-    return hint if isinstance(hint, type) or not free else hint[tuple(bound.get(name, name) for name in free)]
 
 
 def _dataclass(cls: type, bound: dict[Any, Any]) -> Converter:
@@ -125,25 +175,48 @@ def _convert_items(value: dict[str, Any], fields: dict[str, Converter | None]) -
 
 
 def _union(members: tuple[Any, ...]) -> Converter | None:
-    converters = [(member, converter(member)) for member in members if member is not type(None)]
-    if not any(convert for _, convert in converters):
+    options = [(member, converter(member)) for member in members if member is not type(None)]
+    if not any(convert for _, convert in options):
         return None
 
     def pick(value: Any) -> Any:
+        """Turn into the first member that keeps all of the value; without one, the first that takes it."""
         if value is None:
             return None
-        for member, convert in converters:
-            if convert is None:
-                if not isinstance(member, type) or isinstance(value, (member, int) if member is float else member):
-                    return value
-                continue
-            try:
-                return convert(value)
-            except (TypeError, ValueError, KeyError, AttributeError):
-                continue  # not this member of the union
+        second: list[Any] = []
+        for member, convert in options:
+            turned = value
+            if convert is not None:
+                try:
+                    turned = convert(value)
+                except (TypeError, ValueError, KeyError, AttributeError):
+                    continue  # not this member of the union
+            likeness = fit(member, value) if convert is None or is_typed_dict(member) else _keeps(turned, value)
+            if likeness == EXACT or len(options) == 1:
+                return turned
+            if likeness:
+                second.append(turned)
+        if second:
+            return second[0]
         raise ValueError(f"{value!r:.100} fits none of {', '.join(str(member) for member in members)}")
 
     return pick
+
+
+def _keeps(turned: Any, value: Any) -> int:
+    """Whether nothing is lost, added or changed: what would be sent of it again is the same."""
+    try:
+        return EXACT if codec.pack(turned) == codec.pack(value) else LOOSE
+    except SerializationError:
+        return LOOSE
+
+
+def _literal(values: tuple[Any, ...]) -> Converter | None:
+    members = [value for value in values if isinstance(value, Enum)]
+    if not members:
+        return None
+    plain = [value for value in values if not isinstance(value, Enum)]
+    return lambda value: value if value in plain else next((m for m in members if m.value == value), value)
 
 
 def _container(origin: Any, args: tuple[Any, ...]) -> Converter | None:

@@ -2,20 +2,29 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterable, Callable, Coroutine, Iterable, Mapping
+import logging
+import sys
+from collections.abc import AsyncIterable, Callable, Coroutine, Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from datetime import timedelta
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Any, Concatenate, Literal, ParamSpec, TypeVar, overload
+from typing import TYPE_CHECKING, Any, Concatenate, Literal, NoReturn, ParamSpec, TypeVar, overload
 
+from taskq import celery_names
+from taskq.by_name import ByName, find_app, remember
+from taskq.callables import is_again
+from taskq.celery_names import instead, no_attribute
 from taskq.client import Client
 from taskq.config import Settings, check_name, load_settings, whoami
 from taskq.definition import Definition
 from taskq.delivery import Context
 from taskq.envelope import id_from_text
 from taskq.errors import ConfigError
+from taskq.flow import OPTIONS as FLOW_OPTIONS
 from taskq.flow import split_flow_options
 from taskq.periodic import Cron, Every, read_schedule
 from taskq.result import AsyncResult, Origin
+from taskq.retry import OPTIONS as RETRY_OPTIONS
 from taskq.retry import split_options
 from taskq.sending import Call, asend_calls, send_calls
 from taskq.task import AsyncTask, Task
@@ -25,6 +34,8 @@ if TYPE_CHECKING:
     from taskq.broker.pool import AsyncBroker, Broker
     from taskq.broker.protocol import Protocol
     from taskq.entries import CatchUp, Entry, Overlap
+
+log = logging.getLogger("taskq")
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -37,7 +48,7 @@ _TASK_OPTIONS = {
 _OF_ONE_CALL = {"countdown", "eta", "task_id"}
 
 
-class TaskQ:
+class TaskQ(ByName):
     """An app: a name, settings, tasks.
 
     ::
@@ -90,13 +101,25 @@ class TaskQ:
         self.name = check_name("app", name)
         given = {k: v for k, v in locals().items() if k not in ("self", "name")}
         self.settings: Settings = load_settings(given)
-        self.client = Client(name, self.settings)
+        self.client = Client(name, self.settings, sys._getframe(1).f_globals.get("__name__", "__main__"))
         self._tasks: dict[str, Task[..., Any]] = {}
+        self._given: dict[str, dict[str, Any]] = {}
         self._entries: dict[str, Entry] = {}
+        remember(self)
 
     def __repr__(self) -> str:
         """Show the name and how many tasks there are."""
         return f"<TaskQ {self.name}: {len(self._tasks)} tasks>"
+
+    if not TYPE_CHECKING:  # for which there is no such attribute
+
+        def __getattr__(self, name: str) -> NoReturn:
+            """Say what to use instead of Celery's names."""
+            raise no_attribute(self, name, celery_names.APP)
+
+    def __reduce__(self) -> Any:
+        """Be pickled by name."""
+        return find_app, (self.name, self.client.home)
 
     @property
     def tasks(self) -> MappingProxyType[str, Task[..., Any]]:
@@ -176,22 +199,40 @@ class TaskQ:
         given = dict(options)
         try:
             retry, flow = split_options(given), split_flow_options(given)
-            if unknown := set(given) - _TASK_OPTIONS:
-                raise ConfigError(f"@app.task has no option {', '.join(sorted(unknown))}")
+            if unknown := sorted(set(given) - _TASK_OPTIONS):
+                hint = instead(unknown[0], celery_names.OPTIONS, [*_TASK_OPTIONS, *RETRY_OPTIONS, *FLOW_OPTIONS])
+                raise ConfigError(f"@app.task has no option {', '.join(unknown)}{hint}")
         except ConfigError as error:
             where = f"{getattr(function, '__module__', '?')}.{getattr(function, '__qualname__', function)}"
             raise ConfigError(f"{where}: {error}") from None
         probe = Definition(function, retry=retry, flow=flow, **given)
         kind: type[Task[..., Any]] = AsyncTask if probe.is_async else Task
         task = kind(function, self.client, retry=retry, flow=flow, **given)
-        other = self._tasks.get(task.name)
-        if other is not None and (other.__module__, other.__qualname__) != (task.__module__, task.__qualname__):
-            raise ConfigError(
-                f"two tasks are named {task.name!r}: {other.__module__}.{other.__qualname__} and "
-                f"{task.__module__}.{task.__qualname__}; give one of them a name="
-            )
-        self._tasks[task.name] = task
+        self._replace(self._tasks.get(task.name), task, options)
+        self._tasks[task.name], self._given[task.name] = task, options
         return task
+
+    def _replace(self, old: Task[..., Any] | None, task: Task[..., Any], options: dict[str, Any]) -> None:
+        """Judge a name that is taken: by the same function, when its module was executed before, it may be.
+
+        By another it must not. If that one has the same place in the code it is only known by then whether both are
+        called; calls of the first would run the second.
+        """
+        if old is None:
+            return
+        one, two = (f"{which.__module__}.{which.__qualname__}" for which in (old, task))
+        if one != two:
+            raise ConfigError(f"two tasks are named {task.name!r}: {one} and {two}; give one of them a name=")
+        if is_again(old.function, task.function) and (
+            old.function is not task.function or options == self._given[task.name]
+        ):
+            return
+        old.refuse(
+            f"two tasks are named {task.name!r}: {one} was declared again, by a factory, a decorator without "
+            "functools.wraps, with other options, or by a second def; calls of the first would run the second: "
+            "give each a name="
+        )
+        log.warning("%s", old.origin.refused)
 
     @overload
     def periodic(
@@ -250,7 +291,8 @@ class TaskQ:
         """
         from taskq.entries import Entry  # most processes that import an app declare none
 
-        when = read_schedule(schedule, tz)
+        with _about(name):
+            when = read_schedule(schedule, tz)
 
         def declare(task: Any) -> Any:
             if not isinstance(task, Task):
@@ -259,8 +301,9 @@ class TaskQ:
                 )
             if refused := _OF_ONE_CALL & options.keys():
                 raise ConfigError(f"periodic entry {name}: each tick has its own {', '.join(sorted(refused))}")
-            message = task.prepare_call(args, kwargs, **options).message
-            entry = Entry.of(name, when, message, catch_up=catch_up, window=window, overlap=overlap, jitter=jitter)
+            with _about(name):
+                message = task.prepare_call(args, kwargs, **options).message
+                entry = Entry.of(name, when, message, catch_up=catch_up, window=window, overlap=overlap, jitter=jitter)
             if self._entries.setdefault(name, entry) != entry:
                 raise ConfigError(f"two periodic entries are named {name!r}, and they differ")
             return task
@@ -437,3 +480,14 @@ class _BoundDecorator:
 
 def _name_of(what: str | Definition) -> str:
     return check_name("queue or task", what if isinstance(what, str) else what.name)
+
+
+@contextmanager
+def _about(entry: str) -> Iterator[None]:
+    """Say in errors which periodic entry they are about."""
+    try:
+        yield
+    except (ConfigError, TypeError) as error:
+        if "periodic entry" not in str(error):
+            error.args = (f"periodic entry {entry}: {error}", *error.args[1:])
+        raise

@@ -1,36 +1,53 @@
 """What a task needs to reach the server: the app's settings and its broker, connected when first used.
 
-One client an app and process; it forgets its connections in a forked child, and keeps one async broker and inbox an
-event loop.
+One client an app; it keeps one broker and inbox a process, and one async broker and inbox an event loop. Which process
+this is it asks the system at each use: one that C code has forked (uWSGI's workers) calls none of Python's hooks, and
+must not share its parent's sockets, numbers, ids and locks either.
 """
 
 from __future__ import annotations
 
+import concurrent.futures.thread  # noqa: F401  redis needs it, and it cannot be imported any more when a process ends
+import os
 import threading
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 from weakref import WeakKeyDictionary
 
+from taskq.by_name import ByName, find_client
 from taskq.config import Settings, project_dir
 
 if TYPE_CHECKING:
     import asyncio
+    from collections.abc import AsyncGenerator
 
     from taskq.broker.keys import Keys
     from taskq.broker.pool import AsyncBroker, Broker
     from taskq.inbox import AsyncInbox, Inbox
 
+_getpid = os.getpid
 
-class Client:
+
+class Client(ByName):
     """The way from an app to its server."""
 
-    def __init__(self, app: str, settings: Settings) -> None:
-        """Prepare a client; nothing is imported or connected yet."""
+    def __init__(self, app: str, settings: Settings, home: str) -> None:
+        """Prepare a client of the app that the module ``home`` made; nothing is imported or connected yet."""
         self.app = app
+        self.home = home
         self.settings = settings
+        self._begin()
+
+    def _begin(self) -> None:
+        """Begin anew, in this process."""
         self._lock = threading.Lock()
         self._broker: Broker | None = None
         self._inbox: Inbox | None = None
-        self._async: WeakKeyDictionary[asyncio.AbstractEventLoop, tuple[AsyncBroker, AsyncInbox]] = WeakKeyDictionary()
+        self._async: WeakKeyDictionary[asyncio.AbstractEventLoop, OnLoop] = WeakKeyDictionary()
+        self._pid = _getpid()
+
+    def __reduce__(self) -> Any:
+        """Be pickled by name."""
+        return find_client, (self.app, self.home)
 
     @property
     def keys(self) -> Keys:
@@ -53,6 +70,8 @@ class Client:
     @property
     def broker(self) -> Broker:
         """The broker for threads."""
+        if self._pid != _getpid():
+            self._begin()
         if self._broker is None:
             from taskq.broker.pool import Broker
 
@@ -64,10 +83,10 @@ class Client:
     @property
     def inbox(self) -> Inbox:
         """Where this process's threads wait for results."""
+        broker = self.broker
         if self._inbox is None:
             from taskq.inbox import Inbox
 
-            broker = self.broker
             with self._lock:
                 if self._inbox is None:
                     self._inbox = Inbox(broker)
@@ -76,38 +95,68 @@ class Client:
     @property
     def abroker(self) -> AsyncBroker:
         """The broker for the running event loop."""
-        return self._on_loop()[0]
+        return self._on_loop().broker
 
     @property
     def ainbox(self) -> AsyncInbox:
         """Where the running event loop's coroutines wait for results."""
-        return self._on_loop()[1]
+        return self._on_loop().inbox
 
-    def _on_loop(self) -> tuple[AsyncBroker, AsyncInbox]:
+    def _on_loop(self) -> OnLoop:
         import asyncio  # whoever is here has it anyway; others need not pay for it
 
+        if self._pid != _getpid():
+            self._begin()
         loop = asyncio.get_running_loop()
-        pair = self._async.get(loop)
-        if pair is None:
-            from taskq.broker.pool import AsyncBroker
-            from taskq.inbox import AsyncInbox
-
-            broker = AsyncBroker(self.url, self.keys, self.settings.send_timeout)
-            pair = self._async[loop] = broker, AsyncInbox(broker)
-        return pair
+        made = self._async.get(loop)
+        if made is None:
+            for other in [other for other in self._async if other.is_closed()]:
+                del self._async[other]  # what is of a loop refers to it, so the weak reference alone frees nothing
+            made = self._async[loop] = OnLoop(self)
+        return made
 
     def close(self) -> None:
         """Close the connections of this process's threads; they are made again when they are needed."""
+        if self._pid != _getpid():
+            self._begin()
         if self._broker is not None:
             self._broker.close()
         if self._inbox is not None:
             self._inbox.close()
 
     async def aclose(self) -> None:
-        """Close the connections of the running event loop."""
+        """Close the connections of the running event loop; they are made again when they are needed."""
         import asyncio
 
-        pair = self._async.pop(asyncio.get_running_loop(), None)
-        if pair is not None:
-            await pair[1].close()
-            await pair[0].close()
+        made = self._async.get(asyncio.get_running_loop())
+        if made is not None:
+            await made.close()
+
+
+class OnLoop:
+    """The broker and the inbox of one event loop; closed at the latest when the loop is shut down."""
+
+    def __init__(self, client: Client) -> None:
+        """Prepare them for the running loop."""
+        from taskq.broker.pool import AsyncBroker
+        from taskq.inbox import AsyncInbox
+
+        self.broker = AsyncBroker(client.url, client.keys, client.settings.send_timeout)
+        self.inbox = AsyncInbox(self.broker)
+        # What `asyncio.run` ends with is to close the async generators that have begun on its loop.
+        self._guard = self._until_shutdown()
+        try:
+            self._guard.asend(None).send(None)
+        except StopIteration:  # it has begun, and waits at its yield
+            pass
+
+    async def _until_shutdown(self) -> AsyncGenerator[None, None]:
+        try:
+            yield
+        finally:
+            await self.close()
+
+    async def close(self) -> None:
+        """Close the connections."""
+        await self.inbox.close()
+        await self.broker.close()

@@ -6,13 +6,18 @@ Each setting is taken from the first place that has it: the argument of ``TaskQ(
 
 from __future__ import annotations
 
+import logging
 import os
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, field, fields
 from typing import Any
 
+from taskq.address import check_address, safe_url
 from taskq.errors import ConfigError
+from taskq.spelling import did_you_mean
+
+log = logging.getLogger("taskq")
 
 NAME = re.compile(r"[A-Za-z0-9_.:-]{1,200}")
 
@@ -37,7 +42,7 @@ class Settings:
     """What can be set for an app. All durations are seconds."""
 
     #: Server to use, ``redis://``, ``rediss://``, ``valkey://``, ``valkeys://`` or ``unix://``; None: the embedded one.
-    url: str | None = None
+    url: str | None = field(default=None, repr=False)  # it may have a password
     #: Seconds without a renewal after which a worker is presumed dead. Shorter recovers sooner, but a stall of
     #: the network of that length then makes work run twice. At least 1.
     lease: float = 15.0
@@ -74,8 +79,10 @@ class Settings:
                 raise ConfigError(f"setting {name} must be a whole number, not {getattr(self, name)!r}")
         if self.server_check not in ("warn", "refuse"):
             raise ConfigError(f"setting server_check must be 'warn' or 'refuse', not {self.server_check!r}")
-        if self.url is not None and not isinstance(self.url, str):
-            raise ConfigError(f"setting url must be a string, not {self.url!r}")
+        if self.url is not None:
+            if not isinstance(self.url, str):
+                raise ConfigError(f"setting url must be a string, not {safe_url(repr(self.url))}")
+            check_address(self.url)
 
     @property
     def lease_ms(self) -> int:
@@ -96,6 +103,14 @@ _AT_LEAST: dict[str, float] = {
 }
 _TEXTS = ("url", "server_check")
 
+#: Variables of taskq that are no settings of an app, after ``TASKQ_``.
+_OTHERS = {"app", "start_method", "server"}
+#: What Kubernetes and Docker make of a service named ``taskq``; what taskq's own tests use.
+_NOT_OURS = re.compile(r"(\w+_)?service_|(\w+_)?port(_\w+)?$|name$|env_|test_|soak|seed$|model_")
+#: A table of that name, or one that is nearly so; also where brackets or quotes are amiss.
+_SPEAKS_OF_TASKQ = re.compile(r"""^\s*(?:\[[^]\n]*)?[^#\n=]*\b(?i:taskq|tasqk|takq|taksq|tsakq|atskq)\b(?!-)""", re.M)
+_warned: set[str] = set()
+
 
 def load_settings(given: Mapping[str, Any], environ: Mapping[str, str] | None = None) -> Settings:
     """Build the settings of an app from all their sources.
@@ -108,11 +123,13 @@ def load_settings(given: Mapping[str, Any], environ: Mapping[str, str] | None = 
         ConfigError: An unknown setting, or a value outside its range, naming where it came from.
     """
     known = {f.name for f in fields(Settings)}
-    if unknown := set(given) - known:
-        raise ConfigError(f"unknown setting {', '.join(sorted(unknown))}; known are {', '.join(sorted(known))}")
+    if unknown := sorted(set(given) - known):
+        hint = did_you_mean(unknown[0], known)
+        raise ConfigError(f"unknown setting {', '.join(unknown)}; known are {', '.join(sorted(known))}{hint}")
     values: dict[str, Any] = dict(_from_pyproject(known))
     sources = dict.fromkeys(values, "[tool.taskq] in pyproject.toml")
     environ = os.environ if environ is None else environ
+    _warn_of_unknown(environ, known)
     for name in known:
         variable = f"TASKQ_{name.upper()}"
         if raw := environ.get(variable):
@@ -162,20 +179,55 @@ def project_dir() -> str:
     return folder
 
 
+def _warn_of_unknown(environ: Mapping[str, str], known: set[str]) -> None:
+    """Warn, once a process, of variables that look like settings and are none.
+
+    Not an error: a newer version may know it, and Kubernetes makes variables of the names of services.
+    """
+    names = known | _OTHERS
+    for variable in environ:
+        name = variable.removeprefix("TASKQ_").lower()
+        if (
+            variable.startswith("TASKQ_")
+            and name not in names
+            and variable not in _warned
+            and not _NOT_OURS.match(name)
+        ):
+            _warned.add(variable)
+            hint = did_you_mean(name, names, lambda found: f"TASKQ_{found.upper()}")
+            log.warning("the variable %s is no setting of taskq, and is ignored%s", variable, hint)
+
+
 def _from_pyproject(known: set[str]) -> dict[str, Any]:
     path = os.path.join(project_dir(), "pyproject.toml")
     if not os.path.isfile(path):
         return {}
-    with open(path, encoding="utf-8", errors="replace") as file:
-        text = file.read()
-    if not re.search(r"""taskq["'\s]*[].=]""", text):  # [tool.taskq], taskq = {...}, tool.taskq.lease = 30
+    try:
+        with open(path, encoding="utf-8", errors="replace") as file:
+            text = file.read()
+    except OSError as error:
+        raise ConfigError(f"{path} cannot be read: {error}") from None
+    if "\0" in text:
+        raise ConfigError(f"{path} cannot be read: it is not written in UTF-8")
+    if not _SPEAKS_OF_TASKQ.search(text):
         return {}
     import tomllib  # only for projects that use it: it costs 10 ms
 
     try:
-        table = tomllib.loads(text).get("tool", {}).get("taskq", {})
+        document = tomllib.loads(text)
     except tomllib.TOMLDecodeError as error:
         raise ConfigError(f"{path} cannot be read: {error}") from None
-    if unknown := set(table) - known:
-        raise ConfigError(f"unknown setting in [tool.taskq] of {path}: {', '.join(sorted(unknown))}")
-    return dict(table)
+    tool = document.get("tool", {})
+    for where, table in (("", document), ("tool.", tool)):
+        for name in table:
+            if sorted(name.lower()) == sorted("taskq") and where + name != "tool.taskq" and path not in _warned:
+                _warned.add(path)
+                log.warning("[%s%s] in %s is ignored; did you mean [tool.taskq]?", where, name, path)
+    settings = tool.get("taskq", {})
+    if not isinstance(settings, dict):
+        raise ConfigError(f"[tool.taskq] of {path} must be a table of settings, not {settings!r:.80}")
+    if unknown := sorted(set(settings) - known):
+        raise ConfigError(
+            f"unknown setting in [tool.taskq] of {path}: {', '.join(unknown)}{did_you_mean(unknown[0], known)}"
+        )
+    return settings

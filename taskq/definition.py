@@ -11,12 +11,14 @@ from typing import Any
 
 import msgpack
 
-from taskq import codec
-from taskq.annotations import Converter, converter, hints_of
+from taskq import callables, codec
+from taskq.annotations import Arguments, Converter, convert_arguments, converter
 from taskq.config import check_name
 from taskq.errors import ConfigError
 from taskq.flow import Flow
+from taskq.hints import hints_of
 from taskq.retry import Policy, RetryOptions
+from taskq.vetting import vet, vetter
 
 
 class Definition:
@@ -60,13 +62,9 @@ class Definition:
         Raises:
             ConfigError: A name that is none, or a function that cannot be a task.
         """
-        if not callable(function) or inspect.isclass(function) or not hasattr(function, "__qualname__"):
-            raise ConfigError(f"@app.task decorates functions, not {function!r}")
-        if inspect.isgeneratorfunction(function) or inspect.isasyncgenfunction(function):
-            raise ConfigError(f"{function.__qualname__} is a generator: a task returns one value, or a list of them")
-        self.function = function
-        self.is_async = inspect.iscoroutinefunction(function)
-        self.name = check_name("task", _default_name(function) if name is None else name)
+        self.function = function = callables.checked(function)
+        self.is_async = callables.is_async(function)
+        self.name = check_name("task", callables.default_name(function) if name is None else name)
         self.queue = check_name("queue", self.name if queue is None else queue)
         self.bind = bind
         self.ignore_result = ignore_result
@@ -80,9 +78,9 @@ class Definition:
         self._check_options()
         self.policy = Policy(retry or RetryOptions())
         self.__doc__ = function.__doc__
-        self.__name__ = getattr(function, "__name__", self.name)
-        self.__qualname__ = getattr(function, "__qualname__", self.name)
-        self.__module__ = function.__module__
+        self.__qualname__ = callables.qualname(function)
+        self.__name__ = getattr(function, "__name__", self.__qualname__.rpartition(".")[2])
+        self.__module__ = callables.declared_in(function)
         self.__wrapped__ = function
 
     def _check_options(self) -> None:
@@ -100,8 +98,10 @@ class Definition:
         if self.pool == "thread" and self.is_async:
             raise ConfigError(f"task {self.name} is async: it runs on an event loop, pool='thread' is for sync tasks")
         for option, key in self.flow.named_keys:
-            parameters = self.signature.parameters
-            if key not in parameters and not any(p.kind is p.VAR_KEYWORD for p in parameters.values()):
+            parameters = self._wrapped_signature.parameters
+            if key not in parameters and not any(
+                p.kind is p.VAR_KEYWORD for p in self.own_signature.parameters.values()
+            ):
                 raise ConfigError(
                     f"{option}={key!r} of task {self.name} is not one of its arguments: {', '.join(parameters)}"
                 )
@@ -111,23 +111,26 @@ class Definition:
         return f"<{type(self).__name__} {self.name}>"
 
     @cached_property
-    def signature(self) -> inspect.Signature:
+    def own_signature(self) -> inspect.Signature:
         """The signature callers use (without the `Context` of a bound task)."""
-        signature = inspect.signature(self.function)
-        parameters = list(signature.parameters.values())
-        if self.bind:
-            if not parameters:
-                raise ConfigError(
-                    f"task {self.name} has bind=True, but its function takes no parameter for the context"
-                )
-            parameters = parameters[1:]
-        return signature.replace(parameters=parameters)
+        return self._seen_by_callers(callables.own_signature(self.function))
+
+    @cached_property
+    def _wrapped_signature(self) -> inspect.Signature:
+        """That of the function which decorators are around; what they pass on to it is not known."""
+        return self._seen_by_callers(callables.wrapped_signature(self.function))
+
+    def _seen_by_callers(self, signature: inspect.Signature) -> inspect.Signature:
+        seen = callables.without_context(signature) if self.bind else signature
+        if seen is None:
+            raise ConfigError(f"task {self.name} has bind=True, but its function takes no parameter for the context")
+        return seen
 
     @cached_property
     def fingerprint(self) -> bytes:
         """Four bytes that change when the parameters do; they travel with each message."""
         names = ",".join(
-            f"{p.kind.value}{p.name}{p.default is not p.empty:d}" for p in self.signature.parameters.values()
+            f"{p.kind.value}{p.name}{p.default is not p.empty:d}" for p in self._wrapped_signature.parameters.values()
         )
         return zlib.crc32(names.encode()).to_bytes(4, "big")
 
@@ -142,76 +145,85 @@ class Definition:
 
         It raises the very ``TypeError`` that calling the task would.
         """
-        return self._compiled("pass")
+        return callables.compiled(self.__name__, self.own_signature, "pass")
 
     @cached_property
     def named(self) -> Callable[..., dict[str, Any]]:
         """A function of the same signature that returns its arguments by name, those with defaults too."""
-        parameters = self.signature.parameters.values()
-        items = [f"**{p.name}" if p.kind is p.VAR_KEYWORD else f"{p.name!r}: {p.name}" for p in parameters]
-        made = self._compiled(f"return {{{', '.join(items)}}}")
-        given = [p for p in parameters if p.default is not p.empty]
-        made.__defaults__ = tuple(p.default for p in given if p.kind is not p.KEYWORD_ONLY)
-        made.__kwdefaults__ = {p.name: p.default for p in given if p.kind is p.KEYWORD_ONLY}
-        return made
+        own = callables.by_name(self.__name__, self.own_signature)
+        if self.own_signature == self._wrapped_signature:
+            return own
+        wrapped = callables.by_name(self.__name__, self._wrapped_signature)
 
-    def _compiled(self, body: str) -> Callable[..., Any]:
-        # Made from source, as dataclasses make __init__: only names that already are parameters come in.
-        parts, last_kind = [], None
-        for p in self.signature.parameters.values():
-            if last_kind is p.POSITIONAL_ONLY and p.kind is not p.POSITIONAL_ONLY:
-                parts.append("/")
-            if p.kind is p.KEYWORD_ONLY and last_kind not in (p.VAR_POSITIONAL, p.KEYWORD_ONLY):
-                parts.append("*")
-            stars = "*" if p.kind is p.VAR_POSITIONAL else "**" if p.kind is p.VAR_KEYWORD else ""
-            parts.append(f"{stars}{p.name}{'' if p.default is p.empty else '=None'}")
-            last_kind = p.kind
-        if last_kind is inspect.Parameter.POSITIONAL_ONLY:
-            parts.append("/")
-        name = self.__name__ if self.__name__.isidentifier() else "task"
-        namespace: dict[str, Any] = {}
-        exec(f"def {name}({', '.join(parts)}): {body}", namespace)
-        return namespace[name]  # type: ignore[no-any-return]
+        def named(*args: Any, **kwargs: Any) -> dict[str, Any]:
+            try:
+                return wrapped(*args, **kwargs)
+            except TypeError:  # a decorator gives or takes an argument
+                return own(*args, **kwargs)
+
+        return named
 
     @cached_property
-    def convert(self) -> Callable[[list[Any], dict[str, Any]], tuple[list[Any], dict[str, Any]]] | None:
+    def convert(self) -> Arguments | None:
         """What turns decoded arguments into what the annotations say; None if they need no turning."""
-        hints = hints_of(self.function)
-        positional: list[Converter | None] = []
-        named: dict[str, Converter] = {}
-        rest: Converter | None = None
-        others: Converter | None = None
-        for p in self.signature.parameters.values():
-            turn = converter(hints.get(p.name))
-            if p.kind is p.VAR_POSITIONAL:
-                rest = turn
-            elif p.kind is p.VAR_KEYWORD:
-                others = turn
-            else:
-                if p.kind is not p.KEYWORD_ONLY:
-                    positional.append(turn)
-                if turn is not None:
-                    named[p.name] = turn
-        if not (named or rest or others):
-            return None
+        return self._for_each(converter)
+
+    @cached_property
+    def pack_call(self) -> Callable[[tuple[Any, ...], dict[str, Any]], bytes]:
+        """What writes arguments; raises `SerializationError` if they could not be written, or not come back."""
+        look = self._for_each(vetter, vet)
+        if look is None:
+            return codec.pack_call
+
+        def pack_call(args: tuple[Any, ...], kwargs: dict[str, Any]) -> bytes:
+            body = codec.pack_call(args, kwargs)
+            look(list(args), kwargs)
+            return body
+
+        return pack_call
+
+    @cached_property
+    def pack_result(self) -> Callable[[Any], bytes]:
+        """What writes a result; raises as `pack_call` does."""
+        look = vetter(self._hints.get("return"))
+
+        def pack_result(value: Any) -> bytes:
+            data = codec.pack(value, "result")
+            if look is not None:
+                look("result", value)
+            return data
+
+        return pack_result
+
+    @cached_property
+    def _hints(self) -> dict[str, Any]:
+        return hints_of(callables.innermost(self.function))
+
+    def _for_each(self, make: Callable[[Any], Any], *apply: Callable[[str, Any, Any], Any]) -> Arguments | None:
+        """Make of the annotations what is applied to each argument of a call."""
+        plain = convert_arguments(self._wrapped_signature, self._hints, make, *apply)
+        if plain is None or self.own_signature == self._wrapped_signature:
+            return plain
+        fits = callables.compiled(self.__name__, self._wrapped_signature, "pass")
+        other = convert_arguments(self.own_signature, self._hints, make, *apply)
 
         def convert(args: list[Any], kwargs: dict[str, Any]) -> tuple[list[Any], dict[str, Any]]:
-            turns = positional + [rest] * (len(args) - len(positional))
-            turned: list[Any] = []
-            for turn, value in zip(turns, args, strict=False):
-                turned.append(value if turn is None else _turn(f"args[{len(turned)}]", turn, value))
-            named_turned = {}
-            for key, value in kwargs.items():
-                turn = named.get(key, others if key not in self.signature.parameters else None)
-                named_turned[key] = value if turn is None else _turn(f"kwargs[{key!r}]", turn, value)
-            return turned, named_turned
+            try:
+                fits(*args, **kwargs)
+            except TypeError:  # a decorator gives or takes an argument: only what has a name is known
+                return (args, kwargs) if other is None else other(args, kwargs)
+            return plain(args, kwargs)
 
         return convert
 
     @cached_property
     def convert_result(self) -> Converter | None:
         """What turns a decoded result into what the return annotation says; None if it needs no turning."""
-        return converter(hints_of(self.function).get("return"))
+        return converter(self._hints.get("return"))
+
+    def read_result(self, value: Any) -> Any:
+        """Turn a decoded result into what the return annotation says."""
+        return value if value is None or self.convert_result is None else self.convert_result(value)
 
     def load(self, body: bytes) -> tuple[list[Any], dict[str, Any]]:
         """Read the arguments of a call.
@@ -222,24 +234,3 @@ class Definition:
         """
         args, kwargs = codec.unpack_call(body)
         return (args, kwargs) if self.convert is None else self.convert(args, kwargs)
-
-
-def _turn(path: str, turn: Converter, value: Any) -> Any:
-    try:
-        return turn(value)
-    except Exception as error:
-        raise ValueError(f"{path}: {type(error).__name__}: {error}") from None
-
-
-def _default_name(function: Callable[..., Any]) -> str:
-    module = function.__module__
-    if module == "__main__":
-        # So that `python shop.py` and `taskq worker -A shop` mean the same task.
-        import sys
-        from pathlib import Path
-
-        main = sys.modules["__main__"]
-        spec, file = getattr(main, "__spec__", None), getattr(main, "__file__", None)
-        stem = Path(file).stem if file else module  # "<stdin>" is no name
-        module = spec.name.removesuffix(".__main__") if spec else stem if stem.isidentifier() else module
-    return f"{module}.{function.__qualname__}".replace("<locals>.", "").replace("<lambda>", "lambda")

@@ -10,9 +10,10 @@ from collections.abc import Sequence
 from contextvars import ContextVar
 from datetime import datetime, timezone
 from functools import cached_property
-from typing import Any, NamedTuple, NoReturn
+from typing import TYPE_CHECKING, Any, NamedTuple, NoReturn
 
-from taskq import codec
+from taskq import celery_names, codec
+from taskq.celery_names import no_attribute
 from taskq.definition import Definition
 from taskq.envelope import Envelope, decode, id_to_text
 from taskq.errors import TaskqError, TaskRevoked
@@ -216,6 +217,12 @@ class Context:
     def __init__(self, delivery: Delivery) -> None:
         """Look at ``delivery``."""
         self._delivery = delivery
+
+    if not TYPE_CHECKING:  # for which there is no such attribute
+
+        def __getattr__(self, name: str) -> NoReturn:
+            """Say what to use instead of Celery's names."""
+            raise no_attribute(self, name, celery_names.CONTEXT)
 
     @cached_property
     def request(self) -> Request:

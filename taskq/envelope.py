@@ -49,26 +49,21 @@ _UUID = re.compile(r"[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[89ab][0-9a-f]{3}-[0-9a
 
 
 def _id_source() -> Callable[[], bytes]:
-    count = itertools.count(int.from_bytes(os.urandom(8), "big") >> 3).__next__
-    clock = time.time_ns
+    clock, getpid = time.time_ns, os.getpid
+    pid, count = 0, itertools.count().__next__
 
     def new_id() -> bytes:
         """Return a new id: the 16 bytes of a UUIDv7 of partition 0, larger than this process's last."""
+        nonlocal pid, count
+        if getpid() != pid:  # also in a process that C code forked: it calls none of Python's hooks
+            count = itertools.count(int.from_bytes(os.urandom(8), "big") >> 3).__next__
+            pid = getpid()
         return (clock() // 1_000_000 << 80 | _VARIANT_AND_VERSION | count()).to_bytes(16, "big")
 
     return new_id
 
 
 new_id = _id_source()
-
-
-def _after_fork() -> None:
-    global new_id
-    new_id = _id_source()
-
-
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_after_fork)
 
 
 def id_to_text(raw: bytes) -> str:

@@ -32,10 +32,26 @@ Errors of the client library never escape: they are translated where they occur.
 from __future__ import annotations
 
 import builtins
+import functools
+from collections.abc import Callable
+from typing import Any
 
 
 class TaskqError(Exception):
     """Base of every error raised by taskq."""
+
+    def __reduce__(self) -> tuple[Callable[..., TaskqError], tuple[Any, ...]]:
+        """Be pickled, whatever the class takes to be made; a pool of processes hangs on an error that cannot be."""
+        return _again, (type(self), self.args, self.__dict__)
+
+
+def _again(cls: type[TaskqError], args: tuple[Any, ...], state: dict[str, Any]) -> TaskqError:
+    error = cls.__new__(cls, *args)
+    error.args = args
+    error.__dict__.update(state)
+    if notes := state.get("__notes__"):
+        error.__dict__["__notes__"] = list(notes)
+    return error
 
 
 class ConfigError(TaskqError, ValueError):
@@ -137,6 +153,12 @@ class TaskError(TaskqError):
     type: str = ""
     traceback: str = ""
 
+    def __reduce__(self) -> tuple[Callable[..., TaskqError], tuple[Any, ...]]:
+        """Be pickled, also as an instance of a builtin exception: a class that stands in no module."""
+        if type(self).__module__ == TaskError.__module__ and type(self).__name__ in _REBUILT:
+            return _task_error_again, (type(self).__name__, self.args, self.__dict__)
+        return super().__reduce__()
+
     def __str__(self) -> str:
         # A builtin such as KeyError would show the repr of its argument.
         return str(self.args[0]) if self.args else ""
@@ -187,6 +209,16 @@ _REBUILT = {
 }
 
 
+@functools.cache
+def _task_error_of(name: str) -> type[TaskError]:
+    """Return the class of the errors that are also instances of a builtin exception."""
+    return type(name, (TaskError, _REBUILT[name]), {"__module__": __name__})
+
+
+def _task_error_again(name: str, args: tuple[Any, ...], state: dict[str, Any]) -> TaskqError:
+    return _again(_task_error_of(name), args, state)
+
+
 def task_error(type_name: str, message: str, traceback: str) -> TaskError:
     """Make the exception ``AsyncResult.get`` raises from what a worker stored.
 
@@ -195,9 +227,7 @@ def task_error(type_name: str, message: str, traceback: str) -> TaskError:
         message: The text of the task's exception.
         traceback: The worker's traceback, shown as a note.
     """
-    builtin = _REBUILT.get(type_name)
-    cls: type[TaskError] = TaskError if builtin is None else type(type_name, (TaskError, builtin), {})
-    error = cls(message if builtin is not None else f"{type_name}: {message}")
+    error = _task_error_of(type_name)(message) if type_name in _REBUILT else TaskError(f"{type_name}: {message}")
     error.type = type_name
     error.traceback = traceback
     if traceback:

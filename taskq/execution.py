@@ -9,9 +9,9 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping
+from types import AsyncGeneratorType, CoroutineType, GeneratorType, TracebackType
 from typing import Any
 
-from taskq import codec
 from taskq.broker.outcomes import (
     DISCARDED,
     FAILURE,
@@ -30,9 +30,9 @@ from taskq.definition import Definition
 from taskq.delivery import Context, Delivery, Retry, Revoked, Route, ShuttingDown
 from taskq.envelope import FLAG_MORE, PLAIN, Envelope, id_to_text, plain_body
 from taskq.errors import ConfigError, DecodeError, MaxRetriesExceeded, RateLimited, SerializationError, TaskqError
+from taskq.logs import tell
 from taskq.retry import Attempt, GiveUp, Policy, RunAgain
-
-log = logging.getLogger("taskq.task")
+from taskq.spelling import count
 
 _MESSAGE_MAX = 4096
 _TRACEBACK_MAX = 32768
@@ -40,6 +40,19 @@ _TRACEBACK_MAX = 32768
 _ADDED_MAX = 4096
 #: Longest pause, in seconds, before a message whose task is unknown here is offered again.
 _UNKNOWN_PAUSE_MAX = 60.0
+
+
+#: What a function returns whose body has not run yet: of an `async def` or a generator under a sync decorator.
+UNFINISHED = frozenset({CoroutineType, GeneratorType, AsyncGeneratorType})
+
+
+def finish(value: Any) -> Any:
+    """Run a coroutine that a sync function returned to its end, in this thread; raises `TypeError` for a generator."""
+    if isinstance(value, CoroutineType):
+        import asyncio  # for this alone
+
+        return asyncio.run(value)
+    raise TypeError("the task returned a generator, whose body has not run: return a value, or a list of them")
 
 
 class Executor:
@@ -90,7 +103,7 @@ class Executor:
         try:
             if len(delivery.value) > self._max_bytes:
                 limit = self.settings.max_message_bytes
-                raise DecodeError(f"{len(delivery.value)} bytes, more than this worker's max_message_bytes={limit}")
+                raise DecodeError(f"{len(delivery.value):,} bytes, more than this worker's max_message_bytes={limit}")
             envelope = delivery.envelope
         except DecodeError as error:
             return self._bury(delivery, "undecodable", error)
@@ -127,7 +140,8 @@ class Executor:
         return None
 
     def _bury(self, delivery: Delivery, reason: str, error: Exception) -> Dead:
-        log.error("message %s is a dead letter, %s: %s", id_to_text(delivery.id), reason, error)
+        text = "message %s is a dead letter, %s: %s"
+        tell(logging.ERROR, delivery, text, id_to_text(delivery.id), reason, error, outcome=reason)
         detail = error_detail(reason, safe_text(error), worker=self.worker)
         return Dead(delivery.id, reason, detail, FAILURE + detail)
 
@@ -140,7 +154,8 @@ class Executor:
         if waited >= self.settings.unknown_after:
             error = DecodeError(f"no worker has known the task {envelope.task!r} for {waited:.0f} s")
             return self._bury(delivery, "unknown-task", error)
-        log.warning("message %s is of task %r, which this worker does not know", id_to_text(delivery.id), envelope.task)
+        text = "message %s is of task %r, which this worker does not know"
+        tell(logging.WARNING, delivery, text, id_to_text(delivery.id), envelope.task)
         pause = min(max(1.0, waited), _UNKNOWN_PAUSE_MAX, max(0.1, self.settings.unknown_after - waited))
         value = envelope.with_headers({**envelope.headers, "unknown": since})
         return Again(delivery.id, value, pause, "deferred")
@@ -156,11 +171,11 @@ class Executor:
         if delivery.route.task.ignore_result if delivery._envelope is None else delivery.ignored:
             return delivery.id, b""
         try:
-            result = SUCCESS + codec.pack(value, "result")
+            result = SUCCESS + delivery.route.task.pack_result(value)
             limit = self.settings.max_message_bytes
             if len(result) > limit:
                 raise SerializationError(
-                    f"the result has {len(result)} bytes, more than max_message_bytes={limit}; "
+                    f"the result has {len(result):,} bytes, more than max_message_bytes={limit}; "
                     "keep the data elsewhere and return its key, or declare the task with ignore_result=True"
                 )
         except SerializationError as error:
@@ -186,7 +201,8 @@ class Executor:
             if isinstance(error, ShuttingDown):
                 return self.interrupted(delivery)
             if isinstance(error, Revoked):
-                log.warning("task %s[%s] was revoked while it ran", delivery.task.name, id_to_text(delivery.id))
+                text = "task %s[%s] was revoked while it ran"
+                tell(logging.WARNING, delivery, text, delivery.task.name, id_to_text(delivery.id))
                 return Ended(delivery.id, "done", DISCARDED + b"revoked")
             if isinstance(error, RateLimited):
                 return Limited(delivery.id, float(error.retry_after))
@@ -195,11 +211,11 @@ class Executor:
             decision = self._decide(delivery, error, None)
             if isinstance(decision, RunAgain):
                 return self._again(delivery, decision.delay, error)
-            error.__traceback__ = frames
+            error.with_traceback(frames)  # not by setting it: a frozen dataclass would refuse
             final = decision.error if isinstance(decision, GiveUp) and decision.error is not None else error
             return self._give_up(delivery, final)
         except Exception as bug:  # a policy's own bug must not take the worker down
-            bug.__context__ = error
+            BaseException.__setattr__(bug, "__context__", error)  # likewise
             return self._give_up(delivery, bug)
 
     def interrupted(self, delivery: Delivery) -> Outcome:
@@ -218,7 +234,7 @@ class Executor:
         if decision.error is None or decision.error is asked:
             name, times = delivery.task.name, delivery.retries
             return self._give_up(
-                delivery, MaxRetriesExceeded(f"{name} has been retried {times} times, and may not be again")
+                delivery, MaxRetriesExceeded(f"{name} has been retried {count(times, 'time')}, and may not be again")
             )
         return self._give_up(delivery, decision.error)
 
@@ -251,20 +267,22 @@ class Executor:
             "slept": delay,
             "error": "" if error is None else f"{type(error).__name__}: {safe_text(error)}"[:500],
         }
-        log.warning(
-            "task %s[%s] runs again in %.3g s (retry %d)%s",
-            delivery.task.name,
-            id_to_text(delivery.id),
-            delay,
-            delivery.retries + 1,
-            f": {again['error']}" if again["error"] else "",
-        )
+        why = f": {again['error']}" if again["error"] else ""
+        tell(
+            logging.WARNING, delivery, "task %s[%s] runs again in %.3g s (retry %d)%s",
+            delivery.task.name, id_to_text(delivery.id), delay, delivery.retries + 1, why,
+            retries=delivery.retries + 1, delay=delay,
+        )  # fmt: skip
         return Again(delivery.id, delivery.envelope.with_headers(again), delay, "retried")
 
     def _give_up(self, delivery: Delivery, error: BaseException) -> Outcome:
         raw_id = delivery.id
         text = format_error(error)
-        log.error("task %s[%s] failed: %s\n%s", delivery.task.name, id_to_text(raw_id), safe_text(error)[:500], text)
+        tell(
+            logging.ERROR, delivery, "task %s[%s] failed: %s",
+            delivery.task.name, id_to_text(raw_id), safe_text(error)[:500],
+            error=(type(error), error, _own_frames(error)), retries=delivery.retries,
+        )  # fmt: skip
         detail = error_detail(type_name(error), safe_text(error), text, worker=self.worker, retries=delivery.retries)
         forget_frames(error)
         result = b"" if delivery.ignored else FAILURE + detail
@@ -312,8 +330,16 @@ def safe_text(error: BaseException) -> str:
 def forget_frames(error: BaseException | None) -> None:
     """Let go of what a failed task held: its frames, and those of the policy's, lead to the error and back."""
     while error is not None and error.__traceback__ is not None:
-        error.__traceback__ = None
+        error.with_traceback(None)
         error = error.__cause__ or error.__context__
+
+
+def _own_frames(error: BaseException) -> TracebackType | None:
+    """Return the traceback from the task's own frame on."""
+    frames = error.__traceback__
+    while frames is not None and frames.tb_frame.f_globals.get("__name__", "").startswith("taskq."):
+        frames = frames.tb_next
+    return frames
 
 
 def format_error(error: BaseException) -> str:
@@ -321,10 +347,7 @@ def format_error(error: BaseException) -> str:
     import traceback  # only for those that fail
 
     try:
-        frames = error.__traceback__
-        while frames is not None and frames.tb_frame.f_globals.get("__name__", "").startswith("taskq."):
-            frames = frames.tb_next
-        text = "".join(traceback.format_exception(type(error), error, frames, limit=-50))
+        text = "".join(traceback.format_exception(type(error), error, _own_frames(error), limit=-50))
     except BaseException:
         text = f"{type_name(error)}: {safe_text(error)}\n(its traceback cannot be formatted)"
     return text[-_TRACEBACK_MAX:].encode("utf-8", "backslashreplace").decode()

@@ -358,6 +358,10 @@ def _field(letter: bytes, content: bytes) -> bytes:
     return letter + bytes([len(content)]) + content
 
 
+#: The names of the flow options of a task.
+OPTIONS = tuple(field.name for field in fields(Flow))
+
+
 def split_flow_options(options: dict[str, Any]) -> Flow:
     """Take the flow options out of the options of a task."""
-    return Flow(**{field.name: options.pop(field.name) for field in fields(Flow) if field.name in options})
+    return Flow(**{name: options.pop(name) for name in OPTIONS if name in options})

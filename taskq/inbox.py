@@ -9,10 +9,10 @@ for ever.
 from __future__ import annotations
 
 import asyncio
+import logging
 import math
 import os
 import threading
-import weakref
 from collections import Counter
 from collections.abc import Callable, Iterable
 from dataclasses import replace
@@ -26,6 +26,10 @@ from taskq.broker.faults import NotSent, Passing, Unanswered, backoff
 from taskq.broker.keys import Keys
 from taskq.broker.pool import AsyncBroker, Broker
 from taskq.broker.protocol import Now, Pause, Protocol, adrive, boottime, drive
+from taskq.envelope import id_to_text
+from taskq.errors import TaskqError
+
+log = logging.getLogger("taskq")
 
 T = TypeVar("T")
 
@@ -33,6 +37,10 @@ T = TypeVar("T")
 _REREAD = 5.0
 #: Seconds that the server has at least for an answer, however soon the wait is over.
 _PATIENCE = 0.4
+#: Seconds that it has at most, beyond the time of a block.
+_ANSWER_TIMEOUT = ANSWER_TIMEOUT / 2
+#: Seconds after which a connection that nobody waited on is made anew: something between may have forgotten it.
+_IDLE = 1.0
 _CHUNK = 500
 
 #: What the server says of an id: its result, a list with the reason of its dead letter, 0 (unknown), 1 (alive).
@@ -40,9 +48,15 @@ Answer = Any
 
 
 def _by(deadline: float, now: float, command: Command[T]) -> Command[T]:
-    """Return a command whose answer is not waited for long after a deadline."""
-    within = max(deadline - now, command.block + _PATIENCE)
-    return command if within >= command.block + ANSWER_TIMEOUT else replace(command, within=within)
+    """Return a command whose answer is not waited for long after a deadline, and leaves time for a second try."""
+    left = deadline - now if command.block else (deadline - now) / 2
+    within = max(left, command.block + _PATIENCE)
+    return command if within >= command.block + _ANSWER_TIMEOUT else replace(command, within=within)
+
+
+def _budget(timeout: float | None) -> float:
+    """Seconds for asking the first time, by somebody who waits for ``timeout`` seconds; -1: the usual ones."""
+    return -1 if timeout is None else max(timeout, 2.5 * _PATIENCE)
 
 
 def _pushed(data: bytes) -> tuple[bytes, bytes]:
@@ -65,8 +79,10 @@ class Waiting:
         self.name = os.urandom(8).hex()
         self.ids: Counter[bytes] = Counter()
         self.arrived: dict[bytes, Answer] = {}
+        self._told = False
         self._keys = keys
         self._came = came
+        self._reread_at = 0.0  # by `boottime`; for all, whoever reads
 
     def put(self, pairs: Iterable[tuple[bytes, Answer]]) -> None:
         """Keep answers for those who wait."""
@@ -81,14 +97,15 @@ class Waiting:
 
     def listen(self, wanted: Callable[[], object], deadline: float = math.inf) -> Protocol[None]:
         """Read the inbox for everybody while ``wanted()``, until ``deadline`` (by `boottime`) at most."""
-        attempt, reread_at = 0, (yield Now()) + _REREAD
+        attempt, next_read = 0, (yield Now()) + _REREAD
+        self._reread_at = next_read if len(self.ids) <= 1 else min(self._reread_at, next_read)
         while wanted() and (now := (yield Now())) < deadline:
             try:
-                if now >= reread_at:
+                if now >= self._reread_at:
                     yield from self._reread(deadline)
-                    reread_at = now + _REREAD
+                    self._reread_at = now + _REREAD
                     continue
-                wait = commands.take_inbox(self._keys, self.name, min(deadline, reread_at) - now)
+                wait = commands.take_inbox(self._keys, self.name, min(deadline, self._reread_at) - now)
                 pushed: list[bytes] = yield _by(deadline, now, wait)
                 if pushed and len(self.ids) > 1:
                     pushed += yield commands.drain_inbox(self._keys, self.name)
@@ -97,7 +114,7 @@ class Waiting:
             except (NotSent, Unanswered, Passing):  # a push may have been lost with the connection
                 yield Pause(min(backoff(attempt, 1.0), max(0.0, deadline - (yield Now()))))
                 attempt += 1
-                reread_at = 0.0
+                self._reread_at = 0.0
 
     def _reread(self, deadline: float) -> Protocol[None]:
         ids = [raw_id for raw_id in list(self.ids) if raw_id not in self.arrived]
@@ -105,6 +122,19 @@ class Waiting:
             ask = commands.await_results(self._keys, self.name, chunk)
             answers = yield _by(deadline, (yield Now()), ask)
             self._came([(raw_id, answer) for raw_id, answer in zip(chunk, answers, strict=True) if answer != 1])
+        if ids:
+            yield from self._tell_if_in_vain(ids[0], deadline)
+
+    def _tell_if_in_vain(self, raw_id: bytes, deadline: float) -> Protocol[None]:
+        """Say once if no worker can run what is awaited: else whoever forgot to start one waits in silence."""
+        if self._told:
+            return
+        from taskq.why import unserved
+
+        reply = yield _by(deadline, (yield Now()), commands.why(self._keys, raw_id))
+        if text := unserved(raw_id, reply):
+            self._told = True
+            log.warning("the result of %s is waited for in vain so far: %s", id_to_text(raw_id), text)
 
 
 class Inbox:
@@ -113,16 +143,11 @@ class Inbox:
     def __init__(self, broker: Broker) -> None:
         """Prepare an inbox; it connects when somebody waits."""
         self._broker = broker
-        self._reset()
-        if hasattr(os, "register_at_fork"):
-            reset = weakref.WeakMethod(self._reset)
-            os.register_at_fork(after_in_child=lambda: (method := reset()) and method())
-
-    def _reset(self) -> None:
-        self._waiting = Waiting(self._broker.keys, self._hand_out)
+        self._waiting = Waiting(broker.keys, self._hand_out)
         self._changed = threading.Condition()
         self._led = False
-        self._connection = Connection(self._broker.url)
+        self._connection = Connection(broker.url, _ANSWER_TIMEOUT)
+        self._used_at = 0.0
 
     def look(self, raw_ids: list[bytes]) -> list[Answer]:
         """Read what is there now."""
@@ -142,8 +167,7 @@ class Inbox:
             self._waiting.ids[raw_id] += 1
         try:
             ask = commands.await_results(self._broker.keys, self._waiting.name, [raw_id])
-            seconds = -1 if timeout is None else max(timeout, _PATIENCE)
-            answer = self._broker.run(_by(deadline, now, ask), seconds)[0]
+            answer = self._broker.run(_by(deadline, now, ask), _budget(timeout))[0]
             while answer == 1:
                 if boottime() >= deadline:
                     return 1
@@ -162,11 +186,14 @@ class Inbox:
                 self._changed.wait(min(deadline - boottime(), _REREAD))
                 return self._waiting.arrived.get(raw_id, 1)
             self._led = True
+        if boottime() - self._used_at > _IDLE:
+            self._connection.close()
         try:
             drive(self._waiting.listen(lambda: raw_id not in self._waiting.arrived, deadline), self._connection)
         finally:
             with self._changed:
                 self._led = False
+                self._used_at = boottime()
                 self._changed.notify_all()
         return self._waiting.arrived.get(raw_id, 1)
 
@@ -184,7 +211,7 @@ class AsyncInbox:
         self._broker = broker
         self._waiting = Waiting(broker.keys, self._hand_out)
         self._futures: dict[bytes, list[asyncio.Future[Answer]]] = {}
-        self._connection = AsyncConnection(broker.url)
+        self._connection = AsyncConnection(broker.url, _ANSWER_TIMEOUT)
         self._reader: asyncio.Task[None] | None = None
 
     async def look(self, raw_ids: list[bytes]) -> list[Answer]:
@@ -193,22 +220,36 @@ class AsyncInbox:
 
     async def wait(self, raw_id: bytes, timeout: float | None) -> Answer:
         """Wait until the message has ended; answers 1 when ``timeout`` seconds have passed."""
-        future: asyncio.Future[Answer] = asyncio.get_running_loop().create_future()
         self._waiting.ids[raw_id] += 1
-        self._futures.setdefault(raw_id, []).append(future)
         try:
             async with asyncio.timeout(timeout):
-                ask = commands.await_results(self._broker.keys, self._waiting.name, [raw_id])
-                answer = (await self._broker.run(ask))[0]
-                if answer != 1:
-                    return answer
-                if self._reader is None or self._reader.done():
-                    self._reader = asyncio.create_task(self._read())
-                return await future
+                while (answer := await self._wait_once(raw_id, timeout)) == 1:
+                    pass  # the reader has ended: ask again
+            return answer
         except TimeoutError:
             return 1
         finally:
             self._waiting.leave(raw_id)
+
+    async def _wait_once(self, raw_id: bytes, timeout: float | None) -> Answer:
+        """Ask, and wait for the answer if there is none yet; answers 1 if nobody reads the inbox any more."""
+        future: asyncio.Future[Answer] = asyncio.get_running_loop().create_future()
+        self._futures.setdefault(raw_id, []).append(future)
+        try:
+            now = boottime()
+            ask = commands.await_results(self._broker.keys, self._waiting.name, [raw_id])
+            deadline = math.inf if timeout is None else now + timeout
+            answer = (await self._broker.run(_by(deadline, now, ask), _budget(timeout)))[0]
+            if answer != 1:
+                return answer
+            if self._reader is None:
+                self._reader = asyncio.create_task(self._read())
+                self._reader.add_done_callback(self._read_ended)
+            answer = await future
+            if isinstance(answer, Exception):
+                raise type(answer)(*answer.args) if isinstance(answer, TaskqError) else answer  # each has its own
+            return answer
+        finally:
             self._futures[raw_id].remove(future)
             if not self._futures[raw_id]:
                 del self._futures[raw_id]
@@ -217,6 +258,12 @@ class AsyncInbox:
         await adrive(self._waiting.listen(lambda: self._futures), self._connection)
         await self._connection.close()
 
+    def _read_ended(self, reader: asyncio.Task[None]) -> None:
+        """Tell whoever still waits what ended the reading, or (1) to ask again."""
+        self._reader = None
+        error = None if reader.cancelled() else reader.exception()
+        self._hand_out([(raw_id, 1 if error is None else error) for raw_id in self._futures])
+
     def _hand_out(self, pairs: Iterable[tuple[bytes, Answer]]) -> None:
         for raw_id, answer in pairs:
             for future in self._futures.get(raw_id, ()):
@@ -224,8 +271,10 @@ class AsyncInbox:
                     future.set_result(answer)
 
     async def close(self) -> None:
-        """Stop reading and close the connection."""
-        while self._reader is not None and not self._reader.done():
-            self._reader.cancel()  # again, if it came at a moment when it was swallowed
-            await asyncio.wait([self._reader], timeout=0.05)
-        await self._connection.close()
+        """Stop reading and close the connection; who waits meanwhile asks again, and has it made anew."""
+        reader = self._reader
+        while reader is not None and not reader.done():
+            reader.cancel()  # again, if it came at a moment when it was swallowed
+            await asyncio.wait([reader], timeout=0.05)
+        if self._reader in (None, reader):
+            await self._connection.close()

@@ -11,8 +11,10 @@ from types import ModuleType
 
 from taskq.app import TaskQ
 from taskq.errors import ConfigError
+from taskq.logs import TaskFilter
+from taskq.spelling import nearest
 
-_FORMAT = "%(asctime)s %(levelname)-7s %(processName)s %(name)s: %(message)s"
+_FORMAT = "%(asctime)s %(levelname)-7s %(processName)s %(name)s: %(within)s%(message)s"
 
 
 class AppNotFound(ConfigError):
@@ -33,7 +35,14 @@ def find_app(path: str) -> TaskQ:
         sys.path.insert(0, "")
     name, _, attribute = path.partition(":")
     _check_module_name(name)
-    module = importlib.import_module(name)
+    try:
+        module = importlib.import_module(name)
+    except ModuleNotFoundError as error:
+        if error.name is None or not f"{name}.".startswith(f"{error.name}."):
+            raise  # something else is missing, that the module wanted
+        if (app := _app_by_dots(name)) is not None:
+            return app
+        raise AppNotFound(_missing(error.name)) from None
     if attribute:
         found: object = module
         for part in attribute.split("."):
@@ -52,6 +61,26 @@ def find_app(path: str) -> TaskQ:
         f"{', there and in its submodules app, tasks, taskq' if hasattr(module, '__path__') else ''}. "
         f"Name it: -A {name}:attribute"
     )
+
+
+def _app_by_dots(path: str) -> TaskQ | None:
+    """Return the app that a path with a dot in the place of the colon names, as Celery takes it."""
+    name, _, attribute = path.rpartition(".")
+    app = getattr(sys.modules.get(name), attribute, None)
+    return app if isinstance(app, TaskQ) else None
+
+
+def _missing(name: str) -> str:
+    """Say that there is no such module, and which are near."""
+    parent, _, last = name.rpartition(".")
+    if parent:
+        module = sys.modules.get(parent)
+        inside = [found.name for found in pkgutil.iter_modules(getattr(module, "__path__", []))]
+        apps = [key for key, value in vars(module).items() if isinstance(value, TaskQ)] if module else []
+        hint = f"; did you mean -A {parent}:{apps[0]}?" if apps else nearest(last, inside)
+        return f"there is no module {name!r}: {parent} has no {last}{hint}"
+    here = [found.name for found in pkgutil.iter_modules([os.getcwd()])]
+    return f"there is no module {name!r} in {os.getcwd()}, nor among what is installed{nearest(name, here)}"
 
 
 def _check_module_name(name: str) -> None:
@@ -79,6 +108,35 @@ def _submodules(module: ModuleType) -> list[ModuleType]:
     ]
 
 
-def set_up_logging(level: str) -> None:
-    """Log to standard error from ``level`` on (a name such as ``info``)."""
-    logging.basicConfig(level=level.upper(), format=_FORMAT, stream=sys.stderr)
+def set_up_logging(level: str = "") -> None:
+    """Log to standard error from ``level`` on (a name such as ``info``; unless given, ``warning``).
+
+    To be called when the app's module is imported: what that has configured wins. There ``level``, if it is given, is
+    that of taskq's own records, and those loggers are enabled again that a ``dictConfig`` has disabled since it did
+    not name them.
+    """
+    for name, logger in logging.root.manager.loggerDict.items():
+        if (name == "taskq" or name.startswith("taskq.")) and isinstance(logger, logging.Logger):
+            logger.disabled = False
+    if logging.root.handlers:
+        if level:
+            logging.getLogger("taskq").setLevel(level.upper())
+        return
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(logging.Formatter(_FORMAT))
+    handler.addFilter(_complete)
+    logging.root.addHandler(handler)
+    logging.root.setLevel((level or "warning").upper())
+
+
+def _complete(record: logging.LogRecord) -> bool:
+    """Put the running task before what user code logs; leave out what a handler of the module's own has had."""
+    TaskFilter().filter(record)
+    inside = vars(record).get("task_id") and not record.name.startswith("taskq.")
+    record.within = f"{vars(record)['task_name']}[{vars(record)['task_id']}] " if inside else ""
+    logger: logging.Logger | None = logging.getLogger(record.name)
+    while logger is not None and logger is not logging.root:
+        if any(not isinstance(handler, logging.NullHandler) for handler in logger.handlers):
+            return False
+        logger = logger.parent
+    return True

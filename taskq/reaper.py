@@ -22,6 +22,7 @@ from taskq.broker.ticks import Step
 from taskq.entries import Ticker
 from taskq.envelope import id_to_text
 from taskq.errors import BrokerRefused
+from taskq.spelling import count
 
 log = logging.getLogger("taskq.reaper")
 
@@ -41,7 +42,7 @@ Report = Callable[[str, list[Move]], None]
 
 def log_report(incarnation: str, moves: list[Move]) -> None:
     """Log what became of an incarnation's messages."""
-    log.warning("the lease of %s ended: recovered %d messages", incarnation, len(moves))
+    log.warning("the lease of %s ended: recovered %s", incarnation, count(len(moves), "message"))
     for move in moves:
         log.info("message %s of queue %s: %s", id_to_text(move.id), move.queue, move.place)
 

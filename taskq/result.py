@@ -5,16 +5,21 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any, Generic, NamedTuple, TypeVar, cast
+from copy import copy
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any, Generic, NamedTuple, NoReturn, TypeVar, cast
 
-from taskq import codec
+from taskq import celery_names, codec
 from taskq.broker.outcomes import DISCARDED, FAILURE, GIVEN_UP, SUCCESS, read_error_detail
+from taskq.celery_names import no_attribute
 from taskq.delivery import current
 from taskq.envelope import decode, id_time, id_to_text
 from taskq.errors import (
+    BrokerError,
     DecodeError,
     ResultTimeout,
     TaskError,
+    TaskqError,
     TaskRevoked,
     UnknownResult,
     WouldDeadlock,
@@ -22,11 +27,14 @@ from taskq.errors import (
 )
 
 if TYPE_CHECKING:
+    from taskq.broker.commands import Command
     from taskq.client import Client
 
 R = TypeVar("R")
 
 
+#: Seconds that the server has to say why a call has not ended, when the time of who waited for it is over.
+_TO_SAY_WHY = 0.4
 TERMINAL = frozenset({"SUCCESS", "FAILURE", "REVOKED"})
 
 
@@ -53,11 +61,15 @@ class Status(NamedTuple):
 
 
 class _Ended(NamedTuple):
-    """A stored outcome, read: a state and either a value or an error."""
+    """A stored outcome, read: a state and either a value or an error.
+
+    A failure that lies on the server as a dead letter is not final, since it can be replayed.
+    """
 
     state: str
     value: Any = None
     error: TaskError | None = None
+    final: bool = True
 
     @property
     def status(self) -> Status:
@@ -66,12 +78,21 @@ class _Ended(NamedTuple):
 
 
 class Origin(NamedTuple):
-    """What the handles of a task's calls have in common: the way to the server, and how to read the result."""
+    """What the handles of a task's calls have in common: the way to the server, and how to read the result.
+
+    Attributes:
+        client: The way to the server.
+        task: Name of the task, if it is known.
+        convert: Turns a decoded result into what the task's annotation says.
+        ignored: Whether results are dropped.
+        refused: Why calls must not be sent, if they must not.
+    """
 
     client: Client
     task: str = ""
     convert: Callable[[Any], Any] | None = None
     ignored: bool = False
+    refused: str = ""
 
 
 class AsyncResult(Generic[R]):
@@ -97,6 +118,16 @@ class AsyncResult(Generic[R]):
         """Hash by id."""
         return hash(self._raw_id)
 
+    if not TYPE_CHECKING:  # for which there is no such attribute
+
+        def __getattr__(self, name: str) -> NoReturn:
+            """Say what to use instead of Celery's names."""
+            raise no_attribute(self, name, celery_names.RESULT)
+
+    def __reduce__(self) -> Any:
+        """Be pickled: the id, the task's name, and what has been seen of the outcome."""
+        return _rebuilt, (self._raw_id, self._origin, self._ended)
+
     @property
     def id(self) -> str:
         """The id of the call: a UUID, or the ``task_id`` that was given."""
@@ -115,23 +146,38 @@ class AsyncResult(Generic[R]):
             TaskError: The task failed. Also an instance of the exception's own class where that is a builtin.
             TaskRevoked: It was revoked, expired or discarded.
             ResultTimeout: It did not end in time.
-            BrokerUnavailable: The server could not be asked within ``timeout``, or 0.4 s if that is longer.
+            BrokerUnavailable: The server could not be asked within ``timeout``, or a second if that is longer.
             UnknownResult: No message and no result of this id exists (any more).
             WouldDeadlock: Called inside a task.
         """
-        if self._ended is None:
-            self._refuse_to_wait()
-            self._read(self._origin.client.inbox.wait(self._raw_id, timeout), timeout)
+        if self._must_ask():
+            try:
+                answer = self._origin.client.inbox.wait(self._raw_id, timeout)
+                if answer == 1:
+                    raise self._timed_out(timeout, self._reason())
+                self._read(answer)
+            except BrokerError:
+                if self._ended is None:
+                    raise
         return self._value(propagate)
 
     async def aget(self, timeout: float | None = None, propagate: bool = True) -> R:
         """Do what `get` does, on an event loop."""
-        if self._ended is None:
-            self._refuse_to_wait()
-            self._read(await self._origin.client.ainbox.wait(self._raw_id, timeout), timeout)
+        if self._must_ask():
+            try:
+                answer = await self._origin.client.ainbox.wait(self._raw_id, timeout)
+                if answer == 1:
+                    raise self._timed_out(timeout, await self._areason())
+                self._read(answer)
+            except BrokerError:
+                if self._ended is None:
+                    raise
         return self._value(propagate)
 
-    def _refuse_to_wait(self) -> None:
+    def _must_ask(self) -> bool:
+        """Whether the outcome is not known for certain; raises if waiting for it would be in vain."""
+        if self._ended is not None:
+            return not self._ended.final and current.get() is None
         if self._origin.ignored:
             raise UnknownResult(f"{self!r} has ignore_result=True: its result is not kept")
         if current.get() is not None:
@@ -139,13 +185,30 @@ class AsyncResult(Generic[R]):
                 "get() inside a task holds a slot while it waits for another task, which may need that very slot. "
                 "Let the first task end and enqueue what follows from it, or pass the id on"
             )
+        return True
 
-    def _read(self, answer: Any, timeout: float | None) -> None:
+    def _timed_out(self, timeout: float | None, reason: str) -> ResultTimeout:
+        return ResultTimeout(f"{self!r} has not ended within {timeout:g} s{': ' if reason else ''}{reason}")
+
+    def _reason(self) -> str:
+        """Say what `why` does, for an error; nothing if the server does not say it at once."""
+        try:
+            return self._sentence(self._origin.client.broker.run(self._asking(_TO_SAY_WHY), _TO_SAY_WHY))
+        except TaskqError:
+            return ""
+
+    async def _areason(self) -> str:
+        try:
+            return self._sentence(await self._origin.client.abroker.run(self._asking(_TO_SAY_WHY), _TO_SAY_WHY))
+        except TaskqError:
+            return ""
+
+    def _read(self, answer: Any) -> None:
         """Turn what the inbox answered into an outcome, or raise."""
-        if answer == 1:
-            raise ResultTimeout(f"{self!r} has not ended within {timeout:g} s")
         if answer == 0:
-            raise UnknownResult(self._unknown())
+            if self._ended is None:
+                raise UnknownResult(self._unknown())
+            return  # what was seen has expired since
         if isinstance(answer, list):
             self._ended = _dead(answer[0])
         elif answer == b"":
@@ -168,7 +231,7 @@ class AsyncResult(Generic[R]):
         if ended.error is None:
             return cast(R, ended.value)
         if propagate:
-            raise ended.error.with_traceback(None)  # each time from here; else it grows by the frames of every call
+            raise copy(ended.error)  # each time a new one, for what is raised grows by its traceback
         return cast(R, ended.error)
 
     def _outcome(self, stored: bytes) -> _Ended:
@@ -176,25 +239,23 @@ class AsyncResult(Generic[R]):
         if kind == SUCCESS:
             try:
                 value = codec.unpack(payload)
-                return _Ended(
-                    "SUCCESS", value if self._origin.convert is None or value is None else self._origin.convert(value)
-                )
+                return _Ended("SUCCESS", value if self._origin.convert is None else self._origin.convert(value))
             except Exception as error:  # whatever the class of an annotation raises
                 return _Ended(
                     "SUCCESS", error=task_error(type(error).__name__, f"the result cannot be read: {error}", "")
                 )
         if kind == FAILURE:
             detail = read_error_detail(payload)
-            return _Ended("FAILURE", error=task_error(detail["type"], detail["message"], detail["traceback"]))
+            return _failed(detail["type"], detail["message"], detail["traceback"])
         reason = payload.decode(errors="replace")
         if kind == GIVEN_UP:
-            return _Ended("FAILURE", error=task_error(reason, "the message was given up, see `taskq dead ls`", ""))
+            return _failed(reason, "the message was given up, see `taskq dead ls`")
         if kind == DISCARDED:
             word, _, why = reason.partition("\n")
             revoked = TaskRevoked(f"the message was discarded: {word}{': ' if why else ''}{why}")
             revoked.type = word
             return _Ended("REVOKED", error=revoked)
-        return _Ended("FAILURE", error=task_error("unreadable", "a result of a kind this taskq does not know", ""))
+        return _failed("unreadable", "a result of a kind this taskq does not know")
 
     def revoke(self, reason: str = "") -> str:
         """Let the call not run, or run no longer; see ``TaskQ.revoke``."""
@@ -212,7 +273,7 @@ class AsyncResult(Generic[R]):
 
     def status(self) -> Status:
         """Ask the server what it knows of this call."""
-        if self._ended is not None:
+        if self._ended is not None and self._ended.final:
             return self._ended.status
         from taskq.broker import commands
 
@@ -220,7 +281,7 @@ class AsyncResult(Generic[R]):
 
     async def astatus(self) -> Status:
         """Do what `status` does, on an event loop."""
-        if self._ended is not None:
+        if self._ended is not None and self._ended.final:
             return self._ended.status
         from taskq.broker import commands
 
@@ -229,6 +290,7 @@ class AsyncResult(Generic[R]):
         )
 
     def _status(self, found: list[Any]) -> Status:
+        seen, self._ended = self._ended, None  # a failure that was seen is over if the message is alive again
         match found:
             case [b"result", stored]:
                 self._ended = self._outcome(stored)
@@ -247,23 +309,26 @@ class AsyncResult(Generic[R]):
                 retries = _retries(value)
                 return Status("RETRY" if retries else "PENDING", retries=retries)
             case _:
-                return Status("UNKNOWN")
+                self._ended = seen
+                return Status("UNKNOWN") if seen is None else seen.status
 
     def why(self) -> str:
         """Say in one sentence why the call does not run, or what has become of it."""
-        from taskq.broker import commands
-        from taskq.why import sentence
-
-        command = commands.why(self._origin.client.keys, self._raw_id)
-        return sentence(self._raw_id, self._origin.client.broker.run(command))
+        return self._sentence(self._origin.client.broker.run(self._asking()))
 
     async def awhy(self) -> str:
         """Do what `why` does, on an event loop."""
+        return self._sentence(await self._origin.client.abroker.run(self._asking()))
+
+    def _asking(self, within: float | None = None) -> Command[Any]:
         from taskq.broker import commands
+
+        return replace(commands.why(self._origin.client.keys, self._raw_id), within=within)
+
+    def _sentence(self, reply: Any) -> str:
         from taskq.why import sentence
 
-        command = commands.why(self._origin.client.keys, self._raw_id)
-        return sentence(self._raw_id, await self._origin.client.abroker.run(command))
+        return sentence(self._raw_id, reply)
 
     @property
     def state(self) -> str:
@@ -306,8 +371,12 @@ class AsyncResult(Generic[R]):
     def _ready(cls, raw_id: bytes, origin: Origin, stored: bytes) -> AsyncResult[Any]:
         """Make a handle of a call that has ended in this process (``apply``)."""
         result: AsyncResult[Any] = cls(raw_id, origin)
-        result._ended = result._outcome(stored) if stored else _Ended("SUCCESS")
+        result._ended = result._outcome(stored)._replace(final=True) if stored else _Ended("SUCCESS")
         return result
+
+
+def _failed(kind: str, message: str, traceback: str = "") -> _Ended:
+    return _Ended("FAILURE", error=task_error(kind, message, traceback), final=False)
 
 
 def _dead(reason: bytes) -> _Ended:
@@ -315,7 +384,14 @@ def _dead(reason: bytes) -> _Ended:
     word, _, detail = reason.partition(b"\n")
     known = read_error_detail(detail)
     kind = known["type"] if word == b"failed" and known["type"] else word.decode(errors="replace")
-    return _Ended("FAILURE", error=task_error(kind, known["message"], known["traceback"]))
+    return _failed(kind, known["message"], known["traceback"])
+
+
+def _rebuilt(raw_id: bytes, origin: Origin, ended: _Ended | None) -> AsyncResult[Any]:
+    """Make a handle again that was pickled."""
+    result: AsyncResult[Any] = AsyncResult(raw_id, origin)
+    result._ended = ended
+    return result
 
 
 def _retries(value: bytes) -> int:

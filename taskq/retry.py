@@ -241,11 +241,13 @@ class Policy:
             if error is attempt.error:
                 return GiveUp(error)
             if isinstance(error, tenacity.RetryError) and error.last_attempt is state.outcome:  # it was the last one
-                error.__traceback__ = None  # its frames lead to itself, and it to the task's
+                error.with_traceback(None)  # its frames lead to itself, and it to the task's
                 again = attempt.error if isinstance(attempt.error, tenacity.TryAgain) else None
                 return GiveUp((again and (again.__cause__ or again.__context__)) or attempt.error)
-            error.add_note("(Raised by the retry policy of the task, which has therefore failed for good.)")
-            error.__context__ = error.__context__ or attempt.error
+            note = "(Raised by the retry policy of the task, which has therefore failed for good.)"
+            # Its class may be a frozen dataclass, which has no attribute set.
+            BaseException.__setattr__(error, "__notes__", [*getattr(error, "__notes__", ()), note])
+            BaseException.__setattr__(error, "__context__", error.__context__ or attempt.error)
             return GiveUp(error)
 
 
@@ -302,13 +304,16 @@ _INSTEAD = {
 }
 
 
+#: The names of the retry options of a task.
+OPTIONS = tuple(field.name for field in fields(RetryOptions))
+
+
 def split_options(options: dict[str, Any]) -> RetryOptions:
     """Take the retry options out of a task's options; raises `ConfigError` for those that do not go together."""
     for name, instead in _INSTEAD.items():
         if name in options:
             raise ConfigError(f"@app.task has no option {name}: {instead}")
-    names = [f.name for f in fields(RetryOptions)]
-    taken = {name: options.pop(name) for name in names if name in options}
+    taken = {name: options.pop(name) for name in OPTIONS if name in options}
     for name in ("autoretry_for", "dont_autoretry_for"):
         if name in taken:
             given = taken[name]

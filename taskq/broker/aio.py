@@ -9,6 +9,7 @@ from redis.exceptions import RedisError, ResponseError
 
 from taskq.broker.connection import (
     ANSWER_TIMEOUT,
+    LOOK_AGAIN,
     NO_SCRIPT,
     connect_error,
     pack,
@@ -17,7 +18,6 @@ from taskq.broker.connection import (
     read_error,
     revive,
 )
-from taskq.broker.faults import Unanswered
 from taskq.broker.url import new_async_connection
 
 if TYPE_CHECKING:
@@ -33,35 +33,36 @@ class AsyncConnection:
         """Prepare a connection to ``url`` that waits ``timeout`` seconds for an answer."""
         self.url = url
         self.timeout = timeout
-        self._raw = new_async_connection(url, timeout)
+        self._raw = new_async_connection(url)
 
     async def execute(self, command: Command[T]) -> T:
         """Execute a command and return its parsed reply."""
         script = command.script
+        within = self.timeout + command.block if command.within is None else command.within
         if script is None:
-            return command.parse(await self.roundtrip(pack(command.args), command.block))
+            return command.parse(await self.roundtrip(pack(command.args), within))
         packed = pack_wait(command) + pack_script(script, command.args)
-        reply = await self.roundtrip(packed, command.block, command.bell)
+        reply = await self.roundtrip(packed, within, command.bell)
         if reply is NO_SCRIPT:
-            reply = await self.roundtrip(pack_script(script, command.args, whole=True))
+            reply = await self.roundtrip(pack_script(script, command.args, whole=True), within)
         return command.parse(reply)
 
-    async def roundtrip(self, packed: bytes, block: float = 0.0, bell: bytes | None = None) -> Any:
-        """Send a packed command and return its raw reply; `NO_SCRIPT` for a script the server does not have."""
-        raw = self._raw
-        if not raw.is_connected:
-            await self._connect()
+    async def roundtrip(self, packed: bytes, within: float, bell: bytes | None = None) -> Any:
+        """Send a packed command and return its raw reply, as `taskq.broker.connection.Connection.roundtrip`."""
+        if not self._raw.is_connected:
+            await self._connect(within)
         try:
-            await self._send(packed)
-            if bell is not None:
-                await self._read_wait(block)
-            return await raw.read_response(timeout=self.timeout + block)
+            async with asyncio.timeout(within):
+                await self._send(packed)
+                if bell is not None:
+                    await self._read_wait()
+                return await self._raw.read_response()
         except (RedisError, OSError) as error:
-            answer = read_error(error)
-            if type(answer) is Unanswered:
-                await self.close()
+            answer = read_error(error, self.url, packed)
             if answer is NO_SCRIPT:
                 return answer
+            if isinstance(answer, LOOK_AGAIN):
+                await self.close()
             raise answer from None
         except BaseException:  # cancelled between a command and its reply: the next reply would be this one's
             await self.close()
@@ -73,27 +74,32 @@ class AsyncConnection:
         except RuntimeError as error:  # uvloop's word for a transport that has closed
             raise OSError(str(error)) from None
 
-    async def _read_wait(self, block: float) -> None:
+    async def _read_wait(self) -> None:
         try:
-            await self._raw.read_response(timeout=self.timeout + block)
+            await self._raw.read_response()
         except ResponseError as error:
             raise RedisError(str(error)) from None
 
-    async def _connect(self) -> None:
+    async def _connect(self, within: float) -> None:
         try:
             try:
-                await self._raw.connect()
+                async with asyncio.timeout(within):
+                    await self._raw.connect()
             except (RedisError, OSError):
                 if not await asyncio.to_thread(revive, self.url):
                     raise
-                await self._raw.connect()
+                async with asyncio.timeout(within):
+                    await self._raw.connect()
         except (RedisError, OSError) as error:
             await self.close()
-            raise connect_error(error) from None
+            raise connect_error(error, self.url) from None
+        except BaseException:  # cancelled in the midst of the handshake
+            await self.close()
+            raise
 
     async def close(self) -> None:
         """Drop the connection; the next command makes a new one."""
         try:
             await self._raw.disconnect(nowait=True)
         except Exception:  # a connection that cannot even be closed is simply forgotten
-            self._raw = new_async_connection(self.url, self.timeout)
+            self._raw = new_async_connection(self.url)

@@ -45,6 +45,11 @@ def _same(reply: Any) -> Any:
     return reply
 
 
+def block_word(seconds: float) -> str:
+    """Write how long a server may block: never 0, which is for ever, nor what Redis 6.2 rounds to that (0.001)."""
+    return f"{max(seconds, 0.01):.3f}"
+
+
 # -- producers --------------------------------------------------------------------------------------------
 
 
@@ -137,7 +142,7 @@ def sync(keys: Keys, incarnation: str, number: int, lost: int, known: Iterable[b
 
 def wait_bell(keys: Keys, names: Sequence[str], seconds: float) -> Command[Any]:
     """Wait until one of the bells rings, at most ``seconds``; answers None in vain."""
-    words: list[Arg] = [b"BLPOP", *(keys[name] for name in names), f"{max(seconds, 0.001):.3f}"]
+    words: list[Arg] = [b"BLPOP", *(keys[name] for name in names), block_word(seconds)]
     return Command(None, words, _same, block=seconds)
 
 
@@ -394,7 +399,7 @@ def await_results(keys: Keys, inbox: str, ids: Sequence[bytes]) -> Command[list[
 
 def take_inbox(keys: Keys, inbox: str, seconds: float) -> Command[list[bytes]]:
     """Wait for one result to come into the inbox."""
-    words: list[Arg] = [b"BLPOP", keys["inbox:" + inbox], f"{max(seconds, 0.001):.3f}"]
+    words: list[Arg] = [b"BLPOP", keys["inbox:" + inbox], block_word(seconds)]
     return Command(None, words, lambda reply: reply[1:] if reply else [], repeatable=False, block=seconds)
 
 
@@ -498,6 +503,11 @@ def limit(keys: Keys, task: str, limits: str) -> Command[bool]:
 def revoke(keys: Keys, raw_id: bytes, why: str) -> Command[str]:
     """Let a message not run, or run no longer; answers as ``revoke.lua`` says."""
     return Command(script("revoke"), [keys.prefix, raw_id, why], lambda reply: reply.decode())
+
+
+def mark(keys: Keys, ids: Sequence[bytes], why: str) -> Command[list[bytes]]:
+    """Let none of up to 1000 messages be begun, before each is revoked; answers which are alive."""
+    return Command(script("mark"), [keys.prefix, why, *ids], _same)
 
 
 #: Counters of what has left for good; ``dangling`` is what lost its message to somebody's hand.
@@ -657,7 +667,7 @@ class QueueSet:
     """The queues one kind of child serves; the id is the same for every worker that serves the same ones.
 
     Attributes:
-        order: In which order it takes from them, as ``fetch.lua`` reads it.
+        order: How they share the workers' time, as ``fetch.lua`` reads it.
     """
 
     id: str
@@ -671,10 +681,11 @@ class QueueSet:
 
     @classmethod
     def of(cls, queues: Iterable[str], weights: Mapping[str, int] | None = None, strict: bool = False) -> QueueSet:
-        """Make the set of these queues; with ``weights`` they are taken from by weight, or the highest first."""
+        """Make the set of these queues, which share time alike; or by ``weights``, or the highest first."""
         import hashlib
 
-        names, order = tuple(sorted(set(queues))), ""
+        names = tuple(sorted(set(queues)))
+        order = " " if len(names) > 1 else ""  # alike
         if weights:
             order = "!" * strict + "".join(f" {name}={weights.get(name, 1)}" for name in names) + " "
         return cls(hashlib.blake2b((" ".join(names) + order).encode(), digest_size=6).hexdigest(), names, order)

@@ -19,8 +19,11 @@ from redis.exceptions import (
     ResponseError,
 )
 
-from taskq.broker.faults import NotSent, Unanswered, refused
-from taskq.broker.url import new_connection
+from taskq.address import safe_url
+from taskq.broker.commands import block_word
+from taskq.broker.faults import NotSent, Passing, Unanswered, refused
+from taskq.broker.scripts import all_scripts
+from taskq.broker.url import connection_arguments, new_connection
 from taskq.errors import BrokerRefused, ServerUnsuitable, TaskqError
 
 if TYPE_CHECKING:
@@ -52,7 +55,7 @@ def pack_script(script: Script, args: Sequence[Arg], *, whole: bool = False) -> 
 
 def pack_wait(command: Command[Any]) -> bytes:
     """Write the wait that goes before a command; nothing if there is none."""
-    return b"" if command.bell is None else pack([b"BLPOP", command.bell, f"{command.block:.3f}"])
+    return b"" if command.bell is None else pack([b"BLPOP", command.bell, block_word(command.block)])
 
 
 class Connection:
@@ -87,7 +90,7 @@ class Connection:
         """
         raw = self._raw
         if not self._connected:
-            self._connect()
+            self._connect(within)
         try:
             raw.send_packed_command((packed,), check_health=False)
             if bell is not None:
@@ -95,11 +98,11 @@ class Connection:
                 within = None
             return raw.read_response() if within is None else raw.read_response(timeout=within)
         except (RedisError, OSError) as error:
-            answer = read_error(error)
-            if type(answer) is Unanswered:
-                self.close()
+            answer = read_error(error, self.url, packed)
             if answer is NO_SCRIPT:
                 return answer
+            if isinstance(answer, LOOK_AGAIN):
+                self.close()
             raise answer from None
         except BaseException:  # interrupted between a command and its reply: the next reply would be this one's
             self.close()
@@ -111,7 +114,8 @@ class Connection:
         except ResponseError as error:  # what follows it is executed all the same, and is not worth sorting out
             raise RedisError(str(error)) from None
 
-    def _connect(self) -> None:
+    def _connect(self, within: float | None) -> None:
+        self._raw.socket_timeout = self.timeout if within is None else min(within, self.timeout)
         try:
             try:
                 self._raw.connect()
@@ -119,9 +123,13 @@ class Connection:
                 if not revive(self.url):
                     raise
                 self._raw.connect()
+            self._raw.update_current_socket_timeout(self.timeout)
         except (RedisError, OSError) as error:
             self.close()
-            raise connect_error(error) from None
+            raise connect_error(error, self.url) from None
+        except BaseException:  # interrupted in the midst of the handshake
+            self.close()
+            raise
         self._connected = True
 
     def close(self) -> None:
@@ -134,6 +142,9 @@ class Connection:
 
 
 NO_SCRIPT: Any = object()
+#: After these a connection is never used again: its next reply may be that of an earlier command, or another server may
+#: have taken the place of the one at its end.
+LOOK_AGAIN = (Unanswered, Passing)
 
 
 def revive(url: str) -> bool:
@@ -146,23 +157,43 @@ def revive(url: str) -> bool:
         return False
 
 
-def read_error(error: Exception) -> Any:
+def read_error(error: Exception, url: str, packed: bytes) -> Any:
     """Return what an error raised by a round trip stands for: an exception to raise, or `NO_SCRIPT`."""
     if isinstance(error, NoScriptError):
         return NO_SCRIPT
+    if isinstance(error, NoPermissionError) or "ACL failure" in str(error) or "user executing the script" in str(error):
+        return not_permitted(error, url, packed)
     if isinstance(error, (ResponseError, BusyLoadingError)):
         return refused(error)
     return Unanswered(str(error) or type(error).__name__)  # also a reply that is no RESP: nothing after it counts
 
 
-def connect_error(error: Exception) -> Exception:
+def not_permitted(error: Exception, url: str, packed: bytes) -> BrokerRefused:
+    """Return the error of a command that its user may not give: whom the rights lack, and for what."""
+    parts = packed.split(b"\r\n")  # RESP: lengths and words in turn; a script may come after a wait
+    words = parts[parts.index(b"EVALSHA") if b"EVALSHA" in parts else 2 :: 2]
+    what, key = words[0].decode(), words[1].decode(errors="replace") if len(words) > 1 else "no key"
+    if words[0] in (b"EVALSHA", b"EVAL"):
+        names = {name: script.name for script in all_scripts() for name in (script.sha, script.text)}
+        what, key = f"{what} of {names.get(words[1], 'a script')}.lua", words[3].decode(errors="replace") + "*"
+    user = connection_arguments(url).get("username") or "default"
+    return BrokerRefused(
+        f"the server refused: the user {user!r} of {safe_url(url)} lacks a right for {what} with {key}: "
+        f"{str(error).rstrip('.')}. taskq needs the keys ~tq:{{<app>:* and ~tq:apps, and +@all -@dangerous +info"
+    )
+
+
+def connect_error(error: Exception, url: str) -> Exception:
     """Return what an error while connecting stands for: wrong credentials are final, all else may pass."""
+    text, where = str(error), safe_url(url)
     if isinstance(error, (AuthenticationError, AuthorizationError, NoPermissionError)):
-        return BrokerRefused(f"the server refused the credentials: {error}")
-    if "unknown command" in str(error).lower() and "HELLO" in str(error).upper():
+        return BrokerRefused(f"the server {where} refused the credentials: {text}")
+    if "unknown command" in text.lower() and "HELLO" in text.upper():
         return ServerUnsuitable(
-            "the server does not know HELLO: it is older than Redis 6; taskq needs 6.2, or any Valkey"
+            f"the server {where} does not know HELLO: it is older than Redis 6; taskq needs 6.2, or any Valkey"
         )
     if isinstance(error, ResponseError):
         return refused(error)
-    return NotSent(str(error) or type(error).__name__)
+    if "WRONG_VERSION_NUMBER" in text:
+        text = f"it does not speak TLS on this port, as the scheme of the URL asks for ({text})"
+    return NotSent(text or type(error).__name__)

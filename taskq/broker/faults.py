@@ -3,11 +3,17 @@
 from __future__ import annotations
 
 import random
+import re
 
 from taskq.errors import BrokerError, BrokerFull, BrokerRefused, BrokerUnavailable
 
-#: Answers of a server that will recover by itself: the call was not executed and may be repeated.
-_PASSING = ("LOADING", "READONLY", "NOREPLICAS", "MASTERDOWN", "CLUSTERDOWN", "TRYAGAIN", "BUSY", "UNBLOCKED")
+#: Answers that are about a server's role or state: the call was not executed and may be repeated, there or where
+#: another server has taken its place. Redis 6.2 puts a script's name before them, later ones behind.
+_PASSING = re.compile(
+    r"(^|\s-)(LOADING|READONLY|NOREPLICAS|MASTERDOWN|CLUSTERDOWN|TRYAGAIN|BUSY|UNKILLABLE|UNBLOCKED|MISCONF)\b"
+)
+#: The same by the client library's classes, which drop the word.
+_PASSING_KINDS = ("BusyLoadingError", "ReadOnlyError", "MasterDownError", "ClusterDownError", "TryAgainError")
 
 
 class NotSent(Exception):
@@ -26,9 +32,7 @@ def refused(error: Exception) -> Exception:
     """Return what an error answer of the server stands for."""
     text = str(error)
     kind = type(error).__name__
-    if kind in ("BusyLoadingError", "ReadOnlyError", "MasterDownError", "ClusterDownError", "TryAgainError"):
-        return Passing(text)
-    if text.startswith(_PASSING):
+    if kind in _PASSING_KINDS or _PASSING.search(text):
         return Passing(text)
     if kind == "OutOfMemoryError" or text.startswith("OOM") or "used memory > 'maxmemory'" in text:
         return BrokerFull("the server is over its maxmemory and accepts nothing new; workers go on draining it")
@@ -46,4 +50,6 @@ def backoff(attempt: int, cap: float) -> float:
 def unavailable(url: str, why: Exception, seconds: float) -> BrokerError:
     """Return the error of a call that was given up after ``seconds``."""
     text = str(why).rstrip(".")
+    if isinstance(why, Passing):
+        return BrokerUnavailable(f"{url} has refused for {seconds:g} s what it may accept later: {text}")
     return BrokerUnavailable(f"no answer from {url} for {seconds:g} s: {text}. Is the server up, is the URL right?")

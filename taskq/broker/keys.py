@@ -41,7 +41,8 @@ workers              hash        incarnation → what it is (msgpack; see ``task
 sets                 hash        set of queues → its queues, joined by spaces
 serving              hash        queue → the sets that serve it, joined by spaces
 set-leases           sorted set  set by the time until which some worker serves it (ms)
-ready:<set>          sorted set  queues that have something to take, by time (ms)
+ready:<set>          sorted set  queues that have something to take, by time (ms) or by turn (see ``lib/shares.lua``)
+spent:<set>          hash        queue → worker time its messages took (ms over its weight); ``*``: the least served
 bell:<set>           list        at most a token: wake up and fetch
 solo:<set>           sorted set  queues that have suspects, by time (ms)
 solo-bell:<set>      list        at most a token, for the workers' parents

@@ -1,24 +1,24 @@
-"""The broker as the rest of taskq sees it: sends messages and runs commands, from any thread, loop or forked child.
+"""The broker as the rest of taskq sees it: sends messages and runs commands, from any thread or event loop.
 
-`Broker` is for threads, `AsyncBroker` for one event loop. Connections are made as they are needed, one for each call in
-flight, and kept.
+`Broker` is for the threads of one process, `AsyncBroker` for one event loop. Connections are made as they are needed,
+one for each call in flight, and kept. An answer has half of a call's time: a connection that was idle may have been
+forgotten by whatever lies between, and then there is time left for a new one.
 """
 
 from __future__ import annotations
 
 import asyncio
-import os
-import weakref
 from collections import deque
 from collections.abc import Sequence
 from typing import TypeVar
 
+from taskq.address import safe_url
 from taskq.broker.aio import AsyncConnection
 from taskq.broker.commands import Command
 from taskq.broker.keys import Keys
-from taskq.broker.producer import Message, Numbering, Sender
+from taskq.broker.producer import Message, Numbering, Sender, answer_timeout
 from taskq.broker.protocol import Protocol, adrive, drive, persist
-from taskq.broker.url import check_url, safe_url
+from taskq.broker.url import check_url
 
 T = TypeVar("T")
 
@@ -38,13 +38,6 @@ class Broker:
         self.keys = keys
         self.send_timeout = send_timeout
         self._idle: deque[Sender] = deque()
-        if hasattr(os, "register_at_fork"):
-            # A forked child must not share its parent's sockets, numbers or ids.
-            forget = weakref.WeakMethod(self._forget)
-            os.register_at_fork(after_in_child=lambda: (method := forget()) and method())
-
-    def _forget(self) -> None:
-        self._idle = deque()
 
     def _sender(self) -> Sender:
         try:
@@ -109,16 +102,22 @@ class AsyncBroker:
     def _sender(self) -> tuple[AsyncConnection, Numbering]:
         if self._idle:
             return self._idle.pop()
-        connection = AsyncConnection(self.url, timeout=min(self.send_timeout, 5.0))
-        return connection, Numbering(self.keys, self.where, self.send_timeout)
+        return AsyncConnection(self.url, timeout=answer_timeout(self.send_timeout)), self._numbering()
+
+    def _numbering(self) -> Numbering:
+        return Numbering(self.keys, self.where, self.send_timeout)
 
     async def send_many(self, messages: Sequence[Message]) -> bytes:
         """Send messages in one round trip; answers a character a message; raises as `Numbering.send` says."""
         async with self._room:
-            connection, numbering = sender = self._sender()
-            answer = await adrive(numbering.send(messages), connection)
-            self._idle.append(sender)  # not after an error: a cancelled call's number is still in doubt
-            return answer
+            connection, numbering = self._sender()
+            try:
+                return await adrive(numbering.send(messages), connection)
+            except BaseException:
+                numbering = self._numbering()  # the number of a cancelled call is in doubt
+                raise
+            finally:
+                self._idle.append((connection, numbering))
 
     async def run(self, command: Command[T], seconds: float | None = -1) -> T:
         """Run a command, repeated as `persist` says for ``send_timeout`` seconds unless told otherwise."""
@@ -128,9 +127,10 @@ class AsyncBroker:
         """Run a protocol to its end; it minds itself what is to be repeated."""
         async with self._room:
             sender = self._sender()
-            answer = await adrive(steps, sender[0])
-            self._idle.append(sender)
-            return answer
+            try:
+                return await adrive(steps, sender[0])
+            finally:
+                self._idle.append(sender)
 
     async def close(self) -> None:
         """Close the idle connections."""

@@ -10,7 +10,7 @@ import os
 from collections.abc import Sequence
 
 from taskq.broker import commands
-from taskq.broker.connection import NO_SCRIPT, Connection
+from taskq.broker.connection import ANSWER_TIMEOUT, NO_SCRIPT, Connection
 from taskq.broker.faults import NotSent, Passing, Unanswered, backoff, unavailable
 from taskq.broker.keys import Keys
 from taskq.broker.protocol import Now, Pause, Protocol, drive
@@ -20,6 +20,11 @@ from taskq.errors import BrokerRefused, EnqueueUncertain
 
 #: A message to send: id, head ‖ envelope, options (see ``enqueue.lua``).
 Message = tuple[bytes, bytes, bytes]
+
+
+def answer_timeout(seconds: float) -> float:
+    """Seconds to wait for one answer, of a call that has ``seconds`` in all: enough are left for another try."""
+    return min(seconds / 2, ANSWER_TIMEOUT)
 
 
 class Numbering:
@@ -85,7 +90,7 @@ class Sender:
 
     def __init__(self, keys: Keys, url: str, where: str, seconds: float) -> None:
         """Prepare a sender; ``where`` is the URL as people may see it."""
-        self.connection = Connection(url, timeout=min(seconds, 5.0))
+        self.connection = Connection(url, timeout=answer_timeout(seconds))
         self.numbering = Numbering(keys, where, seconds)
         self._prepare()
 

@@ -8,6 +8,7 @@ to repeat, when to give up) is in protocols; all that does I/O or looks at a clo
 from __future__ import annotations
 
 import asyncio
+import logging
 import time
 from collections.abc import Awaitable, Callable, Generator
 from dataclasses import dataclass
@@ -21,6 +22,8 @@ from taskq.errors import BrokerRefused
 if TYPE_CHECKING:
     from taskq.broker.aio import AsyncConnection
     from taskq.broker.connection import Connection
+
+log = logging.getLogger("taskq")
 
 T = TypeVar("T")
 
@@ -89,7 +92,7 @@ async def adrive(
 
 
 def persist(command: Command[T], where: str, seconds: float | None) -> Protocol[T]:
-    """Repeat a repeatable command until it is answered, for at most ``seconds`` (None: for ever).
+    """Repeat a repeatable command until it is answered, for at most ``seconds`` (None: for ever, saying so once).
 
     Raises:
         BrokerUnavailable: The time is over.
@@ -106,5 +109,7 @@ def persist(command: Command[T], where: str, seconds: float | None) -> Protocol[
             delay = backoff(attempt, 1.0)
             if seconds is not None and (yield Now()) + delay - began > seconds:
                 raise unavailable(where, error, seconds) from None
+            if seconds is None and attempt == 0:
+                log.warning("waiting for %s: %s", where, error)
         attempt += 1
         yield Pause(delay)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from taskq.broker import commands
 from taskq.broker.pool import Broker
-from taskq.errors import ServerUnsuitable
+from taskq.errors import BrokerUnavailable, ServerUnsuitable
 
 _OLDEST = (6, 2)
 
@@ -13,8 +13,8 @@ def check_server(broker: Broker) -> list[str]:
     """Look at the server once; returns warnings.
 
     Raises:
-        ServerUnsuitable: Too old, or a read-only replica.
-        BrokerUnavailable: No answer.
+        ServerUnsuitable: Too old.
+        BrokerUnavailable: No answer, or not yet: it is loading, or a replica, which a failover may promote.
     """
     info = _parse(broker.run(commands.server_info(), seconds=2.0))
     name = "Valkey" if "valkey_version" in info else "Redis"
@@ -23,7 +23,10 @@ def check_server(broker: Broker) -> list[str]:
     if numbers < _OLDEST:
         raise ServerUnsuitable(f"{broker.where} is {name} {version}; taskq needs Redis 6.2 or later, or any Valkey")
     if info.get("role") == "slave":
-        raise ServerUnsuitable(f"{broker.where} is a read-only replica; name the primary instead")
+        broker.close()  # the next look may find another server behind the same name
+        raise BrokerUnavailable(f"{broker.where} is a read-only replica; it must be promoted, or the primary named")
+    if info.get("loading") == "1":
+        raise BrokerUnavailable(f"{broker.where} is loading its data")
     warnings = []
     policy = info.get("maxmemory_policy", "noeviction")
     if policy != "noeviction" and info.get("maxmemory", "0") != "0":

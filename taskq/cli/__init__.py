@@ -6,6 +6,7 @@ Packages may add commands under the entry point group ``taskq.commands``.
 from __future__ import annotations
 
 import importlib
+import os
 from typing import Any
 
 import click
@@ -40,6 +41,16 @@ class _Lazy(click.Group):
         plugin = _plugins().get(cmd_name)
         return None if plugin is None else plugin.load()
 
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        """Find a command; one that there is not is told with the nearest ones."""
+        if args and not args[0].startswith("-") and self.get_command(ctx, args[0]) is None:
+            from taskq.spelling import nearest
+
+            raise click.UsageError(f"no such command {args[0]!r}{nearest(args[0], self.list_commands(ctx))}", ctx)
+        return super().resolve_command(ctx, args)
+
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         rows = [
             *_COMMANDS.items(),
@@ -67,5 +78,13 @@ def _show_version(ctx: click.Context, _param: click.Parameter, wanted: bool) -> 
 @click.option(
     "--version", is_flag=True, is_eager=True, expose_value=False, callback=_show_version, help="Show the version."
 )
-def main() -> None:
+@click.option("-A", "--app", "path", hidden=True, help="Celery's order: taskq -A shop worker.")
+@click.pass_context
+def main(ctx: click.Context, path: str | None) -> None:
     """Tasks on Redis and Valkey: nothing lost."""
+    if path is None:
+        return
+    if ctx.invoked_subcommand not in ("worker", "cron"):
+        raise click.UsageError(f"taskq {ctx.invoked_subcommand} needs no code, so it takes no -A; for an app: --name")
+    os.environ.pop("TASKQ_APP", None)  # which would be taken before what is said here
+    ctx.default_map = {"worker": {"path": path}, "cron": {"add": {"path": path}, "sync": {"path": path}}}

@@ -16,6 +16,7 @@ import click
 
 from taskq.config import check_name, load_settings, project_dir
 from taskq.errors import BrokerError, BrokerRefused, ConfigError, SerializationError, ServerUnsuitable
+from taskq.extras import how_to_install
 
 if TYPE_CHECKING:
     from taskq.app import TaskQ
@@ -28,6 +29,8 @@ USAGE = 2
 url_option = click.option(
     "--url", metavar="URL", help="The server; TASKQ_URL or the project's embedded one unless given."
 )
+dry_run_option = click.option("--dry-run", is_flag=True, help="Say what it would do, and change nothing.")
+yes_option = click.option("-y", "--yes", is_flag=True, help="Do not ask.")
 names_option = click.option("--name", "names", multiple=True, metavar="APP", help="Of this app; may be repeated.")
 name_option = click.option("--name", "app", metavar="APP", help="Of this app; needed if the server has several.")
 
@@ -55,17 +58,26 @@ def _is_ours(filename: str) -> bool:
     return "importlib" in filename or filename.endswith(("taskq/loading.py", "cli/common.py"))
 
 
-def server_url(url: str | None) -> str:
-    """Return the URL to use without an app: the given one, the configured one, the project's embedded server."""
+def server_url(url: str | None, *, new: bool = False) -> str:
+    """Return the URL to use without an app: the given one, the configured one, the project's embedded server.
+
+    The latter, if not ``new``, only where there has been one: else a command in the wrong folder would start one there.
+    """
     try:
         settings = load_settings({"url": url})
         if settings.url is not None:
             return settings.url
         from pathlib import Path
 
-        from taskq.broker.embedded import embedded_url
+        from taskq.broker.embedded import FOLDER, embedded_url
 
-        return embedded_url(Path(project_dir()))
+        project = Path(project_dir())
+        if not new and not (project / FOLDER).is_dir():
+            raise ConfigError(
+                f"no server is named (by --url, TASKQ_URL or [tool.taskq]), and {project} has never had an embedded "
+                "one. Go to the folder of your project, or name the server"
+            )
+        return embedded_url(project)
     except (ConfigError, BrokerError, OSError) as error:  # OSError: no files can be made in the project's folder
         click.echo(f"taskq: {error}", err=True)
         sys.exit(USAGE)
@@ -79,6 +91,20 @@ def reaching(url: str | None) -> Iterator[Broker]:
     except (BrokerError, ConfigError, SerializationError) as error:
         click.echo(f"taskq: {error}", err=True)
         sys.exit(USAGE)
+
+
+def agree(question: str, yes: bool) -> None:
+    """Ask before an act that cannot be taken back, unless ``yes``; leave if the answer is not yes."""
+    if yes:
+        return
+    try:
+        agreed = click.confirm(question, err=True)
+    except click.Abort:  # nobody is there to answer
+        click.echo("\ntaskq: there was no answer, so nothing was done; --yes does it without a question", err=True)
+        sys.exit(USAGE)
+    if not agreed:
+        click.echo("taskq: nothing was done", err=True)
+        sys.exit(1)
 
 
 def keys_of(app: str) -> Keys:
@@ -98,28 +124,29 @@ def raw_id_of(text_id: str) -> bytes:
         raise click.UsageError(str(error)) from None
 
 
-def is_known(broker: Broker, keys: Keys, name: str) -> bool:
-    """Say whether an app has had a queue or a task of that name."""
+def apps_at(broker: Broker, names: Iterable[str], *, new: bool = False) -> list[str]:
+    """Return the apps that are meant: those named, else all on the server; ``new`` ones need not be there yet.
+
+    Raises:
+        ConfigError: One that is named is not on the server.
+    """
     from taskq.broker import commands
+    from taskq.cli.names import unknown
 
-    tasks = broker.run(commands.whole_hash(keys, "tasks"))
-    return name.encode() in {*tasks, *tasks.values()} or name in broker.run(commands.survey(keys))
-
-
-def apps_at(broker: Broker, names: Iterable[str]) -> list[str]:
-    """Return the apps that are meant: those named, else all on the server."""
-    from taskq.broker import commands
-
-    return list(dict.fromkeys(names)) or broker.run(commands.known_apps())
+    known = broker.run(commands.known_apps())
+    for name in names:
+        if check_name("app", name) not in known and not new:
+            raise unknown("app", name, broker.where, known)
+    return list(dict.fromkeys(names)) or known
 
 
-def app_at(broker: Broker, name: str | None) -> str:
+def app_at(broker: Broker, name: str | None, *, new: bool = False) -> str:
     """Return the one app that is meant: the one named, else the only one on the server.
 
     Raises:
         ConfigError: There is none, or there are several.
     """
-    apps = apps_at(broker, [name] if name else [])
+    apps = apps_at(broker, [name] if name else [], new=new)
     if len(apps) == 1:
         return check_name("app", apps[0])
     what = f"several apps ({', '.join(apps)}): say which with --name" if apps else "no app yet: name it with --name"
@@ -158,13 +185,13 @@ def stop_at_once() -> None:
 
 
 def wait_for_server(broker: Broker, server_check: str = "warn", once: bool = False) -> None:
-    """Wait until the server answers, saying so; leave with exit code 2 if it cannot be used, or must not be.
+    """Wait until the server can be used, saying for what; leave with exit code 2 if it never can, or must not be.
 
     With ``once`` it is asked for some seconds only.
     """
     from taskq.broker.server import check_server
 
-    told = 0.0
+    told = ""
     while True:
         try:
             warnings = check_server(broker)
@@ -180,9 +207,10 @@ def wait_for_server(broker: Broker, server_check: str = "warn", once: bool = Fal
             if once:
                 click.echo(f"taskq: {error}", err=True)
                 sys.exit(USAGE)
-            if time.monotonic() - told > 10:
+            if str(error) != told:
                 click.echo(f"taskq: waiting for the server: {error}", err=True)
-                told = time.monotonic()
+                told = str(error)
+            time.sleep(0.2)
 
 
 def ready_for_shows(command: str) -> None:
@@ -192,7 +220,7 @@ def ready_for_shows(command: str) -> None:
         sys.exit(USAGE)
     missing = [name for name in ("rich", "aiosmtpd") if find_spec(name) is None]
     if missing:
-        click.echo(f"taskq: taskq {command} needs {' and '.join(missing)}: pip install 'taskq-redis[demo]'", err=True)
+        click.echo(f"taskq: taskq {command} needs {' and '.join(missing)}: {how_to_install('demo')}", err=True)
         sys.exit(USAGE)
     for number in (signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, _leave)  # what was started is stopped on the way out

@@ -16,12 +16,25 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from taskq.cli.common import USAGE, app_at, app_of, keys_of, name_option, names_option, reaching, url_option
+from taskq.cli.common import (
+    USAGE,
+    app_at,
+    app_of,
+    dry_run_option,
+    keys_of,
+    name_option,
+    names_option,
+    reaching,
+    url_option,
+)
 from taskq.cli.tables import Age, Table, moment, one_line
-from taskq.cli.timetable import COLUMNS, Timetable, as_json_line, row
+from taskq.cli.timetable import COLUMNS, Timetable, as_json_line, row, would_declare
 from taskq.errors import BrokerError, ConfigError
+from taskq.spelling import count, nearest
 
 if TYPE_CHECKING:
+    from taskq.broker.keys import Keys
+    from taskq.broker.pool import Broker
     from taskq.entries import Entry
 
 #: Why a command sent nothing, by the server's answer.
@@ -39,6 +52,11 @@ def _of_one_entry(function: Callable[..., Any]) -> Callable[..., Any]:
     return click.argument("name", metavar="ENTRY")(names_option(url_option(function)))
 
 
+def _changes_one_entry(function: Callable[..., Any]) -> Callable[..., Any]:
+    """Add what names an entry that is to be changed."""
+    return _of_one_entry(dry_run_option(function))
+
+
 @contextmanager
 def _timetable(url: str | None, names: tuple[str, ...]) -> Iterator[Timetable]:
     """Open the entries of a server."""
@@ -53,7 +71,7 @@ def _timetable(url: str | None, names: tuple[str, ...]) -> Iterator[Timetable]:
 def command() -> None:
     """Look at and change periodic entries.
 
-    Exit codes: 0 done, 1 there is no such entry, 2 wrong usage or no server.
+    Exit codes: 0 done, 2 wrong usage or no server, or an app, entry or task that there is not.
     """
 
 
@@ -73,9 +91,8 @@ def ls(names: tuple[str, ...], url: str | None, as_json: bool) -> None:
                 table.add([row(stored, timetable.now)])
         if not as_json:
             table.flush()
-            click.echo(
-                f"{total or 'no'} periodic entr{'y' if total == 1 else 'ies'} at {timetable.broker.where}", err=True
-            )
+            found = count(total, "periodic entry", "periodic entries") if total else "no periodic entries"
+            click.echo(f"{found} at {timetable.broker.where}", err=True)
 
 
 @command.command()
@@ -94,36 +111,63 @@ def ls(names: tuple[str, ...], url: str | None, as_json: bool) -> None:
 @click.option("--overlap", type=click.Choice(["allow", "skip"]), default="allow", show_default=True)
 @click.option("--jitter", type=Age(), default="0", metavar="AGE", help="Put ticks off by up to this.")
 @click.option("--replace", is_flag=True, help="If there is an entry of that name, this is it from now on.")
+@click.option("--new", is_flag=True, help="Also of an app or task that no worker has had yet.")
 @click.option("-A", "--app", "path", metavar="MODULE[:ATTR]", help="Check the arguments, and go by the task's options.")
+@dry_run_option
 @name_option
 @url_option
-def add(name: str, schedule: str, task: str, app: str | None, url: str | None, replace: bool, **options: Any) -> None:
+def add(
+    name: str, schedule: str, task: str, app: str | None, url: str | None, replace: bool, dry_run: bool, **options: Any
+) -> None:
     """Add an entry: SCHEDULE is a cron expression, @daily and its like, or "every 30s".
 
     It lives until it is removed; workers started later leave it alone, unless newer code declares an entry of its name.
     """
     from taskq.broker import commands
 
-    path = options.pop("path")
+    path, new = options.pop("path"), options.pop("new")
     code = app_of(path) if path else None
     with reaching(url) as broker:
-        app = code.name if code else app_at(broker, app)
-        entry = _entry_of(code, name, schedule, task, **options)
-        broker.run(commands.announce_app(keys_of(app)))
-        what = Timetable(broker, (app,)).change(app, "define", name, entry.stored, int(replace))
-    if what == "exists":
-        raise click.UsageError(f"there is an entry {name}: say --replace")
+        new = new or not broker.run(commands.known_apps())
+        app = code.name if code else app_at(broker, app, new=new)
+        keys = keys_of(app)
+        try:
+            entry = _entry_of(code, name, schedule, task, **options)
+        except ConfigError as error:
+            raise ConfigError(f"periodic entry {name}: {error}") from None
+        if code is None and not new:
+            _check_task(broker, keys, task)
+        there = name.encode() in broker.run(commands.read_hash(keys, "periodic"))
+        if there and not replace:
+            raise click.UsageError(f"there is an entry {name}: say --replace")
+        what = "would replace" if there else "would add"
+        if not dry_run:
+            broker.run(commands.announce_app(keys))
+            what = broker.run(commands.change_entry(keys, "define", name, entry.stored, int(replace)))
     click.echo(f"{what} {name} of {app}: {entry.schedule}, {entry.task}")
 
 
+def _check_task(broker: Broker, keys: Keys, task: str) -> None:
+    """Refuse a task that no worker has had: its ticks would pile up where nobody takes them."""
+    from taskq.cli.names import Known
+
+    known = Known.at(broker, [keys])
+    if known.all and task not in known.all:
+        raise ConfigError(
+            f"no worker of app {keys.app} has had task {task} yet (--new adds the entry all the same)"
+            f"{nearest(task, known.tasks or known.queues)}"
+        )
+
+
 @command.command()
-@_of_one_entry
-def rm(name: str, names: tuple[str, ...], url: str | None) -> None:
+@_changes_one_entry
+def rm(name: str, names: tuple[str, ...], url: str | None, dry_run: bool) -> None:
     """Remove an entry. One that code declares comes back with the next change of that code; pause it instead."""
     with _timetable(url, names) as timetable:
         stored = timetable.find(name)
-        timetable.change(stored.app, "remove", name)
-    click.echo(f"removed {name} of {stored.app}")
+        if not dry_run:
+            timetable.change(stored.app, "remove", name)
+    click.echo(f"{'would remove' if dry_run else 'removed'} {name} of {stored.app}")
     if stored.state.get(b"origin") == b"code":
         click.echo(
             "it is declared in code: the next change of that code brings it back, unless it is gone there", err=True
@@ -131,30 +175,34 @@ def rm(name: str, names: tuple[str, ...], url: str | None) -> None:
 
 
 @command.command()
-@_of_one_entry
+@_changes_one_entry
 @click.option("--reason", default="", metavar="TEXT", help="Kept, and shown by ls.")
-def pause(name: str, names: tuple[str, ...], url: str | None, reason: str) -> None:
+def pause(name: str, names: tuple[str, ...], url: str | None, reason: str, dry_run: bool) -> None:
     """Send no ticks of an entry until it is resumed, whatever code is deployed; they are not made up for."""
     with _timetable(url, names) as timetable:
         stored = timetable.find(name)
         note = f"by {_who()} at {moment(timetable.now)}{': ' if reason else ''}{reason}"
-        timetable.change(stored.app, "pause", name, note)
-    click.echo(f"paused {name} of {stored.app}")
+        if not dry_run:
+            timetable.change(stored.app, "pause", name, note)
+    click.echo(f"{'would pause' if dry_run else 'paused'} {name} of {stored.app}")
 
 
 @command.command()
-@_of_one_entry
-def resume(name: str, names: tuple[str, ...], url: str | None) -> None:
+@_changes_one_entry
+def resume(name: str, names: tuple[str, ...], url: str | None, dry_run: bool) -> None:
     """Let a paused entry go on, from its next tick on."""
     with _timetable(url, names) as timetable:
         stored = timetable.find(name)
-        what = timetable.change(stored.app, "resume", name)
-    click.echo(f"{name} of {stored.app} was not paused" if what == "running" else f"resumed {name} of {stored.app}")
+        was = bool(stored.paused)
+        if was and not dry_run:
+            was = timetable.change(stored.app, "resume", name) != "running"
+    what = "would resume" if dry_run else "resumed"
+    click.echo(f"{what} {name} of {stored.app}" if was else f"{name} of {stored.app} was not paused")
 
 
 @command.command("run-now")
-@_of_one_entry
-def run_now(name: str, names: tuple[str, ...], url: str | None) -> None:
+@_changes_one_entry
+def run_now(name: str, names: tuple[str, ...], url: str | None, dry_run: bool) -> None:
     """Send an entry's task once, now, whatever else it waits for; prints the id of the message."""
     from taskq.broker import commands
     from taskq.broker.ticks import DueTick, Step
@@ -163,6 +211,9 @@ def run_now(name: str, names: tuple[str, ...], url: str | None) -> None:
         stored = timetable.find(name)
         if stored.entry is None:
             raise ConfigError(f"the periodic entry {name} cannot be read here")
+        if dry_run:
+            click.echo(f"would send {stored.entry.task} to queue {stored.entry.queue}, for {name} of {stored.app}")
+            return
         tick = int(timetable.now * 1000)
         message = stored.entry.message(tick, "now:")
         step = Step(DueTick(name, stored.raw, None, b"now"), message, tick, None)
@@ -197,7 +248,8 @@ def next_(name: str, names: tuple[str, ...], url: str | None, count: int) -> Non
 
 @command.command()
 @click.option("-A", "--app", "path", envvar="TASKQ_APP", required=True, metavar="MODULE[:ATTR]", help="The app.")
-def sync(path: str) -> None:
+@dry_run_option
+def sync(path: str, dry_run: bool) -> None:
     """Put the entries that an app's code declares in place, as the newest code.
 
     Workers do this when they start with code that the server has not seen. It is for going back to older code, which
@@ -211,14 +263,17 @@ def sync(path: str) -> None:
     revision = code_revision(entries, {task.name: task.fingerprint for task in app.tasks.values()})
     try:
         broker = app.client.broker
-        broker.run(commands.announce_app(app.client.keys))
-        declared = broker.run(commands.declare(app.client.keys, path, revision, entries, force=True))
+        if dry_run:
+            changes = would_declare(broker, app.client.keys, path, entries)
+        else:
+            broker.run(commands.announce_app(app.client.keys))
+            changes = broker.run(commands.declare(app.client.keys, path, revision, entries, force=True)).entries
     except (BrokerError, ConfigError) as error:
         click.echo(f"taskq: {error}", err=True)
         sys.exit(USAGE)
-    for name, what in declared.entries.items():
-        click.echo(f"{what} {name}")
-    click.echo(f"{len(entries)} periodic entr{'y' if len(entries) == 1 else 'ies'} of {app.name}", err=True)
+    for name, what in changes.items():
+        click.echo(f"{f'would be {what}:' if dry_run else what} {name}")
+    click.echo(f"{count(len(entries), 'periodic entry', 'periodic entries')} of {app.name}", err=True)
 
 
 # -- making and showing them -----------------------------------------------------------------------------
@@ -244,7 +299,7 @@ def _message(
     """Prepare a call: by its task's own options if there is ``code``, else by its name alone."""
     if code is not None:
         if task not in code.tasks:
-            raise ConfigError(f"{code.name} has no task {task!r}; it has {', '.join(sorted(code.tasks)) or 'none'}")
+            raise ConfigError(f"{code.name} has no task {task!r}{nearest(task, code.tasks)}")
         try:
             return code.tasks[task].prepare_call(args, kwargs, **options).message  # type: ignore[no-any-return]
         except TypeError as error:

@@ -10,9 +10,10 @@ from typing import Any
 
 import click
 
-from taskq.cli.common import names_option, reaching, url_option
+from taskq.cli.common import agree, dry_run_option, names_option, reaching, url_option, yes_option
 from taskq.cli.letters import COLUMNS, Filters, Graveyard, as_json_line, describe, row
 from taskq.cli.tables import Age, Table
+from taskq.spelling import count
 
 # -- options ---------------------------------------------------------------------------------------------
 
@@ -57,6 +58,8 @@ def _require_choice(ids: tuple[str, ...], filters: Filters, everything: bool, ve
 
 def _end(missing: list[str], graveyard: Graveyard) -> None:
     """Leave with exit code 1 if an id that was named is no dead letter."""
+    if missing:
+        graveyard.check_filters()
     where = graveyard.broker.where + (", that the options let through" if graveyard.filters.any else "")
     for text_id in missing:
         click.echo(f"taskq: {text_id} is not a dead letter at {where}", err=True)
@@ -71,7 +74,8 @@ def _end(missing: list[str], graveyard: Graveyard) -> None:
 def command() -> None:
     """Look at, replay or purge dead letters.
 
-    Exit codes: 0 done, 1 an id that was named is no dead letter, 2 wrong usage or no server.
+    Exit codes: 0 done, 1 an id that was named is no dead letter or the answer was no, 2 wrong usage or no server, or an
+    app, task, queue or reason that nobody has ever used.
     """
 
 
@@ -89,9 +93,13 @@ def ls(filters: Filters, url: str | None, as_json: bool) -> None:
                     click.echo(as_json_line(letter, graveyard.now))
             else:
                 table.add([row(letter, graveyard.now) for letter in page])
+        if not total:
+            graveyard.check_filters()
         if not as_json:
             table.flush()
-            click.echo(f"{_count(total) if total else 'no dead letters'} at {graveyard.broker.where}", err=True)
+            click.echo(
+                f"{count(total, 'dead letter') if total else 'no dead letters'} at {graveyard.broker.where}", err=True
+            )
 
 
 @command.command()
@@ -108,16 +116,43 @@ def show(text_id: str, names: tuple[str, ...], url: str | None) -> None:
             click.echo(describe(letter, graveyard.now))
 
 
+def _chosen(function: Callable[..., Any]) -> Callable[..., Any]:
+    """Add what says which dead letters an act is about, and how it is agreed to."""
+    for option in (
+        dry_run_option,
+        yes_option,
+        click.option("--all", "everything", is_flag=True, help="All dead letters; needed without ids and filters."),
+    ):
+        function = option(function)
+    return click.argument("ids", nargs=-1, metavar="[ID]...")(_filtered(function))
+
+
+def _look(graveyard: Graveyard, ids: tuple[str, ...], verb: str, past: str, dry_run: bool) -> int:
+    """Count those that are meant; ends the command if there are none, or if that was all it was to do."""
+    missing: list[str] = []
+    found = sum(len(letters) for letters, _ in graveyard.batches(ids, missing))
+    if not found and not ids:
+        graveyard.check_filters()
+    if dry_run or not found:
+        click.echo(f"{f'would {verb}' if dry_run else past} {count(found, 'dead letter')}")
+        _end(missing, graveyard)
+        sys.exit(0)
+    return found
+
+
 @command.command()
-@click.argument("ids", nargs=-1, metavar="[ID]...")
-@_filtered
-@click.option("--all", "everything", is_flag=True, help="All dead letters; needed without ids and filters.")
-def replay(ids: tuple[str, ...], filters: Filters, url: str | None, everything: bool) -> None:
-    """Put dead letters back into their queues, as if new."""
+@_chosen
+def replay(ids: tuple[str, ...], filters: Filters, url: str | None, everything: bool, yes: bool, dry_run: bool) -> None:
+    """Put dead letters back into their queues, as if new; what they died of is kept with them.
+
+    Without ids it says how many there are and asks, if there is a terminal to answer from.
+    """
     _require_choice(ids, filters, everything, "replay")
     missing: list[str] = []
     replayed = expired = superseded = 0
     with _graveyard(url, filters) as graveyard:
+        found = _look(graveyard, ids, "replay", "replayed", dry_run)
+        agree(f"Replay {count(found, 'dead letter')}?", yes or bool(ids) or not sys.stdin.isatty())
         for letters, taken in graveyard.batches(ids, missing):
             answers = [graveyard.replay(letter) for letter in letters]
             done = [letter for letter, answer in zip(letters, answers, strict=True) if answer]
@@ -125,7 +160,7 @@ def replay(ids: tuple[str, ...], filters: Filters, url: str | None, everything: 
             taken(len(done))
             replayed += len(done)
             expired += sum(letter.has_expired(graveyard.now) for letter in done)
-    click.echo(f"replayed {_count(replayed)}")
+    click.echo(f"replayed {count(replayed, 'dead letter')}")
     if expired:
         click.echo(f"{expired} of them have expired meanwhile: a worker will discard them, not run them", err=True)
     if superseded:
@@ -134,27 +169,18 @@ def replay(ids: tuple[str, ...], filters: Filters, url: str | None, everything: 
 
 
 @command.command()
-@click.argument("ids", nargs=-1, metavar="[ID]...")
-@_filtered
-@click.option("--all", "everything", is_flag=True, help="All dead letters; needed without ids and filters.")
-@click.option("-y", "--yes", is_flag=True, help="Do not ask.")
-def purge(ids: tuple[str, ...], filters: Filters, url: str | None, everything: bool, yes: bool) -> None:
-    """Delete dead letters for good."""
+@_chosen
+def purge(ids: tuple[str, ...], filters: Filters, url: str | None, everything: bool, yes: bool, dry_run: bool) -> None:
+    """Delete dead letters for good; it says how many there are, and asks."""
     _require_choice(ids, filters, everything, "purge")
     missing: list[str] = []
+    purged = 0
     with _graveyard(url, filters) as graveyard:
-        if not yes:
-            found = sum(len(letters) for letters, _ in graveyard.batches(ids, []))
-            if found:
-                click.confirm(f"Delete {_count(found)} for good?", abort=True, err=True)
-        purged = 0
+        found = _look(graveyard, ids, "purge", "purged", dry_run)
+        agree(f"Delete {count(found, 'dead letter')} for good?", yes)
         for letters, taken in graveyard.batches(ids, missing):
             gone = graveyard.purge(letters)
             taken(gone)
             purged += gone
-    click.echo(f"purged {_count(purged)}")
+    click.echo(f"purged {count(purged, 'dead letter')}")
     _end(missing, graveyard)
-
-
-def _count(number: int) -> str:
-    return f"{number} dead letter{'' if number == 1 else 's'}"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shlex
 import shutil
 import sys
@@ -32,7 +33,7 @@ def command(url: str | None, mails: int) -> None:
     from taskq.showcase import demo
     from taskq.showcase.example import ShowFailed
 
-    server = server_url(url)
+    server = server_url(url, new=True)
     wait_for_server(broker_for(server, "any"))
     console = Console()
     try:
@@ -47,5 +48,10 @@ def command(url: str | None, mails: int) -> None:
 
 
 def _program() -> list[str]:
-    """Return how to call taskq from this shell."""
-    return ["taskq"] if shutil.which("taskq") else [shlex.quote(sys.executable), "-m", "taskq"]
+    """Return how to call taskq from this shell: as it was called, if it is not on the path."""
+    if shutil.which("taskq"):
+        return ["taskq"]
+    called = os.path.relpath(sys.argv[0])
+    if os.path.basename(called) == "taskq" and os.access(called, os.X_OK):
+        return [shlex.quote(called)]
+    return [shlex.quote(sys.executable), "-m", "taskq"]

@@ -13,18 +13,34 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 from taskq.cli.common import apps_at, keys_of, raw_id_of
-from taskq.cli.tables import age, moment, one_line, printable, shortened
+from taskq.cli.tables import Column, age, moment, one_line, printable, shortened
 from taskq.errors import DecodeError
+from taskq.spelling import count
 
 if TYPE_CHECKING:
     from taskq.broker.pool import Broker
     from taskq.envelope import Envelope
 
-COLUMNS = ("ID", "APP", "QUEUE", "TASK", "REASON", "AGE", "ERROR")
+COLUMNS = (
+    Column("ID", whole=True),
+    Column("APP", spare=True),
+    Column("QUEUE", spare=True, like="TASK"),
+    Column("TASK"),
+    Column("REASON"),
+    Column("AGE", number=True),
+    Column("ERROR"),
+)
 #: Dead letters read in one call; each may have a megabyte.
 _PAGE = 100
 #: Headers that count what happened to a message: a replayed one begins anew.
 _HISTORY = ("retries", "of", "first", "idle", "slept", "error", "unknown")
+#: The header that keeps what a message died of before it was replayed, the latest last; how many bytes of that are kept
+#: (a worker reads a message that has become larger by 4096), and how many characters of an error.
+_DEATHS, _DEATHS_MAX, _ERROR_MAX = "deaths", 2000, 200
+#: Why a message can be a dead letter, without what may follow a colon.
+REASONS = (
+    *("failed", "crashed", "abandoned", "bad-arguments", "unknown-task", "undecodable", "discarded", "unreadable"),
+)
 #: Longest value shown, in characters; parts of an error's detail that have a place of their own.
 _SHOWN_MAX, _SHOWN_APART = 4000, ("type", "message", "traceback", "retries")
 
@@ -95,7 +111,17 @@ class DeadLetter:
         if self.envelope is None:
             return b""
         headers = {name: value for name, value in self.envelope.headers.items() if name not in _HISTORY}
-        return self.envelope.with_headers(headers)
+        deaths = [*self.deaths, (int(self.died * 1000), self.reason, shortened(one_line(self.error), _ERROR_MAX))]
+        while sum(20 + len(why.encode() + error.encode()) for _, why, error in deaths) > _DEATHS_MAX:
+            del deaths[0]
+        return self.envelope.with_headers({**headers, _DEATHS: deaths})
+
+    @property
+    def deaths(self) -> list[tuple[int, str, str]]:
+        """What it died of before it was replayed: when (ms since the epoch), why, and of which error."""
+        kept = self.envelope.headers.get(_DEATHS) if self.envelope is not None else None
+        whole = (one for one in kept if isinstance(one, list) and len(one) == 3) if isinstance(kept, list) else ()
+        return [(when, str(why), str(error)) for when, why, error in whole if isinstance(when, int)]
 
 
 @dataclass(frozen=True)
@@ -135,6 +161,23 @@ class Graveyard:
         self.filters = filters
         self.apps = apps_at(broker, filters.names)
         self.now = broker.run(commands.server_time())
+        self._seen: set[tuple[str, str]] = set()  # task and reason of those that were read
+
+    def check_filters(self) -> None:
+        """Refuse filters by a name that nobody has ever used; asked when they let nothing through.
+
+        Raises:
+            ConfigError: One of them; the text has the nearest known ones.
+        """
+        from taskq.cli.names import Known, unknown
+
+        filters, where = self.filters, self.broker.where
+        tasks = {task for task, _ in self._seen}
+        known = Known.at(self.broker, map(keys_of, self.apps))
+        Known(known.tasks | tasks, known.queues).check(where, task=filters.task, queue=filters.queue)
+        reasons = {reason for _, reason in self._seen} | {reason.partition(":")[0] for _, reason in self._seen}
+        if filters.reason is not None and filters.reason not in {*REASONS, *reasons}:
+            raise unknown("reason", filters.reason, where, REASONS)
 
     def pages(self) -> Iterator[tuple[list[DeadLetter], Callable[[int], None]]]:
         """Go through all, oldest first, queue by queue.
@@ -174,7 +217,9 @@ class Graveyard:
             if not ids:
                 return
             start += len(ids)
-            yield [one for one in self._read(app, queue, ids) if self.filters.match(one, self.now)], taken
+            letters = self._read(app, queue, ids)
+            self._seen |= {(letter.task, letter.reason) for letter in letters}
+            yield [one for one in letters if self.filters.match(one, self.now)], taken
 
     def _read(self, app: str, queue: str, ids: list[tuple[bytes, float]]) -> list[DeadLetter]:
         from taskq.broker import commands
@@ -274,6 +319,7 @@ def describe(letter: DeadLetter, now: float) -> str:
         ("reason", letter.reason),
         ("died", f"{moment(letter.died)}, {age(now - letter.died)} ago"),
         *_message_rows(letter, now),
+        *(("died once", f"{moment(when / 1000)}, {why}: {error}") for when, why, error in letter.deaths),
         *((str(name), value) for name, value in letter.detail.items() if name not in _SHOWN_APART),
         ("error", letter.error),
     ]
@@ -291,7 +337,7 @@ def _message_rows(letter: DeadLetter, now: float) -> list[tuple[str, Any]]:
         return [("message", "(gone)")]
     envelope = letter.envelope
     if envelope is None:
-        return [("message", f"(cannot be decoded) {len(letter.value)} bytes: {letter.value!r}")]
+        return [("message", f"(cannot be decoded) {count(len(letter.value), 'byte')}: {letter.value!r}")]
     headers = dict(envelope.headers)
     rows: list[tuple[str, Any]] = [("accepted", moment(envelope.accepted / 1000))]
     if envelope.expires is not None:
@@ -301,12 +347,12 @@ def _message_rows(letter: DeadLetter, now: float) -> list[tuple[str, Any]]:
     user = headers.pop("user", None)
     if user is not None:
         rows.append(("headers", _decoded(codec.unpack, user)))
-    rows += [(str(name), value) for name, value in headers.items() if name not in _HISTORY]
+    rows += [(str(name), value) for name, value in headers.items() if name not in (*_HISTORY, _DEATHS)]
     try:
         args, kwargs = codec.unpack_call(envelope.body)
         rows += [("args", repr(tuple(args))), ("kwargs", repr(kwargs))]
     except Exception:
-        rows.append(("body", f"(cannot be decoded) {len(envelope.body)} bytes: {envelope.body!r}"))
+        rows.append(("body", f"(cannot be decoded) {count(len(envelope.body), 'byte')}: {envelope.body!r}"))
     return rows
 
 

@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import re
-import sys
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import click
 
-from taskq.cli.common import app_at, keys_of, name_option, reaching, url_option
+from taskq.cli.common import app_at, dry_run_option, keys_of, name_option, reaching, url_option
 from taskq.cli.tables import one_line
 from taskq.config import check_name
+from taskq.errors import ConfigError
 from taskq.flow import Limit, rate_text
 
 if TYPE_CHECKING:
@@ -28,6 +28,7 @@ _CODE = "-"
 @click.option("--max-concurrency", type=click.IntRange(1), metavar="N", help="Runs at the same time.")
 @click.option("--burst", type=click.IntRange(1), metavar="N", help="Starts at once after a pause.")
 @click.option("--code", is_flag=True, help="Let those of its code hold again.")
+@dry_run_option
 @name_option
 @url_option
 def command(
@@ -36,6 +37,7 @@ def command(
     max_concurrency: int | None,
     burst: int | None,
     code: bool,
+    dry_run: bool,
     app: str | None,
     url: str | None,
 ) -> None:
@@ -43,9 +45,10 @@ def command(
 
     What is set by hand holds at once, for all workers, and instead of what the code says, also after a restart, until
     --code. What is not given stays as it is; so do further limits, and whether each key is counted apart. Exit codes: 0
-    done, 1 no worker has had that task yet, 2 wrong usage or no server.
+    done, 2 wrong usage or no server, or a task that no worker has had yet.
     """
     from taskq.broker import commands
+    from taskq.spelling import nearest
 
     changes = rate is not None or max_concurrency is not None or burst is not None
     if changes and code:
@@ -55,15 +58,14 @@ def command(
         check_name("task", task)
         limits = _Limits.read(broker, keys, task)
         if limits is None:
-            click.echo(f"taskq: app {keys.app} has no task {task}: no worker has had it yet", err=True)
-            sys.exit(1)
-        if code:
-            broker.run(commands.limit(keys, task, _CODE))
-        elif changes:
-            broker.run(commands.limit(keys, task, limits.changed(rate, max_concurrency, burst)))
-        if changes or code:
+            known = map(bytes.decode, broker.run(commands.whole_hash(keys, "tasks")))
+            raise ConfigError(f"app {keys.app} has no task {task}: no worker has had it yet{nearest(task, known)}")
+        hand = None if code else limits.changed(rate, max_concurrency, burst) if changes else limits.hand
+        if not dry_run and (changes or code):
+            broker.run(commands.limit(keys, task, _CODE if hand is None else hand))
             limits = _Limits.read(broker, keys, task) or limits
-        click.echo(limits.describe())
+        would = "would be: " if dry_run and (changes or code) else ""
+        click.echo(would + replace(limits, hand=hand).describe())
 
 
 @dataclass(frozen=True)

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import json
 from typing import TYPE_CHECKING
 
 import click
 
 from taskq.cli.common import apps_at, keys_of, names_option, reaching, url_option
-from taskq.cli.tables import Table, age, one_line
+from taskq.cli.tables import Cell, Column, Table, age, one_line
+from taskq.spelling import count
 
 if TYPE_CHECKING:
     from taskq.broker.commands import Pause, QueueSurvey
@@ -15,26 +17,45 @@ if TYPE_CHECKING:
     from taskq.broker.pool import Broker
 
 _COLUMNS = (
-    *("APP", "QUEUE", "PENDING", "SCHEDULED", "GATED", "PROCESSING", "SUSPECTS", "DEAD", "DONE", "FAILED"),
-    "STATE",
+    Column("APP", spare=True),
+    Column("QUEUE"),
+    Column("PENDING", "PEND", number=True),
+    Column("SCHEDULED", "SCHED", number=True, spare=True),
+    Column("GATED", number=True, spare=True),
+    Column("PROCESSING", "PROC", number=True),
+    Column("SUSPECTS", "SUSP", number=True, alarm="yellow", spare=True),
+    Column("DEAD", number=True, alarm="red"),
+    Column("DONE", number=True),
+    Column("FAILED", "FAIL", number=True, alarm="red"),
+    Column("STATE"),
 )
 
 
 @click.command()
 @names_option
 @url_option
-def command(names: tuple[str, ...], url: str | None) -> None:
+@click.option("--json", "as_json", is_flag=True, help="A JSON object a line.")
+def command(names: tuple[str, ...], url: str | None, as_json: bool) -> None:
     """Show what there is in every queue: a line each.
 
-    PENDING waits for its turn, SCHEDULED for its time, GATED at a limit; SUSPECTS wait to run alone. DONE and FAILED
-    count what has ended; what failed and was kept is DEAD. STATE says what is paused, by whom and why, and which
-    breakers are open. Exit codes: 0 shown, 2 wrong usage or no server.
+    PENDING waits for its turn, SCHEDULED for its time, GATED at a limit; SUSPECTS wait to run alone. DEAD is what lies
+    there now. DONE and FAILED count what has ended, FAILED each time that a message failed for good, whatever became of
+    it since. STATE says what is paused, by whom and why, and which breakers are open. A line that is too short leaves
+    out columns of which there is nothing to tell. Exit codes: 0 shown, 2 wrong usage or no server, or no such app.
     """
     with reaching(url) as broker:
-        table, now = Table(*_COLUMNS), _now(broker)
+        table, now, total = Table(*_COLUMNS), _now(broker), 0
         for app in apps_at(broker, names):
-            table.add(_rows(broker, keys_of(app), now))
-        table.flush()
+            rows = _rows(broker, keys_of(app), now)
+            total += len(rows)
+            if as_json:
+                for row in rows:
+                    click.echo(json.dumps(_as_json(row), ensure_ascii=False))
+            else:
+                table.add(rows)
+        if not as_json:
+            table.flush()
+            click.echo(f"{count(total, 'queue') if total else 'no queues'} at {broker.where}", err=True)
 
 
 def _now(broker: Broker) -> float:
@@ -43,7 +64,7 @@ def _now(broker: Broker) -> float:
     return broker.run(commands.server_time())
 
 
-def _rows(broker: Broker, keys: Keys, now: float) -> list[tuple[str, ...]]:
+def _rows(broker: Broker, keys: Keys, now: float) -> list[tuple[Cell, ...]]:
     from taskq.broker import commands
 
     states = _States(broker, keys, now)
@@ -53,13 +74,18 @@ def _rows(broker: Broker, keys: Keys, now: float) -> list[tuple[str, ...]]:
     return [_row(keys.app, queue, surveys[queue], states.of(queue)) for queue in sorted(surveys)]
 
 
-def _row(app: str, queue: str, survey: QueueSurvey, state: str) -> tuple[str, ...]:
+def _row(app: str, queue: str, survey: QueueSurvey, state: str) -> tuple[Cell, ...]:
     counted = survey.counters
-    numbers = (
+    return (
+        *(app, one_line(queue)),
         *(survey.pending, survey.scheduled, survey.gated, survey.processing, survey.suspects, survey.dead),
-        *(counted.get("done", 0), counted.get("failed", 0)),
+        *(counted.get("done", 0), counted.get("failed", 0) + counted.get("died", 0)),
+        state,
     )
-    return (app, one_line(queue), *map(str, numbers), state)
+
+
+def _as_json(row: tuple[Cell, ...]) -> dict[str, Cell]:
+    return {column.title.lower(): cell for column, cell in zip(_COLUMNS, row, strict=True)}
 
 
 class _States:

@@ -17,7 +17,8 @@ from typing import TYPE_CHECKING, Any, NoReturn
 import click
 
 from taskq.cli.common import USAGE, Stopped, broker_for, server_url, wait_for_server
-from taskq.errors import BrokerError, BrokerRefused
+from taskq.errors import BrokerError, BrokerRefused, ConfigError
+from taskq.spelling import count
 
 if TYPE_CHECKING:
     from taskq.broker.commands import Move
@@ -76,7 +77,7 @@ def command(url: str | None, names: tuple[str, ...], once: bool, dry_run: bool, 
             Daemon(broker, names, stopping).run()
     except Stopped:
         click.echo("taskq reaper: stopped", err=True)
-    except BrokerError as error:
+    except (BrokerError, ConfigError) as error:
         click.echo(f"taskq: {error}", err=True)
         sys.exit(USAGE)
 
@@ -117,13 +118,18 @@ class Stopping:
 
 
 def _names(broker: Broker, given: tuple[str, ...]) -> list[str]:
-    """Return the apps to look after, saying which of the given ones the server does not know (yet)."""
+    """Return the apps to look after once.
+
+    Raises:
+        ConfigError: One that is given is not on the server.
+    """
     from taskq.broker import commands
+    from taskq.cli.names import unknown
 
     known = broker.run(commands.known_apps())
     for name in given:
         if name not in known:
-            click.echo(f"taskq reaper: no worker of an app {name!r} has been here yet", err=True)
+            raise unknown("app", name, broker.where, known)
     if not given and not known:
         click.echo(f"taskq reaper: no app at {broker.where} yet: no worker has ever been here", err=True)
     return list(dict.fromkeys(given)) or known
@@ -139,14 +145,10 @@ def _tell(app: str, incarnation: str, moves: list[Move], verb: str = "recovered"
     """Print what became of an incarnation's messages."""
     from taskq.envelope import id_to_text
 
-    click.echo(f"{app}: {verb} {_count(len(moves), 'message')} of incarnation {incarnation}, whose lease ended")
+    click.echo(f"{app}: {verb} {count(len(moves), 'message')} of incarnation {incarnation}, whose lease ended")
     for move in moves:
         place = _PLACES.get(move.place, move.place + " {queue}").format(queue=move.queue)
         click.echo(f"  {id_to_text(move.id)}  {place}")
-
-
-def _count(number: int, what: str) -> str:
-    return f"{number} {what}{'' if number == 1 else 's'}"
 
 
 def _look(broker: Broker, given: tuple[str, ...]) -> None:
@@ -171,8 +173,8 @@ def _look(broker: Broker, given: tuple[str, ...]) -> None:
         )
         ticks = broker.run(commands.count_until(keys, "ticks", now))
         click.echo(
-            f"{name}: would promote {_count(due, 'due message')}, purge {_count(old, 'old dead letter')}"
-            + (f", look at {_count(ticks, 'periodic tick')}" if ticks else "")
+            f"{name}: would promote {count(due, 'due message')}, purge {count(old, 'old dead letter')}"
+            + (f", look at {count(ticks, 'periodic tick')}" if ticks else "")
         )
 
 
@@ -245,7 +247,7 @@ class Pass:
         if not self._fresh:
             self._fresh = {name: end for name, end in ends.items() if end is not None}
             click.echo(
-                f"{self.name}: nobody renewed leases lately, so {_count(len(self._fresh), 'ended lease')} "
+                f"{self.name}: nobody renewed leases lately, so {count(len(self._fresh), 'ended lease')} "
                 f"got a fresh one first: waiting up to {self.lease:g} s",
                 err=True,
             )
@@ -278,9 +280,9 @@ class Pass:
         while gone := self.broker.run(commands.retire(self.keys, _PURGE_LIMIT, queues)):
             purged += gone
         click.echo(
-            f"{self.name}: recovered {_count(self._messages, 'message')} of {_count(self._incarnations, 'incarnation')}"
-            f", promoted {_count(promoted, 'due message')}, purged {_count(purged, 'old dead letter')}"
-            + (f", sent {_count(sent, 'periodic tick')}" if sent else "")
+            f"{self.name}: recovered {count(self._messages, 'message')} of {count(self._incarnations, 'incarnation')}"
+            f", promoted {count(promoted, 'due message')}, purged {count(purged, 'old dead letter')}"
+            + (f", sent {count(sent, 'periodic tick')}" if sent else "")
         )
 
 
@@ -364,10 +366,14 @@ class Daemon:
         from taskq.broker import commands
         from taskq.broker.keys import Keys
         from taskq.reaper import Reaper
+        from taskq.spelling import nearest
 
         complete = True
-        names = list(self.given) or self._connection.execute(commands.known_apps())
+        there = self._connection.execute(commands.known_apps())
+        names = list(self.given) or there
         for name in names:
+            if name not in there and name not in self._reapers:
+                click.echo(f"taskq reaper: no worker of app {name} has been here yet{nearest(name, there)}", err=True)
             keys = Keys(name)
             settings = self._connection.execute(commands.read_settings(keys))
             complete = complete and b"lease" in settings

@@ -6,25 +6,32 @@ import sys
 
 import click
 
-from taskq.cli.common import app_at, keys_of, name_option, reaching, url_option
+from taskq.cli.common import app_at, dry_run_option, keys_of, name_option, reaching, url_option
 from taskq.config import check_name
 
 
 @click.command()
 @click.argument("what", metavar="QUEUE|TASK")
+@dry_run_option
 @name_option
 @url_option
-def command(what: str, app: str | None, url: str | None) -> None:
+def command(what: str, dry_run: bool, app: str | None, url: str | None) -> None:
     """Let messages of a paused queue or task be taken again.
 
-    Exit codes: 0 done, 1 it was not paused, 2 wrong usage or no server.
+    Exit codes: 0 done, 1 it was not paused, 2 wrong usage or no server, or a name that nobody has used yet.
     """
     from taskq.broker import commands
+    from taskq.cli.names import Known, unknown
 
     with reaching(url) as broker:
         keys = keys_of(app_at(broker, app))
-        was = broker.run(commands.resume(keys, check_name("queue or task", what)))
+        paused = {name.decode().removeprefix("=") for name in broker.run(commands.whole_hash(keys, "paused"))}
+        was = check_name("queue or task", what) in paused
+        if not was and what not in (known := Known.at(broker, [keys]).all):
+            raise unknown("queue or task", what, f"app {keys.app}", paused or known)
+        if was and not dry_run:
+            was = broker.run(commands.resume(keys, what))
     if not was:
         click.echo(f"taskq: {what} was not paused", err=True)
         sys.exit(1)
-    click.echo(f"resumed {what}")
+    click.echo(f"{'would resume' if dry_run else 'resumed'} {what}")

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import os
 import re
 import shutil
 import sys
+import textwrap
 from collections.abc import Sequence
+from dataclasses import dataclass
 from datetime import datetime, timezone
 from typing import Any
 
@@ -14,6 +17,10 @@ import click
 _UNITS = {"": 1, "s": 1, "m": 60, "h": 3600, "d": 86400, "w": 7 * 86400}
 #: Rows that are printed at once, so that columns need not wait for the last of a hundred thousand.
 _PAGE = 100
+#: How a zero is written, so that the numbers that matter stand out.
+_ZERO = "·"
+#: Characters that a text has at least; free text that would have less in the rest of the line has lines of its own.
+_TEXT_MIN, _REST_MIN = 8, 30
 
 
 class Age(click.ParamType[float]):
@@ -29,17 +36,50 @@ class Age(click.ParamType[float]):
         return float(found[1]) * _UNITS[found[2]]
 
 
+@dataclass(frozen=True, slots=True)
+class Column:
+    """A column of a table.
+
+    Attributes:
+        title: Above it.
+        short: The title where the line is too short for all of it.
+        number: Right-aligned, with quiet zeros; its cells are ints, or texts that begin with a number.
+        alarm: The colour of a number that is not zero, on a terminal.
+        whole: Its cells are never cut, since somebody will copy them.
+        spare: Left out where the line is too short, if all its cells are equal.
+        like: Left out so as well if each cell is that of the column of this title.
+    """
+
+    title: str
+    short: str = ""
+    number: bool = False
+    alarm: str = ""
+    whole: bool = False
+    spare: bool = False
+    like: str = ""
+
+
+Cell = str | int
+
+
 class Table:
-    """Rows in columns, printed some hundred at a time; columns only grow, the last takes the rest of the line."""
+    """Rows in columns that fit the line, printed some hundred at a time.
 
-    def __init__(self, *titles: str) -> None:
-        """Begin with the titles of the columns, which are printed before the first row."""
-        self._titles: Sequence[str] = titles
-        self._widths = [len(title) for title in titles]
-        self._line = shutil.get_terminal_size().columns if sys.stdout.isatty() else 200
-        self._rows: list[Sequence[str]] = [titles]
+    The last column is free text: it takes the rest of the line, or lines of its own where the rest is too short.
+    """
 
-    def add(self, rows: Sequence[Sequence[str]]) -> None:
+    def __init__(self, *columns: Column) -> None:
+        """Begin with the columns, whose titles are printed before the first row."""
+        self._columns = columns
+        self._rows: list[Sequence[Cell]] = []
+        self._shown: list[int] | None = None  # places of the columns that are shown, but for the last
+        self._titles = [column.title for column in columns]
+        self._widths = [0] * len(columns)
+        known = sys.stdout.isatty() or os.environ.get("COLUMNS", "").isdigit()
+        self._line = shutil.get_terminal_size().columns if known else 200
+        self._colour = sys.stdout.isatty() and not os.environ.get("NO_COLOR")
+
+    def add(self, rows: Sequence[Sequence[Cell]]) -> None:
         """Take more rows."""
         self._rows += rows
         if len(self._rows) > _PAGE:
@@ -47,15 +87,79 @@ class Table:
 
     def flush(self) -> None:
         """Print what was not printed yet; nothing at all while there are no rows."""
-        if self._rows in ([], [self._titles]):
+        if not self._rows:
             return
         rows, self._rows = self._rows, []
-        for row in rows:
-            self._widths = [max(width, len(cell)) for width, cell in zip(self._widths, row, strict=True)]
-        left = max(30, self._line - sum(self._widths[:-1]) - 2 * (len(self._titles) - 1))
-        for row in rows:
-            cells = [cell.ljust(width) for cell, width in zip(row[:-1], self._widths, strict=False)]
-            click.echo("  ".join([*cells, shortened(row[-1], left)]).rstrip())
+        texts = [[_text(cell) for cell in row] for row in rows]
+        first = self._shown is None
+        self._fit(texts)
+        assert self._shown is not None
+        used = sum(self._widths[at] + 2 for at in self._shown)
+        longest = max(len(row[-1]) for row in [*texts, self._titles])
+        below = self._line - used < min(longest, _REST_MIN)
+        if first:
+            titles = [self._cell(at, self._titles[at], None) for at in self._shown]
+            click.echo("  ".join([*titles, "" if below else self._dim(self._titles[-1])]).rstrip())
+        for row, text in zip(rows, texts, strict=True):
+            cells = [self._cell(at, text[at], row[at]) for at in self._shown]
+            cells += [] if below else [shortened(text[-1], max(self._line - used, _REST_MIN))]
+            click.echo("  ".join(cells).rstrip())
+            if below and text[-1]:
+                for line in textwrap.wrap(text[-1], max(self._line - 4, _REST_MIN), max_lines=2, placeholder=" …"):
+                    click.echo("    " + line)
+
+    # -- what fits ----------------------------------------------------------------------------------------
+
+    def _fit(self, texts: Sequence[Sequence[str]]) -> None:
+        """Decide once which columns are shown under which titles, and each time how wide they are."""
+        places = range(len(self._columns) - 1)
+        for at in places:
+            self._widths[at] = max(self._widths[at], len(self._titles[at]), *(len(row[at]) for row in texts))
+        if self._shown is None:
+            self._shown = list(places)
+            if self._too_wide() > 0:
+                self._shown = [at for at in places if not self._can_go(at, texts)]
+            if self._too_wide() > 0:
+                self._titles = [column.short or column.title for column in self._columns]
+                for at in places:
+                    self._widths[at] = max(len(row[at]) for row in [self._titles, *texts])
+        while (over := self._too_wide()) > 0:
+            cut = [at for at in self._shown if not (self._columns[at].number or self._columns[at].whole)]
+            at = max(cut, key=self._widths.__getitem__, default=-1)
+            if at < 0 or self._widths[at] <= _TEXT_MIN:
+                break
+            self._widths[at] = max(_TEXT_MIN, self._widths[at] - (1 if len(cut) > 1 else over))
+
+    def _too_wide(self) -> int:
+        assert self._shown is not None
+        return sum(self._widths[at] + 2 for at in self._shown) - 2 - self._line
+
+    def _can_go(self, at: int, texts: Sequence[Sequence[str]]) -> bool:
+        column = self._columns[at]
+        if column.like:
+            other = [one.title for one in self._columns].index(column.like)
+            if all(row[at] == row[other] for row in texts):
+                return True
+        return column.spare and len({row[at] for row in texts}) == 1
+
+    # -- how it looks -------------------------------------------------------------------------------------
+
+    def _cell(self, at: int, text: str, value: Cell | None) -> str:
+        """Write a cell in its width; that of a title has no ``value``."""
+        column, width = self._columns[at], self._widths[at]
+        padded = text.rjust(width) if column.number else middle_cut(text, width).ljust(width)
+        if value is None or text == _ZERO:
+            return self._dim(padded)
+        return click.style(padded, fg=column.alarm) if self._colour and column.alarm else padded
+
+    def _dim(self, text: str) -> str:
+        return click.style(text, dim=True) if self._colour else text
+
+
+def _text(cell: Cell) -> str:
+    if isinstance(cell, int):
+        return f"{cell:,}" if cell else _ZERO
+    return cell
 
 
 def age(seconds: float) -> str:
@@ -88,3 +192,11 @@ def printable(text: str) -> str:
 def shortened(text: str, length: int) -> str:
     """Cut a text that is longer than ``length`` characters."""
     return text if len(text) <= length else text[: length - 1] + "…"
+
+
+def middle_cut(text: str, length: int) -> str:
+    """Cut a name that is too long in its middle, for its end tells as much as its beginning."""
+    if len(text) <= length:
+        return text
+    end = (length - 1) // 2
+    return text[: length - 1 - end] + "…" + text[len(text) - end :]

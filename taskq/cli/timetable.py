@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
@@ -12,14 +11,25 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from taskq.cli.common import apps_at, keys_of
-from taskq.cli.tables import age, moment, one_line
+from taskq.cli.tables import Cell, Column, age, moment, one_line
 from taskq.errors import DecodeError
 
 if TYPE_CHECKING:
+    from taskq.broker.keys import Keys
     from taskq.broker.pool import Broker
     from taskq.entries import Entry
 
-COLUMNS = ("ENTRY", "APP", "SCHEDULE", "ZONE", "TASK", "NEXT", "LAST", "SENT", "LATE", "STATE")
+COLUMNS = (
+    Column("ENTRY"),
+    Column("APP", spare=True),
+    Column("SCHEDULE", whole=True),
+    Column("ZONE", spare=True),
+    Column("TASK", spare=True, like="ENTRY"),
+    Column("NEXT", number=True),
+    Column("LAST", number=True),
+    Column("SENT", number=True),
+    Column("STATE"),
+)
 
 
 @dataclass(frozen=True)
@@ -89,13 +99,20 @@ class Timetable:
                 yield Stored(app, name, raw, due.get(name), state)
 
     def find(self, name: str) -> Stored:
-        """Return the entry of that name; leave with exit code 1 if there is none, 2 if several apps have one."""
-        found = [stored for stored in self.all() if stored.name == name]
+        """Return the entry of that name.
+
+        Raises:
+            ConfigError: There is none; the text has the nearest ones.
+            UsageError: Several apps have one.
+        """
+        from taskq.cli.names import unknown
+
+        every = list(self.all())
+        found = [stored for stored in every if stored.name == name]
         if len(found) > 1:
             raise click.UsageError(f"{' and '.join(one.app for one in found)} have an entry {name}: say --name APP")
         if not found:
-            click.echo(f"taskq: no periodic entry {name!r} at {self.broker.where}", err=True)
-            sys.exit(1)
+            raise unknown("periodic entry", name, self.broker.where, [stored.name for stored in every])
         return found[0]
 
     def change(self, app: str, verb: str, name: str, *more: Any) -> str:
@@ -105,35 +122,50 @@ class Timetable:
         return self.broker.run(commands.change_entry(keys_of(app), verb, name, *more))
 
 
+def would_declare(broker: Broker, keys: Keys, source: str, entries: dict[str, bytes]) -> dict[str, str]:
+    """Return what putting some code's entries in place would change, by their names (see ``declare.lua``)."""
+    from taskq.broker import commands
+
+    stored = {name.decode(): raw for name, raw in broker.run(commands.read_hash(keys, "periodic")).items()}
+    changes = {
+        name: "replaced" if name in stored else "added" for name, raw in entries.items() if stored.get(name) != raw
+    }
+    declared = broker.run(commands.read_hash(keys, "declared"))
+    mine = declared.pop(source.encode(), b"").decode().split()
+    others = b" ".join(declared.values()).decode().split()
+    for name in set(mine) - entries.keys() - set(others):
+        if broker.run(commands.read_hash(keys, f"entry:{name}")).get(b"origin") == b"code":
+            changes[name] = "removed"
+    return changes
+
+
 # -- how they look ---------------------------------------------------------------------------------------
 
 
-def row(stored: Stored, now: float) -> tuple[str, ...]:
+def row(stored: Stored, now: float) -> tuple[Cell, ...]:
     """Write an entry as a row of `COLUMNS`; ``now`` is the server's time in seconds since the epoch."""
     entry, ago = stored.entry, stored.number(b"last") / 1000
-    late = (
-        f"{_ms(stored.number(b'late'))}, at most {_ms(stored.number(b'late-max'))}" if b"late" in stored.state else "-"
-    )
-    cells = (
-        stored.name,
-        stored.app,
-        str(entry.schedule) if entry else "(cannot be read)",
-        getattr(entry.schedule, "zone", "-") if entry else "-",
-        entry.task if entry else "-",
+    return (
+        one_line(stored.name),
+        one_line(stored.app),
+        one_line(str(entry.schedule)) if entry else "(cannot be read)",
+        one_line(getattr(entry.schedule, "zone", "-")) if entry else "-",
+        one_line(entry.task) if entry else "-",
         "-" if stored.due is None else "now" if stored.due <= now else f"in {age(stored.due - now)}",
         f"{age(now - ago)} ago" if ago else "-",
-        str(stored.number(b"sent")),
-        late,
-        _state(stored),
+        stored.number(b"sent"),
+        one_line(_state(stored)),
     )
-    return tuple(one_line(cell) for cell in cells)
 
 
 def _state(stored: Stored) -> str:
     if stored.paused:
         return f"paused {stored.paused}"
-    notes = [f"{n} {what}" for what in ("skipped", "left-out", "full") if (n := stored.number(what.encode()))]
-    return ", ".join(["ends" if stored.due is None else "runs", *notes])
+    notes = []
+    if b"late" in stored.state:
+        notes = [f"{_ms(stored.number(b'late'))} late", f"at most {_ms(stored.number(b'late-max'))}"]
+    notes += [f"{n:,} {what}" for what in ("skipped", "left-out", "full") if (n := stored.number(what.encode()))]
+    return ", ".join([*(["ends"] if stored.due is None else []), *notes])
 
 
 def _ms(ms: int) -> str:

@@ -12,9 +12,12 @@ import click
 
 from taskq.cli.common import USAGE, Stopped, app_of, stop_at_once, wait_for_server
 from taskq.errors import BrokerError, ConfigError
+from taskq.extras import how_to_install
+from taskq.spelling import count
 
 if TYPE_CHECKING:
     from taskq.app import TaskQ
+    from taskq.broker.pool import Broker
     from taskq.worker.plan import Plan
 
 _LEVELS = ["debug", "info", "warning", "error", "critical"]
@@ -34,12 +37,15 @@ _LEVELS = ["debug", "info", "warning", "error", "critical"]
     "-Q",
     "--queues",
     metavar="A,B:N",
-    help="Queues to serve instead of those of all tasks; with weights, as in critical:6,default:2, if not in turn.",
+    help="Queues to serve instead of those of all tasks; with shares of the time, as in critical:6,default:2.",
 )
 @click.option("--strict", is_flag=True, help="Take from the first of -Q as long as there is something, and so on.")
 @click.option("-n", "--name", help="Name of this worker; <app>.<host>:<pid> unless given.")
 @click.option(
-    "-l", "--loglevel", type=click.Choice(_LEVELS, case_sensitive=False), default="warning", show_default=True
+    "-l",
+    "--loglevel",
+    type=click.Choice(_LEVELS, case_sensitive=False),
+    show_default="warning, or as the app's module has configured logging",
 )
 @click.option(
     "--async-slots",
@@ -65,7 +71,7 @@ _LEVELS = ["debug", "info", "warning", "error", "critical"]
 @click.option(
     "--reload", is_flag=True, help="For development: start anew when a Python file below this folder changes."
 )
-def command(path: str, reload: bool, loglevel: str, **options: Any) -> None:
+def command(path: str, reload: bool, loglevel: str | None, **options: Any) -> None:
     """Run the tasks of an app.
 
     SIGTERM or Ctrl-C: start nothing more, let running tasks end within --grace, return the rest to their queues. The
@@ -89,7 +95,7 @@ def command(path: str, reload: bool, loglevel: str, **options: Any) -> None:
         sys.exit(USAGE)
 
 
-def run(path: str, loglevel: str, options: dict[str, Any]) -> int:
+def run(path: str, loglevel: str | None, options: dict[str, Any]) -> int:
     """Run a worker to its end; returns its exit code.
 
     Raises:
@@ -101,14 +107,16 @@ def run(path: str, loglevel: str, options: dict[str, Any]) -> int:
     from taskq.worker.supervisor import Supervisor
     from taskq.worker.surroundings import mend_streams
 
-    set_up_logging(loglevel)
     app = app_of(path)
+    set_up_logging(loglevel or "")
     mend_streams()  # whatever the module has done to them
-    plan = plan_of(app, path, loglevel, options)
+    plan = plan_of(app, path, loglevel or "", options)
     broker = app.client.broker
     wait_for_server(broker, app.settings.server_check)
+    if options["queues"]:
+        _check_queues(app, plan, broker)
     supervisor = Supervisor(app, plan)
-    click.echo(banner(app.name, broker.where, plan), err=True)
+    click.echo(banner(app, broker.where, plan), err=True)
     code = supervisor.run()
     for line in supervisor.left.lines if supervisor.left else ():
         click.echo(f"taskq: left: {line}", err=True)
@@ -150,6 +158,30 @@ def plan_of(app: TaskQ, path: str, loglevel: str, options: dict[str, Any]) -> Pl
     return plan
 
 
+def _check_queues(app: TaskQ, plan: Plan, broker: Broker) -> None:
+    """Say which of -Q no task has: there comes only what is sent with ``queue=``.
+
+    Raises:
+        ConfigError: One to which nothing was ever sent either, and that looks like a slip.
+    """
+    from taskq.cli.names import Known
+    from taskq.spelling import is_typo, nearest
+
+    own = {task.queue for task in app.tasks.values()}
+    strange = [name for name in plan.queues if name not in own]
+    if not strange:
+        return
+    used = Known.at(broker, [app.client.keys]).queues
+    for name in strange:
+        text = f"no task of app {app.name} has queue {name}"
+        if name in used:
+            click.echo(f"taskq: {text}: here comes what is sent with queue={name!r}", err=True)
+        elif is_typo(name, own):
+            raise ConfigError(f"-Q {name}: {text}, and nothing was ever sent to it{nearest(name, own)}")
+        else:
+            click.echo(f"taskq: warning: {text}, and nothing was ever sent to it{nearest(name, own)}", err=True)
+
+
 def _children(text: str) -> int:
     if text == "auto":
         return cpus()
@@ -172,7 +204,7 @@ def run_and_reload() -> NoReturn:
     try:
         from watchfiles import PythonFilter, run_process
     except ImportError:
-        click.echo("taskq: --reload needs watchfiles: pip install 'taskq-redis[reload]'", err=True)
+        click.echo(f"taskq: --reload needs watchfiles: {how_to_install('reload')}", err=True)
         sys.exit(USAGE)
     arguments = [argument for argument in sys.argv[1:] if argument != "--reload"]
     command_line = shlex.join([sys.executable, "-m", "taskq", *arguments])
@@ -190,17 +222,19 @@ def cpus() -> int:
         return available
 
 
-def banner(app: str, where: str, plan: Plan) -> str:
+def banner(app: TaskQ, where: str, plan: Plan) -> str:
     """Say what the worker is about to do."""
-    children = f"{plan.concurrency} to {plan.max_concurrency}" if plan.max_concurrency else f"{plan.concurrency}"
-    each = [f"{plan.async_slots} coroutines"] if plan.loop.queues else []
-    each += [f"{plan.threads} threads"] if plan.thread.queues else []
+    children = f"{plan.concurrency} to " * bool(plan.max_concurrency)
+    children += count(plan.max_concurrency or plan.concurrency, "process", "processes")
+    each = [count(plan.async_slots, "coroutine")] if plan.loop.queues else []
+    each += [count(plan.threads, "thread")] if plan.thread.queues else []
+    tasks = sorted(name for name in plan.tasks if app.tasks[name].queue in plan.queues)
     lines = [
         f"taskq worker {plan.name}",
-        f"  app          {app}",
+        f"  app          {app.name}",
         f"  broker       {where}",
-        f"  concurrency  {children} processes{', each with ' + ' and '.join(each) if each else ''}",
+        f"  concurrency  {children}{', each with ' + ' and '.join(each) if each else ''}",
         f"  queues       {', '.join(sorted(plan.queues))}",
-        f"  tasks        {', '.join(sorted(plan.tasks)) or '(none)'}",
+        f"  tasks        {', '.join(tasks) or 'whatever is sent there'}",
     ]
     return "\n".join(lines)

@@ -16,12 +16,12 @@ from pathlib import Path
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn
 
+from taskq.address import safe_url
 from taskq.broker import commands
 from taskq.broker.commands import Arg, Command, QueueSurvey
 from taskq.broker.embedded import EmbeddedServer
 from taskq.broker.keys import APPS, Keys
 from taskq.broker.pool import Broker
-from taskq.broker.url import safe_url
 from taskq.envelope import id_to_text
 from taskq.errors import BrokerRefused
 from taskq.showcase import example

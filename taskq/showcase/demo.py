@@ -222,4 +222,6 @@ def show(books: Books, console: Console, look: Iterable[str]) -> None:
     console.print(table, highlight=False)
     for raw_id in list(books.dead.values())[:3]:
         console.print("\nThe dead letter is kept, with its traceback:", highlight=False)
-        console.print(f"  [bold]{' '.join([*look])} {raw_id}[/]", soft_wrap=True, highlight=False)
+        command, line = " ".join(look), 3 + len(" ".join(look)) + len(raw_id)
+        between = " " if line <= console.width else " \\\n    "  # a line that the terminal breaks is not easily copied
+        console.print(f"  {command}{between}{raw_id}", style="bold", markup=False, soft_wrap=True, highlight=False)

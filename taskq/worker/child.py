@@ -25,7 +25,7 @@ from taskq.worker.quota import Quota
 from taskq.worker.session import Session
 from taskq.worker.slots import Slot, SlotTable
 from taskq.worker.surroundings import Surroundings
-from taskq.worker.twin import watch_for_twins
+from taskq.worker.twin import leave_if_twin, watch_for_twins
 
 if TYPE_CHECKING:
     from taskq.app import TaskQ
@@ -182,15 +182,16 @@ def main(
     if app is None:
         from taskq.loading import find_app, set_up_logging
 
-        set_up_logging(plan.level)
         app = find_app(plan.app_path)
+        set_up_logging(plan.level)
     if isinstance(slots, str):
         slots = SlotTable(children, plan.capacities, slots)
     child = Child(plan, number, app, slots, parent, alone)
     child.set_up()
     try:
         code = child.run_alone() if alone else child.run()
-    except BaseException:  # one lane must not end alone while the other keeps the leases
+    except BaseException:  # else one lane would live on alone, and the leases of both be renewed
+        leave_if_twin(1)
         log.critical("a lane of this child broke", exc_info=True)
         flush()
         os._exit(1)

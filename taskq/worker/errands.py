@@ -39,6 +39,7 @@ class Errands(threading.Thread):
         self._closings: deque[Closing] = deque()
         self._question: tuple[Protocol[Any], Callable[[Any], None]] | None = None
         self._called = threading.Event()
+        self._trouble = ""  # told already
 
     @property
     def closing(self) -> bool:
@@ -76,9 +77,12 @@ class Errands(threading.Thread):
         try:
             suspects = self._broker.drive(self._closer.close(closing))
         except BrokerError as error:
-            log.warning("cannot give back what a child held, trying again: %s", error)
+            if str(error) != self._trouble:
+                log.warning("cannot give back what a child held, trying on: %s", error)
+            self._trouble = str(error)
             time.sleep(_AGAIN)
             self._closings.rotate(-1)  # one that the server refuses must not hold up the others
             return
+        self._trouble = ""
         self._closings.popleft()
         self._closed(suspects)

@@ -121,7 +121,7 @@ class ThreadInterrupt:
         self._thread: int | None = None
         self._fired = False
 
-    def run(self, function: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
+    def run(self, function: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Any:
         """Call the function in this thread, interruptible until it has returned."""
         self._thread = threading.get_ident()
         try:

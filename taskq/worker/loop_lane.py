@@ -16,6 +16,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from typing import Any
 
+from taskq import logs
 from taskq.broker import commands
 from taskq.broker.aio import AsyncConnection
 from taskq.broker.commands import Batch, Lost
@@ -23,10 +24,11 @@ from taskq.broker.faults import NotSent, Passing, Unanswered
 from taskq.broker.outcomes import Outcome, Returned
 from taskq.broker.protocol import adrive, boottime
 from taskq.delivery import Delivery, Revoked, Taken, current
-from taskq.errors import TaskqError
-from taskq.execution import Executor
+from taskq.errors import BrokerRefused, TaskqError
+from taskq.execution import UNFINISHED, Executor, finish
 from taskq.worker.interrupt import CoroutineInterrupt, ThreadInterrupt, soft_limit_error
 from taskq.worker.main_lane import UNRENEWED_PAUSE, WAIT
+from taskq.worker.pace import Pace
 from taskq.worker.quota import Quota
 from taskq.worker.session import Session, Stopped
 from taskq.worker.slots import CAPACITY, Slot
@@ -99,6 +101,7 @@ class LoopLane:
         self._surroundings = surroundings
         self.stopping = False
         self._url = url
+        self._pace = Pace(many=True)
         self._loop: asyncio.AbstractEventLoop | None = None
         self._running: dict[asyncio.Task[None], Delivery] = {}
         self._interrupts: dict[int, CoroutineInterrupt | ThreadInterrupt] = {}  # by place in the slot's table
@@ -222,14 +225,14 @@ class LoopLane:
         bell = commands.wait_bell(self.session.keys, ["bell:" + self.session.queues.id], WAIT)
         try:
             return await self._bell_connection.execute(bell) is not None
-        except (NotSent, Unanswered, Passing):
-            return True
+        except (NotSent, Unanswered, Passing, BrokerRefused):
+            return True  # the fetch that follows is refused as well, and waits
 
     async def _exchange(self, want: int, mode: str = "") -> Batch | None:
         """Settle what has ended and take up to ``want`` messages; None if the incarnation was lost."""
         outcomes, self._outcomes = self._outcomes, []
         places, self._unsettled = self._unsettled, []
-        steps = self.session.exchange(outcomes, want=want, mode=mode)
+        steps = self.session.exchange(outcomes, want=want, mode=mode, caps=self._pace.caps)
         try:
             return await adrive(steps, self._connection, asyncio.sleep if outcomes else self._pause)
         except Stopped:
@@ -275,15 +278,19 @@ class LoopLane:
         current.set(delivery)
         self._surroundings.enter()
         self._surroundings.loop_busy += 1
+        logs.started(delivery)
+        began = time.monotonic()
         try:
             outcome = await (self._await if task.is_async else self._run_in_thread)(delivery, place)
         finally:
             self._surroundings.loop_busy -= 1
+            self._pace.saw(delivery.route.queue, time.monotonic() - began, 1)
             if delivery.task.at_most_once:
                 self.slot.limit(place, 0.0)
                 self._unsettled.append(place)
             else:
                 self.slot.leave(place)
+        logs.ended(delivery, outcome, time.monotonic() - began)
         # After a lost lease the message is another's, and may even have come back to this very lane.
         if incarnation == self.session.incarnation:
             self._outcomes.append(outcome)
@@ -291,16 +298,12 @@ class LoopLane:
 
     async def _await(self, delivery: Delivery, place: int) -> Outcome:
         """Run a coroutine to its outcome."""
-        task = delivery.task
         try:
-            coroutine = task.function(*delivery.args, **delivery.kwargs)
-            try:
-                awaited = coroutine.send(None)
-            except StopIteration as stop:  # it waits for nothing: there is no point at which to interrupt it
-                value = stop.value
-            else:
-                running = CoroutineInterrupt(coroutine, awaited)
-                value = await self._interruptible(delivery, place, running, running)
+            value = await self._run_coroutine(
+                delivery, place, delivery.task.function(*delivery.args, **delivery.kwargs)
+            )
+            while type(value) in UNFINISHED:  # one that was returned instead of awaited
+                value = await self._run_coroutine(delivery, place, value)
         except BaseException as error:
             leave_if_twin(1)
             if self._cancelled and isinstance(error, asyncio.CancelledError) and not isinstance(error, TaskqError):
@@ -310,6 +313,16 @@ class LoopLane:
         leave_if_twin(0)
         return self.executor.succeeded(delivery, value)
 
+    async def _run_coroutine(self, delivery: Delivery, place: int, coroutine: Any) -> Any:
+        if type(coroutine) in UNFINISHED and not isinstance(coroutine, Coroutine):
+            return finish(coroutine)
+        try:
+            awaited = coroutine.send(None)
+        except StopIteration as stop:  # it waits for nothing: there is no point at which to interrupt it
+            return stop.value
+        running = CoroutineInterrupt(coroutine, awaited)
+        return await self._interruptible(delivery, place, running, running)
+
     async def _run_in_thread(self, delivery: Delivery, place: int) -> Outcome:
         """Run a sync task in a thread to its outcome."""
         context, interrupt = contextvars.copy_context(), ThreadInterrupt()
@@ -317,6 +330,8 @@ class LoopLane:
         def run() -> Outcome:
             try:
                 value = interrupt.run(delivery.task.function, *delivery.args, **delivery.kwargs)
+                while type(value) in UNFINISHED:
+                    value = interrupt.run(finish, value)
             except BaseException as error:
                 leave_if_twin(1)
                 return self.executor.failed(delivery, error)

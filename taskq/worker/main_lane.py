@@ -15,12 +15,13 @@ from collections.abc import Callable
 from contextlib import suppress
 from contextvars import copy_context
 
+from taskq import logs
 from taskq.broker.commands import Batch, Lost
 from taskq.broker.connection import Connection
 from taskq.broker.outcomes import Outcome, Returned
 from taskq.broker.protocol import boottime, drive
 from taskq.delivery import NOWHERE, Delivery, Route, Taken, current
-from taskq.execution import Executor
+from taskq.execution import UNFINISHED, Executor, finish
 from taskq.worker.interrupt import MainThreadInterrupt, SoftLimits
 from taskq.worker.pace import BATCH, Pace
 from taskq.worker.quota import Quota
@@ -35,6 +36,8 @@ log = logging.getLogger("taskq.worker")
 WAIT = 4.0
 #: Seconds between two tries of a child whose lease has not been renewed in time.
 UNRENEWED_PAUSE = 0.05
+#: No process forks within so many seconds; asking for the pid would cost a tiny task too much.
+_FORK_TAKES = 0.00002
 #: Seconds between two looks of the settler. Each costs the main thread the GIL for a moment.
 _LOOK_EVERY = 0.008
 #: After this many seconds of one task, outcomes before it are settled by the settler.
@@ -71,6 +74,7 @@ class MainLane:
         self._outcomes: deque[Outcome] = deque()
         self._started = 0.0  # when the running task did, 0 for none
         self._batch_began = 0.0
+        self._starts_told = False
         self._waiting = False
         self._work = threading.Event()
         self._ended = False
@@ -191,16 +195,12 @@ class MainLane:
 
     def _run_batch(self, batch: Batch) -> None:
         """Run a batch message by message; the settler may take the rest of it away."""
-        messages, taken = batch.messages, Taken(batch.now, time.monotonic(), batch.crashes)
         buffer, outcomes, slot = self._buffer, self._outcomes, self.slot
         incarnation = self.session.incarnation
         lease_until = slot.lease_until
-        slot.load(messages[::2])
-        buffer.extend([Delivery(messages[i], messages[i + 1], taken, i >> 1) for i in range(0, len(messages), 2)])
-        if len(messages) > 2 and not self._work.is_set():  # behind or before a single one there is nothing to settle
-            self._work.set()
-        self._surroundings.main_busy = True
+        self._load(batch)
         self._started = self._batch_began = began = group_began = boottime()
+        told, self._starts_told = logs.log.isEnabledFor(logging.INFO), logs.log.isEnabledFor(logging.DEBUG)
         route, ran, once = NOWHERE, 0, False  # measured together: messages of one kind that follow each other
         context, watched = copy_context(), 1
         while buffer and not self.stopping:
@@ -211,12 +211,15 @@ class MainLane:
             if began > lease_until:
                 lease_until = slot.lease_until
                 if began > lease_until:  # not renewed in time: they may be another's already; if not, they go back
-                    unstarted = [Returned(left.id) for left in (delivery, *self._take_buffer())]
-                    if self.session.incarnation is incarnation:
-                        outcomes.extend(unstarted)
+                    buffer.appendleft(delivery)
+                    self._give_back(incarnation)
                     break
             slot.memory[slot.index_at] = delivery.place  # from here on it runs
             outcome = self._run_one(delivery)
+            if (now := boottime()) - began > _FORK_TAKES:
+                leave_if_twin(0)
+            if told and delivery.route is not NOWHERE:
+                logs.ended(delivery, outcome, now - began)
             if self.session.incarnation is incarnation:
                 outcomes.append(outcome)
             if delivery.route is not route:
@@ -227,7 +230,8 @@ class MainLane:
             ran += 1
             if once:  # its slot says that it runs until the server knows how it ended: it must not come back
                 self._exchange(self._connection)
-            self._started = began = boottime()
+                now = boottime()
+            self._started = began = now
             if watched or began >= self._look_at:
                 watched = self._surroundings.tidy(route, context)
                 self._look_at = began + LOOK_EVERY
@@ -236,7 +240,21 @@ class MainLane:
         slot.idle()
         self._surroundings.main_busy = False
         current.set(None)
-        self.quota.spend(len(messages) // 2)
+        self.quota.spend(len(batch.messages) // 2)
+
+    def _load(self, batch: Batch) -> None:
+        """Put a batch into the buffer and into the slot's table; none of it runs yet."""
+        messages, taken = batch.messages, Taken(batch.now, time.monotonic(), batch.crashes)
+        self.slot.load(messages[::2])
+        self._buffer.extend([Delivery(messages[i], messages[i + 1], taken, i >> 1) for i in range(0, len(messages), 2)])
+        if len(messages) > 2 and not self._work.is_set():  # behind or before a single one there is nothing to settle
+            self._work.set()
+        self._surroundings.main_busy = True
+
+    def _give_back(self, incarnation: str) -> None:
+        unstarted = [Returned(left.id) for left in self._take_buffer()]
+        if self.session.incarnation is incarnation:
+            self._outcomes.extend(unstarted)
 
     def _measure(self, route: Route, seconds: float, ran: int) -> None:
         if route is not NOWHERE:
@@ -247,6 +265,8 @@ class MainLane:
         if outcome is not None:
             return outcome
         current.set(delivery)
+        if self._starts_told:
+            logs.started(delivery)
         route, interrupt = delivery.route, self._interrupt
         try:
             try:
@@ -257,6 +277,8 @@ class MainLane:
                     value = self._surroundings.call(route, route.task.function, delivery.args, delivery.kwargs)
                 else:
                     value = route.task.function(*delivery.args, **delivery.kwargs)
+                while value is not None and type(value) in UNFINISHED:
+                    value = self._surroundings.call(route, finish, (value,), {})
             finally:
                 interrupt.running = None
         except BaseException as error:  # SystemExit and KeyboardInterrupt too: a task cannot end the worker

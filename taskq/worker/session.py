@@ -18,6 +18,7 @@ from taskq.broker.keys import Keys
 from taskq.broker.outcomes import Outcome, id_of, words
 from taskq.broker.protocol import Pause, Protocol
 from taskq.errors import BrokerRefused
+from taskq.spelling import count
 
 log = logging.getLogger("taskq.worker")
 
@@ -68,6 +69,7 @@ class Session:
         self._number = 0
         self._began = began
         self._alone = alone
+        self._refusal = ""  # what the server refused last, told already
 
     def open(self) -> Protocol[None]:
         """Begin a new incarnation; what the last one held is forgotten."""
@@ -77,9 +79,14 @@ class Session:
         self._number = 0
         self._began(self.incarnation)
         queues = QueueSet("", ()) if self._alone else self.queues
-        yield from self._until_answered(
-            commands.register(self.keys, self.incarnation, self.lease_ms, self.info, queues)
-        )
+        register = commands.register(self.keys, self.incarnation, self.lease_ms, self.info, queues)
+        while True:
+            try:
+                yield from self._until_answered(register)
+                return
+            except BrokerRefused as error:
+                self._tell(error)
+                yield Pause(_PAUSE_MAX)
 
     def exchange(
         self, outcomes: Sequence[Outcome], *, want: int = 0, mode: str = "", caps: str = "", wait: float = 0.0
@@ -116,17 +123,19 @@ class Session:
                     self.held.difference_update(map(id_of, outcomes))
                     yield from self._sync(number)  # also what it gave back (a retry, a return) and took again
             except BrokerRefused as error:
-                log.error("%s", error)  # an operator's doing (rights, a key of the wrong type): it may be mended
+                self._tell(error)
                 self.doubtful = True  # it may have been executed in part, and have taken something
                 attempt = max(attempt, 6)
             wait = 0.0
             yield Pause(backoff(attempt, _PAUSE_MAX))
             attempt += 1
+        self._refusal = ""
         self.held.difference_update(map(id_of, outcomes))
         self.held.update(batch.messages[::2])
         if batch.fenced:
             self.fenced += batch.fenced
-            log.warning("%d outcomes were refused: their messages had been given to others meanwhile", batch.fenced)
+            refused = count(batch.fenced, "outcome")
+            log.warning("%s refused: what had run had been given to others meanwhile", refused)
         return batch
 
     def _sync(self, lost: int) -> Protocol[bool]:
@@ -147,8 +156,17 @@ class Session:
         """End the incarnation; what it still holds goes back to its queues, uncounted."""
         if self.incarnation:
             command = commands.close(self.keys, self.incarnation, died=False, alone=False, running=())
-            yield from self._until_answered(command, None if self.held else _GOODBYES)
+            try:
+                yield from self._until_answered(command, None if self.held else _GOODBYES)
+            except BrokerRefused as error:  # what is held its parent gives back
+                self._tell(error)
             self.incarnation = ""
+
+    def _tell(self, error: BrokerRefused) -> None:
+        """Log once what an operator may mend: missing rights, a changed password, a key of the wrong type."""
+        if str(error) != self._refusal:
+            self._refusal = str(error)
+            log.error("%s; trying on", error)
 
     def _until_answered(self, command: commands.Command[Any], tries: int | None = None) -> Protocol[None]:
         attempt = 0

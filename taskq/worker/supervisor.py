@@ -208,7 +208,7 @@ class Supervisor:
         """Bring everything to its end: the children are told once, and killed when the grace is over."""
         if self._deadline == float("inf"):
             self._deadline = time.monotonic() + self.plan.grace
-            log.warning("stopping: running tasks have %g s to end; once more to end at once", self.plan.grace)
+            log.warning("stopping: running tasks have %g s to end; a second signal ends them at once", self.plan.grace)
         if self.signals.stops >= 2 or not self.children.running:
             self._deadline = min(self._deadline, time.monotonic())
         self.children.stop()

@@ -14,13 +14,19 @@ _DRAINS = (signal.SIGTERM, signal.SIGHUP)
 
 
 class Twin:
-    """Whether this process is the twin of a child. One a process, as its fork sets it."""
+    """Whether this process is the twin of a child. One a process, as its fork sets it.
+
+    Attributes:
+        child: Pid of the child; 0 in other processes. What C code forks calls no hook, and is known by its pid only.
+    """
 
     here = False
+    child = 0
 
 
 def watch_for_twins() -> None:
     """Know the twins of this process from now on; called once in a child."""
+    Twin.child = os.getpid()
     # Python drops what a twin is sent before it has its own handlers, so it is sent nothing until then.
     os.register_at_fork(before=_hold_signals, after_in_parent=_let_signals_in, after_in_child=_became_twin)
 
@@ -43,5 +49,5 @@ def _became_twin() -> None:
 
 def leave_if_twin(code: int) -> None:
     """End this process with that exit code if it is a twin."""
-    if Twin.here:
+    if Twin.here or (Twin.child and Twin.child != os.getpid()):
         os._exit(code)

@@ -18,7 +18,7 @@ Ran = subprocess.CompletedProcess[str]
 
 
 def environment(url: str | None) -> dict[str, str]:
-    environ = {k: v for k, v in os.environ.items() if k not in ("TASKQ_URL", "TASKQ_APP")}
+    environ = {k: v for k, v in os.environ.items() if k not in ("TASKQ_URL", "TASKQ_APP", "COLUMNS")}
     return environ if url is None else {**environ, "TASKQ_URL": url}
 
 
@@ -46,7 +46,7 @@ def quick(session_server: Server) -> Callable[..., Ran]:
     """The command within this process, for tests that call it often."""
 
     def run(*words: str) -> Ran:
-        ran = CliRunner(env={"TASKQ_URL": session_server.url}).invoke(main, words)
+        ran = CliRunner(env={"TASKQ_URL": session_server.url, "COLUMNS": "200"}).invoke(main, words)
         return Ran(words, ran.exit_code, ran.stdout, ran.stderr)
 
     return run

@@ -50,7 +50,7 @@ def cron(app: TaskQ, session_server: Server) -> Run:
 
     def run(verb: str, *words: str, name: str = app.name) -> Ran:
         given = ("cron", verb, *words, *(("--name", name) if name else ()))
-        ran = CliRunner(env={"TASKQ_URL": session_server.url}).invoke(main, given)
+        ran = CliRunner(env={"TASKQ_URL": session_server.url, "COLUMNS": "200"}).invoke(main, given)
         return Ran(given, ran.exit_code, ran.stdout, ran.stderr)
 
     return run
@@ -80,8 +80,8 @@ def test_entries_are_listed_with_what_became_of_them(app: TaskQ, cron: Run) -> N
 
     ran = cron("ls")
     title, row = ran.stdout.splitlines()
-    assert title.split() == ["ENTRY", "APP", "SCHEDULE", "ZONE", "TASK", "NEXT", "LAST", "SENT", "LATE", "STATE"]
-    assert re.fullmatch(rf"hourly +{app.name} +every 1h +- +report +(in \d+[ms]|now) +- +0 +- +runs", row)
+    assert title.split() == ["ENTRY", "APP", "SCHEDULE", "ZONE", "TASK", "NEXT", "LAST", "SENT", "STATE"]
+    assert re.fullmatch(rf"hourly +{app.name} +every 1h +- +report +(in \d+[ms]|now) +- +·", row)
     assert "1 periodic entry at unix:" in ran.stderr
     found = listed(cron)["hourly"]
     assert found.items() >= {"app": app.name, "queue": "reports", "origin": "code", "sent": 0, "late_ms": None}.items()
@@ -117,12 +117,15 @@ def test_an_entry_added_by_command_is_what_code_would_have_declared(
 
     added = cron("add", "e", "every 5s", "report", "--args", '["mon"]', "-A", "cronjobs")
     assert added.returncode == 0, added.stderr
+    assert cron("sync", "-A", "cronjobs", "--dry-run", name="").stdout == "would be added: declared\n"
+    assert "declared" not in listed(cron)
     assert cron("sync", "-A", "cronjobs", name="").stdout == "added declared\n"
+    assert cron("sync", "-A", "cronjobs", "--dry-run", name="").stdout == ""
 
     assert entry_of(app, "e").stored == entry_of(app, "declared").stored
     for words, complaint in [
         (("report", "--args", "[]"), "missing 1 required positional argument"),
-        (("other",), "has no task 'other'; it has report"),
+        (("other",), "has no task 'other'; there is report"),
     ]:
         ran = cron("add", "x", "@daily", *words, "-A", "cronjobs")
         assert (ran.returncode, ran.stdout) == (2, "")
@@ -187,7 +190,9 @@ def test_an_entry_is_removed(app: TaskQ, cron: Run) -> None:
 
 def test_an_entry_is_run_now_beside_its_ticks(app: TaskQ, cron: Run) -> None:
     """Also while it is paused; it is what an entry that must not overlap waits for next time."""
+    assert cron("resume", "hourly", "--dry-run").stdout == f"hourly of {app.name} was not paused\n"
     cron("pause", "hourly")
+    assert cron("resume", "hourly", "--dry-run").stdout == f"would resume hourly of {app.name}\n"
 
     ran = cron("run-now", "hourly")
 
@@ -209,17 +214,54 @@ def test_the_next_ticks_are_shown_in_the_entrys_zone(app: TaskQ, cron: Run) -> N
 
 
 @pytest.mark.parametrize("verb", ["rm", "pause", "resume", "run-now", "next"])
-def test_an_entry_that_is_not_there_is_exit_code_1(cron: Run, verb: str) -> None:
-    ran = cron(verb, "nothing")
+def test_an_entry_that_is_not_there_is_told_with_the_nearest_ones(cron: Run, verb: str) -> None:
+    ran = cron(verb, "hourli")
 
-    assert (ran.returncode, ran.stdout) == (1, "")
-    assert "no periodic entry 'nothing' at unix:" in ran.stderr
+    assert (ran.returncode, ran.stdout) == (2, "")
+    assert "has no periodic entry 'hourli'; did you mean hourly?" in ran.stderr
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ("add", "e", "@daily", "report"),
+        ("add", "hourly", "@daily", "report", "--replace"),
+        ("rm", "hourly"),
+        ("pause", "hourly"),
+        ("run-now", "hourly"),
+    ],
+)
+def test_a_dry_run_says_what_it_would_do_and_changes_nothing(app: TaskQ, cron: Run, words: tuple[str, ...]) -> None:
+    before = listed(cron)
+
+    ran = cron(*words, "--dry-run")
+
+    assert ran.returncode == 0, ran.stderr
+    assert ran.stdout.startswith("would ")
+    assert app.name in ran.stdout
+    assert listed(cron) == before
+    assert "reports" not in survey(app)
+
+
+def test_a_task_that_no_worker_has_had_is_told_with_the_nearest_ones(app: TaskQ, cron: Run) -> None:
+    app.client.broker.run(commands.publish(app.client.keys, [("report", "reports", "")]))
+
+    refused = cron("add", "e", "@daily", "reprot")
+
+    assert (refused.returncode, refused.stdout) == (2, "")
+    assert "has had task reprot yet (--new adds the entry all the same); did you mean report?" in refused.stderr
+    assert cron("add", "e", "@daily", "reprot", "--new").returncode == 0
+    assert "has no app 'nobody'" in cron("add", "e", "@daily", "report", name="nobody").stderr
+
+
+def test_a_schedule_that_cannot_be_read_says_of_which_entry_it_is(cron: Run) -> None:
+    assert "periodic entry e: cron expression '99 * * * *'" in cron("add", "e", "99 * * * *", "report").stderr
 
 
 def test_where_several_apps_have_an_entry_the_app_must_be_named(own_server: Server) -> None:
     runner = CliRunner(env={"TASKQ_URL": own_server.url})
     for name in ("one", "two"):
-        assert runner.invoke(main, ["cron", "add", "e", "@daily", "t", "--name", name]).exit_code == 0
+        assert runner.invoke(main, ["cron", "add", "e", "@daily", "t", "--name", name, "--new"]).exit_code == 0
         publish(TaskQ(name, own_server.url))
 
     assert "say --name APP" in runner.invoke(main, ["cron", "rm", "e"]).stderr

@@ -3,18 +3,22 @@
 from __future__ import annotations
 
 import json
+import os
+import pty
 import re
+import subprocess
+import sys
 from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
 
-from taskq import TaskQ
+from taskq import ResultTimeout, TaskError, TaskQ
 from taskq.broker import commands
 from taskq.broker.pool import Broker
 from taskq.cli.letters import Filters, Graveyard
 from taskq.envelope import decode, encode_head, id_from_text
-from tests.cli.conftest import Ran
+from tests.cli.conftest import Ran, environment
 from tests.cli.lost import bury, publish
 from tests.support import Server, new_app, survey
 
@@ -69,10 +73,10 @@ def test_ls_is_an_aligned_table(taskq: Run, app: TaskQ) -> None:
     ran = taskq("dead", "ls", "--name", app.name)
 
     wide = len(app.name)
-    assert re.sub(r"  \d+s ", "  0s ", ran.stdout).splitlines() == [
+    assert re.sub(r"  \d+s  ", "  0s  ", ran.stdout).splitlines() == [
         f"{'ID':36}  {'APP':{wide}}  QUEUE  TASK  REASON   AGE  ERROR",
-        f"{bill}  {app.name}  bill   bill  crashed  0s   ValueError:",
-        f"{mail}  {app.name}  mail   mail  failed   0s   ValueError: the text has two lines and is �[31mred",
+        f"{bill}  {app.name}  bill   bill  crashed   0s  ValueError:",
+        f"{mail}  {app.name}  mail   mail  failed    0s  ValueError: the text has two lines and is �[31mred",
     ]
     assert ran.stderr.startswith("2 dead letters at unix://")
 
@@ -109,8 +113,28 @@ def test_filters(quick: Run, app: TaskQ) -> None:
     assert ls("--reason", "crashed") == bills
     assert ls("--reason", "discarded") == ls("--older-than", "1h") == ls("--older-than", "60m") == [old]
     assert ls("--older-than", "7200") == [old]
-    assert ls("--older-than", "3h") == ls("--task", "nothing") == ls("--queue", "nothing") == []
+    assert ls("--older-than", "3h") == ls("--reason", "abandoned") == []
     assert ls("--queue", "bill", "--reason", "failed") == []
+
+
+@pytest.mark.parametrize("verb", ["ls", "replay", "purge"])
+@pytest.mark.parametrize(
+    ("option", "name", "told"),
+    [
+        ("--task", "mial", "has no task 'mial'; did you mean mail?"),
+        ("--queue", "mial", "has no queue 'mial'; did you mean mail?"),
+        ("--reason", "fialed", "has no reason 'fialed'; did you mean failed?"),
+    ],
+)
+def test_a_filter_by_what_nobody_has_used_is_told_with_the_nearest_names(
+    quick: Run, app: TaskQ, verb: str, option: str, name: str, told: str
+) -> None:
+    dead(app, "mail")
+
+    ran = quick("dead", verb, option, name, "--name", app.name)
+
+    assert (ran.returncode, ran.stdout) == (2, "")
+    assert told in ran.stderr
 
 
 def test_ls_goes_over_every_app(taskq: Run, app: TaskQ, session_server: Server) -> None:
@@ -209,9 +233,59 @@ def test_a_replayed_message_begins_anew(taskq: Run, app: TaskQ) -> None:
 
     assert (ran.returncode, ran.stdout) == (0, "replayed 1 dead letter\n")
     again = decode(stored(app, text_id) or b"")
+    deaths = again.headers.pop("deaths")
+    assert [death[1:] for death in deaths] == [["failed", "ValueError: no"]]
     assert (again.headers, again.body, again.head) == (envelope.headers, envelope.body, envelope.head)
     ledger = survey(app)["mail"]
     assert (ledger.pending, ledger.dead, ledger.balance) == (1, 0, 0)
+
+
+def test_what_a_message_died_of_is_kept_through_its_replays(quick: Run, app: TaskQ) -> None:
+    (text_id,) = dead(app, "mail", error="x" * 500)
+    for number in range(1, 20):
+        assert quick("dead", "replay", text_id).returncode == 0
+        bury(app, "mail", error=f"error {number}", number=number)
+
+    lines = quick("dead", "show", text_id).stdout.splitlines()
+
+    before = [line for line in lines if line.startswith("died once ")]
+    assert len(before) == 19
+    assert re.fullmatch(r"died once 20\S+, failed: ValueError: x+…", before[0])
+    assert before[-1].endswith(", failed: ValueError: error 18")
+    assert "error     ValueError: error 19" in lines
+    assert len(stored(app, text_id) or b"") < 3000
+    assert [survey(app)["mail"].counters[name] for name in ("died", "replayed")] == [20, 19]
+
+
+@pytest.mark.parametrize("verb", ["replay", "purge"])
+def test_a_dry_run_counts_and_changes_nothing(quick: Run, app: TaskQ, verb: str) -> None:
+    ids = dead(app, "mail", 3)
+
+    assert quick("dead", verb, "--name", app.name, "--dry-run").stdout == f"would {verb} 3 dead letters\n"
+    assert quick("dead", verb, ids[0], ids[1], "--dry-run").stdout == f"would {verb} 2 dead letters\n"
+    assert quick("dead", verb, "nothing", "--dry-run").returncode == 1
+    assert survey(app)["mail"].dead == 3
+
+
+def test_a_replay_of_more_than_what_is_named_asks_on_a_terminal(taskq: Run, app: TaskQ) -> None:
+    dead(app, "mail", 3)
+    words = [sys.executable, "-m", "taskq", "dead", "replay", "--all", "--name", app.name]
+
+    def answer(typed: bytes) -> subprocess.CompletedProcess[str]:
+        ours, theirs = pty.openpty()
+        os.write(ours, typed)
+        ran = subprocess.run(
+            words, stdin=theirs, env=environment(app.client.url), capture_output=True, text=True, timeout=30
+        )
+        os.close(ours)
+        os.close(theirs)
+        return ran
+
+    refused = answer(b"n\n")
+    assert refused.returncode == 1
+    assert "Replay 3 dead letters?" in refused.stderr
+    assert survey(app)["mail"].dead == 3
+    assert answer(b"y\n").stdout == "replayed 3 dead letters\n"
 
 
 def test_a_replay_runs(taskq: Run, jobs: Callable[..., Any]) -> None:
@@ -225,14 +299,42 @@ def test_a_replay_runs(taskq: Run, jobs: Callable[..., Any]) -> None:
     folder = module.__file__.rpartition("/")[0]
     result = module.read.delay(f"{folder}/data")
     assert taskq("worker", "-A", "jobs", "-c", "1", "--drain").returncode == 0
-    assert result.state == "FAILURE"
+    seen = [result, module.app.AsyncResult(result.id), module.app.AsyncResult(result.id)]
+    assert seen[0].state == "FAILURE"
+    for handle in seen[1:]:
+        with pytest.raises(TaskError):
+            handle.get(timeout=1)
     with open(f"{folder}/data", "w") as file:
         file.write("here now")
 
     assert taskq("dead", "replay", result.id).returncode == 0
+    assert [handle.state for handle in seen] == ["PENDING"] * 3  # what they saw is over
+    with pytest.raises(ResultTimeout):
+        seen[1].get(timeout=0.01)
     assert taskq("worker", "-A", "jobs", "-c", "1", "--drain").returncode == 0
 
-    assert module.app.AsyncResult(result.id).get(timeout=1) == "here now"
+    assert [handle.get(timeout=1) for handle in seen] == ["here now"] * 3
+
+
+def test_a_failure_that_was_seen_is_remembered_when_the_server_knows_it_no_more(
+    taskq: Run, jobs: Callable[..., Any]
+) -> None:
+    module = jobs(
+        """
+        @app.task(dead_letter=False)
+        def fail():
+            raise KeyError("gone")
+        """
+    )
+    result = module.fail.delay()
+    assert taskq("worker", "-A", "jobs", "-c", "1", "--drain").returncode == 0
+    with pytest.raises(KeyError):
+        result.get(timeout=1)
+    result.forget()
+
+    assert result.state == "FAILURE"
+    with pytest.raises(KeyError):
+        result.get(timeout=1)
 
 
 def test_a_replay_of_what_cannot_be_decoded_leaves_it_as_it_is(quick: Run, app: TaskQ) -> None:
@@ -285,7 +387,7 @@ def test_an_id_must_also_pass_the_filters(quick: Run, app: TaskQ) -> None:
     (text_id,) = dead(app, "mail")
 
     assert quick("dead", "replay", text_id, "--task", "bill").returncode == 1
-    assert quick("dead", "replay", text_id, "--name", "another").returncode == 1
+    assert quick("dead", "replay", text_id, "--name", "another").returncode == 2
     assert quick("dead", "replay", text_id, "--task", "mail", "--name", app.name).returncode == 0
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 from importlib_metadata import version
@@ -42,4 +43,31 @@ def test_a_command_that_does_not_exist_is_wrong_usage(taskq: Run) -> None:
     ran = taskq("wroker")
 
     assert ran.returncode == 2
-    assert "wroker" in ran.stderr
+    assert "no such command 'wroker'; did you mean worker" in ran.stderr
+
+
+def test_celerys_order_of_words_works_too(taskq: Run, tmp_path: Path) -> None:
+    (tmp_path / "shop.py").write_text(
+        "from taskq import TaskQ\napp = TaskQ('celerys-order')\n@app.task\ndef f(): ...\n"
+    )
+
+    ran = taskq("-A", "shop", "worker", "-c", "1", "--drain")
+    refused = taskq("-A", "shop", "queues")
+
+    assert ran.returncode == 0, ran.stderr
+    assert "  app          celerys-order" in ran.stderr
+    assert refused.returncode == 2
+    assert "taskq queues needs no code, so it takes no -A" in refused.stderr
+
+
+@pytest.mark.parametrize(
+    "words", [("queues",), ("dead", "ls"), ("why", "x"), ("pause", "x"), ("cron", "ls"), ("reaper",)]
+)
+def test_a_command_in_the_wrong_folder_starts_no_server_there(
+    taskq: Run, tmp_path: Path, words: tuple[str, ...]
+) -> None:
+    ran = taskq(*words, url=None)
+
+    assert (ran.returncode, ran.stdout) == (2, "")
+    assert f"{tmp_path} has never had an embedded one. Go to the folder of your project" in ran.stderr
+    assert list(tmp_path.iterdir()) == []

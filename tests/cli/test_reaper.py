@@ -294,5 +294,5 @@ def test_a_wrong_url(taskq: Run) -> None:
 def test_an_app_that_nobody_knows_is_said_to_be_so(taskq: Run) -> None:
     ran = taskq("reaper", "--once", "--name", "nobody")
 
-    assert ran.returncode == 0
-    assert "no worker of an app 'nobody' has been here yet" in ran.stderr
+    assert ran.returncode == 2
+    assert "has no app 'nobody'" in ran.stderr

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Callable, Iterator
 
@@ -66,6 +67,7 @@ def test_a_queue_is_paused_with_a_reason_and_resumed(run: Run, app: TaskQ) -> No
     assert "was paused before: the new reason and time hold" in run("pause", "mail").stdout
     assert survey_of_pause(app, "mail").until is None
 
+    assert run("resume", "mail", "--dry-run").stdout == "would resume mail\n"
     assert run("resume", "mail").stdout == "resumed mail\n"
     assert run("resume", "mail", code=1).stderr == "taskq: mail was not paused\n"
 
@@ -77,15 +79,66 @@ def survey_of_pause(app: TaskQ, queue: str) -> commands.Pause:
     return pause
 
 
-def test_a_name_that_is_not_known_yet_is_paused_all_the_same_and_told(run: Run, app: TaskQ) -> None:
-    ran = run("pause", "maill")
+@pytest.mark.parametrize(
+    ("words", "near"),
+    [
+        (("pause", "maill"), "has no queue or task maill yet, so nothing was paused (--new pauses it all the same)"),
+        (("resume", "maill"), "has no queue or task 'maill'"),
+        (("limit", "maill", "--rate", "1/s"), "has no task maill: no worker has had it yet"),
+        (("revoke", "--task", "maill", "--yes"), "has no task 'maill'"),
+        (("revoke", "--queue", "maill", "--yes"), "has no queue 'maill'"),
+        (("revoke", "--queue", "maill", "--dry-run"), "has no queue 'maill'"),
+        (("revoke", "--task", "mail", "--queue", "maill", "--yes"), "has no queue 'maill'"),
+    ],
+)
+def test_a_name_that_nobody_has_used_is_told_with_the_nearest_ones(
+    run: Run, app: TaskQ, words: tuple[str, ...], near: str
+) -> None:
+    ran = run(*words, code=2)
 
-    assert ran.stdout == "paused maill\n"
-    assert ran.stderr == f"taskq: app {app.name} has no queue or task maill yet\n"
+    assert ran.stdout == ""
+    assert ran.stderr.startswith(f"taskq: app {app.name} {near}; did you mean mail")
+    assert app.client.broker.run(commands.whole_hash(app.client.keys, "paused")) == {}
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        *(("queues",), ("pause", "mail"), ("resume", "mail"), ("limit", "mail"), ("why", "x"), ("revoke", "x")),
+        *(("dead", "ls"), ("dead", "show", "x"), ("dead", "replay", "--all"), ("dead", "purge", "--all", "--yes")),
+        *(
+            ("reaper", "--once"),
+            ("reaper", "--dry-run"),
+            ("cron", "ls"),
+            ("cron", "rm", "x"),
+            ("cron", "pause", "x"),
+            ("cron", "next", "x"),
+        ),
+    ],
+)
+def test_an_app_that_is_not_there_is_told_with_the_nearest_ones(quick: Run, app: TaskQ, words: tuple[str, ...]) -> None:
+    ran = quick(*words, "--name", app.name.replace("test", "tset"))
+
+    assert (ran.returncode, ran.stdout) == (2, "")
+    assert f"has no app {app.name.replace('test', 'tset')!r}; did you mean " in ran.stderr
+    assert app.name in ran.stderr
+
+
+def test_a_name_that_is_not_known_yet_is_paused_if_that_is_said(run: Run, app: TaskQ) -> None:
+    assert run("pause", "maill", "--new").stdout == "paused maill\n"
+    assert run("resume", "maill").stdout == "resumed maill\n"
+
+
+def test_a_dry_run_of_a_pause_says_how_much_would_wait(run: Run, app: TaskQ) -> None:
+    app.tasks["mail"].delay_many([("a",), ("b",), ("c",)])
+    take(app, "mail", 1)
+
+    assert run("pause", "mail", "--dry-run").stdout == "would pause mail: 2 messages waiting there, 1 running on\n"
+    assert app.client.broker.run(commands.whole_hash(app.client.keys, "paused")) == {}
 
 
 def test_a_name_that_is_none_is_wrong_usage(run: Run) -> None:
-    assert "is not a name" in run("pause", "a queue", code=2).stderr
+    assert "is not a name" in run("pause", "a queue", "--new", code=2).stderr
     assert "is not a name" in run("resume", "a queue", code=2).stderr
 
 
@@ -93,6 +146,7 @@ def test_with_several_apps_one_must_be_named(quick: Run, app: TaskQ, session_ser
     other = new_app(session_server.url)
     publish(other)
     other.client.broker.close()
+    app.tasks["mail"].delay()
 
     for words in (("pause", "mail"), ("resume", "mail"), ("limit", "mail"), ("revoke", "--task", "mail")):
         ran = quick(*words)
@@ -119,17 +173,41 @@ def test_queues_is_a_table_with_what_holds_each_queue(run: Run, app: TaskQ) -> N
     titles = "APP QUEUE PENDING SCHEDULED GATED PROCESSING SUSPECTS DEAD DONE FAILED STATE"
     assert " ".join(lines[0].split()) == titles
     cells = {line.split()[1]: re.split(r"\s{2,}", line, maxsplit=10)[2:] for line in lines[1:]}
-    assert cells["mail"][:8] == ["2", "0", "0", "0", "0", "1", "0", "0"]
+    assert cells["mail"][:8] == ["2", "·", "·", "·", "·", "1", "·", "1"]
     paused = r"paused \ds ago by ann@host, for (9|10)m more: the provider is down; breaker of mail open for \d+d more"
     assert re.fullmatch(paused, cells["mail"][8])
-    assert cells["office"][:8] == ["0", "1", "0", "0", "0", "0", "0", "0"]
+    assert cells["office"][:8] == ["·", "1", "·", "·", "·", "·", "·", "·"]
     assert re.fullmatch(r"task plain paused \ds ago by bob@host; breaker of bill tries one", cells["office"][8])
-    assert cells["never"][:8] == ["0"] * 8
+    assert cells["never"][:8] == ["·"] * 8
     assert len(lines) == 4
 
 
+def test_queues_as_json(run: Run, app: TaskQ) -> None:
+    app.tasks["mail"].delay_many([("a",), ("b",), ("c",)])
+    bury(app, "mail", 1)
+
+    assert json.loads(run("queues", "--json").stdout) == {
+        "app": app.name, "queue": "mail", "pending": 2, "scheduled": 0, "gated": 0, "processing": 0, "suspects": 0,
+        "dead": 1, "done": 0, "failed": 1, "state": "",
+    }  # fmt: skip
+
+
+def test_a_failure_is_counted_whatever_becomes_of_the_dead_letter(run: Run, app: TaskQ) -> None:
+    app.tasks["mail"].delay_many([("a",), ("b",), ("c",)])
+    bury(app, "mail", 3)
+
+    run("dead", "replay", "--task", "mail")
+    run("dead", "purge", "--all", "--yes")
+
+    row = json.loads(run("queues", "--json").stdout)
+    assert (row["dead"], row["pending"], row["failed"]) == (0, 3, 3)
+
+
 def test_without_any_queue_nothing_is_shown(run: Run) -> None:
-    assert run("queues").stdout == ""
+    ran = run("queues")
+
+    assert ran.stdout == ""
+    assert ran.stderr.startswith("no queues at ")
 
 
 # -- revoke ----------------------------------------------------------------------------------------------
@@ -158,11 +236,56 @@ def test_messages_are_revoked_by_task_queue_and_header(run: Run, app: TaskQ) -> 
     app.tasks["plain"].delay()
     app.tasks["mail"].delay()
 
-    assert run("revoke", "--header", "tenant=1", "--header", "kind=new").stdout == "revoked 1 message\n"
-    assert run("revoke", "--header", 'tenant="2"').stdout == "revoked 0 messages\n"
-    assert run("revoke", "--queue", "office", "--task", "bill").stdout == "revoked 2 messages\n"
-    assert run("revoke", "--queue", "office").stdout == "revoked 1 message\n"
+    def revoked(*words: str) -> str:
+        return run("revoke", *words, "--yes").stdout
+
+    assert revoked("--header", "tenant=1", "--header", "kind=new") == "revoked 1 message\n"
+    assert revoked("--header", 'tenant="2"') == f"revoked 0 messages of app {app.name}\n"
+    assert revoked("--queue", "office", "--task", "bill") == "revoked 2 messages\n"
+    assert revoked("--queue", "office") == "revoked 1 message\n"
     assert {name: queue.pending for name, queue in survey(app).items()} == {"office": 0, "mail": 1}
+
+
+def test_a_header_that_no_message_has_is_told_with_the_nearest_ones(run: Run, app: TaskQ) -> None:
+    app.tasks["bill"].apply_async((1,), headers={"tenant": 7})
+
+    refused = run("revoke", "--header", "tennant=7", "--yes", code=2)
+
+    assert f"app {app.name} has no message with a header 'tennant'; did you mean tenant?" in refused.stderr
+    assert run("revoke", "--header", "tenant=8", "--yes").stdout == f"revoked 0 messages of app {app.name}\n"
+
+
+def test_before_many_are_revoked_it_says_how_many_and_asks(taskq: Run, app: TaskQ) -> None:
+    app.tasks["bill"].delay_many([(number,) for number in range(300)])
+    take(app, "office", 1)
+    words = ("revoke", "--queue", "office", "--name", app.name)
+    what = f"300 messages of app {app.name}, 1 of them running"
+
+    assert taskq(*words, "--dry-run").stdout == f"would revoke {what}\n"
+    refused, unanswered = taskq(*words, typed="n\n"), taskq(*words)
+    assert f"Revoke {what}?" in refused.stderr
+    assert (refused.returncode, refused.stdout) == (1, "")
+    assert "--yes does it without a question" in unanswered.stderr
+    assert (unanswered.returncode, unanswered.stdout) == (2, "")
+    assert survey(app)["office"].pending == 299
+    assert taskq(*words, typed="y\n").stdout == "revoked 300 messages\n"
+    assert survey(app)["office"].pending == 0
+
+
+def test_a_dry_run_with_ids_says_of_each_what_would_become_of_it(run: Run, app: TaskQ) -> None:
+    dead = app.tasks["bill"].delay(0)
+    bury(app, "office")
+    running, waiting = app.tasks["plain"].delay(), app.tasks["mail"].delay("ann")
+    take(app, "office", 1)
+
+    ran = run("revoke", running.id, waiting.id, dead.id, "nothing", "--dry-run", code=1)
+
+    assert ran.stdout.splitlines() == [f"{running.id} runs: its worker would stop it", f"{waiting.id} would be revoked"]
+    assert ran.stderr.splitlines() == [
+        f"{dead.id} is a dead letter; to delete it: taskq dead purge {dead.id}",
+        "nothing is not known: it has ended, or never was",
+    ]
+    assert survey(app)["mail"].pending == 1
 
 
 @pytest.mark.parametrize(
@@ -193,6 +316,9 @@ def test_limits_are_shown_and_changed_and_those_of_the_code_come_back(run: Run, 
 
 def test_a_task_without_limits_can_be_given_one(run: Run, app: TaskQ) -> None:
     assert run("limit", "bill").stdout == "bill, by its code: no limits\n"
+    would = "would be: bill, set by hand: max_concurrency 3\nits code says: no limits\n"
+    assert run("limit", "bill", "--max-concurrency", "3", "--dry-run").stdout == would
+    assert limits(app, "!bill") is None
 
     run("limit", "bill", "--max-concurrency", "3")
 
@@ -206,7 +332,7 @@ def test_a_task_without_limits_can_be_given_one(run: Run, app: TaskQ) -> None:
         (("mail", "--max-concurrency", "0"), 2, "0"),
         (("bill", "--burst", "2"), 2, "there is none"),
         (("mail", "--code", "--rate", "1/s"), 2, "give either"),
-        (("nothing",), 1, "has no task nothing"),
+        (("nothing",), 2, "has no task nothing"),
     ],
 )
 def test_a_limit_that_cannot_work_is_told(run: Run, words: tuple[str, ...], code: int, error: str) -> None:

@@ -47,6 +47,17 @@ def test_a_module_that_does_not_exist(taskq: Run) -> None:
     ran = taskq("worker", "-A", "nowhere_to_be_found")
 
     assert ran.returncode == 2
+    assert ran.stderr.startswith("taskq: there is no module 'nowhere_to_be_found' in ")
+    assert "Traceback" not in ran.stderr
+
+
+def test_a_module_that_wants_one_that_is_missing_shows_where(taskq: Run, tmp_path: Path) -> None:
+    (tmp_path / "wants.py").write_text("import nowhere_to_be_found\n")
+
+    ran = taskq("worker", "-A", "wants")
+
+    assert ran.returncode == 2
+    assert 'wants.py", line 1' in ran.stderr
     assert "ModuleNotFoundError: No module named 'nowhere_to_be_found'" in ran.stderr
 
 
@@ -68,6 +79,11 @@ def test_a_module_that_leaves_by_sys_exit_does_not_end_the_command_unheard(taskq
         ("x = 1", "jobs:x.y", "module 'jobs' has no 'x.y'"),
         ("x = 1", "jobs.py", "'jobs.py' is not the name of a module, as in an import; did you mean -A jobs?"),
         ("x = 1", "./jobs.py:app", "did you mean -A jobs?"),
+        ("x = 1", "jbos", "there is no module 'jbos' in "),
+        ("x = 1", "jbos", "; did you mean jobs?"),
+        ("x = 1", "jobs.app", "there is no module 'jobs.app': jobs has no app"),
+        ("from taskq import TaskQ\nmine = TaskQ('a')", "jobs.app", "did you mean -A jobs:mine?"),
+        ("from taskq import TaskQ\nmine = TaskQ('a')", "jobs.mine", "jobs.mine has no tasks"),
         ("x = 1", "some/jobs", "did you mean -A some.jobs?"),
         ("x = 1", "", "'' is not the name of a module"),
         ("from taskq import TaskQ\na = TaskQ('a')\nb = TaskQ('b')", "jobs", "several apps (a, b)"),
@@ -129,14 +145,15 @@ def test_a_server_that_refuses_the_users_keys_is_a_line_and_no_traceback(
     ran = taskq("worker", "-A", "jobs")
 
     assert ran.returncode == 2
-    assert "taskq: the server refused: " in ran.stderr
+    assert "taskq: the server refused: the user 'guest' of unix://guest:***@" in ran.stderr
+    assert "lacks a right for SADD with tq:apps" in ran.stderr
     assert "Traceback" not in ran.stderr
 
 
 def test_the_rights_that_the_documentation_names_are_enough(
     own_server: Server, jobs: Write, taskq: Run, tmp_path: Path
 ) -> None:
-    text = (Path(__file__).parents[2] / "docs" / "how-to" / "deploy.md").read_text()
+    text = (Path(__file__).parents[2] / "docs" / "how-to" / "deployment.md").read_text()
     line = next(line for line in text.splitlines() if line.startswith("ACL SETUSER"))
     module = jobs(ADD, url=own_server.url.replace("unix://", "unix://shop:secret@"), settings="lease=1")
     words = line.replace("{shop:", f"{{{module.app.name}:").split()
@@ -217,6 +234,33 @@ def test_only_the_queues_asked_for_are_served(jobs: Write, taskq: Run) -> None:
 
     assert there.get(timeout=1) == 2
     assert elsewhere.state == "PENDING"
+
+
+def test_the_banner_lists_the_tasks_of_the_queues_that_are_served(jobs: Write, taskq: Run) -> None:
+    module = jobs(ADD + HANG.replace("app.task", "app.task(queue='slow')"))
+    module.add.apply_async((1, 1), queue="urgent").revoke()
+
+    slow = taskq("worker", "-A", "jobs", "-c", "1", "-Q", "slow", "--drain")
+    urgent = taskq("worker", "-A", "jobs", "-c", "1", "-Q", "urgent", "--drain")
+
+    assert "  tasks        jobs.hang\n" in slow.stderr
+    assert "  concurrency  1 process\n" in slow.stderr
+    assert "no task of app" not in slow.stderr
+    assert "  tasks        whatever is sent there\n" in urgent.stderr
+    assert f"no task of app {module.app.name} has queue urgent: here comes what is sent with" in urgent.stderr
+
+
+def test_a_queue_that_looks_like_a_slip_is_told_with_the_nearest_one(jobs: Write, taskq: Run) -> None:
+    module = jobs(ADD)
+
+    slip = taskq("worker", "-A", "jobs", "-c", "1", "-Q", "jobs.ad", "--drain")
+    new = taskq("worker", "-A", "jobs", "-c", "1", "-Q", "jobs.add,urgent", "--drain")
+
+    assert slip.returncode == 2
+    assert f"-Q jobs.ad: no task of app {module.app.name} has queue jobs.ad, and nothing" in slip.stderr
+    assert "did you mean jobs.add?" in slip.stderr
+    assert new.returncode == 0
+    assert "warning: no task of app " in new.stderr
 
 
 def test_a_queue_that_is_no_name_is_wrong_usage(jobs: Write, taskq: Run) -> None:

@@ -134,6 +134,7 @@ CALLS: dict[str, tuple[str, Callable[[World], Command[object]]]] = {
     "limiting": ("limit", lambda w: commands.limit(w.keys, "t", "s 0 1 5")),
     "resuming": ("resume", lambda w: commands.resume(w.keys, "q")),
     "revoking": ("revoke", lambda w: commands.revoke(w.keys, A, "x" * 500)),
+    "marking": ("mark", lambda w: commands.mark(w.keys, [A, C], "x" * 500)),
     "auditing": ("audit", lambda w: commands.audit(w.keys, MINUTE)),
     "scanning": ("scan", lambda w: commands.scan_ids(w.keys, b"0", 10)),
     "mending": ("mend", lambda w: commands.mend(w.keys, [(A, "queue:q"), (raw_id(99), "")])),

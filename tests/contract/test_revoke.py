@@ -2,10 +2,16 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 
-from taskq.broker.commands import close, fetch, mend, reap, renew, revoke, sync
+from taskq import codec
+from taskq.broker.commands import Command, close, fetch, mark, mend, reap, renew, revoke, sync
 from taskq.broker.outcomes import Again, Dead, Ended, Limited, Outcome, Returned, words
+from taskq.broker.protocol import drive
+from taskq.envelope import decode
+from taskq.revoking import Which, revoke_all
 from tests.contract.world import (
     LEASE,
     MINUTE,
@@ -232,3 +238,53 @@ def test_a_mark_whose_message_is_gone_goes_when_its_place_is_cleared(world: Worl
     assert world.run(mend(world.keys, [(A, "suspects:q")])) == ["dangling"]
 
     assert world.state() == {"counters": {b"q|accepted": b"1", b"q|dangling": b"1"}}
+
+
+# -- revoking many ------------------------------------------------------------------------------------------
+
+
+def test_what_is_marked_is_begun_no_more_and_ends_when_its_turn_comes(world: World) -> None:
+    world.seed(serving("inc"), waiting("queue:q", A, B, C), {"ready:set": Scores({b"q": 1.0})})
+    world.seed({"reasons": {B: b"failed\n"}})
+
+    assert world.run(mark(world.keys, [A, B, raw_id(9)], "a mistake")) == [A]
+    assert world.state()["revoked"] == {A: b"a mistake"}
+    assert world.run(mark(world.keys, [A, B, raw_id(9)], "a mistake")) == [A]
+
+    batch = world.run(fetch(world.keys, "inc", 1, (), want=3, set_id="set", caps=" q=3 "))
+    assert batch.messages[::2] == [B, C]
+    assert world.state()["counters"][b"q|discarded"] == b"1"
+    assert world.state()[RESULT] == b"Xrevoked\na mistake"
+
+
+class Between:
+    """A way to the server on which a child that is free asks for more before each message that is revoked."""
+
+    def __init__(self, world: World) -> None:
+        self.world = world
+        self.calls = 0
+        self.taken: list[bytes] = []
+
+    def execute(self, command: Command[Any]) -> Any:
+        if command.script is not None and command.script.name == "revoke":
+            self.calls += 1
+            ask = fetch(self.world.keys, "inc", self.calls, (), want=1, set_id="set", caps=" q=1 ")
+            self.taken += self.world.run(ask).messages[::2]
+        return self.world.run(command)
+
+
+@pytest.mark.parametrize("which", [Which(queue="q"), Which(task="t"), Which(headers={"tenant": 7})])
+def test_of_what_is_revoked_together_nothing_is_begun_meanwhile(world: World, which: Which) -> None:
+    ids = [raw_id(n) for n in range(100, 350)]
+    headers = {"user": codec.pack({"tenant": 7})}
+    stored = {id_: decode(message(id_, accepted=T0 + n)).with_headers(headers) for n, id_ in enumerate(ids)}
+    world.seed(serving("inc"), waiting("queue:q", *ids), {"ready:set": Scores({b"q": 1.0})})
+    world.seed({"messages": stored})
+    between: Any = Between(world)
+
+    assert drive(revoke_all(world.keys, which, "a mistake", "here", 5.0), between) == 250
+
+    assert (between.calls, between.taken) == (250, [])
+    assert not {"messages", "revoked", "queue:q"} & set(world.state())
+    assert world.state()["counters"][b"q|discarded"] == b"250"
+    assert world.balances() == {"q": 0}

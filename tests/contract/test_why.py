@@ -58,7 +58,7 @@ STATES: dict[str, tuple[State, str]] = {
     ),
     "waiting": (
         {"messages": messages(A, B, accepted=T0 - 600_000.0), "queue:q": [B, A]},
-        "It is number 2 of 2 in queue q; at the present pace it starts in about 5 min.",
+        "It is number 2 of 2 in queue q.",
     ),
     "revoked": ({"messages": messages(A), "queue:q": [A], "revoked": {A: b""}}, "It was revoked and ends when"),
     "paused": (

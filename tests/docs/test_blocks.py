@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import codeop
 import contextlib
 import doctest
 import io
@@ -41,6 +42,21 @@ def test_a_block_is_well_formed(block: Block) -> None:
 @pytest.mark.parametrize("block", [b for b in ALL if b.word == "not run"], ids=lambda block: block.place)
 def test_a_block_that_is_not_run_says_why(block: Block) -> None:
     assert len(block.text) > 8
+
+
+TYPED = [block for block in ALL if block.page.name == "tutorial.md" and (block.language, block.word) == ("python", "")]
+
+
+@pytest.mark.parametrize("block", TYPED, ids=lambda block: block.place)
+def test_what_the_tutorial_lets_people_type_can_be_pasted_into_python(block: Block) -> None:
+    """The prompt ends an indented block at an empty line, and at nothing else."""
+    typed = ""
+    for line in [*block.code.splitlines(), ""]:
+        typed += line + "\n"
+        if codeop.compile_command(typed, symbol="single") is not None:
+            typed = ""
+
+    assert not typed.strip()
 
 
 class Page:

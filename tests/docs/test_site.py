@@ -75,6 +75,16 @@ def _mkdocs() -> str:
     return (ROOT / "mkdocs.yml").read_text()
 
 
+def test_the_copy_button_takes_the_commands_of_a_console_without_their_prompts() -> None:
+    from docs.hooks import on_page_content
+
+    console = '<span class="gp">$ </span>taskq<span> </span>why &lt;ID&gt; \\\n  -x\nok\n'
+    page = on_page_content(f'<div class="highlight"><pre><code>{console}</code></pre></div>')
+
+    assert 'data-copy="taskq why &lt;ID&gt; \\&#10;  -x"' in page
+    assert "data-copy" not in on_page_content('<div class="highlight"><pre><code>print()</code></pre></div>')
+
+
 # -- the README's commands --------------------------------------------------------------------------------------
 
 

@@ -37,6 +37,7 @@ class Proxy:
         latency: Seconds by which each reply is late.
         trickle: Whether bytes of replies come one by one.
         swallow: Whether everything sent either way vanishes, without the connection being closed (half-open).
+        target: The socket of the server that new connections lead to.
         held: Calls kept, each with the connection to the server it is for.
         calls: How many calls there were.
     """
@@ -51,6 +52,7 @@ class Proxy:
         self.calls = 0
         self._lock = threading.Lock()
         self._open: set[socket.socket] = set()
+        self._forgotten: set[socket.socket] = set()
         self._listener = socket.create_server(("127.0.0.1", 0))
         self.url = f"redis://127.0.0.1:{self._listener.getsockname()[1]}"
         threading.Thread(target=self._accept, daemon=True).start()
@@ -69,6 +71,10 @@ class Proxy:
         for connection in list(self._open):
             with suppress(OSError):
                 connection.shutdown(socket.SHUT_RD)  # wakes its thread, which closes it
+
+    def forget(self) -> None:
+        """Swallow what is sent on the connections there are, as a load balancer does with those that were idle."""
+        self._forgotten |= self._open
 
     def close(self) -> None:
         """Stop listening, and break every connection."""
@@ -96,7 +102,7 @@ class Proxy:
                 if client in ready:
                     if not (call := client.recv(1 << 20)):
                         return
-                    if self.swallow:
+                    if self.swallow or client in self._forgotten:
                         continue
                     fate = PASS if any(word in call[:40] for word in _HANDSHAKE) else self._fate(call)
                     if fate == HOLD:
@@ -118,6 +124,7 @@ class Proxy:
             pass
         finally:
             self._open.discard(client)
+            self._forgotten.discard(client)
             client.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))  # RST, not FIN
             client.close()
             server.close()

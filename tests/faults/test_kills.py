@@ -13,7 +13,7 @@ import pytest
 
 from taskq import TaskError
 from taskq.broker.commands import Command
-from tests.support import SOAK, Server, Start, Write, survey, wait_until
+from tests.support import SOAK, Server, Start, Write, each_kind, survey, wait_until
 
 #: A busy machine delays everything; how quick recovery is shows on one that has nothing else to do.
 
@@ -54,6 +54,7 @@ def runs(folder: Path, what: str = "start") -> Counter[str]:
     return Counter(line.split()[1] for line in lines if line.startswith(what))
 
 
+@each_kind
 def test_a_childs_message_runs_again_within_a_second(jobs: Write, start_worker: Start, tmp_path: Path) -> None:
     module = jobs(LEDGER)
     worker = start_worker("-c", "1")
@@ -144,6 +145,7 @@ def _alive(pid: int) -> bool:
         return False
 
 
+@each_kind
 def test_the_server_is_killed_and_comes_back(
     jobs: Write, start_worker: Start, tmp_path: Path, own_server: Server
 ) -> None:

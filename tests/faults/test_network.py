@@ -9,7 +9,6 @@ import signal
 import threading
 import time
 from collections import Counter
-from collections.abc import Iterator
 from types import FrameType, ModuleType
 from typing import Any
 
@@ -39,13 +38,6 @@ def second_try(self, i):
         raise KeyError(i)
     return 2 * i
 """
-
-
-@pytest.fixture
-def proxy(session_server: Server) -> Iterator[Proxy]:
-    made = Proxy(session_server.socket)
-    yield made
-    made.close()
 
 
 def raw(app: TaskQ, *words: Any) -> Any:

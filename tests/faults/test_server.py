@@ -18,7 +18,7 @@ import pytest
 from taskq.broker.commands import Command
 from taskq.broker.connection import Connection
 from taskq.errors import BrokerFull
-from tests.support import SEED, SOAK, Server, Start, Write, survey, wait_until
+from tests.support import SEED, SOAK, Server, Start, Write, each_kind, survey, wait_until
 
 JOBS = """
 LOG = os.open(os.path.join(os.path.dirname(__file__), "runs.log"), os.O_APPEND | os.O_CREAT | os.O_WRONLY)
@@ -139,6 +139,7 @@ def test_a_server_killed_again_and_again_under_load_loses_nothing(
     assert done == len(handles)
 
 
+@each_kind
 def test_a_full_server_is_drained_while_children_are_killed_and_a_worker_starts(
     jobs: Write, start_worker: Start, tmp_path: Path, own_server: Server
 ) -> None:

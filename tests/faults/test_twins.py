@@ -26,6 +26,11 @@ def fork():
     pid = os.fork()
     return ["twin", 0] if pid == 0 else ["task", status_of(pid)]
 
+def fork_by_c_code():
+    import ctypes
+    pid = ctypes.PyDLL(None).fork()
+    return ["twin", 0] if pid == 0 else ["task", status_of(pid)]
+
 def fork_once_killed():
     mark = os.path.join(os.path.dirname(os.path.abspath(__file__)), "killed")
     if not os.path.exists(mark):
@@ -48,7 +53,7 @@ def terminate():
     process.kill()
     return code
 
-FUNCTIONS = [fork, fork_once_killed, fork_and_fail, terminate]
+FUNCTIONS = [fork, fork_by_c_code, fork_once_killed, fork_and_fail, terminate]
 for f in FUNCTIONS:
     app.task(name=f"main.{f.__name__}")(f)
     app.task(name=f"thread.{f.__name__}", pool="thread")(f)
@@ -80,10 +85,11 @@ def test_a_twin_leaves_when_it_comes_back_from_the_task(lane: str, jobs: Write, 
 
     for _ in range(3):
         assert module.app.tasks[f"{lane}.fork"].delay().get(timeout=30) == ["task", 0]
+        assert module.app.tasks[f"{lane}.fork_by_c_code"].delay().get(timeout=30) == ["task", 0]
         assert module.app.tasks[f"{lane}.fork_and_fail"].delay().get(timeout=30) == ["task", 1]
 
     queues = survey(module.app)
-    assert sum(queue.counters["done"] for queue in queues.values()) == 6
+    assert sum(queue.counters["done"] for queue in queues.values()) == 9
     assert all(queue.balance == 0 for queue in queues.values())
     assert "ERROR" not in worker.log
     assert "CRITICAL" not in worker.log

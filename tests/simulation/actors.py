@@ -51,7 +51,7 @@ TASKS = {
         _task("single", "l", at_most_once=True),
     )
 }
-MAIN, FEW, LOOP = QueueSet("main", ("o", "p", "q")), QueueSet("few", ("q",)), QueueSet("loop", ("l",))
+MAIN, FEW, LOOP = QueueSet("main", ("o", "p", "q"), " "), QueueSet("few", ("q",)), QueueSet("loop", ("l",))
 
 
 def message(id_: bytes, task: str, how: str, seconds: float, options: bytes = b"") -> Message:

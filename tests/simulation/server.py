@@ -19,6 +19,53 @@ from tests.simulation.base import Base, queue_of, whole
 Reply = Any
 
 
+#: Names that wait for their turn stand at this score and more, see ``lib/shares.lua``.
+_LATER = 1e13
+
+
+class Shares:
+    """Whose turn it is among the queues of a set that share the time alike, in one fetch."""
+
+    def __init__(self, server: Base, set_: str, order: str) -> None:
+        self.set = set_
+        self.order = order
+        self._server = server
+        self._ready = server.scores["ready:" + set_]
+        self._lowest: float | None = None
+        self._at: dict[str, float] = {}
+
+    def turn(self, queue: str) -> tuple[float, float]:
+        """The score of a queue that waits for its turn, and that from which on it is its turn."""
+        spent = self._server.hashes["spent:" + self.set]
+        if queue not in self._at:
+            if self._lowest is None:
+                last = max(self._ready.values(), default=0.0) - _LATER
+                self._lowest = float(spent[b"*"]) if b"*" in spent else max(0.0, last)
+            self._at[queue] = max(float(spent.get(queue.encode(), 0)), self._lowest)
+        assert self._lowest is not None
+        due = float(f"{_LATER + self._at[queue]:.3f}")
+        return due, due - 0.01 if self._at[queue] > self._lowest else 0.0
+
+    def next(self) -> str:
+        """Take out the queue whose turn it is."""
+        while True:
+            name, score = min(self._ready.items(), key=lambda item: (item[1], item[0]))
+            del self._ready[name]
+            queue = name.decode()
+            due, first = self.turn(queue) if self.order else (0.0, 0.0)
+            if score >= first:
+                return queue
+            self._ready[name] = due
+
+    def charge(self, queue: str, ms: float) -> None:
+        """Note that messages were taken that will last so long."""
+        assert self._lowest is not None
+        self._lowest = max(self._lowest, self._at[queue])
+        self._at[queue] += ms
+        spent = self._server.hashes["spent:" + self.set]
+        spent[b"*"], spent[queue.encode()] = b"%.3f" % self._lowest, b"%.3f" % self._at[queue]
+
+
 class Model(Base):
     """One app on a server of its own."""
 
@@ -143,7 +190,7 @@ class Model(Base):
             if others:
                 serving[queue] = b" ".join(others)
         del self.scores["set-leases"][set_]
-        for family in ("ready", "bell", "solo", "solo-bell"):
+        for family in ("ready", "bell", "solo", "solo-bell", "spent"):
             self.delete(f"{family}:{set_.decode()}")
 
     def sync_(self, inc: bytes, number: bytes, lost: bytes, *known: bytes) -> Reply:
@@ -178,7 +225,7 @@ class Model(Base):
         set_: bytes,
         mode: bytes,
         caps: bytes,
-        _order: bytes,
+        order: bytes,
         *groups: bytes,
     ) -> Reply:
         calls = self.hashes["calls"]
@@ -192,7 +239,8 @@ class Model(Base):
         if int(want) and mode == b"solo":
             taken, crashes = self._take_suspect(inc, set_.decode())
         else:
-            taken, crashes = self._take(inc, int(want), set_.decode(), mode, caps.decode()) if int(want) else [], 0
+            shares = Shares(self, set_.decode(), order.decode())
+            taken, crashes = self._take(inc, int(want), shares, mode, caps.decode()) if int(want) else [], 0
         if set_ and mode != b"solo" and self.scores["ready:" + set_.decode()]:
             self.ring("bell:" + set_.decode())
         return [whole(self.now), fenced, crashes, *taken]
@@ -253,34 +301,37 @@ class Model(Base):
                 return taken, int(self.hashes["crashes"].get(taken[0], 0))
         return [], 0
 
-    def _take(self, inc: bytes, want: int, set_: str, mode: bytes, caps: str) -> list[bytes]:
-        ready = self.scores["ready:" + set_]
+    def _take(self, inc: bytes, want: int, shares: Shares, mode: bytes, caps: str) -> list[bytes]:
+        ready = self.scores["ready:" + shares.set]
         if mode == b"repair":
-            names = self.hashes["sets"].get(set_.encode(), b"").split()
+            names = self.hashes["sets"].get(shares.set.encode(), b"").split()
             for k in range(1, min(len(names), 8) + 1):
                 name = names[(int(self.now // 4000) * 8 + k) % len(names)]
                 if self.lists["queue:" + name.decode()]:
                     ready.setdefault(name, self.now)
-        most_of = {name: int(n) for name, n in (word.split("=") for word in caps.split())}
+        many = caps.startswith("*")
+        pace = {name: told.partition("/") for name, told in (word.split("=") for word in caps.strip("*").split())}
         out: list[bytes] = []
         budget, left = 1.0, float(want)
-        for _ in range(len(ready)):
-            queue = self.pop("ready:" + set_)
-            assert queue is not None
-            most = most_of.get(queue, 1) if caps else want
+        for turns in range(len(ready), 0, -1):
+            queue = shares.next()
+            told, _, ms = pace.get(queue, ("1" if caps else str(want), "", ""))
+            most = int(told) if not many else want if shares.order == "" else math.ceil(left / turns)
             n, taken, more = 0, [], True
             if most > 0:
-                n = int(min(left, max(1, math.floor(most * budget))))
+                n = int(min(left, most if many else max(1, math.floor(most * budget))))
             elif not out:
                 n = 1
             if n:
                 taken = self._move(inc, "queue:" + queue, queue, n, b"")
                 more = len(taken) == 2 * n and bool(self.lists["queue:" + queue])
                 left -= len(taken) / 2 if most else want * len(taken) / 2
-                budget -= len(taken) / 2 / most if most else 0
+                budget -= len(taken) / 2 / most if most and not many else 0
             out += taken
+            if shares.order and taken:
+                shares.charge(queue, len(taken) / 2 * float(ms or 10))
             if more:
-                ready[queue.encode()] = self.now
+                ready[queue.encode()] = shares.turn(queue)[0] if shares.order else self.now
             if left <= 0 or budget < 0.01:
                 break
         return out

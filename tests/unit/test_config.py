@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from taskq import config
 from taskq.config import Settings, check_name, load_settings, project_dir
 from taskq.errors import ConfigError
 
@@ -159,3 +160,102 @@ def test_names_are_accepted(name: str) -> None:
 def test_what_is_no_name_is_refused_with_its_kind(name: object) -> None:
     with pytest.raises(ConfigError, match=r"^queue .* is not a name"):
         check_name("queue", name)
+
+
+@pytest.fixture
+def told(caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch) -> pytest.LogCaptureFixture:
+    """The warnings, as of a process that has given none yet."""
+    monkeypatch.setattr(config, "_warned", set())
+    return caplog
+
+
+@pytest.mark.parametrize(
+    ("variable", "said"),
+    [
+        ("TASKQ_LEESE", "did you mean 'TASKQ_LEASE'?"),
+        ("TASKQ_RESULTS_TTL", "did you mean 'TASKQ_RESULT_TTL'?"),
+        ("TASKQ_SERVERCHECK", "did you mean 'TASKQ_SERVER_CHECK'?"),
+        ("TASKQ_APPS", "did you mean 'TASKQ_APP'?"),
+        ("TASKQ_VISIBILITY", "is ignored"),
+    ],
+)
+def test_a_variable_that_is_no_setting_is_warned_of_once_with_the_nearest(
+    variable: str, said: str, told: pytest.LogCaptureFixture
+) -> None:
+    for _ in range(2):
+        load_settings({}, {variable: "5"})
+
+    (record,) = told.records
+    assert variable in record.message
+    assert said in record.message
+
+
+def test_other_variables_of_taskq_and_those_of_a_service_of_that_name_are_not_warned_of(
+    told: pytest.LogCaptureFixture,
+) -> None:
+    names = ["TASKQ_APP", "TASKQ_START_METHOD", "TASKQ_SERVER", "TASKQ_SERVICE_HOST", "TASKQ_SERVICE_PORT_HTTP"]
+    names += ["TASKQ_PORT", "TASKQ_PORT_6379_TCP_ADDR", "TASKQ_REDIS_SERVICE_HOST", "TASKQ_REDIS_PORT_6379_TCP"]
+
+    load_settings({}, dict.fromkeys(names, "5"))
+
+    assert not told.records
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "[tool.taskq\nlease = 30",
+        "[tool.taskq]\nlease 30",
+        "tool.taskq]\nlease = 30",
+        "[tool.'taskq]\nlease = 30",
+        "[[tool.taskq]]\nlease = 30",
+        "tool.taskq = 5",
+        "[tool.taskq]\nlease = 30\n[tool.other\n",
+    ],
+)
+def test_a_pyproject_that_speaks_of_taskq_and_is_malformed_is_named(text: str, project: Write) -> None:
+    path = project(text)
+
+    with pytest.raises(ConfigError) as caught:
+        load_settings({}, {})
+    assert str(path) in str(caught.value)
+
+
+def test_one_that_is_not_utf8_or_cannot_be_read_is_named(project: Write, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = project("")
+    path.write_text("[tool.taskq]\nlease = 30\n", encoding="utf-16")
+    with pytest.raises(ConfigError, match="not written in UTF-8"):
+        load_settings({}, {})
+
+    def refuse(*args: object, **kwargs: object) -> None:
+        raise PermissionError("no")
+
+    monkeypatch.setattr("builtins.open", refuse)
+    with pytest.raises(ConfigError, match="cannot be read: no"):
+        load_settings({}, {})
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("[taskq]\nlease = 30", "[taskq] in"),
+        ("[tool.tasqk]\nlease = 30", "[tool.tasqk] in"),
+        ("[tool.TaskQ]\nlease = 30", "[tool.TaskQ] in"),
+    ],
+)
+def test_a_table_of_nearly_that_name_is_warned_of(
+    text: str, said: str, project: Write, told: pytest.LogCaptureFixture
+) -> None:
+    project(text)
+    for _ in range(2):
+        load_settings({}, {})
+
+    (record,) = told.records
+    assert record.message.startswith(said)
+    assert "did you mean [tool.taskq]?" in record.message
+
+
+def test_an_unknown_setting_is_answered_with_the_nearest(project: Write) -> None:
+    project("[tool.taskq]\nresultttl = 1\n")
+    with pytest.raises(ConfigError, match="did you mean 'result_ttl'"):
+        load_settings({}, {})

@@ -13,7 +13,7 @@ import msgpack
 import pytest
 from tenacity import retry_if_result, stop_after_attempt, wait_fixed
 
-from taskq import Context, Limit, ResultTimeout, TaskError, TaskQ, WouldDeadlock, current_request
+from taskq import Context, Limit, RateLimited, ResultTimeout, TaskError, TaskQ, WouldDeadlock, current_request
 from taskq.broker.outcomes import Again, Dead, Ended, Outcome, read_error_detail
 from taskq.codec import pack_call, unpack
 from taskq.delivery import Delivery, Taken, current
@@ -561,3 +561,19 @@ def test_a_failure_is_logged_once_with_its_task_and_id(app: TaskQ, caplog: pytes
 
     assert [r.message.splitlines()[0] for r in caplog.records] == ["task shop.fail[an-id] failed: why"]
     assert unpack(b"\xc0") is None
+
+
+@pytest.mark.parametrize("options", [{}, {"ignore_result": True}, {"ignore_result": True, "dead_letter": False}])
+@pytest.mark.parametrize("error", [RateLimited(5), KeyError("gone")], ids=lambda error: type(error).__name__)
+def test_apply_answers_with_the_error_of_whatever_did_not_return(
+    app: TaskQ, options: dict[str, Any], error: Exception
+) -> None:
+    @app.task(**options)
+    def fail() -> None:
+        raise error
+
+    result = fail.apply()
+
+    assert result.state == "FAILURE"
+    with pytest.raises(TaskError, match="told to wait" if isinstance(error, RateLimited) else "gone"):
+        result.get()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import logging
 import weakref
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -28,7 +29,9 @@ def no_collections() -> Iterator[None]:
     HELD.clear()
     gc.collect()
     gc.disable()
+    logging.disable()  # pytest keeps what is logged, and with it the traceback
     yield
+    logging.disable(logging.NOTSET)
     gc.enable()
 
 

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import pytest
 
-from taskq.broker.url import connection_arguments, new_async_connection, new_connection, safe_url
+from taskq import TaskQ
+from taskq.address import safe_url
+from taskq.broker.url import connection_arguments, new_async_connection, new_connection
+from taskq.config import load_settings
 from taskq.errors import ConfigError
 
 
@@ -49,9 +52,9 @@ def test_options_that_would_break_a_promise_are_fixed(url: str) -> None:
     ],
 )
 def test_the_scheme_decides_on_the_connection_and_nothing_is_repeated(url: str, kind: str) -> None:
-    for made in (new_connection(url, 1.5), new_async_connection(url, 1.5)):
+    for made, timeout in ((new_connection(url, 1.5), 1.5), (new_async_connection(url), None)):
         assert type(made).__name__ == kind
-        assert made.socket_timeout == 1.5
+        assert made.socket_timeout == timeout
         assert made.retry.get_retries() == 0
 
 
@@ -62,9 +65,12 @@ def test_what_is_no_url_of_ours_is_refused_with_what_would_be(url: str) -> None:
     assert "secret" not in str(caught.value)
 
 
-UNREADABLE = ["redis://h:port", "redis://h:99999", "redis://:secret@h:port", "redis://h/x?db=y"]
+UNREADABLE = ["redis://h:port", "redis://h:99999", "redis://:secret@h:port", "redis://h?db=y", "redis://me:secret"]
 #: Passwords whose special characters are not percent-encoded end the host's part too soon.
-UNQUOTED = ["redis://:secret/1@h", "redis://:secret#1@h", "redis://u:secret?@h"]
+UNQUOTED = [
+    "redis://:secret/1@h", "redis://:secret#1@h", "redis://u:secret?@h", "redis://:57#secret@h", "rediss://:57?secret@h",
+    "valkey://me:57#x=secret@h", "unix://me:57#secret@/run/s.sock", "redis://h?password=secret#1",
+]  # fmt: skip
 
 
 @pytest.mark.parametrize("url", UNREADABLE + UNQUOTED)
@@ -90,6 +96,10 @@ def test_a_socket_needs_a_path() -> None:
         ("redis://user:sec:ret@h", "redis://user:***@h"),
         ("unix://u:secret@/run/s.sock", "unix://u:***@/run/s.sock"),
         ("redis://h?db=1&password=secret&protocol=3", "redis://h?db=1&password=***&protocol=3"),
+        ("rediss://h?ssl_password=sec%40ret&ssl_keyfile=/k", "rediss://h?ssl_password=***&ssl_keyfile=/k"),
+        ("rediss://u:a@h?db=1&SSL_Password=sec@ret", "rediss://u:***@h?db=1&SSL_Password=***"),
+        ("redis://user:secret", "redis://user:***"),
+        ("redis://[::1]:6379/1", "redis://[::1]:6379/1"),
         ("nonsense", "nonsense"),
         ("", ""),
     ],
@@ -103,3 +113,16 @@ def test_a_path_that_is_no_database_is_refused_instead_of_taken_for_the_first(ur
     with pytest.raises(ConfigError, match="where the number of a database may be: /0") as caught:
         connection_arguments(url)
     assert "secret" not in str(caught.value)
+
+
+@pytest.mark.parametrize("url", ["amqp://u:secret@h", "redis://:57#secret@h", "redis://h/shop", "unix://"])
+def test_an_app_with_a_url_that_cannot_work_is_refused_when_it_is_made(url: str) -> None:
+    with pytest.raises(ConfigError, match=r"the server URL .* \(from an argument\)") as caught:
+        TaskQ("shop", url)
+    with pytest.raises(ConfigError, match=r"the server URL .* \(from TASKQ_URL\)"):
+        load_settings({}, {"TASKQ_URL": url})
+    assert "secret" not in str(caught.value)
+
+
+def test_the_settings_show_no_password() -> None:
+    assert "secret" not in repr(TaskQ("shop", "redis://:secret@h").settings)

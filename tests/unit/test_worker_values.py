@@ -109,11 +109,12 @@ def test_the_clock_of_leases_never_goes_back() -> None:
 
 
 def caps(pace: Pace) -> dict[str, int]:
-    return {name: int(cap) for name, cap in (word.split("=") for word in pace.caps.split())}
+    return {name: int(cap.split("/")[0]) for name, cap in (word.split("=") for word in pace.caps.split())}
 
 
 def test_a_queue_not_seen_yet_has_no_cap_and_so_gives_one() -> None:
     assert Pace().caps == " "
+    assert Pace(many=True).caps == "* "
 
 
 @pytest.mark.parametrize(
@@ -151,6 +152,20 @@ def test_each_queue_has_its_own_pace_and_a_batch_counts_by_its_mean() -> None:
     assert caps(pace) == {"a": 10, "b": 5}
     assert pace.caps.startswith(" ")
     assert pace.caps.endswith(" ")
+
+
+def test_the_server_is_told_how_long_messages_take_when_that_has_changed() -> None:
+    pace = Pace(["once"])
+
+    pace.saw("once", 0.25, 1)
+    pace.saw("slow", 2.0, 1)
+    assert pace.caps == " once=0/250 slow=1/2000 "
+
+    pace.saw("slow", 2.1, 1)  # not worth the writing
+    assert pace.caps == " once=0/250 slow=1/2000 "
+    for _ in range(30):
+        pace.saw("slow", 3.0, 1)
+    assert float(pace.caps.split("slow=1/")[1]) > 2500
 
 
 # -- outcomes ---------------------------------------------------------------------------------------------------------
@@ -260,3 +275,4 @@ def test_sets_that_take_in_another_order_are_others() -> None:
     assert weighted.order == " a=6 b=1 "
     assert QueueSet.of(["a", "b"], {"a": 6}, strict=True).order == "! a=6 b=1 "
     assert len({plain.id, weighted.id, QueueSet.of(["a", "b"], {"a": 5}).id}) == 3
+    assert (plain.order, QueueSet.of(["a"]).order) == (" ", "")  # alone there is nothing to share

@@ -7,9 +7,10 @@
 -- KEYS  1 prefix
 -- ARGV  1 incarnation, 2 call number, 3 how many to take at most (0 to 128), 4 set of queues,
 --       5 mode: '' | 'repair' (after a wait in vain: put back missing names of ready queues) | 'solo' (one suspect)
---       6 caps: '' or ' queue=n queue=n ' : how many of a queue fill one fetch alone; a queue not named: 1;
---         0: one, and nothing else with it
---       7 order of the queues: '' in turn | ' queue=n queue=n ' by weight | '! queue=n queue=n ' the highest n first
+--       6 pace: '' or ' queue=n/ms queue=n/ms ' : how many of a queue fill one fetch alone, and how many ms one takes (10 if not
+--         said); a queue not named: 1; n = 0: one, and nothing else with it. A '*' before it: the worker runs many at once
+--       7 order of the queues: '' as they come up | ' queue=n queue=n ' time shared by weight, 1 if not named | '! queue=n '
+--         the highest n first
 --       then groups of outcomes:
 --         'done', ids of 16 bytes joined, result TTL ms, n results, results ...   (n is 0 or the number of ids)
 --         'end', id, counter, result, result TTL ms          done | failed | discarded
@@ -55,13 +56,14 @@ flow = setmetatable({}, { __index = function(made, name)
 --@include revoking
 --@include special
   made.take_special, made.take_line, made.take_suspect, made.end_revoked = take_special, take_line, take_suspect, end_revoked
-  made.next_line, made.repair, made.offer, made.free, made.put_back = next_line, repair, offer, free, put_back
+  made.repair, made.offer, made.free, made.put_back = repair, offer, free, put_back
   made.open, made.resume, made.shut, made.save_gates = open, resume, shut, save_gates
   return rawget(made, name)
 end })
 
 --@include settle
 --@include promote
+--@include shares
 --@include take
 local width = { ['end'] = 5, dead = 6, schedule = 5, limit = 3, ['return'] = 2 }
 

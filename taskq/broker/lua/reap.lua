@@ -53,7 +53,7 @@ if not dry then
     end
     call('HDEL', P .. 'sets', set)
     call('ZREM', P .. 'set-leases', set)
-    call('DEL', P .. 'ready:' .. set, P .. 'bell:' .. set, P .. 'solo:' .. set, P .. 'solo-bell:' .. set)
+    call('DEL', P .. 'ready:' .. set, P .. 'bell:' .. set, P .. 'solo:' .. set, P .. 'solo-bell:' .. set, P .. 'spent:' .. set)
   end
 end
 local first = call('ZRANGE', P .. 'leases', 0, 0, 'WITHSCORES')[2]

@@ -16,8 +16,7 @@
 --       and of what waits: paused, task-paused (as pause.lua stores them), served (by how many live sets of queues),
 --       incarnations (how many there are), workers {what they are ...}, gates {{name, 1 if something may pass now, when it
 --       opens (ms) or '', ms between two, slots, slots in use, ids of up to 3 holders ...} ...} (closed ones, and the one it
---       waits at), place (queue, ranked, suspects, or a gate), ahead (missing beyond the 10,000), of, head (when the first of
---       the queue was accepted, ms).
+--       waits at), place (queue, ranked, suspects, or a gate), ahead (missing beyond the 10,000), of.
 -- Again: the same.
 local MOST, FEW = 10000, 100
 local id, now = ARGV[1], clock()
@@ -132,7 +131,4 @@ else
 end
 tell('place', place)
 tell('ahead', index)
-local first = ranked == 0 and call('LINDEX', P .. 'queue:' .. queue, 0)
-local accepted = first and select(3, head(call('HGET', P .. 'messages', first)))
-tell('head', accepted and int(accepted))
 return out

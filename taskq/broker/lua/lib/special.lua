@@ -158,30 +158,3 @@ local function repair()
     if waiting(name) > 0 then call('ZADD', P .. 'ready:' .. set, 'NX', now, name) end
   end
 end
-
--- The next line to take from where they do not come in turn: the first in a given order, or by lot, in which a queue has as
--- many tickets as its weight. `k` is the how manieth it is in this fetch.
-local function next_line(ready, k)
-  local lines, strict = call('ZRANGE', ready, 0, 99), byte(order) == 33
-  local function weight(line)
-    local _, at = find(order, ' ' .. string.match(line, '^[^|]*') .. '=', 1, true)
-    return at and tonumber(string.match(order, '^%d+', at + 1)) or strict and 0 or 1
-  end
-  local total, best = 0, lines[1]
-  for _, line in ipairs(lines) do
-    if strict and weight(line) > weight(best) then best = line end
-    total = total + weight(line)
-  end
-  -- Steps of the golden ratio spread over the tickets more evenly than chance does, if each keeps its place.
-  table.sort(lines)
-  local ticket = (number * 0.6180339887 + k * 0.7548776662) % 1 * total
-  for _, line in ipairs(strict and {} or lines) do
-    ticket = ticket - weight(line)
-    if ticket < 0 then
-      best = line
-      break
-    end
-  end
-  call('ZREM', ready, best)
-  return best
-end

@@ -28,26 +28,35 @@ local function take_from(line, queue, n)
   return (marks(queue) == '' and take_plain or flow.take_special)(queue, n)
 end
 
+-- What the worker knows of a queue: how many of its messages fill one fetch (0: one, and nothing beside it), and how many
+-- ms one takes. A worker that runs many at once (`*`) fills its free slots, a part of them from each queue that is ready.
+local function pace_of(queue, turns, left)
+  if caps == '' then return want, 10 end
+  local _, at = find(caps, ' ' .. queue .. '=', 1, true)
+  local most, ms = string.match(caps, '^(%d+)/?(%S*)', at and at + 1 or #caps + 1)
+  if byte(caps) == 42 then most = order == '' and want or math.ceil(left / turns) end
+  return tonumber(most) or 1, tonumber(ms) or 10
+end
+
 -- A fetch is full when it holds one budget: a queue of cap n fills it with n messages.
 local function take_ready()
   local ready, budget, left = P .. 'ready:' .. set, 1, want
-  for k = 1, call('ZCARD', ready) do
-    local line = order ~= '' and flow.next_line(ready, k) or call('ZPOPMIN', ready)[1]
-    local queue, most, got, more = string.match(line, '^[^|]*'), want, 0, true
-    if caps ~= '' then
-      local _, at = find(caps, ' ' .. queue .. '=', 1, true)
-      most = at and tonumber(string.match(caps, '^%d+', at + 1)) or 1
-    end
+  for turns = call('ZCARD', ready), 1, -1 do
+    local line = order ~= '' and next_line(ready) or call('ZPOPMIN', ready)[1]
+    local queue, got, more = string.match(line, '^[^|]*'), 0, true
+    local most, ms = pace_of(queue, turns, left)
     if most > 0 then
-      got, more = take_from(line, queue, math.min(left, math.max(1, math.floor(most * budget))))
+      local room_for = byte(caps) == 42 and most or math.max(1, math.floor(most * budget))
+      got, more = take_from(line, queue, math.min(left, room_for))
       left = left - got
-      budget = budget - got / most
+      if byte(caps) ~= 42 then budget = budget - got / most end
     elseif outs == 3 then
       got, more = take_from(line, queue, 1)
       left = left - want * got
     end
     keep()
-    if more then call('ZADD', ready, now, line) end
+    if order ~= '' and got > 0 then charge(queue, got * ms) end
+    if more then call('ZADD', ready, order == '' and now or (turn_of(queue, ready)), line) end
     if left <= 0 or budget < 0.01 then break end
   end
 end

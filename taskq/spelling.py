@@ -1,0 +1,48 @@
+"""Words for people: which of the known names somebody may have meant, and numbers of things."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+
+#: How many known names are told where none is near.
+_TOLD = 8
+
+
+def _near(name: str, known: Iterable[str], most: int) -> list[str]:
+    from difflib import get_close_matches  # which costs milliseconds
+
+    by_lower = {one.lower(): one for one in sorted(known)}
+    return [by_lower[one] for one in get_close_matches(name.lower(), by_lower, n=most)]
+
+
+def did_you_mean(name: str, known: Iterable[str], written: Callable[[str], str] = str) -> str:
+    """Return ``; did you mean 'x'?`` for the known name that is most like ``name``; empty if none is."""
+    return "".join(f"; did you mean {written(one)!r}?" for one in _near(name, known, 1))
+
+
+def nearest(name: str, known: Iterable[str]) -> str:
+    """Return the end of a sentence about an unknown name: which known ones are near, else which there are."""
+    names = sorted(known)
+    if near := _near(name, names, 3):
+        return f"; did you mean {' or '.join(near)}?"
+    if not names:
+        return ""
+    return f"; there {'is' if len(names) == 1 else 'are'} {', '.join(names[:_TOLD])}{' ...' * (len(names) > _TOLD)}"
+
+
+def is_typo(name: str, known: Iterable[str]) -> bool:
+    """Say whether a name differs from a known one by so little that it is hardly meant: more than by a number."""
+    from difflib import SequenceMatcher
+
+    def letters(text: str) -> str:
+        return "".join(c for c in text.lower() if not c.isdigit())
+
+    return any(
+        letters(one) != letters(name) and SequenceMatcher(None, name.lower(), one.lower()).ratio() > 0.85
+        for one in known
+    )
+
+
+def count(number: int, one: str, many: str = "") -> str:
+    """Write a number of things: ``1 message``, ``1,393 messages``."""
+    return f"{number:,} {one if number == 1 else many or one + 's'}"
