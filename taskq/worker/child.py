@@ -192,7 +192,9 @@ def main(
         code = child.run_alone() if alone else child.run()
     except BaseException:  # else one lane would live on alone, and the leases of both be renewed
         leave_if_twin(1)
-        log.critical("a lane of this child broke", exc_info=True)
-        flush()
-        os._exit(1)
+        try:
+            log.critical("a lane of this child broke", exc_info=True)
+            flush()
+        finally:
+            os._exit(1)
     sys.exit(code)

@@ -11,6 +11,7 @@ modules and their globals.
 from __future__ import annotations
 
 import contextlib
+import io
 import logging
 import os
 import signal
@@ -32,6 +33,8 @@ _SIGNALS = (
 )  # fmt: skip
 _TIMERS = (signal.ITIMER_REAL, signal.ITIMER_VIRTUAL, signal.ITIMER_PROF)
 _FOR_EVER = 1 << 62
+#: Standard streams by their descriptors.
+_NAMES = {1: "stdout", 2: "stderr"}
 
 
 class Surroundings:
@@ -50,12 +53,13 @@ class Surroundings:
 
     def note(self) -> None:
         """Note how they are; called in the main thread of a child that is set up."""
+        for descriptor, name in _NAMES.items():
+            _shield(descriptor, getattr(sys, name))
         mend_streams()
         self._folder = _folder()
         self._handlers = {number: signal.getsignal(number) for number in _SIGNALS}
         self._mask = signal.pthread_sigmask(signal.SIG_BLOCK, ())
         self._streams = (sys.stdout, sys.stderr)
-        self._backs = (_duplicate(1), _duplicate(2))
         self._look_at_decimal()
 
     def begin(self) -> Context:
@@ -133,9 +137,6 @@ class Surroundings:
             changed = True
         if (sys.stdout, sys.stderr) != self._streams or any(map(_is_closed, self._streams)):
             sys.stdout, sys.stderr = self._streams
-            for n, back in enumerate(self._backs, 1):
-                if back is not None and _is_closed(self._streams[n - 1]):
-                    os.dup2(back, n)
             mend_streams()
             self._streams = (sys.stdout, sys.stderr)
             changed = True
@@ -164,16 +165,9 @@ def _folder() -> str | None:
         return None
 
 
-def _duplicate(descriptor: int) -> int | None:
-    try:
-        return os.dup(descriptor)
-    except OSError:
-        return None
-
-
 def mend_streams() -> None:
     """Put a stream in the place of a standard one that is closed or missing; each writes line by line."""
-    for n, name in enumerate(("stdout", "stderr"), 1):
+    for n, name in _NAMES.items():
         stream: TextIO | None = getattr(sys, name)
         if stream is None or _is_closed(stream):
             mended = _open(n)
@@ -187,10 +181,17 @@ def mend_streams() -> None:
                 stream.reconfigure(line_buffering=True)
 
 
-def _open(descriptor: int) -> TextIO:
+def _shield(descriptor: int, stream: Any) -> None:
+    """Put another in the place of a standard stream, so that a task that closes it does not close what it writes to."""
+    if isinstance(stream, io.TextIOWrapper) and not stream.closed:
+        stream.flush()
+        setattr(sys, _NAMES[descriptor], _open(descriptor, stream.encoding, stream.errors))
+
+
+def _open(descriptor: int, encoding: str | None = None, errors: str | None = "backslashreplace") -> TextIO:
     try:
         os.fstat(descriptor)
-        return open(descriptor, "w", buffering=1, errors="backslashreplace", closefd=False)
+        return open(descriptor, "w", buffering=1, encoding=encoding, errors=errors, closefd=False)
     except OSError:
         return open(os.devnull, "w")
 

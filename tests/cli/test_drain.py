@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from taskq.broker import commands
 from tests.support import Write
 
 Run = Callable[..., subprocess.CompletedProcess[str]]
@@ -86,14 +87,16 @@ def test_a_gate_that_opens_soon_is_waited_for(jobs: Write, taskq: Run, tmp_path:
 
 def test_a_paused_queue_is_left_and_said(jobs: Write, taskq: Run, tmp_path: Path) -> None:
     module = jobs(JOBS)
-    assert taskq("pause", "jobs.plain", "--name", module.app.name, "--reason", "the bank is closed").returncode == 0
+    module.app.client.broker.run(commands.pause(module.app.client.keys, "jobs.plain", 0, "kim", "the bank is closed"))
     module.plain.delay()
 
     ran = drain(taskq)
 
     assert ran.returncode == 3
-    assert "taskq: left: 1 waiting in queue jobs.plain, which was paused by" in ran.stderr
-    assert "until it is resumed: the bank is closed" in ran.stderr
+    assert (
+        "taskq: left: 1 waiting in queue jobs.plain, which was paused by kim until it is resumed: the bank"
+        in ran.stderr
+    )
     assert forks(tmp_path) == 1
 
 
