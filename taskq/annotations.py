@@ -18,7 +18,7 @@ from typing import Any
 
 from taskq import codec
 from taskq.errors import SerializationError
-from taskq.hints import EXACT, LOOSE, bare, fit, hints_of, is_alias, is_typed_dict, is_union, is_unpacked, with_types
+from taskq.hints import EXACT, LOOSE, bare, field_hints, fit, hints_of, is_alias, is_typed_dict, is_union, is_unpacked
 
 Converter = Callable[[Any], Any]
 Arguments = Callable[[list[Any], dict[str, Any]], tuple[list[Any], dict[str, Any]]]
@@ -138,7 +138,7 @@ def _fields_of(cls: type, bound: dict[Any, Any]) -> Callable[[], dict[str, Conve
 
     @functools.cache
     def fields() -> dict[str, Converter | None]:
-        return {name: converter(with_types(hint, bound)) for name, hint in hints_of(cls).items()}
+        return {name: converter(hint) for name, hint in field_hints(cls, bound).items()}
 
     return fields
 
@@ -175,7 +175,7 @@ def _convert_items(value: dict[str, Any], fields: dict[str, Converter | None]) -
 
 
 def _union(members: tuple[Any, ...]) -> Converter | None:
-    options = [(member, converter(member)) for member in members if member is not type(None)]
+    options = [(bare(member), converter(member)) for member in members if member is not type(None)]
     if not any(convert for _, convert in options):
         return None
 

@@ -7,12 +7,12 @@ import sys
 from collections.abc import AsyncIterable, Callable, Coroutine, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from datetime import timedelta
-from types import MappingProxyType
+from types import FrameType, MappingProxyType
 from typing import TYPE_CHECKING, Any, Concatenate, Literal, NoReturn, ParamSpec, TypeVar, overload
 
 from taskq import celery_names
 from taskq.by_name import ByName, find_app, remember
-from taskq.callables import is_again
+from taskq.callables import importable, is_again
 from taskq.celery_names import instead, no_attribute
 from taskq.client import Client
 from taskq.config import Settings, check_name, load_settings, whoami
@@ -101,7 +101,7 @@ class TaskQ(ByName):
         self.name = check_name("app", name)
         given = {k: v for k, v in locals().items() if k not in ("self", "name")}
         self.settings: Settings = load_settings(given)
-        self.client = Client(name, self.settings, sys._getframe(1).f_globals.get("__name__", "__main__"))
+        self.client = Client(name, self.settings, _home(self))
         self._tasks: dict[str, Task[..., Any]] = {}
         self._given: dict[str, dict[str, Any]] = {}
         self._entries: dict[str, Entry] = {}
@@ -302,6 +302,8 @@ class TaskQ(ByName):
             if refused := _OF_ONE_CALL & options.keys():
                 raise ConfigError(f"periodic entry {name}: each tick has its own {', '.join(sorted(refused))}")
             with _about(name):
+                if task.origin.refused and task is not self._tasks.get(task.name):
+                    raise ConfigError(task.origin.refused)  # its ticks would run another
                 message = task.prepare_call(args, kwargs, **options).message
                 entry = Entry.of(name, when, message, catch_up=catch_up, window=window, overlap=overlap, jitter=jitter)
             if self._entries.setdefault(name, entry) != entry:
@@ -401,7 +403,7 @@ class TaskQ(ByName):
     ) -> int:
         """Do what `revoke` does to all calls of a task, on a queue, or with headers; what is given must all apply.
 
-        What is sent while this goes on may be met or not. Dead letters are left alone.
+        None of them is begun meanwhile. What is sent while this goes on may be met or not. Dead letters are left alone.
 
         Args:
             task: A task, or its name.
@@ -480,6 +482,15 @@ class _BoundDecorator:
 
 def _name_of(what: str | Definition) -> str:
     return check_name("queue or task", what if isinstance(what, str) else what.name)
+
+
+def _home(app: TaskQ) -> str:
+    """Return the module that makes an app, by the frame that called its class."""
+    frame: FrameType | None = sys._getframe(1)
+    while frame is not None and frame.f_locals.get("self") is app:  # __init__, of a subclass as well
+        frame = frame.f_back
+    scope = {} if frame is None else frame.f_globals
+    return importable(scope.get("__name__", "__main__"), scope)
 
 
 @contextmanager

@@ -10,7 +10,7 @@ import functools
 import importlib
 import inspect
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from types import FunctionType, MethodType
 from typing import Any
@@ -76,7 +76,7 @@ def declared_in(function: Any) -> str:
 
 def default_name(function: Any) -> str:
     """Return ``module.function``; for what is declared in a script the module that its file is when imported."""
-    return f"{_importable(function)}.{qualname(function)}".replace("<locals>.", "").replace("<lambda>", "lambda")
+    return f"{module_of(function)}.{qualname(function)}".replace("<locals>.", "").replace("<lambda>", "lambda")
 
 
 def is_nowhere(name: str) -> bool:
@@ -84,14 +84,22 @@ def is_nowhere(name: str) -> bool:
     return name.startswith("__main__.")
 
 
-def _importable(function: Any) -> str:
+def module_of(function: Any) -> str:
+    """Return the name by which the module of a callable is imported; ``__main__`` if it cannot be."""
     module = declared_in(function)
+    # Under cProfile, runpy and the like the main module is another one than that which the function is of.
+    scope = getattr(innermost(function), "__globals__", None) or vars(sys.modules.get(module, sys))
+    return importable(module, scope)
+
+
+def importable(module: str, scope: Mapping[str, Any]) -> str:
+    """Return the name by which a module is imported whose globals are ``scope``; ``__main__`` if it cannot be.
+
+    So that `python shop.py` and `taskq worker -A shop` mean the same.
+    """
     if module not in _MAIN:
         return module
-    # So that `python shop.py` and `taskq worker -A shop` mean the same task. The function's own globals say it: under
-    # cProfile, runpy and the like the main module is another one.
-    main = getattr(innermost(function), "__globals__", None) or vars(sys.modules[module])
-    spec, file = main.get("__spec__"), main.get("__file__")
+    spec, file = scope.get("__spec__"), scope.get("__file__")
     if spec is not None and spec.name not in _MAIN:
         return str(spec.name).removesuffix(".__main__")
     stem = Path(file).stem if file else ""  # "<stdin>", or a cell of a notebook, is no module

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 
-from taskq.spelling import did_you_mean
+from taskq.spelling import nearest
 
 #: Where the two are compared, name by name.
 PAGE = "docs/how-to/migrate-from-celery.md"
@@ -99,10 +99,11 @@ CALL_OPTIONS = {
 
 def instead(name: str, table: Mapping[str, str], known: Iterable[str] = ()) -> str:
     """Return what to use instead of a name that is not there: by the table, else the nearest known one."""
-    return f": {table[name]}; Celery's names are explained in {PAGE}" if name in table else did_you_mean(name, known)
+    return f": {table[name]}; Celery's names are explained in {PAGE}" if name in table else nearest(name, known)
 
 
 def no_attribute(owner: object, name: str, table: Mapping[str, str]) -> AttributeError:
     """Make the error for an attribute that is not there."""
-    text = f"{type(owner).__name__!r} object has no attribute {name!r}{instead(name, table)}"
+    hint = instead(name, table) if name in table else ""  # the interpreter itself suggests the nearest one
+    text = f"{type(owner).__name__!r} object has no attribute {name!r}{hint}"
     return AttributeError(text, name=name, obj=owner)

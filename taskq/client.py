@@ -110,8 +110,10 @@ class Client(ByName):
         loop = asyncio.get_running_loop()
         made = self._async.get(loop)
         if made is None:
-            for other in [other for other in self._async if other.is_closed()]:
-                del self._async[other]  # what is of a loop refers to it, so the weak reference alone frees nothing
+            for reference in self._async.keyrefs():  # other threads may add theirs meanwhile
+                other = reference()
+                if other is not None and other.is_closed():
+                    self._async.pop(other, None)  # what is of a loop refers to it: it would never be collected
             made = self._async[loop] = OnLoop(self)
         return made
 

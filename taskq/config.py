@@ -15,7 +15,7 @@ from typing import Any
 
 from taskq.address import check_address, safe_url
 from taskq.errors import ConfigError
-from taskq.spelling import did_you_mean
+from taskq.spelling import nearest
 
 log = logging.getLogger("taskq")
 
@@ -124,7 +124,7 @@ def load_settings(given: Mapping[str, Any], environ: Mapping[str, str] | None = 
     """
     known = {f.name for f in fields(Settings)}
     if unknown := sorted(set(given) - known):
-        hint = did_you_mean(unknown[0], known)
+        hint = nearest(unknown[0], known)
         raise ConfigError(f"unknown setting {', '.join(unknown)}; known are {', '.join(sorted(known))}{hint}")
     values: dict[str, Any] = dict(_from_pyproject(known))
     sources = dict.fromkeys(values, "[tool.taskq] in pyproject.toml")
@@ -194,7 +194,7 @@ def _warn_of_unknown(environ: Mapping[str, str], known: set[str]) -> None:
             and not _NOT_OURS.match(name)
         ):
             _warned.add(variable)
-            hint = did_you_mean(name, names, lambda found: f"TASKQ_{found.upper()}")
+            hint = nearest(name, names, lambda found: f"TASKQ_{found.upper()}")
             log.warning("the variable %s is no setting of taskq, and is ignored%s", variable, hint)
 
 
@@ -228,6 +228,6 @@ def _from_pyproject(known: set[str]) -> dict[str, Any]:
         raise ConfigError(f"[tool.taskq] of {path} must be a table of settings, not {settings!r:.80}")
     if unknown := sorted(set(settings) - known):
         raise ConfigError(
-            f"unknown setting in [tool.taskq] of {path}: {', '.join(unknown)}{did_you_mean(unknown[0], known)}"
+            f"unknown setting in [tool.taskq] of {path}: {', '.join(unknown)}{nearest(unknown[0], known)}"
         )
     return settings

@@ -8,7 +8,7 @@ server or sleeps.
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from types import AsyncGeneratorType, CoroutineType, GeneratorType, TracebackType
 from typing import Any
 
@@ -21,6 +21,7 @@ from taskq.broker.outcomes import (
     Ended,
     Limited,
     Outcome,
+    Passed,
     Returned,
     error_detail,
 )
@@ -38,8 +39,8 @@ _MESSAGE_MAX = 4096
 _TRACEBACK_MAX = 32768
 #: What taskq itself adds to a message that was sent, at most: stamps, and the headers of a retry.
 _ADDED_MAX = 4096
-#: Longest pause, in seconds, before a message whose task is unknown here is offered again.
-_UNKNOWN_PAUSE_MAX = 60.0
+#: Seconds after which anybody looks again at what waits for the right lane, which has ended then.
+_PASSED_PAUSE = 60.0
 
 
 #: What a function returns whose body has not run yet: of an `async def` or a generator under a sync decorator.
@@ -58,9 +59,12 @@ def finish(value: Any) -> Any:
 class Executor:
     """The steps, for the tasks of one app in one process."""
 
-    def __init__(self, tasks: Mapping[str, Definition], settings: Settings, worker: str) -> None:
-        """Prepare to run ``tasks`` as ``worker``."""
+    def __init__(
+        self, tasks: Mapping[str, Definition], settings: Settings, worker: str, only: Collection[str] | None = None
+    ) -> None:
+        """Prepare to run ``tasks`` as ``worker``; with ``only``, those of one lane: others are handed on to theirs."""
         self.tasks = tasks
+        self._only = tasks.keys() if only is None else frozenset(only)
         self.settings = settings
         self.worker = worker
         self._max_bytes = settings.max_message_bytes + _ADDED_MAX
@@ -85,7 +89,7 @@ class Executor:
                     return self._prepare_any(delivery)
             else:
                 return self._prepare_any(delivery)
-            if value.startswith(route.plain, at + 16) and value[0] == 1:
+            if value.startswith(delivery.id + route.plain, at) and value[0] == 1:
                 at += route.body_at
                 if value[at] == 0xC4 and value[at + 1] == len(value) - at - 2:  # nearly always: below 256 bytes
                     body: bytes | None = value[at + 2 :]
@@ -100,6 +104,11 @@ class Executor:
 
     def _prepare_any(self, delivery: Delivery) -> Outcome | None:
         """Do the same for a message of any kind."""
+        outcome = self.find(delivery)
+        return self._load(delivery, delivery.envelope.body) if outcome is None else outcome
+
+    def find(self, delivery: Delivery) -> Outcome | None:
+        """Find the task of a message, and leave its arguments unread: no code of a user runs."""
         try:
             if len(delivery.value) > self._max_bytes:
                 limit = self.settings.max_message_bytes
@@ -114,11 +123,13 @@ class Executor:
         task = self.tasks.get(envelope.task)
         if task is None:
             return self._unknown(delivery, envelope)
+        if task.name not in self._only:
+            return Passed(delivery.id, b"", _PASSED_PAUSE, again=False)
         delivery.route = Route(task, envelope.queue, self.worker)
         if envelope.expires is None:
             names = envelope.head[10 : 12 + len(envelope.task) + len(envelope.queue)]
             self._routes[names + PLAIN] = delivery.route
-        return self._load(delivery, envelope.body)
+        return None
 
     def _load(self, delivery: Delivery, body: bytes) -> Outcome | None:
         """Read the arguments."""
@@ -128,7 +139,7 @@ class Executor:
                 delivery.args, delivery.kwargs = task.load(body)
             except DecodeError as error:
                 return self._bury(delivery, "undecodable", error)
-            except Exception as error:
+            except BaseException as error:  # SystemExit too: a message cannot end the worker
                 return self._bury(delivery, "bad-arguments", error)
         if delivery._envelope is not None and delivery._envelope.headers.get("sig") != task.fingerprint:
             try:
@@ -139,14 +150,14 @@ class Executor:
             delivery.args = [Context(delivery), *delivery.args]
         return None
 
-    def _bury(self, delivery: Delivery, reason: str, error: Exception) -> Dead:
+    def _bury(self, delivery: Delivery, reason: str, error: BaseException) -> Dead:
         text = "message %s is a dead letter, %s: %s"
         tell(logging.ERROR, delivery, text, id_to_text(delivery.id), reason, error, outcome=reason)
         detail = error_detail(reason, safe_text(error), worker=self.worker)
         return Dead(delivery.id, reason, detail, FAILURE + detail)
 
     def _unknown(self, delivery: Delivery, envelope: Envelope) -> Outcome:
-        """A task nobody registered here: a newer producer's, most likely. Others may know it."""
+        """A task nobody registered here: a newer producer's, most likely. It waits for a worker that knows it."""
         since, now = envelope.headers.get("unknown"), delivery.taken.now
         if not (isinstance(since, (int, float)) and since <= now):  # the first time; or a moment no taskq has written
             since = now
@@ -156,9 +167,10 @@ class Executor:
             return self._bury(delivery, "unknown-task", error)
         text = "message %s is of task %r, which this worker does not know"
         tell(logging.WARNING, delivery, text, id_to_text(delivery.id), envelope.task)
-        pause = min(max(1.0, waited), _UNKNOWN_PAUSE_MAX, max(0.1, self.settings.unknown_after - waited))
-        value = envelope.with_headers({**envelope.headers, "unknown": since})
-        return Again(delivery.id, value, pause, "deferred")
+        pause = max(0.1, self.settings.unknown_after - waited)
+        again = envelope.headers.get("unknown") == since
+        value = b"" if again else envelope.with_headers({**envelope.headers, "unknown": since})
+        return Passed(delivery.id, value, pause, again)
 
     # -- after -------------------------------------------------------------------------------------------
 

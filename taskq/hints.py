@@ -79,6 +79,24 @@ def with_types(hint: Any, bound: dict[Any, Any]) -> Any:
     return hint if isinstance(hint, type) or not free else hint[tuple(bound.get(name, name) for name in free)]
 
 
+def field_hints(cls: Any, bound: dict[Any, Any]) -> dict[str, Any]:
+    """Return the annotations of a class's fields, whose type variables stand for what ``bound`` says.
+
+    Those of the classes it inherits from stand for what it says of these: ``class CatBox(Box[Cat])``.
+    """
+    variables: dict[Any, dict[Any, Any]] = {cls: bound}
+    owners: dict[str, Any] = {}
+    for part in cls.__mro__:
+        mine = variables.setdefault(part, {})
+        for base in vars(part).get("__orig_bases__", ()):
+            origin = typing.get_origin(base)
+            given = [with_types(arg, mine) for arg in typing.get_args(base)]
+            variables.setdefault(origin, dict(zip(getattr(origin, "__parameters__", ()), given, strict=False)))
+    for part in reversed(cls.__mro__):
+        owners |= dict.fromkeys(inspect.get_annotations(part), part)
+    return {name: with_types(hint, variables[owners.get(name, cls)]) for name, hint in hints_of(cls).items()}
+
+
 def is_unpacked(annotation: Any) -> bool:
     """Whether it says of ``**kwargs`` which names they have, by a typed dict."""
     return getattr(typing.get_origin(annotation), "_name", "") == "Unpack"

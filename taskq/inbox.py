@@ -25,9 +25,9 @@ from taskq.broker.connection import ANSWER_TIMEOUT, Connection
 from taskq.broker.faults import NotSent, Passing, Unanswered, backoff
 from taskq.broker.keys import Keys
 from taskq.broker.pool import AsyncBroker, Broker
-from taskq.broker.protocol import Now, Pause, Protocol, adrive, boottime, drive
+from taskq.broker.protocol import Now, Pause, Protocol, adrive, boottime, drive, persist
 from taskq.envelope import id_to_text
-from taskq.errors import TaskqError
+from taskq.errors import BrokerRefused, TaskqError
 
 log = logging.getLogger("taskq")
 
@@ -54,9 +54,16 @@ def _by(deadline: float, now: float, command: Command[T]) -> Command[T]:
     return command if within >= command.block + _ANSWER_TIMEOUT else replace(command, within=within)
 
 
-def _budget(timeout: float | None) -> float:
-    """Seconds for asking the first time, by somebody who waits for ``timeout`` seconds; -1: the usual ones."""
-    return -1 if timeout is None else max(timeout, 2.5 * _PATIENCE)
+def _ask(broker: Broker | AsyncBroker, inbox: str, raw_id: bytes, timeout: float | None) -> Protocol[Answer]:
+    """Read a result, or leave word for it, for somebody who waits ``timeout`` seconds.
+
+    Who waits without a time-out also waits for a server that cannot write for now, but not for one that is not there.
+    """
+    command = commands.await_results(broker.keys, inbox, [raw_id])
+    if timeout is None:
+        return (yield from persist(command, broker.where, broker.send_timeout, patient=True))[0]
+    now = yield Now()
+    return (yield from persist(_by(now + timeout, now, command), broker.where, max(timeout, 2.5 * _PATIENCE)))[0]
 
 
 def _pushed(data: bytes) -> tuple[bytes, bytes]:
@@ -131,7 +138,10 @@ class Waiting:
             return
         from taskq.why import unserved
 
-        reply = yield _by(deadline, (yield Now()), commands.why(self._keys, raw_id))
+        try:
+            reply = yield _by(deadline, (yield Now()), commands.why(self._keys, raw_id))
+        except BrokerRefused:  # a word of advice must not end the wait
+            return
         if text := unserved(raw_id, reply):
             self._told = True
             log.warning("the result of %s is waited for in vain so far: %s", id_to_text(raw_id), text)
@@ -149,10 +159,6 @@ class Inbox:
         self._connection = Connection(broker.url, _ANSWER_TIMEOUT)
         self._used_at = 0.0
 
-    def look(self, raw_ids: list[bytes]) -> list[Answer]:
-        """Read what is there now."""
-        return self._broker.run(commands.await_results(self._broker.keys, "", raw_ids))
-
     def close(self) -> None:
         """Close the connection, unless somebody waits on it."""
         with self._changed:
@@ -161,13 +167,11 @@ class Inbox:
 
     def wait(self, raw_id: bytes, timeout: float | None) -> Answer:
         """Wait until the message has ended; answers 1 when ``timeout`` seconds have passed."""
-        now = boottime()
-        deadline = math.inf if timeout is None else now + timeout
+        deadline = math.inf if timeout is None else boottime() + timeout
         with self._changed:
             self._waiting.ids[raw_id] += 1
         try:
-            ask = commands.await_results(self._broker.keys, self._waiting.name, [raw_id])
-            answer = self._broker.run(_by(deadline, now, ask), _budget(timeout))[0]
+            answer = self._broker.drive(_ask(self._broker, self._waiting.name, raw_id, timeout))
             while answer == 1:
                 if boottime() >= deadline:
                     return 1
@@ -186,9 +190,9 @@ class Inbox:
                 self._changed.wait(min(deadline - boottime(), _REREAD))
                 return self._waiting.arrived.get(raw_id, 1)
             self._led = True
-        if boottime() - self._used_at > _IDLE:
-            self._connection.close()
         try:
+            if boottime() - self._used_at > _IDLE:
+                self._connection.close()
             drive(self._waiting.listen(lambda: raw_id not in self._waiting.arrived, deadline), self._connection)
         finally:
             with self._changed:
@@ -214,10 +218,6 @@ class AsyncInbox:
         self._connection = AsyncConnection(broker.url, _ANSWER_TIMEOUT)
         self._reader: asyncio.Task[None] | None = None
 
-    async def look(self, raw_ids: list[bytes]) -> list[Answer]:
-        """Read what is there now."""
-        return await self._broker.run(commands.await_results(self._broker.keys, "", raw_ids))
-
     async def wait(self, raw_id: bytes, timeout: float | None) -> Answer:
         """Wait until the message has ended; answers 1 when ``timeout`` seconds have passed."""
         self._waiting.ids[raw_id] += 1
@@ -236,10 +236,7 @@ class AsyncInbox:
         future: asyncio.Future[Answer] = asyncio.get_running_loop().create_future()
         self._futures.setdefault(raw_id, []).append(future)
         try:
-            now = boottime()
-            ask = commands.await_results(self._broker.keys, self._waiting.name, [raw_id])
-            deadline = math.inf if timeout is None else now + timeout
-            answer = (await self._broker.run(_by(deadline, now, ask), _budget(timeout)))[0]
+            answer = await self._broker.drive(_ask(self._broker, self._waiting.name, raw_id, timeout))
             if answer != 1:
                 return answer
             if self._reader is None:

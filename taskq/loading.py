@@ -12,7 +12,7 @@ from types import ModuleType
 from taskq.app import TaskQ
 from taskq.errors import ConfigError
 from taskq.logs import TaskFilter
-from taskq.spelling import nearest
+from taskq.spelling import guess
 
 _FORMAT = "%(asctime)s %(levelname)-7s %(processName)s %(name)s: %(within)s%(message)s"
 
@@ -77,17 +77,17 @@ def _missing(name: str) -> str:
         module = sys.modules.get(parent)
         inside = [found.name for found in pkgutil.iter_modules(getattr(module, "__path__", []))]
         apps = [key for key, value in vars(module).items() if isinstance(value, TaskQ)] if module else []
-        hint = f"; did you mean -A {parent}:{apps[0]}?" if apps else nearest(last, inside)
+        hint = f"; did you mean -A {parent}:{apps[0]}?" if apps else guess(last, inside)
         return f"there is no module {name!r}: {parent} has no {last}{hint}"
     here = [found.name for found in pkgutil.iter_modules([os.getcwd()])]
-    return f"there is no module {name!r} in {os.getcwd()}, nor among what is installed{nearest(name, here)}"
+    return f"there is no module {name!r} in {os.getcwd()}, nor among what is installed{guess(name, here)}"
 
 
 def _check_module_name(name: str) -> None:
     is_file = name.endswith(".py") and os.path.exists(name)
     if is_file or not all(part.isidentifier() for part in name.split(".")):
-        guess = name.removesuffix(".py").replace("/", ".").strip(".")
-        hint = f"; did you mean -A {guess}?" if all(part.isidentifier() for part in guess.split(".")) else ""
+        meant = name.removesuffix(".py").replace("/", ".").strip(".")
+        hint = f"; did you mean -A {meant}?" if all(part.isidentifier() for part in meant.split(".")) else ""
         raise AppNotFound(f"{name!r} is not the name of a module, as in an import{hint}")
 
 

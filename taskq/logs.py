@@ -17,6 +17,18 @@ from taskq.envelope import id_to_text
 log = logging.getLogger("taskq.task")
 
 
+def _writable(record: logging.LogRecord) -> bool:
+    """Give a traceback that no file takes (half a surrogate pair in an error's text) a text that one does."""
+    if record.exc_info:
+        text = logging.Formatter().formatException(record.exc_info)
+        if (plain := text.encode("utf-8", "backslashreplace").decode()) != text:
+            record.exc_text = plain
+    return True
+
+
+log.addFilter(_writable)
+
+
 class TaskFilter(logging.Filter):
     """Puts the running call on every record that passes, to be added to a handler.
 

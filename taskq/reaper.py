@@ -1,4 +1,4 @@
-"""Bringing back what a lost worker held, promoting what is due, sending ticks; once a minute: the upkeep of the rest.
+"""Bringing back what a lost worker held, promoting what is due, sending ticks.
 
 Every worker's parent does this, and so does ``taskq reaper``, which needs no user code: the windows it goes by are
 stored on the server by the workers. There is no leader: each step is one idempotent script, so any number may run at
@@ -13,7 +13,6 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Sequence
 
-from taskq.audit import audit
 from taskq.broker import commands
 from taskq.broker.commands import Move, Promotion, Reaping
 from taskq.broker.keys import Keys
@@ -28,7 +27,6 @@ log = logging.getLogger("taskq.reaper")
 
 #: Incarnations recovered in one call, messages promoted in one call.
 _REAP_LIMIT, _PROMOTE_LIMIT = 10, 500
-_UPKEEP_EVERY = 60.0
 #: Seconds until ticks are tried again that could not be sent, for want of memory there or of knowledge here.
 _TICK_AGAIN = 1.0
 #: Why a tick was skipped, by the server's answer.
@@ -48,7 +46,7 @@ def log_report(incarnation: str, moves: list[Move]) -> None:
 
 
 class Reaper:
-    """The upkeep of one app's partition.
+    """Looks after one app's partition.
 
     Attributes:
         interval: Seconds between two passes at most; a third of the lease, so that the pulse stays fresh.
@@ -63,7 +61,7 @@ class Reaper:
         self._ticker = Ticker()
         self._refused = False
         self._full: set[str] = set()
-        self._upkeep_at = 0.0
+        self._failed: set[str] = set()
 
     def promote(self) -> Protocol[float]:
         """Move what is due to its queue, send what ticks; answers in how many seconds to come again."""
@@ -110,9 +108,16 @@ class Reaper:
             reaping: Reaping = yield commands.reap(self.keys, _REAP_LIMIT)
             for incarnation, moves in reaping.moves.items():
                 self._report(incarnation, moves)
+            self._tell_failed(reaping.failed)
             if len(reaping.moves) < _REAP_LIMIT:
                 next_end = self.interval if reaping.next_end is None else reaping.next_end
                 return min(self.interval, next_end + 0.01)
+
+    def _tell_failed(self, failed: dict[str, str]) -> None:
+        """Say once of each incarnation that it cannot be recovered; it is tried again after a third of a lease."""
+        for incarnation in failed.keys() - self._failed:
+            log.error("what %s held cannot be recovered yet: %s", incarnation, failed[incarnation])
+        self._failed.update(failed)
 
     def wait(self, bells: Sequence[str], seconds: float) -> Protocol[list[bytes] | None]:
         """Wait until one of the bells rings, at most ``seconds``; answers its key and its token, or None in vain.
@@ -132,20 +137,8 @@ class Reaper:
                     return [self.keys[bell], token]
         return None
 
-    def upkeep(self) -> Protocol[None]:
-        """Purge dead letters past their time, and audit; once a minute."""
-        now = yield Now()
-        if now < self._upkeep_at:
-            return
-        self._upkeep_at = now + _UPKEEP_EVERY
-        queues = yield commands.survey(self.keys)
-        if dead := [queue for queue, survey in queues.items() if survey.dead]:
-            yield commands.retire(self.keys, 100, dead)
-        yield from audit(self.keys, int(_UPKEEP_EVERY * 1000) - 1000)
-
     def step(self) -> Protocol[float]:
         """Do all of it once; answers in how many seconds to come again."""
         again = yield from self.reap()
         due = yield from self.promote()
-        yield from self.upkeep()
         return min(again, due)

@@ -8,23 +8,22 @@ from collections.abc import Callable, Iterable
 _TOLD = 8
 
 
-def _near(name: str, known: Iterable[str], most: int) -> list[str]:
-    from difflib import get_close_matches  # which costs milliseconds
+def nearest(name: str, known: Iterable[str], written: Callable[[str], str] = str) -> str:
+    """Return ``; did you mean 'x'?`` for the known name that is most like ``name``; empty if none is."""
+    from difflib import get_close_matches  # for those who mistype
+
+    found = get_close_matches(name, list(known), 1)
+    return f"; did you mean {written(found[0])!r}?" if found else ""
+
+
+def guess(name: str, known: Iterable[str]) -> str:
+    """Return the end of a sentence about an unknown name: which known ones are near, else which there are."""
+    from difflib import get_close_matches
 
     by_lower = {one.lower(): one for one in sorted(known)}
-    return [by_lower[one] for one in get_close_matches(name.lower(), by_lower, n=most)]
-
-
-def did_you_mean(name: str, known: Iterable[str], written: Callable[[str], str] = str) -> str:
-    """Return ``; did you mean 'x'?`` for the known name that is most like ``name``; empty if none is."""
-    return "".join(f"; did you mean {written(one)!r}?" for one in _near(name, known, 1))
-
-
-def nearest(name: str, known: Iterable[str]) -> str:
-    """Return the end of a sentence about an unknown name: which known ones are near, else which there are."""
-    names = sorted(known)
-    if near := _near(name, names, 3):
-        return f"; did you mean {' or '.join(near)}?"
+    if near := get_close_matches(name.lower(), by_lower, n=3):
+        return f"; did you mean {' or '.join(by_lower[one] for one in near)}?"
+    names = sorted(by_lower.values())
     if not names:
         return ""
     return f"; there {'is' if len(names) == 1 else 'are'} {', '.join(names[:_TOLD])}{' ...' * (len(names) > _TOLD)}"

@@ -79,7 +79,7 @@ class Task(Definition, ByName, Generic[P, R]):
 
     def __reduce__(self) -> Any:
         """Be pickled by name."""
-        return find_task, (self.client.app, self.client.home, self.__module__, self.name)
+        return find_task, (self.client.app, self.client.home, callables.module_of(self.function), self.name)
 
     # -- one call ---------------------------------------------------------------------------------------
 

@@ -17,7 +17,7 @@ from typing import Any
 from taskq import codec
 from taskq.annotations import Converter, converter
 from taskq.errors import SerializationError
-from taskq.hints import bare, hints_of, is_alias, is_union, with_types
+from taskq.hints import bare, field_hints, is_alias, is_union
 
 #: Looks at a value, whose path it is given; raises `SerializationError`.
 Vet = Callable[[str, Any], None]
@@ -116,7 +116,7 @@ def _class(cls: Any, turn: Converter, bound: dict[Any, Any]) -> Vet:
     @functools.cache
     def fields() -> list[tuple[str, Vet]]:
         """Made at first use, since a class may refer to itself."""
-        made = ((name, vetter(with_types(hint, bound))) for name, hint in hints_of(cls).items())
+        made = ((name, vetter(hint)) for name, hint in field_hints(cls, bound).items())
         return [(name, look) for name, look in made if look is not None]
 
     def look(path: str, value: Any) -> None:
@@ -125,17 +125,26 @@ def _class(cls: Any, turn: Converter, bound: dict[Any, Any]) -> Vet:
                 if name in value:
                     field(f"{path}[{name!r}]", value[name])
         elif type(value) is cls:
-            if problem := _not_made_again(value.__class__) or _left_out(value):
+            if problem := _problem_of(value):
                 raise SerializationError(
                     f"{path}: {cls.__qualname__} cannot be made again from what is sent: {problem}"
                 )
-            for name, field in () if isinstance(value, Enum) else fields():
+            if _writes_in_its_own_way(value.__class__):
+                _read_back(path, turn, value)
+            for name, field in fields():
                 if hasattr(value, name):
                     field(f"{path}.{name}", getattr(value, name))
         elif _is_rich(value):
             _read_back(path, turn, value)
 
     return look
+
+
+def _problem_of(value: Any) -> str:
+    """Say why an instance of just the annotated class cannot be made again; empty if it can."""
+    if isinstance(value, Enum):
+        return "" if _is_found_again(value) else f"{value!r:.80} is not found by its value"
+    return _not_made_again(value.__class__) or _left_out(value)
 
 
 @functools.cache
@@ -150,6 +159,25 @@ def _not_made_again(cls: Callable[..., Any]) -> str:
     except ValueError:  # it does not say
         pass
     return ""
+
+
+@functools.lru_cache(1024)
+def _is_found_again(member: Enum) -> bool:
+    """Whether the value of a member of an enum comes back, as a dataclass does not."""
+    try:
+        return type(member)(codec.unpack(codec.pack(member))) is member
+    except Exception:
+        return False
+
+
+@functools.cache
+def _writes_in_its_own_way(cls: Any) -> bool:
+    """Whether a pydantic model has serializers of its own, which may write what it does not read."""
+    made = getattr(cls, "__pydantic_decorators__", None)
+    if made is None:
+        return False
+    notes = [type(note).__name__ for field in cls.model_fields.values() for note in field.metadata]
+    return bool(made.field_serializers or made.model_serializers or {"PlainSerializer", "WrapSerializer"} & set(notes))
 
 
 def _left_out(value: Any) -> str:

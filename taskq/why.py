@@ -6,6 +6,7 @@ what merely delays it.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime, timezone
@@ -91,7 +92,7 @@ class Facts:
 
     @property
     def gates(self) -> list[Gate]:
-        """Gates of limits, but for those of a pause."""
+        """Gates of limits, but for those of a pause, and of the lane that runs the task."""
         gates = [
             Gate(
                 name=name.decode(),
@@ -104,7 +105,7 @@ class Facts:
             )
             for name, passes, opens, interval, slots, used, *holders in self["gates"] or ()
         ]
-        return [gate for gate in gates if not gate.name.endswith("#p")]
+        return [gate for gate in gates if not gate.name.endswith(("#p", "#t"))]
 
     def since(self, ms: float) -> str:
         """Write for how long a moment has passed."""
@@ -127,10 +128,32 @@ def sentence(raw_id: bytes, reply: Sequence[Any]) -> str:
         _ = facts.names
     except DecodeError as error:
         return _dead(facts) or f"It cannot be read: {error}."
-    for explain in (_dead, _running, _revoked, _scheduled, _paused, _unserved, _broken, _limited, _suspect):
+    for explain in (_dead, _running, _revoked, _scheduled, _paused, _handed_on, _unserved, _broken, _limited, _suspect):
         if text := explain(facts):
             return text
     return _in_turn(facts)
+
+
+def pace(raw_id: bytes, before: Sequence[Any], after: Sequence[Any]) -> str:
+    """Say how fast a message came nearer to its turn between two answers, and when it comes at that pace.
+
+    As a range, since a few events say little of the next ones: two standard deviations, had they come by chance.
+    Nothing for a message whose place is not known both times.
+    """
+    first, then = Facts(raw_id, before), Facts(raw_id, after)
+    ahead, was = then["ahead"], first["ahead"]
+    if ahead is None or was is None or first["place"] != then["place"]:
+        return ""
+    seconds, gone = (then.now - first.now) / 1000, was - ahead
+    if gone <= 0:
+        return f"In {span(seconds)} {'more came before it than went' if gone else 'none of those before it went'}."
+    text = f"In {span(seconds)} {gone:,} of those before it went"
+    if ahead == 0:
+        return f"{text}, and it is the next."
+    least, most = gone - 2 * math.sqrt(gone), gone + 2 * math.sqrt(gone)
+    soonest = span(seconds * ahead / most)
+    latest = f"to {span(seconds * ahead / least)}" if least > 0 else "or later"
+    return f"{text}; at that pace its turn comes in {soonest} {latest}."
 
 
 def unserved(raw_id: bytes, reply: Sequence[Any]) -> str | None:
@@ -226,6 +249,16 @@ def _paused(facts: Facts) -> str | None:
         f"{what} was paused {facts.since(pause.since * 1000)} ago by {one_line(pause.author)}"
         f"{until}{_reason(pause.reason)}."
     )
+
+
+def _handed_on(facts: Facts) -> str | None:
+    if not facts.text("place").endswith("#t"):
+        return None
+    task, queue = facts.names
+    if not facts["lanes"]:
+        return f"No live worker has task {task}; those that serve queue {queue} do not know it."
+    place = _place(facts)
+    return f"It waits for children that run task {task}{f'; it is {place}' if place else ''}."
 
 
 def _unserved(facts: Facts) -> str | None:

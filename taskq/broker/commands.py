@@ -5,6 +5,7 @@ Pure: nothing here does I/O, so the sync and the async connection execute the ve
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Generic, TypeVar
@@ -108,6 +109,48 @@ def register(keys: Keys, incarnation: str, lease_ms: int, info: bytes, queues: Q
     return Command(script("register"), [keys.prefix, incarnation, lease_ms, info, queues.id, queues.joined], _same)
 
 
+def enlist(keys: Keys, lanes: Iterable[QueueSet], homes: Mapping[str, str] | None = None) -> Command[Any]:
+    """Say which tasks the lanes of a worker run, and which queue each task has."""
+    text = "\n".join(f"{lane.id} {''.join(f'{task} ' for task in lane.tasks)}" for lane in lanes)
+    return Command(
+        script("enlist"), [keys.prefix, text, *(word for pair in (homes or {}).items() for word in pair)], _same
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class Stray:
+    """A queue that nobody serves.
+
+    Attributes:
+        queue: Its name.
+        waiting: Messages that go on waiting there.
+        task: The task of the first of them.
+        handed_on: How many went to workers that know their task under another queue.
+        given_up: How many are dead letters now, since no live worker knows their task.
+    """
+
+    queue: str
+    waiting: int
+    task: str
+    handed_on: int
+    given_up: int
+
+
+def adopt(keys: Keys, unknown_after_ms: int, detail: bytes, queues: Iterable[str]) -> Command[list[Stray]]:
+    """Look at queues that nobody may serve."""
+
+    def parse(reply: Any) -> list[Stray]:
+        rows = (reply[i : i + 5] for i in range(0, len(reply), 5))
+        return [Stray(row[0].decode(), row[1], row[2].decode(), row[3], row[4]) for row in rows]
+
+    return Command(script("adopt"), [keys.prefix, unknown_after_ms, detail, *queues], parse)
+
+
+def served_queues(keys: Keys) -> Command[set[str]]:
+    """Names of the queues that live workers serve."""
+    return Command(None, [b"HKEYS", keys["serving"]], lambda reply: {name.decode(errors="replace") for name in reply})
+
+
 def fetch(
     keys: Keys,
     incarnation: str,
@@ -200,9 +243,17 @@ def _moves(flat: Sequence[bytes]) -> list[Move]:
 def close(
     keys: Keys, incarnation: str, *, died: bool, alone: bool, running: Iterable[bytes], cause: bytes = b""
 ) -> Command[list[Move]]:
-    """End an incarnation whose process is gone or going; ``cause`` is kept with messages given up for it."""
+    """End an incarnation whose process is gone or going; ``cause`` is kept with messages given up for it.
+
+    One that holds thousands is ended in pieces: to be repeated until there are no more moves.
+    """
     how = "died" if died else "stopped"
     return Command(script("close"), [keys.prefix, incarnation, how, int(alone), cause, *running], _moves)
+
+
+def close_lost(keys: Keys, incarnation: str) -> Command[list[Move]]:
+    """End an incarnation of which nobody knows what ran, as a reaper does; in pieces like `close`."""
+    return Command(script("close"), [keys.prefix, incarnation, b"lost", 0, b""], _moves)
 
 
 # -- reaping and promotion --------------------------------------------------------------------------------
@@ -210,19 +261,35 @@ def close(
 
 @dataclass(slots=True)
 class Reaping:
-    """What a reaping did: seconds until the next lease ends (None: there is none), moves by incarnation."""
+    """What a reaping did.
+
+    Attributes:
+        next_end: Seconds until the next lease ends; None: there is none.
+        moves: Moves by incarnation.
+        unfinished: Incarnations of which there is more, for another call.
+        failed: Incarnations that cannot be recovered, and why.
+    """
 
     next_end: float | None
     moves: dict[str, list[Move]]
+    unfinished: set[str] = field(default_factory=set)
+    failed: dict[str, str] = field(default_factory=dict)
 
 
 def _reaping(reply: Any) -> Reaping:
-    next_ms, moves, at = int(reply[0]), {}, 1
+    next_ms, at = int(reply[0]), 1
+    reaping = Reaping(None if next_ms < 0 else next_ms / 1000, {})
     while at < len(reply):
         inc, n = reply[at].decode(), reply[at + 1]
-        moves[inc] = _moves(reply[at + 2 : at + 2 + 3 * n])
-        at += 2 + 3 * n
-    return Reaping(None if next_ms < 0 else next_ms / 1000, moves)
+        at += 2
+        if isinstance(n, bytes):
+            reaping.failed[inc] = n.decode(errors="replace")
+            continue
+        if n < 0:
+            reaping.unfinished.add(inc)
+        reaping.moves[inc] = _moves(reply[at : at + 3 * abs(n)])
+        at += 3 * abs(n)
+    return reaping
 
 
 def reap(keys: Keys, limit: int, *, dry_run: bool = False) -> Command[Reaping]:
@@ -327,32 +394,100 @@ def retire(keys: Keys, limit: int, queues: Iterable[str]) -> Command[int]:
 # -- the audit --------------------------------------------------------------------------------------------
 
 
+def audit(keys: Keys, every_ms: int) -> Command[bool]:
+    """Whether it is the caller's turn to audit, which it is if nobody else's was less than ``every_ms`` ago."""
+    return Command(script("audit"), [keys.prefix, every_ms], bool)
+
+
 @dataclass(slots=True)
-class Check:
-    """What a look at the conservation law found: as many messages as ids in places, or not; what was put right."""
+class Tally:
+    """What a look at the conservation law found: messages, ids in places, and keys in which those of queues stand."""
 
     messages: int
     placed: int
-    incarnations: int
-    recounted: int
-    queues: list[str]
+    names: list[str]
 
 
-def _check(reply: Any) -> Check | None:
-    if not reply:
-        return None
-    messages, placed, incarnations, recounted, *queues = reply
-    return Check(messages, placed, incarnations, recounted, [queue.decode() for queue in queues])
+def tally(keys: Keys, queues: Iterable[str]) -> Command[Tally]:
+    """Compare what there is with where it is."""
+
+    def parse(reply: Any) -> Tally:
+        return Tally(reply[0], reply[1], [name.decode() for name in reply[2:]])
+
+    return Command(script("tally"), [keys.prefix, *queues], parse)
 
 
-def audit(keys: Keys, every_ms: int) -> Command[Check | None]:
-    """Compare what there is with where it is; None if another has looked less than ``every_ms`` ago."""
-    return Command(script("audit"), [keys.prefix, every_ms], _check)
+def ledger(keys: Keys, missing: Mapping[str, int]) -> Command[int]:
+    """Put the ledger right; ``missing`` has what is nowhere, of queues that do not balance. Answers how much was."""
+    words: list[Arg] = [word for pair in missing.items() for word in pair]
+    return Command(script("ledger"), [keys.prefix, *words], int, repeatable=False)
+
+
+def _words(reply: Any) -> Counter[str]:
+    """Of names and what was missing of each, in turn: what was, how often."""
+    return Counter(word.decode() for word in reply[1::2])
+
+
+def restore(keys: Keys, queues: Iterable[tuple[str, bool, str]]) -> Command[Counter[str]]:
+    """Work out anew what is derived of queues: name, whether a task of it has limits, sets that serve it."""
+    words: list[Arg] = [word for queue, limited, sets in queues for word in (queue, "1" if limited else "", sets)]
+    return Command(script("restore"), [keys.prefix, *words], _words)
+
+
+def reopen(keys: Keys, gates: Iterable[bytes]) -> Command[Counter[str]]:
+    """Work out anew what is derived of gates, and (``=<name>``) of pauses."""
+    return Command(script("reopen"), [keys.prefix, *gates], _words)
+
+
+def recount(keys: Keys, gates: Iterable[bytes]) -> Command[int]:
+    """Count the slots in use at gates by what is held; answers how many were wrong."""
+    return Command(script("recount"), [keys.prefix, *gates], int)
+
+
+def tidy(keys: Keys, name: str, fields: Iterable[bytes]) -> Command[int]:
+    """Let go what is kept of messages that are gone; answers how much was."""
+    return Command(script("tidy"), [keys.prefix, name, *fields], int)
+
+
+def relock(keys: Keys, ids: Iterable[bytes]) -> Command[int]:
+    """Give messages the locks that they ought to have; answers how many got one."""
+    return Command(script("relock"), [keys.prefix, *ids], int)
+
+
+def rouse(keys: Keys, entries: Iterable[str]) -> Command[int]:
+    """Give periodic entries that are due at no time their next tick; answers how many got it."""
+    return Command(script("rouse"), [keys.prefix, *entries], int)
+
+
+def held_values(keys: Keys, incarnation: str) -> Command[list[bytes]]:
+    """What an incarnation holds, without the ids."""
+    return Command(None, [b"HVALS", keys["processing:" + incarnation]], _same)
+
+
+def hash_length(keys: Keys, name: str) -> Command[int]:
+    """How many fields a hash has."""
+    return Command(None, [b"HLEN", keys[name]], int)
+
+
+def scan_hash(keys: Keys, name: str, cursor: bytes, about: int) -> Command[tuple[bytes, dict[bytes, bytes]]]:
+    """Some fields of a hash, and the cursor for more (``0`` at the end)."""
+    words: list[Arg] = [b"HSCAN", keys[name], cursor, b"COUNT", about]
+    return Command(None, words, lambda reply: (reply[0], _as_dict(reply[1])))
 
 
 def scan_ids(keys: Keys, cursor: bytes, about: int) -> Command[tuple[bytes, list[bytes]]]:
     """Some of the ids there are, and the cursor for more (``0`` at the end)."""
     return Command(script("scan"), [keys.prefix, cursor, about], lambda reply: (reply[0], reply[1:]))
+
+
+def list_length(keys: Keys, name: str) -> Command[int]:
+    """How many ids a list has."""
+    return Command(None, [b"LLEN", keys[name]], int)
+
+
+def set_length(keys: Keys, name: str) -> Command[int]:
+    """How many ids a sorted set has."""
+    return Command(None, [b"ZCARD", keys[name]], int)
 
 
 def ids_in_list(keys: Keys, name: str, start: int, stop: int) -> Command[list[bytes]]:
@@ -365,23 +500,15 @@ def ids_in_set(keys: Keys, name: str, start: int, stop: int) -> Command[list[byt
     return Command(None, [b"ZRANGE", keys[name], start, stop], _same)
 
 
-def mend(keys: Keys, doubtful: Iterable[tuple[bytes, str]]) -> Command[list[str]]:
-    """Put right what stands in no place, in several, or without a message; ids with the key where each was seen."""
-    args: list[Arg] = [keys.prefix]
+def mend(keys: Keys, doubtful: Iterable[tuple[bytes, str]], *, many: bool = False) -> Command[list[str]]:
+    """Put right what stands in no place, in several, or without a message; ids with the key where each was seen.
+
+    Answers for as many as it has looked at, one at least; with ``many`` in all, each is looked for less widely.
+    """
+    args: list[Arg] = [keys.prefix, int(many)]
     for raw_id, seen in doubtful:
         args += [raw_id, seen]
     return Command(script("mend"), args, lambda reply: [word.decode() for word in reply])
-
-
-def lines(keys: Keys) -> Command[list[str]]:
-    """The lines at gates, each ``<queue>|<gate>``."""
-
-    def parse(reply: Any) -> list[str]:
-        found = _as_dict(reply).items()
-        pairs = ((who.decode(), gate.decode()) for gate, queues in found for who in queues.split())
-        return [f"{who}|{gate}" for who, gate in pairs if who[0] not in "*!"]
-
-    return Command(None, [b"HGETALL", keys["gates"]], parse)
 
 
 def incarnations(keys: Keys) -> Command[list[str]]:
@@ -550,17 +677,17 @@ def _survey(reply: Any) -> dict[str, QueueSurvey]:
         queue, _, name = key.decode().rpartition("|")
         queues.setdefault(queue, QueueSurvey({})).counters[name] = int(value)
     for at in range(0, len(places), 5):
-        survey = queues[places[at].decode()]
+        survey = queues.setdefault(places[at].decode(), QueueSurvey({}))
         survey.pending, survey.suspects, survey.dead = places[at + 1 : at + 4]
         survey.paused = read_pause(places[at + 4])
-    for queue in held:
-        queues.setdefault(queue.decode(), QueueSurvey({})).processing += 1
+    for queue, n in zip(held[::2], held[1::2], strict=True):
+        queues.setdefault(queue.decode(), QueueSurvey({})).processing = n
     return queues
 
 
-def survey(keys: Keys) -> Command[dict[str, QueueSurvey]]:
-    """The ledger and the places of every queue, at one instant."""
-    return Command(script("survey"), [keys.prefix], _survey)
+def survey(keys: Keys, queues: Iterable[str] = ()) -> Command[dict[str, QueueSurvey]]:
+    """The ledger and the places of every queue, at one instant; also of ``queues`` that the ledger does not name."""
+    return Command(script("survey"), [keys.prefix, *queues], _survey)
 
 
 @dataclass(frozen=True, slots=True)
@@ -664,15 +791,17 @@ def server_info() -> Command[Any]:
 
 @dataclass(frozen=True, slots=True)
 class QueueSet:
-    """The queues one kind of child serves; the id is the same for every worker that serves the same ones.
+    """The queues one lane of a worker serves; the id is the same for every worker of the same lanes.
 
     Attributes:
         order: How they share the workers' time, as ``fetch.lua`` reads it.
+        tasks: Names of the tasks that the lane runs, whatever queue they come by.
     """
 
     id: str
     queues: tuple[str, ...]
     order: str = ""
+    tasks: tuple[str, ...] = ()
 
     @property
     def joined(self) -> str:
@@ -680,12 +809,23 @@ class QueueSet:
         return " ".join(self.queues)
 
     @classmethod
-    def of(cls, queues: Iterable[str], weights: Mapping[str, int] | None = None, strict: bool = False) -> QueueSet:
-        """Make the set of these queues, which share time alike; or by ``weights``, or the highest first."""
+    def of(
+        cls,
+        queues: Iterable[str],
+        weights: Mapping[str, int] | None = None,
+        strict: bool = False,
+        tasks: Iterable[str] = (),
+        beside: Iterable[str] = (),
+    ) -> QueueSet:
+        """Make the set of these queues, which share time alike; or by ``weights``, or the highest first.
+
+        ``beside`` are the queues of all lanes of the worker, by which the lanes of different ones are told apart.
+        """
         import hashlib
 
-        names = tuple(sorted(set(queues)))
+        names, runs = tuple(sorted(set(queues))), tuple(sorted(tasks))
         order = " " if len(names) > 1 else ""  # alike
-        if weights:
+        if weights and names:
             order = "!" * strict + "".join(f" {name}={weights.get(name, 1)}" for name in names) + " "
-        return cls(hashlib.blake2b((" ".join(names) + order).encode(), digest_size=6).hexdigest(), names, order)
+        text = "\n".join((" ".join(names) + order, " ".join(runs), " ".join(sorted(beside))))
+        return cls(hashlib.blake2b(text.encode(), digest_size=6).hexdigest(), names, order, runs)

@@ -18,8 +18,9 @@ from redis.exceptions import (
     RedisError,
     ResponseError,
 )
+from redis.exceptions import TimeoutError as LateError
 
-from taskq.address import safe_url
+from taskq.address import SCHEMES, safe_url
 from taskq.broker.commands import block_word
 from taskq.broker.faults import NotSent, Passing, Unanswered, refused
 from taskq.broker.scripts import all_scripts
@@ -194,6 +195,18 @@ def connect_error(error: Exception, url: str) -> Exception:
         )
     if isinstance(error, ResponseError):
         return refused(error)
+    return NotSent((text or "it has not answered in time").rstrip(".") + _tls_hint(text, error, url))
+
+
+def _tls_hint(text: str, error: Exception, url: str) -> str:
+    """Say what is wrong if one side speaks TLS and the other does not, as far as an error while connecting tells."""
+    kind = SCHEMES.get(url.partition("://")[0])
+    if "CERTIFICATE_VERIFY_FAILED" in text:
+        return "; ?ssl_ca_certs=/path/ca.pem in the URL names the authority to trust"
     if "WRONG_VERSION_NUMBER" in text:
-        text = f"it does not speak TLS on this port, as the scheme of the URL asks for ({text})"
-    return NotSent(text or type(error).__name__)
+        return "; it does not speak TLS on this port: redis:// is without"
+    if kind == "rediss" and isinstance(error, (TimeoutError, LateError)):
+        return "; does it speak TLS on this port? redis:// is without"
+    if kind == "redis" and ("reset by peer" in text or "closed by server" in text):
+        return "; if it speaks TLS on this port, the URL begins with rediss://"
+    return ""

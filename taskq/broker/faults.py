@@ -36,6 +36,10 @@ def refused(error: Exception) -> Exception:
         return Passing(text)
     if kind == "OutOfMemoryError" or text.startswith("OOM") or "used memory > 'maxmemory'" in text:
         return BrokerFull("the server is over its maxmemory and accepts nothing new; workers go on draining it")
+    if kind in ("MovedError", "AskError"):
+        return BrokerRefused(
+            f"the server is a node of a Cluster, which taskq does not support: name a single one ({text})"
+        )
     return BrokerRefused(f"the server refused: {text}")
 
 

@@ -11,7 +11,8 @@ queue:<queue>        list        ids waiting, the next one first
 ranked:<queue>       sorted set  ids waiting that have a priority, or a key in a fair queue, by rank
 turns                hash        queue → turns given to its ranked messages without a key
 fair:<queue>         sorted set  ``<priority>|<key>`` by its last turn; ``<priority>`` by the last turn taken
-gated:<line>         list        ids waiting at a gate; the line is ``<queue>|<gate>``
+gated:<line>         list        ids waiting at a gate; the line is ``<queue>|<gate>``; at ``<task>#t`` for a lane, or a
+                                 worker, that runs the task
 gates                hash        gate → who waits there: queue with a line, ``*queue`` as a whole, ``!queue``: its
                                  suspects; joined by spaces
 openings             sorted set  gate by when it opens (ms); ``=<queue>`` by when its pause is over
@@ -25,7 +26,8 @@ unique               hash        lock → until (ms, 0: no limit) and id of the 
 throttle:<lock>      string      id of the message that was let through; expires
 paused               hash        queue, or ``=<task>`` in a shared one → since and until (ms), by whom, newline, why
 lines:<queue>        sorted set  gates whose lines came up while the queue was paused → when
-marks                hash        queue → letters of what is special of it: p paused, r ranked, l limited
+marks                hash        queue → letters of what is special of it: p paused, r ranked, l limited,
+                                 o given messages that run at most once and have their own queue elsewhere
 revoked              hash        id → why; of messages that end when their turn comes, or run
 control:<inc>        list        ids whose runs an incarnation's parent is to stop; expires after a minute
 suspects:<queue>     list        ids that must run alone, since a process may have died under them
@@ -40,6 +42,10 @@ calls                hash        incarnation → number of its last call (and a 
 workers              hash        incarnation → what it is (msgpack; see ``taskq.worker.session``)
 sets                 hash        set of queues → its queues, joined by spaces
 serving              hash        queue → the sets that serve it, joined by spaces
+runs                 hash        set of queues → what the lanes of its workers run, a line each: their set, their tasks
+homes                hash        task → queues it has had, between spaces; ``=``: since when ``guests`` is kept (ms)
+guests               hash        ``<queue>|<task>`` of messages sent to another queue than their task's → 1
+strays               hash        ``<queue>|<task>`` that no live worker serves and knows → since and seen last (ms)
 set-leases           sorted set  set by the time until which some worker serves it (ms)
 ready:<set>          sorted set  queues that have something to take, by time (ms) or by turn (see ``lib/shares.lua``)
 spent:<set>          hash        queue → worker time its messages took (ms over its weight); ``*``: the least served

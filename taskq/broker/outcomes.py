@@ -20,6 +20,8 @@ if TYPE_CHECKING:
     from taskq.broker.commands import Arg
 
 SUCCESS, FAILURE, GIVEN_UP, DISCARDED = b"S", b"F", b"D", b"X"
+#: How many successes make a group at most: a script unpacks it.
+_GROUP = 1000
 
 
 #: The task returned: the id, and what to store (empty for nothing). A plain pair, for there are many.
@@ -56,6 +58,19 @@ class Again:
 
 
 @dataclass(slots=True)
+class Passed:
+    """Not run here: to a lane, or a worker, that runs its task; anybody is to look at it again in ``delay`` seconds.
+
+    ``value`` is what to store instead, empty for nothing; ``again`` says that it has been passed on before.
+    """
+
+    id: bytes
+    value: bytes
+    delay: float
+    again: bool
+
+
+@dataclass(slots=True)
 class Limited:
     """Told to slow down: its gate is shut for ``delay`` seconds; back to the head of its queue, uncounted."""
 
@@ -70,7 +85,7 @@ class Returned:
     id: bytes
 
 
-Outcome = Done | Ended | Dead | Again | Limited | Returned
+Outcome = Done | Ended | Dead | Again | Passed | Limited | Returned
 
 
 def id_of(outcome: Outcome) -> bytes:
@@ -101,12 +116,12 @@ def read_error_detail(data: bytes) -> dict[str, Any]:
 
 
 def words(outcomes: Iterable[Outcome], result_ttl_ms: int) -> list[Arg]:
-    """Write outcomes as the arguments ``fetch.lua`` takes; the successes first, in one group or two."""
+    """Write outcomes as the arguments ``fetch.lua`` takes; the successes first, in groups."""
     plain: list[bytes] = []
     stored: list[bytes] = []
     results: list[bytes] = []
     rest: list[Arg] = []
-    returned: list[Limited | Returned] = []
+    returned: list[Passed | Limited | Returned] = []
     for outcome in outcomes:
         if type(outcome) is tuple and len(outcome[0]) == 16:
             if outcome[1]:
@@ -114,15 +129,16 @@ def words(outcomes: Iterable[Outcome], result_ttl_ms: int) -> list[Arg]:
                 results.append(outcome[1])
             else:
                 plain.append(outcome[0])
-        elif isinstance(outcome, (Limited, Returned)):
+        elif isinstance(outcome, (Limited, Returned)) or (isinstance(outcome, Passed) and outcome.again):
             returned.append(outcome)
         else:
             rest.extend(_group(outcome, result_ttl_ms))
     args: list[Arg] = []
-    if plain:
-        args += [b"done", b"".join(plain), 0, 0]
-    if stored:
-        args += [b"done", b"".join(stored), result_ttl_ms, len(stored), *results]
+    for at in range(0, len(plain), _GROUP):
+        args += [b"done", b"".join(plain[at : at + _GROUP]), 0, 0]
+    for at in range(0, len(stored), _GROUP):
+        some = results[at : at + _GROUP]
+        args += [b"done", b"".join(stored[at : at + _GROUP]), result_ttl_ms, len(some), *some]
     args += rest
     for outcome in reversed(returned):  # each goes to the head, so the last first
         args += _group(outcome, result_ttl_ms)
@@ -139,6 +155,8 @@ def _group(outcome: Outcome, ttl: int) -> list[Arg]:
             return [b"dead", raw_id, reason, detail, result, ttl]
         case Again(raw_id, value, delay, counter):
             return [b"schedule", raw_id, value, max(0, round(delay * 1000)), counter]
+        case Passed(raw_id, value, delay, again):
+            return [b"pass", raw_id, value, max(0, round(delay * 1000)), b"1" if again else b""]
         case Limited(raw_id, delay):
             return [b"limit", raw_id, max(0, round(delay * 1000))]
         case _:

@@ -91,8 +91,10 @@ async def adrive(
         return stop.value  # type: ignore[no-any-return]
 
 
-def persist(command: Command[T], where: str, seconds: float | None) -> Protocol[T]:
+def persist(command: Command[T], where: str, seconds: float | None, patient: bool = False) -> Protocol[T]:
     """Repeat a repeatable command until it is answered, for at most ``seconds`` (None: for ever, saying so once).
+
+    With ``patient`` a server that answers, and refuses for now, has all the time there is.
 
     Raises:
         BrokerUnavailable: The time is over.
@@ -107,9 +109,10 @@ def persist(command: Command[T], where: str, seconds: float | None) -> Protocol[
             if isinstance(error, Unanswered) and not command.repeatable:
                 raise unavailable(where, error, (yield Now()) - began) from None
             delay = backoff(attempt, 1.0)
-            if seconds is not None and (yield Now()) + delay - began > seconds:
+            if seconds is None or (patient and isinstance(error, Passing)):
+                if attempt == 0:
+                    log.warning("waiting for %s: %s", where, error)
+            elif (yield Now()) + delay - began > seconds:
                 raise unavailable(where, error, seconds) from None
-            if seconds is None and attempt == 0:
-                log.warning("waiting for %s: %s", where, error)
         attempt += 1
         yield Pause(delay)

@@ -46,9 +46,9 @@ class _Lazy(click.Group):
     ) -> tuple[str | None, click.Command | None, list[str]]:
         """Find a command; one that there is not is told with the nearest ones."""
         if args and not args[0].startswith("-") and self.get_command(ctx, args[0]) is None:
-            from taskq.spelling import nearest
+            from taskq.spelling import guess
 
-            raise click.UsageError(f"no such command {args[0]!r}{nearest(args[0], self.list_commands(ctx))}", ctx)
+            raise click.UsageError(f"no such command {args[0]!r}{guess(args[0], self.list_commands(ctx))}", ctx)
         return super().resolve_command(ctx, args)
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:

@@ -30,7 +30,7 @@ from taskq.cli.common import (
 from taskq.cli.tables import Age, Table, moment, one_line
 from taskq.cli.timetable import COLUMNS, Timetable, as_json_line, row, would_declare
 from taskq.errors import BrokerError, ConfigError
-from taskq.spelling import count, nearest
+from taskq.spelling import count, guess
 
 if TYPE_CHECKING:
     from taskq.broker.keys import Keys
@@ -155,7 +155,7 @@ def _check_task(broker: Broker, keys: Keys, task: str) -> None:
     if known.all and task not in known.all:
         raise ConfigError(
             f"no worker of app {keys.app} has had task {task} yet (--new adds the entry all the same)"
-            f"{nearest(task, known.tasks or known.queues)}"
+            f"{guess(task, known.tasks or known.queues)}"
         )
 
 
@@ -299,7 +299,7 @@ def _message(
     """Prepare a call: by its task's own options if there is ``code``, else by its name alone."""
     if code is not None:
         if task not in code.tasks:
-            raise ConfigError(f"{code.name} has no task {task!r}{nearest(task, code.tasks)}")
+            raise ConfigError(f"{code.name} has no task {task!r}{guess(task, code.tasks)}")
         try:
             return code.tasks[task].prepare_call(args, kwargs, **options).message  # type: ignore[no-any-return]
         except TypeError as error:

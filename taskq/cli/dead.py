@@ -58,8 +58,6 @@ def _require_choice(ids: tuple[str, ...], filters: Filters, everything: bool, ve
 
 def _end(missing: list[str], graveyard: Graveyard) -> None:
     """Leave with exit code 1 if an id that was named is no dead letter."""
-    if missing:
-        graveyard.check_filters()
     where = graveyard.broker.where + (", that the options let through" if graveyard.filters.any else "")
     for text_id in missing:
         click.echo(f"taskq: {text_id} is not a dead letter at {where}", err=True)
@@ -131,7 +129,7 @@ def _look(graveyard: Graveyard, ids: tuple[str, ...], verb: str, past: str, dry_
     """Count those that are meant; ends the command if there are none, or if that was all it was to do."""
     missing: list[str] = []
     found = sum(len(letters) for letters, _ in graveyard.batches(ids, missing))
-    if not found and not ids:
+    if not found:
         graveyard.check_filters()
     if dry_run or not found:
         click.echo(f"{f'would {verb}' if dry_run else past} {count(found, 'dead letter')}")

@@ -252,6 +252,7 @@ class Graveyard:
                 died = self.broker.run(commands.dead_time(keys, queue, raw_id))
                 if died is not None:
                     letter = DeadLetter(app, queue, raw_id, died, value, reason)
+                    self._seen.add((letter.task, letter.reason))
                     return letter if self.filters.match(letter, self.now) else None
         return None
 

@@ -48,7 +48,7 @@ def command(
     done, 2 wrong usage or no server, or a task that no worker has had yet.
     """
     from taskq.broker import commands
-    from taskq.spelling import nearest
+    from taskq.spelling import guess
 
     changes = rate is not None or max_concurrency is not None or burst is not None
     if changes and code:
@@ -59,7 +59,7 @@ def command(
         limits = _Limits.read(broker, keys, task)
         if limits is None:
             known = map(bytes.decode, broker.run(commands.whole_hash(keys, "tasks")))
-            raise ConfigError(f"app {keys.app} has no task {task}: no worker has had it yet{nearest(task, known)}")
+            raise ConfigError(f"app {keys.app} has no task {task}: no worker has had it yet{guess(task, known)}")
         hand = None if code else limits.changed(rate, max_concurrency, burst) if changes else limits.hand
         if not dry_run and (changes or code):
             broker.run(commands.limit(keys, task, _CODE if hand is None else hand))

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from taskq.errors import ConfigError
-from taskq.spelling import nearest
+from taskq.spelling import guess
 
 if TYPE_CHECKING:
     from taskq.broker.keys import Keys
@@ -58,4 +58,4 @@ class Known:
 
 def unknown(kind: str, name: str, where: str, known: Iterable[str]) -> ConfigError:
     """Return the error for a name that nobody has ever used."""
-    return ConfigError(f"{where} has no {kind} {name!r}{nearest(name, known)}")
+    return ConfigError(f"{where} has no {kind} {name!r}{guess(name, known)}")

@@ -27,7 +27,7 @@ def command(what: str, reason: str, seconds: float, new: bool, dry_run: bool, ap
     """
     from taskq.broker import commands
     from taskq.cli.names import Known
-    from taskq.spelling import nearest
+    from taskq.spelling import guess
 
     with reaching(url) as broker:
         keys = keys_of(app_at(broker, app, new=new))
@@ -35,7 +35,7 @@ def command(what: str, reason: str, seconds: float, new: bool, dry_run: bool, ap
         if check_name("queue or task", what) not in known and not new:
             raise ConfigError(
                 f"app {keys.app} has no queue or task {what} yet, so nothing was paused (--new pauses it all the same)"
-                f"{nearest(what, known)}"
+                f"{guess(what, known)}"
             )
         if dry_run:
             survey = broker.run(commands.survey(keys)).get(what, commands.QueueSurvey({}))

@@ -40,8 +40,9 @@ def command(names: tuple[str, ...], url: str | None, as_json: bool) -> None:
 
     PENDING waits for its turn, SCHEDULED for its time, GATED at a limit; SUSPECTS wait to run alone. DEAD is what lies
     there now. DONE and FAILED count what has ended, FAILED each time that a message failed for good, whatever became of
-    it since. STATE says what is paused, by whom and why, and which breakers are open. A line that is too short leaves
-    out columns of which there is nothing to tell. Exit codes: 0 shown, 2 wrong usage or no server, or no such app.
+    it since. STATE says what is paused, by whom and why, which breakers are open, and where messages wait that no live
+    worker serves. A line that is too short leaves out columns of which there is nothing to tell. Exit codes: 0 shown,
+    2 wrong usage or no server, or no such app.
     """
     with reaching(url) as broker:
         table, now, total = Table(*_COLUMNS), _now(broker), 0
@@ -69,6 +70,10 @@ def _rows(broker: Broker, keys: Keys, now: float) -> list[tuple[Cell, ...]]:
 
     states = _States(broker, keys, now)
     surveys = broker.run(commands.survey(keys))
+    served = broker.run(commands.served_queues(keys))
+    for queue, found in surveys.items():
+        if queue not in served and found.pending + found.suspects:
+            states.note(queue, "no live worker serves it")
     for queue in states.queues - surveys.keys():  # paused before anything was sent
         surveys[queue] = commands.QueueSurvey({})
     return [_row(keys.app, queue, surveys[queue], states.of(queue)) for queue in sorted(surveys)]
@@ -114,7 +119,11 @@ class _States:
                 self._note(queues.get(task, task), f"breaker of {task.decode()} tries one")
 
     def _note(self, queue: bytes, text: str) -> None:
-        self._notes.setdefault(queue.decode(errors="replace"), []).append(one_line(text))
+        self.note(queue.decode(errors="replace"), text)
+
+    def note(self, queue: str, text: str) -> None:
+        """Have something to say of a queue."""
+        self._notes.setdefault(queue, []).append(one_line(text))
 
     def _paused(self, pause: Pause) -> str:
         until = f", for {age(pause.until - self._now)} more" if pause.until else ""

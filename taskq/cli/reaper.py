@@ -219,10 +219,14 @@ class Pass:
             reaping = self.broker.run(commands.reap(self.keys, _REAP_LIMIT))
             for incarnation, moves in reaping.moves.items():
                 _tell(self.name, incarnation, moves)
-                self._ended.discard(incarnation)
-                self._incarnations += 1
                 self._messages += len(moves)
-            if len(reaping.moves) < _REAP_LIMIT:
+                if incarnation not in reaping.unfinished:
+                    self._ended.discard(incarnation)
+                    self._incarnations += 1
+            for incarnation, why in reaping.failed.items():
+                click.echo(f"{self.name}: what {incarnation} held cannot be recovered: {why}", err=True)
+                self._ended.discard(incarnation)
+            if len(reaping.moves) < _REAP_LIMIT and not reaping.unfinished:
                 break
         self._follow_leases(late=time.monotonic() - last > self.lease / 2)
         if self._ended:
@@ -364,21 +368,25 @@ class Daemon:
     def _read_apps(self) -> None:
         """Learn of new apps, and of changed leases."""
         from taskq.broker import commands
+        from taskq.broker.connection import Connection
         from taskq.broker.keys import Keys
         from taskq.reaper import Reaper
-        from taskq.spelling import nearest
+        from taskq.spelling import guess
+        from taskq.upkeep import Upkeep
 
         complete = True
         there = self._connection.execute(commands.known_apps())
         names = list(self.given) or there
         for name in names:
             if name not in there and name not in self._reapers:
-                click.echo(f"taskq reaper: no worker of app {name} has been here yet{nearest(name, there)}", err=True)
+                click.echo(f"taskq reaper: no worker of app {name} has been here yet{guess(name, there)}", err=True)
             keys = Keys(name)
             settings = self._connection.execute(commands.read_settings(keys))
             complete = complete and b"lease" in settings
             lease = _lease_in(settings)
             known = self._reapers.get(name)
+            if known is None:
+                Upkeep(keys, Connection(self._connection.url)).start()
             if known is None or known.interval != lease / 3:
                 self._reapers[name] = Reaper(keys, self._name, lease, _teller(name))
                 self._again_at[name] = 0.0

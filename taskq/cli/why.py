@@ -3,23 +3,27 @@
 from __future__ import annotations
 
 import sys
+import time
 
 import click
 
 from taskq.cli.common import apps_at, keys_of, names_option, raw_id_of, reaching, url_option
+from taskq.cli.tables import Age
 
 
 @click.command()
 @click.argument("text_id", metavar="ID")
+@click.option("--measure", type=Age(), metavar="AGE", help="Look again after 10 (s), 2m, and say how fast it goes on.")
 @names_option
 @url_option
-def command(text_id: str, names: tuple[str, ...], url: str | None) -> None:
+def command(text_id: str, measure: float | None, names: tuple[str, ...], url: str | None) -> None:
     """Say in one sentence why a message does not run.
 
-    Exit codes: 0 said, 1 no message and no result of that id exists, 2 wrong usage or no server.
+    With --measure it also says how many of those before it went in that time, and when its turn comes at that pace.
+    Exit codes: 0 said, 1 no message and no result of that id exists, 2 wrong usage or no server, or no such app.
     """
     from taskq.broker import commands
-    from taskq.why import sentence
+    from taskq.why import pace, sentence
 
     raw_id = raw_id_of(text_id)
     with reaching(url) as broker:
@@ -28,6 +32,10 @@ def command(text_id: str, names: tuple[str, ...], url: str | None) -> None:
             reply = broker.run(commands.why(keys_of(app), raw_id))
             text = sentence(raw_id, reply)
             if {b"value", b"result"} & set(reply[::2]):
+                if measure and b"ahead" in reply[::2]:
+                    time.sleep(measure)
+                    before, reply = reply, broker.run(commands.why(keys_of(app), raw_id))
+                    text = f"{sentence(raw_id, reply)} {pace(raw_id, before, reply)}".strip()
                 click.echo(text)
                 return
     click.echo(text)

@@ -165,7 +165,7 @@ def _check_queues(app: TaskQ, plan: Plan, broker: Broker) -> None:
         ConfigError: One to which nothing was ever sent either, and that looks like a slip.
     """
     from taskq.cli.names import Known
-    from taskq.spelling import is_typo, nearest
+    from taskq.spelling import guess, is_typo
 
     own = {task.queue for task in app.tasks.values()}
     strange = [name for name in plan.queues if name not in own]
@@ -177,9 +177,9 @@ def _check_queues(app: TaskQ, plan: Plan, broker: Broker) -> None:
         if name in used:
             click.echo(f"taskq: {text}: here comes what is sent with queue={name!r}", err=True)
         elif is_typo(name, own):
-            raise ConfigError(f"-Q {name}: {text}, and nothing was ever sent to it{nearest(name, own)}")
+            raise ConfigError(f"-Q {name}: {text}, and nothing was ever sent to it{guess(name, own)}")
         else:
-            click.echo(f"taskq: warning: {text}, and nothing was ever sent to it{nearest(name, own)}", err=True)
+            click.echo(f"taskq: warning: {text}, and nothing was ever sent to it{guess(name, own)}", err=True)
 
 
 def _children(text: str) -> int:
@@ -226,8 +226,8 @@ def banner(app: TaskQ, where: str, plan: Plan) -> str:
     """Say what the worker is about to do."""
     children = f"{plan.concurrency} to " * bool(plan.max_concurrency)
     children += count(plan.max_concurrency or plan.concurrency, "process", "processes")
-    each = [count(plan.async_slots, "coroutine")] if plan.loop.queues else []
-    each += [count(plan.threads, "thread")] if plan.thread.queues else []
+    each = [count(plan.async_slots, "coroutine")] if plan.loop.id else []
+    each += [count(plan.threads, "thread")] if plan.thread.id else []
     tasks = sorted(name for name in plan.tasks if app.tasks[name].queue in plan.queues)
     lines = [
         f"taskq worker {plan.name}",

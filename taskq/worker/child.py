@@ -51,15 +51,15 @@ class Child:
         self.app = app
         self.slots = slots.of(number)
         self.parent = parent
-        self.executor = Executor(app.tasks, app.settings, plan.name)
         self.surroundings = Surroundings()
         quota = Quota(plan.max_tasks or None, self._make_room)
         kinds: list[tuple[type[MainLane | LoopLane], QueueSet]]
         kinds = [(MainLane, plan.main), (LoopLane, plan.loop), (LoopLane, plan.thread)]
+        url, around = app.client.url, self.surroundings
         self.lanes = [
-            kind(self._session(queues, slot, alone), self.executor, slot, app.client.url, quota, self.surroundings)
+            kind(self._session(queues, slot, alone), self._executor(queues), slot, url, quota, around)
             for (kind, queues), slot in zip(kinds, self.slots, strict=True)
-            if queues.queues
+            if queues.id
         ]
 
     def run(self) -> int:
@@ -99,6 +99,9 @@ class Child:
     def _tell_parent(self) -> None:
         if os.getppid() == self.parent:
             os.kill(self.parent, signal.SIGCHLD)
+
+    def _executor(self, queues: QueueSet) -> Executor:
+        return Executor(self.app.tasks, self.app.settings, self.plan.name, queues.tasks)
 
     def _session(self, queues: QueueSet, slot: Slot, alone: bool) -> Session:
         settings = self.app.settings

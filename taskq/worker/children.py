@@ -196,12 +196,12 @@ class Children:
 
     def incarnations(self) -> list[str] | None:
         """Return those of all lanes; None while any child has not begun."""
-        lanes = [queues.queues for queues in (self._plan.main, self._plan.loop, self._plan.thread)]
+        lanes = [queues.id for queues in (self._plan.main, self._plan.loop, self._plan.thread)]
         found = [
             slot.incarnation
             for child in self.running.values()
-            for slot, queues in zip(child.slots, lanes, strict=True)
-            if queues
+            for slot, lane in zip(child.slots, lanes, strict=True)
+            if lane
         ]
         return found if all(found) else None
 

@@ -12,6 +12,7 @@ import time
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
+from taskq import logs
 from taskq.broker import commands
 from taskq.broker.commands import Command
 from taskq.broker.keys import Keys
@@ -83,28 +84,34 @@ class Closer:
             command = commands.close(
                 self._keys, incarnation, died=closing.died, alone=closing.alone, running=running, cause=cause
             )
-            for move in (yield from self._ask(command)):
-                log.info("message %s of queue %s: back to %s", id_to_text(move.id), move.queue, move.place)
-                suspects = suspects or move.place == "suspect"
-                if not closing.died and move.id in running and move.place != "revoked":
-                    self.interrupted += move.place != "dead"
-                    self.abandoned += move.place == "dead"
+            while moves := (yield from self._ask(command)):  # in pieces, if it held thousands
+                for move in moves:
+                    log.info("message %s of queue %s: back to %s", id_to_text(move.id), move.queue, move.place)
+                    suspects = suspects or move.place == "suspect"
+                    if not closing.died and move.id in running and move.place != "revoked":
+                        self.interrupted += move.place != "dead"
+                        self.abandoned += move.place == "dead"
         return suspects
 
     def _ask(self, command: Command[T]) -> Protocol[T]:
         return persist(command, self._where, _PATIENCE)
 
     def _fail_overdue(self, incarnation: str, raw_id: bytes) -> Protocol[None]:
-        """End the delivery of a message that ran beyond its ``time_limit`` as its policy says."""
+        """End the delivery of a message that ran beyond its ``time_limit`` as its policy says.
+
+        Its arguments stay unread, for reading them makes objects of a user's classes, and this is the parent: a policy
+        that asks for them finds none.
+        """
         found: list[Any] = yield from self._ask(commands.locate(self._keys, raw_id))
         if found[0] != b"processing":
             return
         delivery = Delivery(raw_id, found[1], Taken(float(found[2]), time.monotonic()))
-        outcome = self._executor.prepare(delivery)
+        outcome = self._executor.find(delivery)
         if outcome is None:
             limit = delivery.task.time_limit or 0.0
             error = TimeLimitExceeded(f"the task ran longer than its time_limit of {limit:g} s and was killed")
             outcome = self._executor.failed(delivery, error)
+            logs.ended(delivery, outcome, limit)
         ttl_ms = int(self._executor.settings.result_ttl * 1000)
         fetch = commands.fetch(self._keys, incarnation, next(self._numbers), words([outcome], ttl_ms))
         try:

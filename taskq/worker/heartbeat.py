@@ -20,14 +20,19 @@ from taskq.errors import BrokerRefused
 from taskq.reaper import Reaper
 from taskq.worker.plan import Plan
 from taskq.worker.slots import Slot
+from taskq.worker.strays import Strays
 
 log = logging.getLogger("taskq.worker")
+
+#: Seconds between two times the server is told which tasks the lanes run.
+_ENLIST_EVERY = 15.0
 
 
 class Heartbeat(threading.Thread):
     """Renews leases every third of a lease; in between it waits for due times, suspects, and what is revoked.
 
     Attributes:
+        strays: Who looks for messages that are in nobody's queue, if anybody is to.
         trouble: Why the server cannot be reached at the moment, empty if it can; for the main thread to report.
     """
 
@@ -60,6 +65,7 @@ class Heartbeat(threading.Thread):
         self.slots = slots
         self.ended = False
         self.trouble = ""
+        self.strays: Strays | None = None
         self._connection = connection
         self._suspects = suspects
         self._revoked = revoked
@@ -72,7 +78,7 @@ class Heartbeat(threading.Thread):
 
     def keep(self) -> Protocol[None]:
         """Do the same as a protocol."""
-        attempt, renew_at, reap_at = 0, 0.0, 0.0
+        attempt, renew_at, reap_at, enlist_at = 0, 0.0, 0.0, 0.0
         while not self.ended:
             try:
                 now = yield Now()
@@ -83,7 +89,11 @@ class Heartbeat(threading.Thread):
                 if (yield Now()) >= reap_at:
                     reap_at = (yield Now()) + (yield from self._reaper.reap())
                 due = (yield Now()) + (yield from self._reaper.promote())
-                yield from self._reaper.upkeep()
+                if now >= enlist_at:
+                    enlist_at = now + _ENLIST_EVERY
+                    yield commands.enlist(self.keys, self.plan.sets)
+                if self.strays is not None:
+                    yield from self.strays.look()
                 yield from self._wait(min(due, renew_at, reap_at) - (yield Now()))
                 attempt, self.trouble = 0, ""
             except (NotSent, Unanswered, Passing, BrokerRefused) as error:

@@ -101,7 +101,7 @@ class LoopLane:
         self._surroundings = surroundings
         self.stopping = False
         self._url = url
-        self._pace = Pace(many=True)
+        self._pace = Pace({task.queue for task in executor.tasks.values() if task.at_most_once}, many=True)
         self._loop: asyncio.AbstractEventLoop | None = None
         self._running: dict[asyncio.Task[None], Delivery] = {}
         self._interrupts: dict[int, CoroutineInterrupt | ThreadInterrupt] = {}  # by place in the slot's table
@@ -109,7 +109,7 @@ class LoopLane:
         self._cancelled = False
         self._cancel_at: asyncio.TimerHandle | None = None
         self._outcomes: list[Outcome] = []
-        self._unsettled: list[int] = []  # places of at-most-once messages that have ended, until the server knows
+        self._unsettled: list[int] = []  # places of messages that have ended, until the server knows
         self._threads = ThreadPoolExecutor(slot.capacity, "taskq-task")  # threads are made as they are needed
 
     def stop(self, grace: float | None = None) -> None:
@@ -233,19 +233,18 @@ class LoopLane:
         outcomes, self._outcomes = self._outcomes, []
         places, self._unsettled = self._unsettled, []
         steps = self.session.exchange(outcomes, want=want, mode=mode, caps=self._pace.caps)
+        batch: Batch | None = None
         try:
-            return await adrive(steps, self._connection, asyncio.sleep if outcomes else self._pause)
+            batch = await adrive(steps, self._connection, asyncio.sleep if outcomes else self._pause)
         except Stopped:
             self.session.doubtful = True
-            return None
         except Lost:
             log.warning("the lease of this child ended before it could be renewed: starting anew")
             self._outcomes = []
             await adrive(self.session.open(), self._connection)
-            return None
-        finally:
-            for place in places:
-                self.slot.leave(place)
+        for place in places:  # not if anything else was raised: that ends the process, and they may be to blame
+            self.slot.leave(place)
+        return batch
 
     async def _pause(self, seconds: float) -> None:
         """Wait between two tries of what need not be done any more once the lane is to stop."""
@@ -260,11 +259,11 @@ class LoopLane:
         taken = Taken(batch.now, time.monotonic(), batch.crashes)
         self._surroundings.restore_if_idle()
         for i in range(0, len(batch.messages), 2):
-            delivery = Delivery(batch.messages[i], batch.messages[i + 1], taken)
+            place = self.slot.enter(batch.messages[i])  # reading it may already kill this process
+            delivery = Delivery(batch.messages[i], batch.messages[i + 1], taken, place)
             outcome = self.executor.prepare(delivery)
             if outcome is not None:
-                self._outcomes.append(outcome)
-                self._changed.set()
+                self._end(delivery, outcome)
                 continue
             task = asyncio.create_task(self._run_one(delivery, self.session.incarnation))
             self._running[task] = delivery
@@ -272,38 +271,38 @@ class LoopLane:
         self.quota.spend(len(batch.messages) // 2)
 
     async def _run_one(self, delivery: Delivery, incarnation: str) -> None:
-        task, place = delivery.task, self.slot.enter(delivery.id)
+        task = delivery.task
         if task.time_limit:  # the parent watches it
-            self.slot.limit(place, boottime() + task.time_limit)
+            self.slot.limit(delivery.place, boottime() + task.time_limit)
         current.set(delivery)
         self._surroundings.enter()
         self._surroundings.loop_busy += 1
         logs.started(delivery)
         began = time.monotonic()
         try:
-            outcome = await (self._await if task.is_async else self._run_in_thread)(delivery, place)
+            outcome = await (self._await if task.is_async else self._run_in_thread)(delivery)
         finally:
             self._surroundings.loop_busy -= 1
-            self._pace.saw(delivery.route.queue, time.monotonic() - began, 1)
-            if delivery.task.at_most_once:
-                self.slot.limit(place, 0.0)
-                self._unsettled.append(place)
-            else:
-                self.slot.leave(place)
-        logs.ended(delivery, outcome, time.monotonic() - began)
+        seconds = time.monotonic() - began
+        self._pace.saw(delivery.route.queue, seconds, 1)
+        self.slot.limit(delivery.place, 0.0)
+        logs.ended(delivery, outcome, seconds)
         # After a lost lease the message is another's, and may even have come back to this very lane.
-        if incarnation == self.session.incarnation:
+        self._end(delivery, outcome if incarnation == self.session.incarnation else None)
+
+    def _end(self, delivery: Delivery, outcome: Outcome | None) -> None:
+        """Note how a delivery ended; its slot says that it runs until the server knows."""
+        self._unsettled.append(delivery.place)
+        if outcome is not None:
             self._outcomes.append(outcome)
         self._changed.set()
 
-    async def _await(self, delivery: Delivery, place: int) -> Outcome:
+    async def _await(self, delivery: Delivery) -> Outcome:
         """Run a coroutine to its outcome."""
         try:
-            value = await self._run_coroutine(
-                delivery, place, delivery.task.function(*delivery.args, **delivery.kwargs)
-            )
+            value = await self._run_coroutine(delivery, delivery.task.function(*delivery.args, **delivery.kwargs))
             while type(value) in UNFINISHED:  # one that was returned instead of awaited
-                value = await self._run_coroutine(delivery, place, value)
+                value = await self._run_coroutine(delivery, value)
         except BaseException as error:
             leave_if_twin(1)
             if self._cancelled and isinstance(error, asyncio.CancelledError) and not isinstance(error, TaskqError):
@@ -313,7 +312,7 @@ class LoopLane:
         leave_if_twin(0)
         return self.executor.succeeded(delivery, value)
 
-    async def _run_coroutine(self, delivery: Delivery, place: int, coroutine: Any) -> Any:
+    async def _run_coroutine(self, delivery: Delivery, coroutine: Any) -> Any:
         if type(coroutine) in UNFINISHED and not isinstance(coroutine, Coroutine):
             return finish(coroutine)
         try:
@@ -321,9 +320,9 @@ class LoopLane:
         except StopIteration as stop:  # it waits for nothing: there is no point at which to interrupt it
             return stop.value
         running = CoroutineInterrupt(coroutine, awaited)
-        return await self._interruptible(delivery, place, running, running)
+        return await self._interruptible(delivery, running, running)
 
-    async def _run_in_thread(self, delivery: Delivery, place: int) -> Outcome:
+    async def _run_in_thread(self, delivery: Delivery) -> Outcome:
         """Run a sync task in a thread to its outcome."""
         context, interrupt = contextvars.copy_context(), ThreadInterrupt()
 
@@ -339,25 +338,21 @@ class LoopLane:
             return self.executor.succeeded(delivery, value)
 
         running = asyncio.get_running_loop().run_in_executor(self._threads, context.run, run)
-        outcome: Outcome = await self._interruptible(delivery, place, interrupt, running)
+        outcome: Outcome = await self._interruptible(delivery, interrupt, running)
         return outcome
 
     async def _interruptible(
-        self,
-        delivery: Delivery,
-        place: int,
-        interrupt: CoroutineInterrupt | ThreadInterrupt,
-        running: Awaitable[Any],
+        self, delivery: Delivery, interrupt: CoroutineInterrupt | ThreadInterrupt, running: Awaitable[Any]
     ) -> Any:
         """Await what runs, to be interrupted when it is revoked, or at its soft limit."""
-        self._interrupts[place] = interrupt
+        self._interrupts[delivery.place] = interrupt
         soft = delivery.task.soft_time_limit
         loop = asyncio.get_running_loop()
         timer = loop.call_later(soft, interrupt.fire, soft_limit_error(soft)) if soft else None
         try:
             return await running
         finally:
-            self._interrupts.pop(place, None)
+            self._interrupts.pop(delivery.place, None)
             if timer is not None:
                 timer.cancel()
 

@@ -140,6 +140,7 @@ class MainLane:
         self._outcomes.extend(Returned(delivery.id) for delivery in self._take_buffer())
         self._exchange(self._connection)
         drive(self.session.close(), self._connection)
+        self.slot.idle()
 
     def _exchange(self, connection: Connection, want: int = 0, wait: float = 0.0, ask: bool = False) -> Batch | None:
         """Settle what has ended and take up to ``want`` messages, after a wait if there is nothing to do.
@@ -160,14 +161,14 @@ class MainLane:
             steps = self.session.exchange(
                 outcomes, want=want, mode="repair" if wait else "", caps=self._pace.caps, wait=wait
             )
+            batch: Batch | None = None
             try:
-                return drive(steps, connection, time.sleep if outcomes else self._pause)
+                batch = drive(steps, connection, time.sleep if outcomes else self._pause)
             except Lost:
                 log.warning("the lease of this child ended before it could be renewed: starting anew")
                 self._take_buffer()
                 self._outcomes.clear()
                 drive(self.session.open(), connection)
-                return None
             except Exception as error:
                 if not (self.stopping and (self._waiting or isinstance(error, Stopped))):
                     raise
@@ -177,6 +178,9 @@ class MainLane:
                 return None
             finally:
                 self._waiting = False
+            if connection is self._connection:  # the main thread's own: nothing runs
+                self.slot.idle()
+            return batch
 
     def _pause(self, seconds: float) -> None:
         """Wait between two tries of what need not be done any more once the lane is to stop."""
@@ -214,7 +218,8 @@ class MainLane:
                     buffer.appendleft(delivery)
                     self._give_back(incarnation)
                     break
-            slot.memory[slot.index_at] = delivery.place  # from here on it runs
+            # From here on it runs, until another does or the server knows how it ended (see _exchange).
+            slot.memory[slot.index_at] = delivery.place
             outcome = self._run_one(delivery)
             if (now := boottime()) - began > _FORK_TAKES:
                 leave_if_twin(0)
@@ -228,7 +233,7 @@ class MainLane:
                 once = route is not NOWHERE and route.task.at_most_once
                 watched = 1 if route is NOWHERE else route.watched
             ran += 1
-            if once:  # its slot says that it runs until the server knows how it ended: it must not come back
+            if once:  # it must not come back: its slot says that it runs until the server knows how it ended
                 self._exchange(self._connection)
                 now = boottime()
             self._started = began = now
@@ -236,9 +241,8 @@ class MainLane:
                 watched = self._surroundings.tidy(route, context)
                 self._look_at = began + LOOK_EVERY
         self._measure(route, began - group_began, ran)
-        self._started = 0.0
-        slot.idle()
         self._surroundings.main_busy = False
+        self._started = 0.0
         current.set(None)
         self.quota.spend(len(batch.messages) // 2)
 

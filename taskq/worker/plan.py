@@ -29,9 +29,9 @@ class Plan:
         async_slots: Coroutines a child runs at once.
         grace: Seconds that running tasks get to end after a SIGTERM.
         drain: End when the queues are empty.
-        main: Queues served in the main threads of the children (sync tasks).
-        loop: Queues served on their event loops (``async def`` tasks, and queues that hold both kinds).
-        thread: Queues served in threads (sync tasks with ``pool="thread"``, or all of them with ``--threads``).
+        main: What the main threads of the children serve (sync tasks).
+        loop: What their event loops serve (``async def`` tasks).
+        thread: What their threads serve (sync tasks with ``pool="thread"``, or all of them with ``--threads``).
         threads: Threads a child has for them.
         max_tasks: Messages after which a child is replaced; 0 for no limit.
         max_memory: Resident memory in bytes after which a child is replaced; 0 for no limit.
@@ -60,8 +60,8 @@ class Plan:
 
     @property
     def sets(self) -> list[QueueSet]:
-        """The sets of queues that are not empty."""
-        return [queues for queues in (self.main, self.loop, self.thread) if queues.queues]
+        """What the lanes that there are serve."""
+        return [queues for queues in (self.main, self.loop, self.thread) if queues.id]
 
     @property
     def capacities(self) -> list[int]:
@@ -107,16 +107,27 @@ def lanes_of(
         strict: Take what has the highest weight first, always.
 
     Returns:
-        The sets ``main``, ``loop`` and ``thread`` of a `Plan`. A queue with an ``async def`` task on it goes to the
-        loop, where its sync tasks run in threads.
+        The sets ``main``, ``loop`` and ``thread`` of a `Plan`. A lane takes from the queues of its tasks; from one that
+        lanes share, or of no task, one of them takes and hands on what the others run. That is the one that is never
+        held up by a task: the loop, then the threads; for a queue of no task, where anything may come, the main lane.
     """
     queues = {check_name("queue", name) for name in only} or {task.queue for task in tasks.values()}
-    loop = {task.queue for task in tasks.values() if task.is_async} & queues
-    thread = {task.queue for task in tasks.values() if all_in_threads or task.pool == "thread"} & queues - loop
+    runs: dict[str, set[str]] = {"main": set(), "loop": set(), "thread": set()}
+    serves: dict[str, set[str]] = {"main": set(), "loop": set(), "thread": set()}
+    lanes_at: dict[str, set[str]] = {}
+    for task in tasks.values():
+        lane = "loop" if task.is_async else "thread" if all_in_threads or task.pool == "thread" else "main"
+        runs[lane].add(task.name)
+        lanes_at.setdefault(task.queue, set()).add(lane)
+    somewhere = next((lane for lane in ("main", "thread", "loop") if runs[lane]), "main")
+    for queue in queues:
+        lanes = lanes_at.get(queue, {somewhere})
+        serves[next(lane for lane in ("loop", "thread", "main") if lane in lanes)].add(queue)
     return {
-        "main": QueueSet.of(queues - loop - thread, weights, strict),
-        "loop": QueueSet.of(loop, weights, strict),
-        "thread": QueueSet.of(thread, weights, strict),
+        lane: QueueSet.of(serves[lane], weights, strict, runs[lane], queues)
+        if serves[lane] or (queues and runs[lane])
+        else QueueSet("", ())
+        for lane in runs
     }
 
 

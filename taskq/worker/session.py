@@ -24,6 +24,8 @@ log = logging.getLogger("taskq.worker")
 
 #: Longest pause between tries while the server does not answer, in seconds.
 _PAUSE_MAX = 1.0
+#: How many outcomes to tell in one call.
+_AT_ONCE = 1000
 #: How often to try to say goodbye if nothing is held: about a second. The end of the lease does the same.
 _GOODBYES = 8
 
@@ -98,6 +100,10 @@ class Session:
         Raises:
             Lost: The lease ended and another recovered what this incarnation held; the outcomes changed nothing.
         """
+        if len(outcomes) > _AT_ONCE:  # thousands of coroutines may end together
+            for first in reversed(range(_AT_ONCE, len(outcomes), _AT_ONCE)):  # what is returned stays in order
+                yield from self.exchange(outcomes[first : first + _AT_ONCE])
+            outcomes = outcomes[:_AT_ONCE]
         groups = words(outcomes, self.result_ttl_ms)
         mode = "solo" if self._alone else mode
         attempt = 0
@@ -157,7 +163,8 @@ class Session:
         if self.incarnation:
             command = commands.close(self.keys, self.incarnation, died=False, alone=False, running=())
             try:
-                yield from self._until_answered(command, None if self.held else _GOODBYES)
+                while (yield from self._until_answered(command, None if self.held else _GOODBYES)):
+                    pass  # in pieces, if it held thousands
             except BrokerRefused as error:  # what is held its parent gives back
                 self._tell(error)
             self.incarnation = ""
@@ -168,12 +175,13 @@ class Session:
             self._refusal = str(error)
             log.error("%s; trying on", error)
 
-    def _until_answered(self, command: commands.Command[Any], tries: int | None = None) -> Protocol[None]:
+    def _until_answered(self, command: commands.Command[Any], tries: int | None = None) -> Protocol[Any]:
+        """Repeat a command until it is answered; None if it is not in so many ``tries``."""
         attempt = 0
         while attempt != tries:
             try:
-                yield command
-                return
+                return (yield command)
             except (NotSent, Unanswered, Passing):
                 yield Pause(backoff(attempt, _PAUSE_MAX))
                 attempt += 1
+        return None

@@ -22,6 +22,7 @@ from taskq.broker.protocol import boottime, persist
 from taskq.entries import code_revision
 from taskq.errors import BrokerFull
 from taskq.execution import Executor
+from taskq.upkeep import Upkeep
 from taskq.worker import child as child_process
 from taskq.worker.children import Children, Running
 from taskq.worker.closing import Closer, Closing
@@ -31,6 +32,7 @@ from taskq.worker.heartbeat import Heartbeat
 from taskq.worker.plan import Plan, publications, settings_for_scripts
 from taskq.worker.revocations import Revocations
 from taskq.worker.signals import Signals
+from taskq.worker.strays import Strays
 from taskq.worker.watch import Scaling, describe_exit, oom_kills
 
 if TYPE_CHECKING:
@@ -110,9 +112,12 @@ class Supervisor:
             self._on_suspects,
             self._on_revoked,
         )
+        heartbeat.strays = Strays(self.broker.keys, self.plan.name, self.app.settings.unknown_after)
         heartbeat.start()
         self._errands.start()
         self._heartbeat = heartbeat
+        upkeep = Upkeep(self.broker.keys, Connection(self.broker.url))
+        upkeep.start()
         try:
             self._tend()
             while self.children.running or self._errands.closing or not self._over:
@@ -123,6 +128,7 @@ class Supervisor:
                 self._tend()
         finally:
             heartbeat.ended = True
+            upkeep.end()
             self.children.close()
         returned, abandoned = self._closer.interrupted, self._closer.abandoned
         if returned:
@@ -141,8 +147,9 @@ class Supervisor:
         keys = self.broker.keys
         settings = settings_for_scripts(self.app.settings, self.app.tasks)
         publish = commands.publish(keys, publications(self.app.tasks))
+        enlist = commands.enlist(keys, self.plan.sets, {task.name: task.queue for task in self.app.tasks.values()})
         try:
-            for command in (commands.announce_app(keys), *commands.write_settings(keys, settings), publish):
+            for command in (commands.announce_app(keys), enlist, *commands.write_settings(keys, settings), publish):
                 self.broker.run(command, seconds=None)
         except BrokerFull:  # a full server must still be drained; what an earlier worker published holds
             log.warning("the server is full: this worker's settings could not be published")

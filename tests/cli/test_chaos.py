@@ -61,8 +61,11 @@ class Chaos:
 
     def check_nothing_is_left(self) -> None:
         mark = b"TMPDIR=" + os.fsencode(self.folder) + b"\0"
-        left = [path.parent.name for path in Path("/proc").glob("[0-9]*/environ") if mark in _read(path)]
-        assert left == []
+
+        def left() -> list[str]:
+            return [path.parent.name for path in Path("/proc").glob("[0-9]*/environ") if mark in _read(path)]
+
+        wait_until(lambda: not left(), "the guard of the server has seen that it is gone, and nothing is left")
         assert list(self.folder.iterdir()) == []
 
 

@@ -308,9 +308,9 @@ def test_a_replay_runs(taskq: Run, jobs: Callable[..., Any]) -> None:
         file.write("here now")
 
     assert taskq("dead", "replay", result.id).returncode == 0
-    assert [handle.state for handle in seen] == ["PENDING"] * 3  # what they saw is over
+    assert [handle.state for handle in seen[:2]] == ["PENDING"] * 2  # what they saw is over
     with pytest.raises(ResultTimeout):
-        seen[1].get(timeout=0.01)
+        seen[2].get(timeout=0.01)
     assert taskq("worker", "-A", "jobs", "-c", "1", "--drain").returncode == 0
 
     assert [handle.get(timeout=1) for handle in seen] == ["here now"] * 3

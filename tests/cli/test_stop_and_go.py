@@ -5,11 +5,13 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Callable, Iterator
+from types import SimpleNamespace
 
 import pytest
 
 from taskq import Breaker, Limit, TaskQ, TaskRevoked
 from taskq.broker import commands
+from taskq.cli import why
 from taskq.worker.plan import publications
 from tests.cli.conftest import Ran
 from tests.cli.lost import bury, publish, take
@@ -351,3 +353,23 @@ def test_why_is_one_sentence_of_whichever_app_knows_the_message(run: Run, quick:
     assert result.why() == expected.strip()
     assert run("why", "nothing", code=1).stdout.startswith("No message and no result of id nothing exists")
     assert "task_id 'not an id'" in run("why", "not an id", code=2).stderr
+
+
+def test_why_measures_how_fast_the_queue_goes_on_if_it_is_asked_to(
+    run: Run, app: TaskQ, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    last = app.tasks["bill"].delay_many([(number,) for number in range(10)])[-1]
+    looked: list[float] = []
+
+    def meanwhile(seconds: float) -> None:
+        looked.append(seconds)
+        take(app, "office", 4)
+
+    monkeypatch.setattr(why, "time", SimpleNamespace(sleep=meanwhile))
+
+    said = run("why", last.id, "--measure", "1m").stdout
+
+    assert looked == [60.0]
+    assert re.search(
+        r"number 6 of 6 in queue office\. In \d\.\d s 4 of those before it went; at that pace its turn", said
+    )

@@ -2,25 +2,29 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable
+from typing import Any
 
 import pytest
 
 from taskq.audit import audit
 from taskq.broker import commands
-from taskq.broker.commands import Check, mend
+from taskq.broker.commands import Command, Tally, mend
+from taskq.broker.outcomes import Returned
 from taskq.broker.protocol import drive
-from tests.contract.fleet import more
+from taskq.upkeep import upkeep
+from tests.contract.fleet import Fleet, more, sent
 from tests.contract.world import LEASE, T0, Near, Scores, State, World, message, messages, raw_id, serving, without
 
 A, B, C, D = map(raw_id, range(1, 5))
 EVERY = 60_000
 
 
-def looked(world: World) -> Check:
-    check = world.run(commands.audit(world.keys, EVERY))
-    assert check is not None
-    return check
+def audited(world: World) -> Counter[str]:
+    """Audit, whoever has lately; without the rests between its calls."""
+    world.raw("DEL", world.keys["audited"])
+    return drive(upkeep(world.keys), world.connection, lambda _seconds: None)
 
 
 def pending(*ids: bytes) -> State:
@@ -30,35 +34,37 @@ def pending(*ids: bytes) -> State:
 # -- audit -------------------------------------------------------------------------------------------------------
 
 
-def test_a_sound_state_is_told_and_left_as_it_is(world: World) -> None:
+def test_a_sound_state_is_left_as_it_is(world: World) -> None:
     before = world.seed(
         serving("inc"),
         pending(A, B),
         {"messages": messages(C, D), "schedule": Scores({C: T0 + 1000.0}), "processing:inc": {D: b"%d q" % T0}},
-        {"counters": {b"q|scheduled": b"1"}},
+        {"counters": {b"q|scheduled": b"1", b"q|accepted": b"4"}},
+        {"ready:set": Scores({b"q": T0}), "bell:set": [b"1"]},
     )
 
-    assert looked(world) == Check(messages=4, placed=4, incarnations=0, recounted=0, queues=["q"])
-    assert world.state() == before | {"audited": b"1"}
-    assert 0 < world.ttl("audited") <= EVERY
+    assert world.run(commands.tally(world.keys, ["q"])) == Tally(4, 4, ["queue:q"])
+    assert audited(world) == {}
+    assert without(world.state(), "audited") == before
 
 
 def test_only_one_looks_at_a_time(world: World) -> None:
     world.seed(pending(A))
-    looked(world)
-    before = world.dump()
 
-    assert world.run(commands.audit(world.keys, EVERY)) is None
+    assert world.run(commands.audit(world.keys, EVERY))
+    before = world.dump()
+    assert 0 < world.ttl("audited") <= EVERY
+    assert not world.run(commands.audit(world.keys, EVERY))
     assert world.dump() == before
 
 
 @pytest.mark.parametrize("lost", ["calls", "leases"])
-def test_an_incarnation_that_is_half_registered_is_recovered(world: World, lost: str) -> None:
+def test_an_incarnation_that_stays_half_registered_is_recovered(world: World, lost: str) -> None:
     whole = {"messages": messages(A), "processing:inc": {A: b"%d q" % T0}, "counters": {b"q|accepted": b"1"}}
     registered = serving("inc")
     before = world.seed(without(registered, lost), whole)
 
-    assert looked(world) == Check(messages=1, placed=1, incarnations=1, recounted=0, queues=["q"])
+    assert drive(audit(world.keys, ["q"]), world.connection, lambda _seconds: None) == {"incarnations": 1}
     gone = {"calls", "leases", "workers", "processing:inc"} - {lost}
     assert world.state() == without(before, *gone) | {
         "crashes": {A: b"1"},
@@ -66,19 +72,21 @@ def test_an_incarnation_that_is_half_registered_is_recovered(world: World, lost:
         "solo:set": Scores({b"q": Near(T0)}),
         "solo-bell:set": [b"1"],
         "counters": {b"q|accepted": b"1", b"q|recovered": b"1", b"q|crashes": b"1"},
-        "audited": b"1",
     }
 
 
-def test_what_is_scheduled_is_counted_anew_if_the_count_is_wrong(world: World) -> None:
-    world.seed({"messages": messages(A, B, C), "schedule": Scores({A: T0 + 1.0, B: T0 + 2.0, C: T0 + 3.0})})
-    before = world.seed({"counters": {b"q|scheduled": b"1", b"p|scheduled": b"7", b"r|scheduled": b"0"}})
+def test_an_incarnation_that_is_registered_wholly_again_is_left_alone(world: World) -> None:
+    registered = serving("inc")
+    world.seed(without(registered, "leases"), {"settings": {b"lease": b"15000"}})
+    paused: list[float] = []
 
-    assert looked(world).recounted == 2
-    assert world.state() == before | {
-        "counters": {b"q|scheduled": b"3", b"p|scheduled": b"0", b"r|scheduled": b"0"},
-        "audited": b"1",
-    }
+    def renewed(seconds: float) -> None:
+        paused.append(seconds)
+        world.seed({"leases": registered["leases"]})
+
+    assert drive(audit(world.keys, ["q"]), world.connection, renewed) == {}
+    assert 15 in paused
+    assert world.state()["calls"] == {b"inc": b"0"}
 
 
 # -- scan --------------------------------------------------------------------------------------------------------
@@ -240,38 +248,106 @@ def test_after_an_audit_everything_is_in_one_place_and_the_ledger_balances(
     world.seed(serving("inc"), pending(A, B, C))
     harm(world)
 
-    mended = drive(audit(world.keys, EVERY), world.connection)
-    assert sum(mended.values()) >= 2
+    assert sum(audited(world).values()) >= 2
 
     places = world.state()
     for id_ in places["messages"]:
         assert places["queue:q"].count(id_) + (id_ in places.get("schedule", {})) == 1
     assert set(places["queue:q"]) <= set(places["messages"])
     assert world.balances() == {"q": 0}
-    world.raw("DEL", world.keys["audited"])
-    assert drive(audit(world.keys, EVERY), world.connection) == {}
+    assert audited(world) == {}
+
+
+class Watched:
+    """A connection that notes what is asked, and lets something happen before each of a kind."""
+
+    def __init__(self, world: World, happens: Callable[[str], None] = lambda name: None) -> None:
+        self.world, self.happens, self.asked, self.doubted = world, happens, list[str](), 0
+
+    def execute(self, command: Command[Any]) -> Any:
+        name = command.script.name if command.script else str(command.args[0], "ascii")  # type: ignore[arg-type]
+        self.asked.append(name)
+        if name == "mend":
+            self.doubted += (len(command.args) - 2) // 2
+        self.happens(name)
+        return self.world.connection.execute(command)
+
+    def audit(self) -> Counter[str]:
+        return drive(audit(self.world.keys, ["q"]), self, lambda _seconds: None)  # type: ignore[arg-type]
 
 
 def test_ids_are_walked_in_a_large_app_only_if_the_numbers_differ(world: World) -> None:
-    ids = [raw_id(n) for n in range(3000)]
-    world.seed(serving("inc"), pending(*ids))
-    walked: list[str] = []
+    world.seed(serving("inc"), pending(*map(raw_id, range(3000))))
+    watched = Watched(world)
 
-    def look() -> None:
-        world.raw("DEL", world.keys["audited"])
-        execute = world.connection.execute
-
-        class Watched:
-            @staticmethod
-            def execute(command: commands.Command[object]) -> object:
-                walked.append(command.script.name if command.script else str(command.args[0]))
-                return execute(command)
-
-        drive(audit(world.keys, EVERY), Watched())  # type: ignore[arg-type]
-
-    look()
-    assert walked == ["audit"]
-    world.seed({"messages": {raw_id(5000): message(raw_id(5000))}})
-    look()
-    assert "scan" in walked
+    watched.audit()
+    assert "scan" not in watched.asked
+    world.seed({"messages": {raw_id(5000): message(raw_id(5000))}, "counters": {b"q|accepted": b"3001"}})
+    assert watched.audit() == {"resurrected": 1}
+    assert "scan" in watched.asked
     assert world.state()["queue:q"][-1] == raw_id(5000)
+
+
+def test_what_moves_while_it_is_walked_is_not_doubted(world: World) -> None:
+    """Messages are taken, ended and returned between any two calls, faster than ids are read; one stands nowhere."""
+    fleet = Fleet(world)
+    ids = list(map(raw_id, range(6000)))
+    lost, returned = raw_id(9999), ids[:40]
+    with fleet.unaudited():
+        fleet.send_all([sent(id_) for id_ in ids])
+        held: list[bytes] = []
+
+        def happens(name: str) -> None:
+            if name in ("LRANGE", "scan", "HKEYS"):
+                fleet.done(*(id_ for id_ in held if id_ not in returned))
+                back = [Returned(id_) for id_ in held if id_ in returned]
+                held[:] = fleet.fetch(*back, want=128, caps=" q=128 ").messages[::2]
+                fleet.send(*(raw_id(10_000 + len(ids) + n) for n in range(100)))
+                ids.extend(b"" for _ in range(100))
+
+        world.seed({"messages": {lost: message(lost)}})
+        world.raw("HINCRBY", world.keys["counters"], "q|accepted", 1)
+        watched = Watched(world, happens)
+        assert watched.audit() == {"resurrected": 1}
+        assert watched.doubted < 20, "what moved between two walks"
+
+
+def test_thousands_that_stand_nowhere_are_mended_in_bounded_calls(world: World) -> None:
+    ids = list(map(raw_id, range(9000)))
+    world.seed(serving("inc"), {"messages": messages(*ids), "counters": {b"q|accepted": b"9000"}})
+    watched = Watched(world)
+
+    assert watched.audit() == {"resurrected": 9000}
+    assert watched.asked.count("mend") >= 9
+    assert sorted(world.state()["queue:q"]) == ids
+    assert watched.audit() == {}
+
+
+def test_nine_thousand_queues_are_audited_and_surveyed(world: World) -> None:
+    queues = [f"q{n}" for n in range(9000)]
+    world.seed(serving("inc"), {"counters": {f"{q}|accepted".encode(): b"0" for q in queues}})
+    world.seed({"messages": {A: message(A, queue="q8999"), B: message(B, queue="q1")}, "queue:q8999": [A]})
+    world.seed({"counters": {b"q8999|accepted": b"1", b"q1|accepted": b"1"}})
+
+    assert audited(world) == {"resurrected": 1}
+    found = world.run(commands.survey(world.keys))
+    assert (len(found), found["q8999"].pending, found["q1"].pending) == (9000, 1, 1)
+    assert world.run(commands.backlog(world.keys, queues)).pending == 2
+
+
+def test_a_message_of_any_incarnation_is_found_and_not_resurrected(world: World) -> None:
+    many = [f"inc{n:04}" for n in range(1200)]
+    world.seed(serving(*many), {"messages": messages(A), "processing:inc1199": {A: b"%d q" % T0}})
+    before = world.state()
+
+    assert world.run(mend(world.keys, [(A, "")])) == ["sound"]
+    assert world.run(commands.locate(world.keys, A))[0] == b"processing"
+    assert b"worker" in world.run(commands.why(world.keys, A))
+    assert world.state() == before
+
+
+def test_a_dead_letter_that_stands_nowhere_does_not_run_again(world: World) -> None:
+    world.seed(serving("inc"), {"messages": messages(A), "reasons": {A: b"failed\n"}})
+
+    assert world.run(mend(world.keys, [(A, "")])) == ["resurrected"]
+    assert world.state()["dead:q"] == Scores({A: Near(T0)})

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from taskq.broker.commands import Move, close
+from taskq.broker.commands import Lost, Move, close, fetch
+from taskq.errors import BrokerRefused
 from tests.contract.world import MINUTE, T0, Near, Scores, State, World, messages, raw_id, serving, without
 
 A, B, C, D, E = map(raw_id, range(1, 6))
@@ -223,3 +224,34 @@ def test_a_full_incarnation_is_closed_in_one_call(world: World) -> None:
     after = world.state()
     assert after["queue:q"] == [id_ for id_ in reversed(ids) if id_ != ids[64]]
     assert after["suspects:q"] == [ids[64]]
+
+
+def test_thousands_that_an_incarnation_held_go_back_in_pieces_and_in_order(world: World) -> None:
+    ids = [raw_id(n) for n in range(9001)]
+    world.seed(held(*ids, **{"queue:q": [raw_id(9999)]}))
+    pieces = []
+    while moves := end(world, True):
+        pieces.append(len(moves))
+        with pytest.raises(Lost):
+            world.run(fetch(world.keys, "inc", 1000 + len(pieces), []))
+
+    assert sum(pieces) == 9001
+    assert max(pieces) == 1000
+    state = world.state()
+    assert state["queue:q"] == [*ids, raw_id(9999)]
+    assert b"inc" not in {*state["leases"], *state["calls"]}
+
+
+@pytest.mark.parametrize("name", ["messages", "counters", "queue:q", "suspects:q", "dead:q", "schedule", "crashes"])
+def test_a_key_of_the_wrong_type_leaves_everything_as_it_was(world: World, name: str) -> None:
+    world.seed(held(A, B))
+    kept = world.take_away(name)
+    world.raw("SET", world.keys[name], "an operator's hand")
+    before = world.dump()
+
+    with pytest.raises(BrokerRefused, match=f"key tq:.*{name} is a string"):
+        end(world, True, A)
+
+    assert world.dump() == before
+    world.bring_back(name, kept)
+    assert end(world, True, A) == [(A, "suspect"), (B, "queue")]

@@ -306,3 +306,16 @@ def test_a_batch_as_large_as_an_incarnation_may_hold_settles_in_one_call(world: 
     assert world.state() == nothing_left(before) | {"counters": {b"q|done": b"128"}} | {
         f"result:{id_.decode()}": b"S%d" % i for i, id_ in enumerate(ids)
     }
+
+
+@pytest.mark.parametrize("result", [b"", b"Sx"], ids=["ignored", "stored"])
+def test_ten_thousand_that_end_together_are_settled(world: World, result: bytes) -> None:
+    """As many as a lane of coroutines may run."""
+    ids = [raw_id(n) for n in range(10_000)]
+    world.seed(serving("inc"), {"messages": messages(*ids), "processing:inc": dict.fromkeys(ids, b"1 q")})
+
+    batch = world.run(fetch(world.keys, "inc", 1, words([(id_, result) for id_ in ids], MINUTE)))
+
+    assert batch.fenced == 0
+    assert not {"messages", "processing:inc"} & set(world.names())
+    assert world.state()["counters"] == {b"q|done": b"10000"}

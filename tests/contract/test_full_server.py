@@ -8,8 +8,8 @@ from contextlib import contextmanager
 import pytest
 
 from taskq.broker import commands
-from taskq.broker.commands import Command
-from taskq.broker.outcomes import Again, Dead, Ended, Returned, words
+from taskq.broker.commands import Command, QueueSet
+from taskq.broker.outcomes import Again, Dead, Ended, Passed, Returned, words
 from taskq.broker.scripts import all_scripts
 from taskq.broker.ticks import DueTick, Step
 from taskq.envelope import encode_envelope, encode_head
@@ -118,6 +118,12 @@ CALLS: dict[str, tuple[str, Callable[[World], Command[object]]]] = {
     "agreeing after a lost answer": ("sync", lambda w: commands.sync(w.keys, "inc", 5, 4, [])),
     "renewing": ("renew", lambda w: commands.renew(w.keys, LEASE, ["set"], ["inc"])),
     "registering": ("register", lambda w: commands.register(w.keys, "new", LEASE, b"info", SET)),
+    "enlisting": (
+        "enlist",
+        lambda w: commands.enlist(w.keys, [QueueSet("set", ("q",), tasks=("u" * 99,))], {"t": "q"}),
+    ),
+    "adopting": ("adopt", lambda w: commands.adopt(w.keys, 0, b"x" * 500, ["q", "nobody's"])),
+    "passing on": ("fetch", lambda w: settle(w, Passed(A, message(A, body=b"x" * 500), 9.0, again=False))),
     "closing": ("close", lambda w: commands.close(w.keys, "inc", died=True, alone=True, running=[A])),
     "reaping": ("reap", lambda w: commands.reap(w.keys, 10)),
     "promoting": ("promote", lambda w: commands.promote(w.keys, "me", 100, 1000)),
@@ -136,6 +142,14 @@ CALLS: dict[str, tuple[str, Callable[[World], Command[object]]]] = {
     "revoking": ("revoke", lambda w: commands.revoke(w.keys, A, "x" * 500)),
     "marking": ("mark", lambda w: commands.mark(w.keys, [A, C], "x" * 500)),
     "auditing": ("audit", lambda w: commands.audit(w.keys, MINUTE)),
+    "tallying": ("tally", lambda w: commands.tally(w.keys, ["q"])),
+    "balancing": ("ledger", lambda w: commands.ledger(w.keys, {})),
+    "restoring": ("restore", lambda w: commands.restore(w.keys, [("q", True, "set")])),
+    "reopening": ("reopen", lambda w: commands.reopen(w.keys, [b"t#1"])),
+    "recounting": ("recount", lambda w: commands.recount(w.keys, [b"t#1"])),
+    "tidying": ("tidy", lambda w: commands.tidy(w.keys, "crashes", [raw_id(99)])),
+    "relocking": ("relock", lambda w: commands.relock(w.keys, [A])),
+    "rousing": ("rouse", lambda w: commands.rouse(w.keys, ["entry"])),
     "scanning": ("scan", lambda w: commands.scan_ids(w.keys, b"0", 10)),
     "mending": ("mend", lambda w: commands.mend(w.keys, [(A, "queue:q"), (raw_id(99), "")])),
     "leaving out a tick": ("tick", drop),

@@ -237,3 +237,32 @@ def test_a_name_that_begins_like_another_is_told_apart(world: World) -> None:
     world.run(reap(world.keys, 10))
 
     assert world.state()["serving"] == {b"q": b"set"}
+
+
+def test_one_that_cannot_be_recovered_does_not_keep_the_others_from_it(world: World) -> None:
+    bad = [f"bad{n:02}" for n in range(12)]
+    world.seed(serving(*bad, until=T0 - 2), {f"processing:{inc}": b"an operator's hand" for inc in bad})
+    world.seed({"pulse": str(T0).encode(), "messages": messages(A), "processing:good": {A: b"1 q"}})
+    world.seed(serving("good", until=T0 - 1))
+
+    first, second = world.run(reap(world.keys, 10)), world.run(reap(world.keys, 10))
+
+    assert set(first.failed) | set(second.failed) == set(bad)
+    assert "wrong kind" in first.failed["bad00"] or "WRONGTYPE" in first.failed["bad00"]
+    assert [move.id for move in second.moves["good"]] == [A]
+    assert second.next_end is not None
+    assert second.next_end > 1, "it would be tried again and again at once"
+    for inc in bad:
+        world.raw("DEL", world.keys[f"processing:{inc}"])
+
+
+def test_thousands_that_an_incarnation_held_are_recovered_in_pieces(world: World) -> None:
+    ids = [raw_id(n) for n in range(2001)]
+    world.seed(serving("inc", until=T0 - 1), {"messages": messages(*ids), "pulse": str(T0).encode()})
+    world.seed({"processing:inc": dict.fromkeys(ids, b"1 q")})
+    found = [world.run(reap(world.keys, 10)) for _ in range(4)]
+
+    assert [len(reaping.moves.get("inc", ())) for reaping in found] == [1000, 999, 2, 0]
+    assert [reaping.unfinished for reaping in found] == [{"inc"}, {"inc"}, set(), set()]
+    assert "crashes" not in world.names(), "of two none is to blame"
+    assert world.state()["suspects:q"] == ids

@@ -132,3 +132,13 @@ def test_a_number_that_is_not_higher_is_stale(world: World, number: int) -> None
         world.run(sync(world.keys, "inc", number, 4, []))
 
     assert world.dump() == before
+
+
+def test_thousands_taken_by_a_lost_call_go_back_in_order(world: World) -> None:
+    ids = [raw_id(n) for n in range(9000)]
+    world.seed(serving("inc"), {"messages": messages(*ids), "processing:inc": dict.fromkeys(ids, b"1 q")})
+
+    executed, gone = world.run(sync(world.keys, "inc", 2, 1, ids[:10]))
+
+    assert (executed, gone) == (False, [])
+    assert world.state()["queue:q"] == ids[10:]

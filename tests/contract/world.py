@@ -197,6 +197,19 @@ class World:
         """Every key as the server itself would write it to disk."""
         return {name: self.raw("DUMP", self.keys[name]) for name in self.names()}
 
+    def take_away(self, name: str) -> tuple[float, bytes | None]:
+        """Delete a key; answers what brings it back."""
+        kept = max(self.ttl(name), 0), self.raw("DUMP", self.keys[name])
+        self.raw("DEL", self.keys[name])
+        return kept
+
+    def bring_back(self, name: str, kept: tuple[float, bytes | None]) -> None:
+        """Undo `take_away`, whatever is there by now."""
+        ttl, dump = kept
+        self.raw("DEL", self.keys[name])
+        if dump is not None:
+            self.raw("RESTORE", self.keys[name], int(ttl), dump)
+
     def ttl(self, name: str) -> float:
         """Milliseconds until a key expires; -1 if it does not."""
         return int(self.raw("PTTL", self.keys[name]))

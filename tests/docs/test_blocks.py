@@ -101,7 +101,7 @@ class Page:
         commands = pages.shell_commands(block)
         done = subprocess.run(
             ["bash", "-ec", "\n".join(commands)],
-            cwd=self.folder, env={**os.environ, "PATH": bin_folder}, text=True,
+            cwd=self.folder, env={**os.environ, "PATH": bin_folder, "COLUMNS": "200"}, text=True,
             stdout=subprocess.PIPE, stderr=subprocess.STDOUT, timeout=30,
         )  # fmt: skip
         self.printed = done.stdout

@@ -160,6 +160,7 @@ broker.run(commands.revoke(keys, b"nothing", "no reason"))
 broker.run(commands.why(keys, b"nothing"))
 broker.run(commands.scan_ids(keys, b"0", 10))
 broker.run(commands.mend(keys, [(b"nothing", "")]))
+broker.run(commands.adopt(keys, 3_600_000, b"", ["jobs.nothing"]))
 """
 
 

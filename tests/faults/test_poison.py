@@ -98,3 +98,71 @@ async def apill(how):
     assert ledger.counters["crashes"] == 3
     assert len(Journal(tmp_path).read().starts["pill"]) == 4
     assert not survey(module.app)["jobs.awork"].suspects
+
+
+QUIET_PILLS = """
+import dataclasses
+
+def note(i):
+    with open(os.path.join(os.path.dirname(__file__), "journal"), "a") as file:
+        file.write(f"start {i} {os.getpid()}\\n")
+
+@dataclasses.dataclass
+class Pill:
+    how: str
+    def __post_init__(self):
+        if self.how != "ok":
+            note(self.how)
+            os._exit(9)
+
+def leave_soon(how):
+    "Return, and take the process along while nobody knows yet: the settler is held up."
+    note(how)
+    from taskq.worker.session import Session
+    Session.exchange = lambda *args, **kwargs: os._exit(9)
+
+@app.task
+async def aread(pill: Pill): ...
+
+@app.task(pool="thread")
+def tread(pill: Pill): ...
+
+@app.task
+def read(pill: Pill): ...
+
+@app.task
+async def aleave(how):
+    leave_soon(how)
+
+@app.task(pool="thread")
+def tleave(how):
+    leave_soon(how)
+
+@app.task
+def leave(how):
+    leave_soon(how)
+"""
+
+
+@pytest.mark.timeout(180)
+def test_pills_are_contained_from_their_first_byte_until_the_server_knows_their_end(
+    jobs: Write, start_worker: Start, tmp_path: Path
+) -> None:
+    """Those that kill while their arguments are made, and those that have returned and kill all the same."""
+    module = jobs(QUIET_PILLS)
+    pill = module.Pill("ok")
+    handles = {}
+    for name in ("aread", "tread", "read"):
+        pill.how = name
+        handles[name] = getattr(module, name).delay(pill)
+    for name in ("aleave", "tleave", "leave"):
+        handles[name] = getattr(module, name).delay(name)
+    fleet = Fleet(start_worker, 1, "-c", "1")
+
+    for name, handle in handles.items():
+        with pytest.raises(TaskError, match="crashed"):
+            handle.get(timeout=60)
+        runs = len(Journal(tmp_path).read().starts[name])
+        assert 3 <= runs <= 3 + len(handles), f"{name}: {runs} runs; {fleet.logs}"
+    assert survey(module.app)["jobs.aread"].counters["crashes"] == 3
+    assert fleet.workers[0].process.poll() is None

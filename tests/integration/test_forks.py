@@ -57,7 +57,10 @@ CASES = {
     + """
 async def main():
     await add.adelay(0)
-    in_children(lambda number: asyncio.new_event_loop().run_until_complete(add.adelay(1)) and None)
+    def child(number):
+        asyncio._set_running_loop(None)  # what asyncio's own hook does
+        asyncio.new_event_loop().run_until_complete(add.adelay(1))
+    in_children(child)
     await add.adelay(0)
 asyncio.run(main())
 """,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -17,7 +18,7 @@ from taskq.worker.watch import Scaling
 from tests.support import Start, Write, survey, wait_until
 
 JOBS = """
-import collections, itertools, taskq, threading
+import collections, dataclasses, itertools, taskq, threading
 HERE = os.path.dirname(os.path.abspath(__file__))
 
 def note(text):
@@ -81,6 +82,16 @@ def hard():
 @app.task(time_limit=0.4, autoretry_for=(taskq.TimeLimitExceeded,), max_retries=1, default_retry_delay=0)
 def hard_retried():
     note("hard_retried")
+    time.sleep(60)
+
+@dataclasses.dataclass
+class Made:
+    n: int
+    def __post_init__(self):
+        note(f"made by {os.getpid()}")
+
+@app.task(time_limit=0.4)
+def hard_made(made: Made):
     time.sleep(60)
 
 @app.task(time_limit=0.4)
@@ -285,10 +296,24 @@ def test_a_hard_limit_kills_the_child_and_fails_the_task(
     assert [r.get(timeout=30) for r in neighbours] == [0, 1, 2], "they ran again"
     assert worker.children() != before
     assert worker.log.count("is killed: a task is over its time limit") == 1
+    assert len(re.findall(rf"task jobs\.{name}\[\S+\] failed in 0\.400 s", worker.log)) == 1
     ledger = survey(module.app)
     assert sum(queue.counters.get("crashes", 0) for queue in ledger.values()) == 0
     assert ledger[f"jobs.{name}"].dead == 1
     assert all(queue.balance == 0 for queue in ledger.values())
+
+
+def test_a_parent_never_makes_the_objects_of_a_message(jobs: Write, start_worker: Start, tmp_path: Path) -> None:
+    """It decides about what ran too long; an argument that kills whoever makes it would take the worker along."""
+    module = jobs(JOBS)
+    worker = start_worker("-c", "1")
+
+    with pytest.raises(TaskError, match="TimeLimitExceeded"):
+        module.hard_made.delay(module.Made(1)).get(timeout=30)
+
+    makers = {int(line.split()[-1]) for line in notes(tmp_path)}
+    assert len(makers) == 2, "this process, and the child that ran it"
+    assert worker.process.pid not in makers
 
 
 def test_a_hard_limit_is_a_failure_that_the_policy_may_retry(jobs: Write, start_worker: Start, tmp_path: Path) -> None:

@@ -86,8 +86,8 @@ def test_coroutines_that_wait_are_told_what_ended_the_reading(app: TaskQ, monkey
         await some_waiting(app, keys, connection, waiting)
         plain(connection, b"SET", keys["inbox:" + app.client.ainbox._waiting.name], b"of the wrong type")
         monkeypatch.setattr(inbox, "_REREAD", 0.05)
-        reader = app.client.ainbox._reader
-        assert reader is not None
+        while not app.client.ainbox._connection._raw.is_connected:
+            await asyncio.sleep(0.005)
         app.client.ainbox._connection._raw._writer.transport.abort()  # it reads again, now
         return await asyncio.wait_for(asyncio.gather(*waiting, return_exceptions=True), 10)
 
@@ -144,7 +144,10 @@ def test_threads_that_wait_go_on_after_the_connections_were_closed(app: TaskQ) -
     wait_until(lambda: got == [41] * 3, "all are told")
 
 
-def test_a_result_that_does_not_come_in_time_is_told_with_the_reason(app: TaskQ) -> None:
+def test_a_result_that_does_not_come_in_time_is_told_with_the_reason(
+    app: TaskQ, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("taskq.result._TO_SAY_WHY", 20.0)
     handle = app.task(name="add")(lambda a: a).delay(1)
     app.pause("add", "the database is moved")
 

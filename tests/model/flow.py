@@ -23,14 +23,19 @@ def gates(snap: Snapshot) -> list[str]:
     if {pair for pair in waiting if pair[0][0] not in "*!"} != set(snap.lines()):
         wrong.append(f"lines {set(snap.lines())}, at gates are {waiting}")
     for who, gate in waiting:
-        if opens_by_itself(snap, gate):
+        line, queue, sets = f"{who}|{gate}".encode(), who.lstrip("*!"), sets_of(snap, who)
+        if gate.endswith("#t"):
+            anybody = any(line in snap.table("ready:" + name) for name in sets)
+            sets = lanes_of(snap, who, gate.removesuffix("#t"))
+            if not (sets or anybody or gate.encode() in snap.table("openings")):
+                wrong.append(f"nobody runs what waits in {line!r}, and nobody is going to look at it")
+        elif opens_by_itself(snap, gate):
             continue
-        line, queue = f"{who}|{gate}".encode(), who.lstrip("*!")
         if who[0] in "*!":
             wrong.append(f"{who} waits at {gate}, which is open")
         elif queue.encode() in snap.table("paused") and gate.encode() in snap.table("lines:" + queue):
             continue
-        elif any(line not in snap.table("ready:" + name) for name in sets_of(snap, who)):
+        elif any(line not in snap.table("ready:" + name) for name in sets):
             wrong.append(f"the line {line!r} at an open gate is not announced")
     return wrong
 
@@ -38,6 +43,15 @@ def gates(snap: Snapshot) -> list[str]:
 def sets_of(snap: Snapshot, queue: str) -> list[str]:
     """The sets of queues that serve a queue."""
     return snap.table("serving").get(queue.encode(), b"").decode().split()  # type: ignore[no-any-return]
+
+
+def lanes_of(snap: Snapshot, queue: str, task: str) -> list[str]:
+    """The sets of those lanes that run a task for certain, of workers that serve a queue, or where the task is now."""
+    sets = sets_of(snap, queue)
+    if not sets and f" {queue} ".encode() in snap.table("homes").get(task.encode(), b""):
+        sets = sets_of(snap, snap.table("tasks").get(task.encode(), b"").decode())
+    lanes = (snap.table("runs").get(name.encode(), b"").decode() for name in sets)
+    return [line.split()[0] for lines in lanes for line in lines.splitlines() if f" {task} " in line]
 
 
 def opens_by_itself(snap: Snapshot, gate: str) -> bool:

@@ -10,11 +10,14 @@ from typing import Any
 import pytest
 
 from taskq import TaskQ
+from taskq.broker.aio import AsyncConnection
 from taskq.broker.commands import Batch, QueueSet
 from taskq.broker.connection import Connection
 from taskq.broker.outcomes import Returned, id_of
 from taskq.broker.protocol import boottime, drive
 from taskq.execution import Executor
+from taskq.task import Task
+from taskq.worker.interrupt import soft_limit_error
 from taskq.worker.loop_lane import LoopLane
 from taskq.worker.main_lane import MainLane
 from taskq.worker.quota import Quota
@@ -31,8 +34,9 @@ class Lane:
         function: Callable[[int], object],
         kind: type[MainLane] | type[LoopLane],
         at_most_once: bool,
+        **options: Any,
     ) -> None:
-        self.task = app.task(name="t", at_most_once=at_most_once)(function)
+        self.task = app.task(name="t", at_most_once=at_most_once, **options)(function)
         self.slot = Slot(mmap.mmap(-1, region_size(CAPACITY)), 0, CAPACITY)
         self.slot.clear()
         self.lease = 15.0
@@ -58,7 +62,23 @@ class Lane:
             self.lane._run_batch(batch)
         else:
             asyncio.run(self._run_on_a_loop(self.lane, batch))
+        self.connection.close()
+        if isinstance(self.lane, MainLane):
+            self.lane._connection.close()
         return [id_of(outcome) for outcome in self.lane._outcomes]
+
+    def settle(self) -> None:
+        """Tell the server how they ended."""
+        if isinstance(self.lane, MainLane):
+            self.lane._exchange(self.lane._connection)
+            self.lane._connection.close()
+        else:
+            asyncio.run(self._settle_on_a_loop(self.lane))
+
+    async def _settle_on_a_loop(self, lane: LoopLane) -> None:
+        lane._connection = AsyncConnection(lane._url)
+        await lane._exchange(0)
+        await lane._connection.close()
 
     async def _run_on_a_loop(self, lane: LoopLane, batch: Batch) -> None:
         lane._changed = asyncio.Event()
@@ -119,7 +139,70 @@ def test_the_slot_names_the_one_that_runs(lane: Callable[..., Lane]) -> None:
     ids = made.run(3)
 
     assert seen == [frozenset([id_]) for id_ in ids]
+
+
+@pytest.mark.parametrize("kind", [MainLane, LoopLane])
+def test_the_slot_names_a_message_from_before_it_is_read(
+    kind: type[MainLane] | type[LoopLane], app: TaskQ, lane: Callable[..., Lane], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Reading one makes objects of a user's classes, which may kill the process: the parent must know whom to blame."""
+    made = lane(lambda n: None, kind)
+    seen: list[frozenset[bytes]] = []
+    load = Task.load
+    monkeypatch.setattr(Task, "load", lambda *args: seen.append(made.slot.entries()) or load(*args))  # type: ignore[func-returns-value]
+
+    ids = made.run(2)
+
+    assert [entries - set(ids[:i]) for i, entries in enumerate(seen)] == [{ids[0]}, {ids[1]}]
+
+
+@pytest.mark.parametrize("kind", [MainLane, LoopLane])
+def test_the_slot_names_a_message_until_the_server_knows_how_it_ended(
+    kind: type[MainLane] | type[LoopLane], lane: Callable[..., Lane]
+) -> None:
+    """What a task left in its process may still kill that, and then it must not seem that it had never begun."""
+    made = lane(lambda n: None, kind)
+
+    (id_,) = made.run(1)
+    assert made.slot.entries() == {id_}
+
+    made.settle()
+    assert made.session.held == set()
     assert made.slot.entries() == frozenset()
+
+
+def test_a_limit_that_strikes_when_the_task_has_returned_leaves_no_deadline_behind(
+    app: TaskQ, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A child that is killed for it would take what runs by then along."""
+    made = Lane(app, lambda n: None, MainLane, at_most_once=False, soft_time_limit=5.0, time_limit=9.0)
+    assert isinstance(made.lane, MainLane)
+    interrupt, deadlines = made.lane._interrupt, []
+
+    def limit(place: int, deadline: float) -> None:
+        deadlines.append(deadline)
+        if not deadline and interrupt.running is not None:  # the last moment at which the signal can still be heeded
+            interrupt._raise(soft_limit_error(5.0))
+
+    monkeypatch.setattr(made.slot, "limit", limit)
+
+    made.run(1)
+
+    assert deadlines[-1] == 0.0
+    assert isinstance(made.lane._outcomes[0], tuple), "the task has returned, and nobody interrupts what has ended"
+
+
+def test_a_loop_takes_what_must_not_run_twice_one_at_a_time(lane: Callable[..., Lane]) -> None:
+    """What was taken and not yet started when its worker is killed would be given up."""
+    made = lane(lambda n: None, LoopLane, at_most_once=True)
+    assert isinstance(made.lane, LoopLane)
+    made.task.delay_many([0, 1, 2])
+    drive(made.session.open(), made.connection)
+
+    batch = drive(made.session.exchange([], want=100, caps=made.lane._pace.caps), made.connection)
+    made.connection.close()
+
+    assert len(batch.messages) == 2
 
 
 def test_what_must_not_run_twice_is_settled_before_the_slot_says_that_it_has_ended(lane: Callable[..., Lane]) -> None:

@@ -70,6 +70,7 @@ class Client:
         self.process = Process(name)
         self.numbering = Numbering(world.keys, "here", seconds=3.0)
         self.waiting = Waiting(world.keys, self._came)
+        self.waiting._told = True  # it would ask, for a warning, what the server in memory cannot answer
         self._reader: Actor | None = None
         self.answers: dict[bytes, Answer] = {}
         #: Ids the server is known to have accepted, is known not to have, and is not known to have.

@@ -141,9 +141,10 @@ class Base:
             self.ring("alarm")
 
     def promote(self, limit: int) -> tuple[int, float | None]:
+        opens = self.open_due()
         first = self.first("schedule")
         if first is None or first[1] > self.now:
-            return 0, first and first[1]
+            return 0, min((time for time in (first and first[1], opens) if time is not None), default=None)
         ids = self.until("schedule", round(self.now), limit)
         for id_ in ids:
             del self.scores["schedule"][id_]
@@ -151,7 +152,11 @@ class Base:
             self.push(queue, [id_], suspects=id_ in self.hashes["crashes"])
             self.count(queue, "scheduled", -1)
         first = self.first("schedule")
-        return len(ids), first and first[1]
+        return len(ids), min((time for time in (first and first[1], opens) if time is not None), default=None)
+
+    def open_due(self) -> float | None:
+        """Open the gates whose time has come; answers when the next one opens."""
+        return None
 
     def publish(self, id_: bytes, result: bytes, ttl: float) -> None:
         """Store a result, and hand it to whoever waits."""

@@ -8,13 +8,15 @@ from __future__ import annotations
 
 import math
 import struct
+from collections import Counter
 from collections.abc import Callable
 from typing import Any
 
 from taskq.broker.commands import Command
 from taskq.broker.faults import refused
-from taskq.envelope import FLAG_EXPIRES, decode_head
+from taskq.envelope import FLAG_AT_MOST_ONCE, FLAG_EXPIRES, decode_head
 from tests.simulation.base import Base, queue_of, whole
+from tests.simulation.lines import Lines
 
 Reply = Any
 
@@ -52,7 +54,7 @@ class Shares:
             name, score = min(self._ready.items(), key=lambda item: (item[1], item[0]))
             del self._ready[name]
             queue = name.decode()
-            due, first = self.turn(queue) if self.order else (0.0, 0.0)
+            due, first = self.turn(queue.partition("|")[0]) if self.order else (0.0, 0.0)
             if score >= first:
                 return queue
             self._ready[name] = due
@@ -66,7 +68,7 @@ class Shares:
         spent[b"*"], spent[queue.encode()] = b"%.3f" % self._lowest, b"%.3f" % self._at[queue]
 
 
-class Model(Base):
+class Model(Lines):
     """One app on a server of its own."""
 
     def execute(self, command: Command[Any]) -> Reply:
@@ -99,11 +101,12 @@ class Model(Base):
         if id_ in self.hashes["messages"] or "result:" + id_.decode() in self.strings:
             return b"="
         value = value[:2] + struct.pack(">d", self.now) + value[2:]
-        queue, due, answer = decode_head(value)[1], self.now, b"+"
+        queue, due, answer, elsewhere = decode_head(value)[1], self.now, b"+", False
         for word in options.decode().split():
             n = float(word[1:] or 0)
             match word[0]:
                 case "w":
+                    elsewhere = True
                     answer = b"+" if queue.encode() in self.hashes["serving"] else b"-"
                 case "d" | "a":
                     due = n + self.now * (word[0] == "d")
@@ -112,6 +115,10 @@ class Model(Base):
                     value = b"%c%c%s%s%s" % (value[0], value[1] + FLAG_EXPIRES, value[2:10], stamp, value[10:])
         self.hashes["messages"][id_] = value
         self.count(queue, "accepted")
+        if elsewhere:
+            self.hashes["guests"][f"{queue}|{decode_head(value)[0]}".encode()] = b"1"
+            if value[1] & FLAG_AT_MOST_ONCE:
+                self.mark(queue, b"o")
         if due > self.now:
             self.schedule(queue, id_, due)
         else:
@@ -139,6 +146,9 @@ class Model(Base):
                 self.announce(name)
             if self.lists["suspects:" + name]:
                 self.announce(name, "solo", "solo-bell")
+        for gate, waiters in [] if known else list(self.hashes["gates"].items()):
+            for queue in set(waiters.split()) & set(queues.split()):
+                self.tell_of_line(queue.decode(), gate.decode())
         return 1
 
     def renew_(self, lease: bytes, sets: bytes, *incarnations: bytes) -> Reply:
@@ -189,6 +199,7 @@ class Model(Base):
             others = [other for other in serving.pop(queue, b"").split() if other != set_]
             if others:
                 serving[queue] = b" ".join(others)
+        self.hashes["runs"].pop(set_, None)
         del self.scores["set-leases"][set_]
         for family in ("ready", "bell", "solo", "solo-bell", "spent"):
             self.delete(f"{family}:{set_.decode()}")
@@ -234,7 +245,7 @@ class Model(Base):
         if int(number) <= float(calls[inc]):
             return [b"stale"]
         calls[inc] = number
-        fenced = self._settle(self.hashes["processing:" + inc.decode()], list(groups))
+        fenced = self._settle(self.hashes["processing:" + inc.decode()], list(groups), set_.decode())
         self.promote(100)
         if int(want) and mode == b"solo":
             taken, crashes = self._take_suspect(inc, set_.decode())
@@ -245,7 +256,7 @@ class Model(Base):
             self.ring("bell:" + set_.decode())
         return [whole(self.now), fenced, crashes, *taken]
 
-    def _settle(self, held: dict[bytes, bytes], groups: list[bytes]) -> int:
+    def _settle(self, held: dict[bytes, bytes], groups: list[bytes], set_: str) -> int:
         """Read groups of outcomes as ``fetch.lua`` lists them; answers how many were of messages not held."""
         fenced = 0
         while groups:
@@ -254,12 +265,14 @@ class Model(Base):
                 results, groups = groups[4 : 4 + n] or [b""] * len(ids), groups[4 + n :]
                 todo = [(b"end", id_, b"done", result, ttl) for id_, result in zip(ids, results, strict=True)]
             else:
-                width = {b"end": 5, b"dead": 6, b"schedule": 5, b"return": 2}[groups[0]]
+                width = {b"end": 5, b"dead": 6, b"schedule": 5, b"return": 2, b"pass": 5}[groups[0]]
                 todo, groups = [tuple(groups[:width])], groups[width:]  # type: ignore[list-item]
             for kind, id_, *rest in todo:
                 taken = held.pop(id_, None)
                 if taken is None:
                     fenced += 1
+                elif kind == b"pass":
+                    self.hand_on(set_, id_, taken, rest)
                 else:
                     self._end(kind, id_, taken, rest)
         return fenced
@@ -288,9 +301,7 @@ class Model(Base):
     def _move(self, inc: bytes, name: str, queue: str, n: int, mark: bytes) -> list[bytes]:
         """Take up to ``n`` ids of a list; answers ids and values in turn."""
         ids, self.lists[name] = self.lists[name][:n], self.lists[name][n:]
-        for id_ in ids:
-            self.hashes["processing:" + inc.decode()][id_] = b"%s%s %s" % (mark, whole(self.now), queue.encode())
-        return [word for id_ in ids for word in (id_, self.hashes["messages"][id_])]
+        return [word for id_ in ids for word in self.hold(inc, queue, id_, mark)]
 
     def _take_suspect(self, inc: bytes, set_: str) -> tuple[list[bytes], int]:
         while queue := self.pop("solo:" + set_):
@@ -304,37 +315,74 @@ class Model(Base):
     def _take(self, inc: bytes, want: int, shares: Shares, mode: bytes, caps: str) -> list[bytes]:
         ready = self.scores["ready:" + shares.set]
         if mode == b"repair":
-            names = self.hashes["sets"].get(shares.set.encode(), b"").split()
-            for k in range(1, min(len(names), 8) + 1):
-                name = names[(int(self.now // 4000) * 8 + k) % len(names)]
-                if self.lists["queue:" + name.decode()]:
-                    ready.setdefault(name, self.now)
+            self._repair(ready, self.hashes["sets"].get(shares.set.encode(), b"").split())
         many = caps.startswith("*")
         pace = {name: told.partition("/") for name, told in (word.split("=") for word in caps.strip("*").split())}
         out: list[bytes] = []
         budget, left = 1.0, float(want)
         for turns in range(len(ready), 0, -1):
-            queue = shares.next()
+            line = shares.next()
+            queue = line.partition("|")[0]
             told, _, ms = pace.get(queue, ("1" if caps else str(want), "", ""))
-            most = int(told) if not many else want if shares.order == "" else math.ceil(left / turns)
-            n, taken, more = 0, [], True
+            most = int(told)
+            if many and told != "0":
+                most = want if shares.order == "" else math.ceil(left / turns)
+            n, taken, more, alone = 0, [], True, False
             if most > 0:
                 n = int(min(left, most if many else max(1, math.floor(most * budget))))
             elif not out:
                 n = 1
+            else:
+                alone = True
             if n:
-                taken = self._move(inc, "queue:" + queue, queue, n, b"")
-                more = len(taken) == 2 * n and bool(self.lists["queue:" + queue])
+                if line != queue or queue.encode() in self.hashes["marks"]:
+                    taken, more, alone = self._take_with_care(inc, line, n, bool(out))
+                else:
+                    taken = self._move(inc, "queue:" + queue, queue, n, b"")
+                    more = len(taken) == 2 * n and bool(self.lists["queue:" + queue])
+                alone = alone and most > 0
                 left -= len(taken) / 2 if most else want * len(taken) / 2
                 budget -= len(taken) / 2 / most if most and not many else 0
             out += taken
             if shares.order and taken:
                 shares.charge(queue, len(taken) / 2 * float(ms or 10))
             if more:
-                ready[queue.encode()] = shares.turn(queue)[0] if shares.order else self.now
-            if left <= 0 or budget < 0.01:
+                ready[line.encode()] = shares.turn(queue)[0] if shares.order else self.now * bool(taken or not alone)
+            if alone or left <= 0 or budget < 0.01:
                 break
         return out
+
+    def _repair(self, ready: dict[bytes, float], names: list[bytes]) -> None:
+        for k in range(1, min(len(names), 8) + 1):
+            name = names[(int(self.now // 4000) * 8 + k) % len(names)]
+            if self.lists["queue:" + name.decode()]:
+                ready.setdefault(name, self.now)
+
+    def _take_with_care(self, inc: bytes, line: str, n: int, any_taken: bool) -> tuple[list[bytes], bool, bool]:
+        """Take up to ``n`` of a line, or of a queue with marks; what runs at most once is taken alone."""
+        queue, taken = line.partition("|")[0], list[bytes]()
+        careful = b"o" in self.hashes["marks"].get(queue.encode(), b"")
+        if line != queue:
+            if careful and any_taken:
+                return taken, True, True
+            taken, more = self.take_line(inc, line, 1 if careful else n)
+            return taken, more, careful and bool(taken)
+        if not careful:
+            taken = self.take_some(inc, queue, n)
+            return taken, bool(self.lists["queue:" + queue]), False
+        for _ in range(n):
+            ids = self.lists["queue:" + queue]
+            if not ids:
+                break
+            once = bool(self.hashes["messages"][ids[0]][1] & FLAG_AT_MOST_ONCE)
+            if once and (taken or any_taken):
+                Base.push(self, queue, [ids.pop(0)], at_head=True)
+                return taken, True, True
+            got = self.take_some(inc, queue, 1)
+            taken += got
+            if once and got:
+                return taken, bool(self.lists["queue:" + queue]), True
+        return taken, bool(self.lists["queue:" + queue]), False
 
     # -- time ---------------------------------------------------------------------------------------------
 
@@ -397,17 +445,14 @@ class Model(Base):
         places: list[Any] = []
         for queue in dict.fromkeys(field.decode().rpartition("|")[0] for field in counters):
             waiting = len(self.lists["queue:" + queue]), len(self.lists["suspects:" + queue])
-            places += [queue.encode(), *waiting, len(self.scores["dead:" + queue]), b""]
-        held = [
+            if any(waiting) or self.scores["dead:" + queue]:
+                places += [queue.encode(), *waiting, len(self.scores["dead:" + queue]), b""]
+        held = Counter(
             queue_of(taken).encode()
             for inc in self.until("leases", math.inf, 1 << 30)
             for taken in self.hashes["processing:" + inc.decode()].values()
-        ]
-        return [[word for pair in counters.items() for word in pair], places, held]
-
-    def audit_(self, _every: bytes) -> Reply:
-        assert "audited" in self.strings, "somebody has audited lately, see the beginning of a world"
-        return []
+        )
+        return [[w for pair in counters.items() for w in pair], places, [w for pair in held.items() for w in pair]]
 
     # -- plain commands -----------------------------------------------------------------------------------
 

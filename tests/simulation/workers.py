@@ -103,10 +103,10 @@ class Child(Process):
 
     def prepare(self, delivery: Delivery) -> Outcome | None:
         """Read a message that is about to run."""
+        self.running.add(delivery.id)
         outcome = self.executor.prepare(delivery)
         if outcome is None:
             self.world.note(self.name, f"runs {delivery.id!r}")
-            self.running.add(delivery.id)
             if delivery.task.at_most_once:
                 if delivery.id in self.world.ran_once:
                     raise Violation(f"{delivery.id!r} runs a second time")
@@ -182,6 +182,8 @@ class _Lane:
 class MainLane(_Lane):
     """One after the other."""
 
+    last = b""  # the one that ran last, of whose end the server may not know
+
     def run(self) -> Steps:
         """Take and run messages until told to stop."""
         pace = Pace(task.queue for task in TASKS.values() if task.at_most_once)
@@ -194,11 +196,18 @@ class MainLane(_Lane):
                 yield Pause(0.05)
                 continue
             batch = yield from self.exchange(BATCH, "repair" if wait else "", wait)
+            self._idle()
             wait = WAIT if batch is not None and not batch.messages else 0.0
             if batch is not None and batch.messages:
                 yield from self._run_batch(batch, pace)
         yield from self.exchange()
         yield from self.session.close()
+        self._idle()
+
+    def _idle(self) -> None:
+        """The server knows how the last one ended."""
+        self.slot.idle()
+        self.child.running -= {self.last}
 
     def _run_batch(self, batch: Batch, pace: Pace) -> Steps:
         buffer, incarnation = _deliveries(batch), self.session.incarnation
@@ -208,6 +217,8 @@ class MainLane(_Lane):
                 break
             delivery = buffer.pop(0)
             self.slot.memory[self.slot.index_at] = delivery.place
+            self.child.running -= {self.last}
+            self.last = delivery.id
             outcome = self.child.prepare(delivery)
             if outcome is None:
                 how, seconds = delivery.args[-2:]
@@ -224,10 +235,9 @@ class MainLane(_Lane):
             self.ended(outcome, incarnation)
             if delivery.route is not NOWHERE and delivery.task.at_most_once:
                 yield from self.exchange()
-            self.child.running.discard(delivery.id)
+                self._idle()
         for left in buffer:
             self.ended(Returned(left.id), incarnation)
-        self.slot.idle()
 
 
 class LoopLane(_Lane):
@@ -244,11 +254,12 @@ class LoopLane(_Lane):
             self._leave(settled)
             mode = ""
             for delivery in _deliveries(batch) if batch is not None else ():
+                place = self.slot.enter(delivery.id)
                 outcome = self.child.prepare(delivery)
                 if outcome is not None:
+                    settled.append((place, delivery.id))
                     self.outcomes.append(outcome)
                     continue
-                place = self.slot.enter(delivery.id)
                 self.child.limit(delivery, self.slot, place)
                 running.append(((yield Now()) + delivery.args[-1], place, delivery, self.session.incarnation))
             if running:
@@ -258,8 +269,6 @@ class LoopLane(_Lane):
                 outcome = yield from self.child.end(delivery, delivery.args[-2])
                 self.slot.limit(place, 0.0)
                 settled.append((place, delivery.id))
-                if not delivery.task.at_most_once:
-                    self._leave(settled)
                 self.ended(outcome, incarnation)
             elif batch is not None and not batch.messages and not self.child.stopping:
                 mode = yield from self._rest()

@@ -163,9 +163,7 @@ class World:
         self._agenda: list[tuple[float, int, Callable[[], object]]] = []
         self.blocked: list[Call] = []
         self.seen = self.model.look()
-        # Nobody audits: here no hand is there to harm what scripts keep, and a walk is a walk over the whole server.
-        audited = Command(None, [b"SET", self.keys["audited"], b"1", b"PX", 1 << 40], lambda reply: reply)
-        for command in (*write_settings(self.keys, dict(SETTINGS)), audited):
+        for command in write_settings(self.keys, dict(SETTINGS)):
             self._execute(None, command)
 
     # -- time and actors ----------------------------------------------------------------------------------

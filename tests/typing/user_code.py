@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from datetime import timedelta
 from typing import assert_type
 
@@ -55,6 +56,15 @@ def nightly(x: int) -> str:
     return str(x)
 
 
+class Adder:
+    async def __call__(self, a: int) -> int:
+        return a
+
+
+adder = app.task(Adder())
+part = app.task(name="part")(functools.partial(add.function, b=3))
+
+
 # -- good calls -------------------------------------------------------------------------------------------------------
 
 assert_type(add.delay(1), AsyncResult[int])
@@ -71,6 +81,8 @@ assert_type(bound_async.delay(5).get(), bytes)
 assert_type(nothing.delay(), AsyncResult[None])
 any_number.delay(1, 2, 3, a="b")
 assert_type(nightly.delay(1).get(), str)
+assert_type(adder.delay(1).get(), int)
+part.delay(1)
 app.periodic("add", crontab(minute=0, hour=[3, 15]), add, (1,), {"b": 3}, overlap="skip").delay(1)
 app.periodic("every", every(timedelta(minutes=5)), wait, [1.5], jitter=timedelta(seconds=9), expires=60)
 app.enqueue_many([add.call(1), wait.call(2), add.prepare_call((1,), countdown=1)])
@@ -116,3 +128,8 @@ async def badly_on_a_loop() -> None:
     await wait.adelay("1")  # error
     await add(1, 2)  # error
     assert_type(await wait(1), int)  # error
+
+
+adder.delay("1")  # error
+add.s(1)  # error
+print(app.conf)  # error

@@ -152,6 +152,27 @@ def test_so_does_one_that_is_spawned_from_a_script(tmp_path: Path) -> None:
     assert shown.stdout == "[2, 4] <Task shop.double>\n", shown.stderr
 
 
+def test_a_pickle_of_a_script_is_read_by_a_process_that_has_not_imported_it(tmp_path: Path) -> None:
+    (tmp_path / "shop.py").write_text(
+        "import pickle\nfrom taskq import TaskQ\n"
+        "class Mine(TaskQ):\n"
+        "    def __init__(self, *args):\n"
+        "        super().__init__(*args)\n"
+        "app = Mine('script', 'redis://127.0.0.1:1')\n"
+        "@app.task\n"
+        "def double(x):\n"
+        "    return 2 * x\n"
+        "if __name__ == '__main__':\n"
+        "    pickle.dump((double, double.apply((2,)), app.AsyncResult('an-id')), open('pickle', 'wb'))\n"
+    )
+    subprocess.run([sys.executable, "shop.py"], cwd=tmp_path, check=True)
+    read = "import pickle; task, done, waiting = pickle.load(open('pickle', 'rb')); print(task(3), done.get(), waiting)"
+
+    shown = subprocess.run([sys.executable, "-c", read], cwd=tmp_path, capture_output=True, text=True)
+
+    assert shown.stdout == "6 4 <AsyncResult an-id>\n", shown.stderr
+
+
 def test_apps_of_one_name_that_differ_cannot_be_told_apart() -> None:
     name = unique_name()
     one = TaskQ(name, "redis://127.0.0.1:1")

@@ -219,6 +219,8 @@ def test_a_task_that_a_factory_replaced_is_not_sent_since_the_other_would_run(
     for send in (first.delay, first.apply_async, lambda: app.enqueue_many([first.call()])):
         with pytest.raises(ConfigError, match=r"two tasks are named .*make\.made.*give each a name="):
             send()
+    with pytest.raises(ConfigError, match="periodic entry nightly: two tasks are named"):
+        app.periodic("nightly", "@daily", first)
     assert [r.levelname for r in caplog.records] == ["WARNING"]
     assert (first.apply().get(), second.apply().get()) == (1, 2)
     assert app.tasks[first.name] is second

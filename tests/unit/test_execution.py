@@ -14,7 +14,7 @@ import pytest
 from tenacity import retry_if_result, stop_after_attempt, wait_fixed
 
 from taskq import Context, Limit, RateLimited, ResultTimeout, TaskError, TaskQ, WouldDeadlock, current_request
-from taskq.broker.outcomes import Again, Dead, Ended, Outcome, read_error_detail
+from taskq.broker.outcomes import Again, Dead, Ended, Outcome, Passed, read_error_detail
 from taskq.codec import pack_call, unpack
 from taskq.delivery import Delivery, Taken, current
 from taskq.envelope import decode, encode_envelope, encode_head
@@ -123,6 +123,36 @@ def test_a_head_that_is_cut_short_is_a_dead_letter_even_when_its_task_is_known(a
     assert steps.prepare(Delivery(raw_id, value, Taken(NOW, 0.0))) is None
     for n in range(12, len(value)):
         assert isinstance(steps.prepare(Delivery(raw_id, value[:n], Taken(NOW, 0.0))), Dead)
+
+
+def test_an_envelope_under_another_id_is_a_dead_letter_also_of_a_task_that_has_run_before(app: TaskQ) -> None:
+    """Two envelopes that were swapped, or one that was copied, would run under a name that is not theirs."""
+    task = app.task(name="t")(lambda n: n)
+    run_by = executor(app)
+    ids = [b"%016d" % n for n in range(3)]
+    values = [task.call(n).message[1] for n in range(3)]
+    values = [value[:2] + struct.pack(">d", NOW) + value[2:] for value in values]
+    own = [decode(value).id for value in values]
+
+    assert run_by.prepare(Delivery(own[0], values[0], Taken(NOW, 0.0))) is None
+    assert run_by.prepare(Delivery(own[1], values[1], Taken(NOW, 0.0))) is None, "the fast path"
+    for id_, value in ((own[2], values[1]), (own[1], values[2]), (ids[0], values[0]), (own[0][:15], values[0])):
+        assert dead(run_by.prepare(Delivery(id_, value, Taken(NOW, 0.0))))[0] == "undecodable"
+
+
+def test_arguments_whose_making_ends_the_process_politely_are_refused(app: TaskQ) -> None:
+    class Last:
+        pass
+
+    def leave(value: object) -> Last:
+        raise SystemExit(0)
+
+    task = app.task(name="t")(lambda n: n)
+    task.convert = lambda args, kwargs: (leave(args), kwargs)
+
+    reason, detail = dead(executor(app).prepare(Delivery(ID, stored(task, 1), Taken(NOW, 0.0))))
+
+    assert (reason, detail["message"]) == ("bad-arguments", "0")
 
 
 @pytest.mark.parametrize("by", ["task", "call"])
@@ -431,21 +461,29 @@ def test_an_expired_message_is_discarded_with_that_reason(app: TaskQ, expires: f
     assert outcome == ((ID, b"S\x01") if runs else Ended(ID, "discarded", b"Xexpired"))
 
 
-def test_an_unknown_task_waits_longer_and_longer_and_is_a_dead_letter_in_the_end(app: TaskQ) -> None:
-    first, headers = again(run(app, stored("no.such")))
-    assert (first.delay, first.counter, headers["unknown"]) == (1, "deferred", NOW)
-    assert "retries" not in headers
+def test_an_unknown_task_is_handed_on_once_and_a_dead_letter_when_nobody_knew_it_for_long(app: TaskQ) -> None:
+    first = run(app, stored("no.such"))
+    assert isinstance(first, Passed)
+    assert (first.delay, first.again) == (3600, False)
+    assert decode(first.value).headers == {"unknown": NOW}
 
-    pauses = []
-    for waited in (1, 2, 10, 30, 200, 3590):
-        outcome, headers = again(run(app, first.value, now=NOW + waited * 1000))
-        assert headers["unknown"] == NOW
-        pauses.append(outcome.delay)
-    assert pauses == [1, 2, 10, 30, 60, 10]
+    outcome = run(app, first.value, now=NOW + 3_590_000)
+    assert outcome == Passed(ID, b"", 10, again=True), "its time is not over: it waits on, as it is"
 
     reason, detail = dead(run(app, first.value, now=NOW + 3_600_000))
     assert reason == "unknown-task"
     assert "'no.such'" in detail["message"]
+
+
+def test_a_task_of_another_lane_is_handed_on_with_its_arguments_unread(app: TaskQ) -> None:
+    task = app.task(name="t")(lambda n: n)
+    task.convert = lambda args, kwargs: pytest.fail("they are its lane's to read")
+
+    outcome = Executor(app.tasks, app.settings, "worker-1", ["other"]).prepare(
+        Delivery(ID, stored(task, 1), Taken(NOW, 0.0))
+    )
+
+    assert outcome == Passed(ID, b"", 60, again=False)
 
 
 @pytest.mark.parametrize("body", [b"", b"\xc1", b"\x93\x90\x80\xc0", b"\x92\x90", b"\x92\x91\xc7\x01\x63\x00\x80"])

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import pytest
-from redis.exceptions import NoPermissionError, ReadOnlyError, ResponseError
+from redis.exceptions import MovedError, NoPermissionError, ReadOnlyError, ResponseError
 
+from taskq.broker.commands import Command
 from taskq.broker.connection import connect_error, pack, pack_script, read_error
 from taskq.broker.faults import NotSent, Passing, refused, unavailable
+from taskq.broker.protocol import Now, Pause, persist
 from taskq.broker.scripts import script
-from taskq.errors import BrokerFull, BrokerRefused
+from taskq.errors import BrokerFull, BrokerRefused, BrokerUnavailable
 
 WORDS = [
     "LOADING Redis is loading the dataset in memory",
@@ -41,6 +43,10 @@ def test_all_else_is_final(text: str) -> None:
     assert isinstance(refused(ResponseError(text)), BrokerRefused)
 
 
+def test_a_node_of_a_cluster_is_named_as_that() -> None:
+    assert "node of a Cluster" in str(refused(MovedError("3999 127.0.0.1:6381")))
+
+
 def test_a_full_server_is_full() -> None:
     assert isinstance(refused(ResponseError("OOM command not allowed when used memory > 'maxmemory'.")), BrokerFull)
 
@@ -69,8 +75,45 @@ def test_a_missing_right_for_a_plain_command_is_told_with_its_key() -> None:
     assert "the user 'default' of redis://h lacks a right for SADD with tq:apps" in told
 
 
-def test_tls_to_a_port_without_it_is_said_as_such() -> None:
-    error = connect_error(OSError(1, "[SSL: WRONG_VERSION_NUMBER] wrong version number (_ssl.c:1006)"), "rediss://h")
+@pytest.mark.parametrize(
+    ("url", "error", "told"),
+    [
+        ("rediss://h", OSError(1, "[SSL: WRONG_VERSION_NUMBER] wrong version"), "it does not speak TLS on this port"),
+        ("valkeys://h", TimeoutError(), "it has not answered in time; does it speak TLS on this port?"),
+        (
+            "redis://h",
+            OSError(104, "Connection reset by peer"),
+            "if it speaks TLS on this port, the URL begins",
+        ),
+        ("rediss://h", OSError(1, "[SSL: CERTIFICATE_VERIFY_FAILED] self-signed"), "?ssl_ca_certs=/path/ca.pem"),
+    ],
+)
+def test_tls_on_one_side_only_is_said_as_such(url: str, error: OSError, told: str) -> None:
+    answer = connect_error(error, url)
 
-    assert isinstance(error, NotSent)
-    assert "does not speak TLS on this port" in str(error)
+    assert isinstance(answer, NotSent)
+    assert told in str(answer)
+
+
+def persisted(error: Exception, *, patient: bool) -> str:
+    """What becomes of a call that has a second, and is refused for an hour."""
+    steps = persist(Command(None, [b"PING"], bytes), "redis://h", 1.0, patient)
+    now, step = 0.0, next(steps)
+    try:
+        while now < 3600:
+            if isinstance(step, Now):
+                step = steps.send(now)
+            elif isinstance(step, Pause):
+                now += step.seconds
+                step = steps.send(None)
+            else:
+                step = steps.throw(error)
+    except BrokerUnavailable:
+        return "given up"
+    return "waits"
+
+
+def test_who_waits_without_a_time_out_outlasts_a_refusal_but_not_the_lack_of_a_server() -> None:
+    assert persisted(Passing("MISCONF"), patient=True) == "waits"
+    assert persisted(Passing("MISCONF"), patient=False) == "given up"
+    assert persisted(NotSent("refused"), patient=True) == "given up"

@@ -9,6 +9,7 @@ import logging.config
 import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager, redirect_stderr
+from pathlib import Path
 
 import pytest
 
@@ -109,6 +110,22 @@ def test_a_failure_has_its_traceback_beside_the_text_from_the_tasks_own_frame_on
     assert frames is not None
     assert frames.tb_frame.f_code.co_name == "fail"
     assert vars(record)["taskq"]["retries"] == 0
+
+
+def test_a_text_that_no_file_takes_is_logged_all_the_same(app: TaskQ, tmp_path: Path) -> None:
+    @app.task
+    def fail() -> None:
+        raise ValueError("half of a pair: \ud800")
+
+    handler = logging.FileHandler(tmp_path / "log", encoding="utf-8")
+    logging.getLogger("taskq.task").addHandler(handler)
+    try:
+        fail.apply()
+    finally:
+        logging.getLogger("taskq.task").removeHandler(handler)
+        handler.close()
+
+    assert r"half of a pair: \ud800" in (tmp_path / "log").read_text()
 
 
 def test_what_never_ran_is_told_with_its_id_too(app: TaskQ, caplog: pytest.LogCaptureFixture) -> None:

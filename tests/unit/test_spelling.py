@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from taskq.spelling import count, is_typo, nearest
+from taskq.spelling import count, guess, is_typo
 
 NAMES = ["fleet.sync_crm", "fleet.mail", "shop.charge"]
 
@@ -23,7 +23,7 @@ NAMES = ["fleet.sync_crm", "fleet.mail", "shop.charge"]
 def test_an_unknown_name_is_told_with_the_nearest_known_ones_or_with_all(
     name: str, known: list[str], text: str
 ) -> None:
-    assert text in nearest(name, known)
+    assert text in guess(name, known)
 
 
 @pytest.mark.parametrize(

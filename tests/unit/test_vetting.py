@@ -7,10 +7,11 @@ import dataclasses
 import enum
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from datetime import date
 from typing import Annotated, Any, Final, Generic, Literal, NamedTuple, NewType, Optional, TypedDict, TypeVar
 
 import pytest
-from pydantic import BaseModel, Field
+from pydantic import BaseModel, Field, field_serializer
 from typing_extensions import TypeAliasType, Unpack
 
 from taskq import ConfigError, SerializationError, TaskQ
@@ -110,6 +111,44 @@ class Owner:
     others: dict[str, Cat | Dog | None] = field(default_factory=dict)
 
 
+@dataclass
+class PetBox(Box[Cat | Dog]):
+    """A subclass says what the variables of its base stand for."""
+
+
+U = TypeVar("U")
+
+
+@dataclass
+class Boxes(Box[list[U]], Generic[U]):
+    one: U
+
+
+@dataclass
+class DogBoxes(Boxes[Dog]):
+    pass
+
+
+class GermanDay(BaseModel):
+    day: date
+
+    @field_serializer("day")
+    def german(self, day: date) -> str:
+        return day.strftime("%d.%m.%Y")
+
+
+class IsoDay(BaseModel):
+    day: date
+
+    @field_serializer("day")
+    def iso(self, day: date) -> str:
+        return day.isoformat()
+
+
+class Place(enum.Enum):
+    HOME = Cat("tom")
+
+
 Pet = TypeAliasType("Pet", Cat | Dog)
 Pets = TypeAliasType("Pets", list[Pet])
 Tree = TypeAliasType("Tree", "Cat | list[Tree]")
@@ -145,9 +184,14 @@ COMES_BACK = [
     (Literal[Colour.RED, "x"], Colour.RED),
     (Pair | str, Pair(1, 2)),
     (Pair | str, "ab"),
+    (Annotated[CatDict, "note"] | DogDict, {"name": Cat("tom"), "breed": Colour.RED}),
     (CatDict | DogDict, {"name": Cat("tom"), "breed": Colour.RED}),
     (Owner, Owner(Dog("rex"), {"a": Cat("tom"), "b": None})),
     (Box[Cat | Dog], Box(Dog("rex"))),
+    (PetBox, PetBox(Dog("rex"))),
+    (DogBoxes, DogBoxes([Dog("a")], Dog("b"))),
+    (Boxes[Dog], Boxes([Dog("a")], Dog("b"))),
+    (IsoDay, IsoDay(day=date(2030, 1, 31))),
     (Named | Cat, Dog("rex")),
     (B, Dog("rex")),
     (F, Dog("rex")),
@@ -228,6 +272,9 @@ REFUSED = [
     (OwnInit, OwnInit("abc"), "cannot be made again"),
     (Excluding, Excluding(name="n", password="p"), "its field password is excluded"),
     (ExcludingRequired, ExcludingRequired(password="p"), "its field password is excluded"),
+    (GermanDay, GermanDay(day=date(2030, 1, 31)), "GermanDay could not be read back"),
+    (list[GermanDay], [GermanDay(day=date(2030, 1, 31))], r"^value\[0\]: GermanDay"),
+    (Place, Place.HOME, "is not found by its value"),
     (Account, Account(Excluding(name="n", password="p")), r"^value\.login: Excluding"),
 ]
 

@@ -12,7 +12,7 @@ import pytest
 from taskq.broker.outcomes import error_detail
 from taskq.envelope import encode_envelope, encode_head
 from taskq.flow import interval_ms, rate_text
-from taskq.why import moment, one_line, sentence, span
+from taskq.why import moment, one_line, pace, sentence, span
 
 NOW = 2_000_000_000_000
 ID = bytes.fromhex("01d1a94a200070008000000000000001")  # made at NOW
@@ -140,6 +140,14 @@ CASES: dict[str, tuple[dict[str, Any], str]] = {
     "a task that nobody has": (
         {"workers": [info(tasks={"bill": b""}), info(queues=["other"])], "incarnations": 2},
         "No live worker has task mail; those that serve queue post do not know it.",
+    ),
+    "a task that nobody has, handed on": (
+        {"place": b"mail#t", "lanes": b"", "ahead": 0, "of": 1},
+        "No live worker has task mail; those that serve queue post do not know it.",
+    ),
+    "handed on to the lane that runs it": (
+        {"place": b"mail#t", "lanes": b" s1", "ahead": 1, "of": 7, "served": 0},
+        "It waits for children that run task mail; it is number 2 of 7.",
     ),
     "not every worker was looked at": (
         {"workers": [info(tasks={})] * 100, "incarnations": 101, "ahead": 0, "of": 1},
@@ -272,3 +280,39 @@ def test_a_rate_is_a_whole_number_where_a_unit_allows_it(rate: str, text: str) -
 
 def test_a_sentence_ends_once() -> None:
     assert all(re.search(r"[^.]\.$", expected) or expected.endswith("....") for _, expected in CASES.values())
+
+
+def place(at_ms: int, ahead: int | None, where: bytes = b"queue") -> list[Any]:
+    """An answer about a message with so many before it, so many ms later."""
+    reply = [b"now", b"%d" % (NOW + at_ms), b"value", stored(), b"place", where, b"of", 300]
+    return reply if ahead is None else [*reply, b"ahead", ahead]
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "text"),
+    [
+        # 9 in a minute, with 1,600 to go: three hours, and not what the age of the first message suggests.
+        (
+            place(0, 1609),
+            place(60_000, 1600),
+            "In 60 s 9 of those before it went; at that pace its turn comes in 107 min to 9 h.",
+        ),
+        (
+            place(0, 1000),
+            place(10_000, 600),
+            "In 10 s 400 of those before it went; at that pace its turn comes in 14 s to 17 s.",
+        ),
+        (
+            place(0, 48),
+            place(10_000, 46),
+            "In 10 s 2 of those before it went; at that pace its turn comes in 95 s or later.",
+        ),
+        (place(0, 5), place(10_000, 0), "In 10 s 5 of those before it went, and it is the next."),
+        (place(0, 5), place(10_000, 5), "In 10 s none of those before it went."),
+        (place(0, 5), place(10_000, 6), "In 10 s more came before it than went."),
+        (place(0, 5), place(10_000, 3, b"mail#1"), ""),
+        (place(0, 5), place(10_000, None), ""),
+    ],
+)
+def test_a_pace_is_what_was_measured_and_a_range(before: list[Any], after: list[Any], text: str) -> None:
+    assert pace(ID, before, after) == text

@@ -1,6 +1,5 @@
 --@include base
---@include waiting
---@include ranked
+--@include sizes
 -- How much waits in some queues that are not paused, how long its oldest has, and whether any of it can run.
 --
 -- KEYS  1 prefix
@@ -8,18 +7,28 @@
 -- Returns {messages waiting, ms since the oldest of the next ones was accepted, suspects among them, lines and queues
 --       that the sets have ready, messages that the incarnations hold (-1: one is not registered yet), ms until a gate
 --       opens by itself that some of the queues stand at (-1: none does within five seconds)}.
-local pending, oldest, suspects, now, ours = 0, 0, 0, clock(), {}
+-- Again: the same.
+local names, ours = {}, {}
+local letters, flat = {}, call('HGETALL', P .. 'marks')
+for i = 1, #flat, 2 do letters[flat[i]] = flat[i + 1] end
 for i = 3, #ARGV do
   local queue = ARGV[i]
   ours[queue] = true
-  if not marked(queue, 'p') then
-    pending = pending + waiting(queue)
-    suspects = suspects + call('LLEN', P .. 'suspects:' .. queue)
-    local first = call('LINDEX', P .. 'queue:' .. queue, 0) or call('ZRANGE', P .. 'ranked:' .. queue, 0, 0)[1]
-    local _, _, accepted = head(first and call('HGET', P .. 'messages', first))
+  if not find(letters[queue] or '', 'p', 1, true) then names[#names + 1] = queue end
+end
+local pending, oldest, suspects, now = 0, 0, 0, clock()
+for _, n in pairs(sizes('suspects', 'LLEN', names)) do suspects = suspects + n end
+
+local function look(family, command, first_of)
+  for queue, n in pairs(sizes(family, command, names)) do
+    pending = pending + n
+    local _, _, accepted = head(call('HGET', P .. 'messages', first_of(P .. family .. ':' .. queue)))
     if accepted then oldest = math.max(oldest, now - accepted) end
   end
 end
+look('queue', 'LLEN', function(key) return call('LINDEX', key, 0) end)
+look('ranked', 'ZCARD', function(key) return call('ZRANGE', key, 0, 0)[1] end)
+
 local ready, held, opens = 0, 0, -1
 for set in string.gmatch(ARGV[1], '%S+') do
   ready = ready + call('ZCARD', P .. 'ready:' .. set) + call('ZCARD', P .. 'solo:' .. set)

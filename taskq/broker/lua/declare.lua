@@ -1,4 +1,5 @@
 --@include base
+--@include types
 --@include waiting
 --@include entries
 -- Put the periodic entries of a worker's code in place, if the server has not seen that code before; take away those that
@@ -41,6 +42,8 @@ for name in string.gmatch(call('HGET', P .. 'declared', source) or '', '%S+') do
   end
 end
 if not putting then return out end
+expect('hash', { 'periodic', 'declared', 'revisions' })
+expect('zset', { 'ticks' })
 begin_writes()
 for _, i in ipairs(changed) do put_entry(ARGV[i], ARGV[i + 1], 'code', now) end
 for _, name in ipairs(gone) do remove_entry(name) end

@@ -1,4 +1,5 @@
 --@include base
+--@include types
 --@include waiting
 --@include entries
 -- Change one periodic entry by command.
@@ -12,6 +13,8 @@
 -- Returns the word beside the verb that tells what became of it; unknown, exists and running changed nothing.
 -- Again: defines, pauses again; else there is nothing to do any more.
 local verb, name = ARGV[1], ARGV[2]
+expect('hash', { 'periodic', 'entry:' .. name })
+expect('zset', { 'ticks' })
 local key = P .. 'entry:' .. name
 local there = call('HEXISTS', P .. 'periodic', name) == 1
 if verb == 'define' then

@@ -16,6 +16,8 @@
 --         'end', id, counter, result, result TTL ms          done | failed | discarded
 --         'dead', id, reason, detail, result, result TTL ms
 --         'schedule', id, value, delay ms, counter           retried | deferred
+--         'pass', id, value ('' as it is), ms, again         this lane does not run its task: to one that does; anybody is to
+--                                                             look after so many ms; again: '1' if it has been passed before
 --         'limit', id, ms for which its gate is shut          uncounted, to the head
 --         'return', id                                        uncounted, to the head (in order, last first)
 -- Returns {'lost'} if the incarnation is not registered, {'stale'} if the number is not higher than its last;
@@ -28,12 +30,22 @@ if number <= tonumber(last) then return { 'stale' } end
 local want, set, mode, caps, order = tonumber(ARGV[3]), ARGV[4], ARGV[5], ARGV[6], ARGV[7]
 local now = clock()
 local processing, messages = P .. 'processing:' .. inc, P .. 'messages'
+
+-- What most apps never have is looked for once. That it is asked for lengths is for the sake of the types: a key of the wrong
+-- one ends the call before its first write.
+rare = call('EXISTS', P .. 'crashes', P .. 'revoked', P .. 'openings', P .. 'marks') > 0
+local any_revoked = rare and call('HLEN', P .. 'revoked') > 0
+local any_crashes = rare and call('HLEN', P .. 'crashes') > 0
+local settles = #ARGV > 7
+local waits = settles and anybody_waits()
+if settles then
+  call('HLEN', P .. 'counters') -- the others are read as the outcomes are
+else
+  call('HLEN', messages)
+  call('HLEN', processing)
+end
 begin_writes()
 call('HSET', P .. 'calls', inc, number)
-
--- What most apps never have is looked for once.
-rare = call('EXISTS', P .. 'crashes', P .. 'revoked', P .. 'openings', P .. 'marks') > 0
-local any_revoked = rare and call('EXISTS', P .. 'revoked') == 1
 local out, outs = { int(now), 0, 0 }, 3
 local fields, f = {}, 0 -- of the processing hash
 local flow
@@ -55,35 +67,52 @@ flow = setmetatable({}, { __index = function(made, name)
 --@include pausing
 --@include revoking
 --@include special
+--@include types
+  expect('hash', { 'slots', 'breakers', 'unique', 'limits', 'paused', 'turns' })
+  expect('zset', { 'arrivals', 'openings', 'shut' })
   made.take_special, made.take_line, made.take_suspect, made.end_revoked = take_special, take_line, take_suspect, end_revoked
   made.repair, made.offer, made.free, made.put_back = repair, offer, free, put_back
-  made.open, made.resume, made.shut, made.save_gates = open, resume, shut, save_gates
+  made.hand_on, made.open, made.resume, made.shut, made.save_gates = hand_on, open, resume, shut, save_gates
   return rawget(made, name)
 end })
+
+local trouble
+-- What cannot be promoted, or taken from one queue, keeps nothing else from being taken.
+local function attempt(what, ...)
+  local fine, got, more, alone = pcall(what, ...)
+  if fine then return got, more, alone end
+  trouble = got
+  return 0, true
+end
 
 --@include settle
 --@include promote
 --@include shares
 --@include take
-local width = { ['end'] = 5, dead = 6, schedule = 5, limit = 3, ['return'] = 2 }
+local width = { ['end'] = 5, dead = 6, schedule = 5, limit = 3, ['return'] = 2, pass = 5 }
 
-local i = 8
-while i <= #ARGV do
-  local kind = ARGV[i]
-  if kind == 'done' then
-    local n_results = tonumber(ARGV[i + 3])
-    settle_done(ARGV[i + 1], ARGV[i + 2], i + 4, n_results)
-    i = i + 4 + n_results
-  else
-    local id = ARGV[i + 1]
-    local value = call('HGET', processing, id)
-    if value then settle(kind, i, id, value) else fenced = fenced + 1 end
-    i = i + width[kind]
+local function settle_all()
+  local i = 8
+  while i <= #ARGV do
+    local kind = ARGV[i]
+    if kind == 'done' then
+      local n_results = tonumber(ARGV[i + 3])
+      settle_done(ARGV[i + 1], ARGV[i + 2], i + 4, n_results)
+      i = i + 4 + n_results
+    else
+      local id = ARGV[i + 1]
+      local value = call('HGET', processing, id)
+      if value then settle(kind, i, id, value) else fenced = fenced + 1 end
+      i = i + width[kind]
+    end
   end
 end
+local settled, why = pcall(settle_all)
 keep()
-promote(now, 100)
+write_counts()
+if not settled then error(why) end -- what was settled before it is settled wholly
 out[2] = fenced
+attempt(promote, now, 100)
 if want > 0 and mode == 'solo' then
   flow.take_suspect()
 elseif want > 0 then
@@ -93,4 +122,5 @@ end
 -- Whoever takes the token also passes it on, so each bell is followed by as many as there is work for.
 if set ~= '' and mode ~= 'solo' and call('ZCARD', P .. 'ready:' .. set) > 0 then ring(P .. 'bell:' .. set) end
 write_counts()
+if trouble and outs == 3 then error(trouble) end
 return out

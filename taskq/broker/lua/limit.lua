@@ -1,4 +1,5 @@
 --@include base
+--@include types
 --@include waiting
 --@include ranked
 --@include terminal
@@ -12,6 +13,7 @@
 local task, limits = ARGV[1], ARGV[2]
 local queue = call('HGET', P .. 'tasks', task)
 if not queue then return 0 end
+expect_common()
 begin_writes()
 if limits == '-' then
   call('HDEL', P .. 'limits', '!' .. task)

@@ -1,5 +1,6 @@
 --@include base
 --@include held
+--@include holder
 -- Where a message is.
 --
 -- KEYS  1 prefix
@@ -17,10 +18,6 @@ if reason then
 end
 local due = call('ZSCORE', P .. 'schedule', id)
 if due then return { 'scheduled', value, due } end
-for _, inc in ipairs(call('ZRANGE', P .. 'leases', 0, 999)) do
-  local held = call('HGET', P .. 'processing:' .. inc, id)
-  if held then
-    return { 'processing', value, select(3, taken_from(held)), call('HGET', P .. 'workers', inc) or '' }
-  end
-end
+local inc, held = unpack(holders_of(id, 1))
+if held then return { 'processing', value, select(3, taken_from(held)), call('HGET', P .. 'workers', inc) or '' } end
 return { 'pending', value }

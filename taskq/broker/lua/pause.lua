@@ -1,4 +1,5 @@
 --@include base
+--@include types
 --@include waiting
 --@include ranked
 --@include terminal
@@ -11,6 +12,7 @@
 -- ARGV  1 queue or task, 2 ms after which it is resumed by itself (0: never), 3 by whom and why (opaque)
 -- Returns 1, or 0 if it was paused before; then the new reason and time hold.
 -- Again: 0.
+expect_common()
 local was = call('HEXISTS', P .. 'paused', (what_to_pause(ARGV[1])))
 begin_writes()
 pause(ARGV[1], clock(), tonumber(ARGV[2]), ARGV[3])

@@ -1,4 +1,5 @@
 --@include base
+--@include types
 --@include waiting
 --@include ranked
 --@include terminal
@@ -14,6 +15,7 @@
 --       entry's name, entry, tick ms ('' for a new entry), due ms}.
 -- Again: finds nothing more to move. Any number may call at once. Ticks are named until somebody takes them (tick).
 local flow = { offer = offer, open = open, resume = resume } -- fetch.lua says why
+expect_common()
 --@include promote
 local now = clock()
 local moved, due = promote(now, tonumber(ARGV[2]))

@@ -1,4 +1,5 @@
 --@include base
+--@include types
 --@include waiting
 --@include ranked
 --@include terminal
@@ -10,6 +11,7 @@
 -- ARGV  for each task: task, queue, its limits ('' for none), a line each: kind (o: of all that is in the queue, s: of the
 --       task in a queue it shares, k: for each key), ms between two (0: no rate), burst, slots (0: any number)
 -- Returns how many gates may have opened by it.  Again: 0.
+expect_common()
 begin_writes()
 local changed = 0
 for i = 1, #ARGV, 3 do

@@ -1,10 +1,13 @@
 --@include base
+--@include types
 -- Dead letters go for good.
 --
 -- KEYS  1 prefix
 -- ARGV  1 queue, then ids (at most 1000)
 -- Returns how many went.  Again: 0.
 local queue, gone = ARGV[1], 0
+expect_common()
+expect_queue(queue)
 begin_writes()
 for i = 2, #ARGV do
   local id = ARGV[i]

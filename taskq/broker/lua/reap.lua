@@ -1,4 +1,5 @@
 --@include base
+--@include types
 --@include held
 --@include waiting
 --@include ranked
@@ -8,53 +9,75 @@
 --@include gates
 --@include revoking
 --@include recover
--- Recover what incarnations with an ended lease held, at most `limit` of them; drop sets nobody serves any more and
--- dead letters past their time.
+-- Recover what incarnations with an ended lease held, at most `limit` of them and no more than one call bears; drop sets
+-- nobody serves any more. One that cannot be recovered is named, and is come back to later.
 --
 -- KEYS  1 prefix
 -- ARGV  1 limit, 2 '1' to only say what would be done
 -- Returns {ms until the earliest remaining lease ends (-1: there is none), incarnation, n, id, queue, place, ... (n times),
---       incarnation, ...}. Under a dry run the places are what is known beforehand: 'held'.
+--       incarnation, ...}. Under a dry run the places are what is known beforehand: 'held'. Where n is negative there is
+--       more of the incarnation, for another call; where it is a text that says why it cannot be recovered.
 -- Again: finds nothing more to do. Any number of reapers may run at once.
 local limit, dry = tonumber(ARGV[1]), ARGV[2] == '1'
 local lease = setting('lease') or 15000
 local now = clock()
-local out = { -1 }
-if not dry then pulse(now, lease) end
-local ended = call('ZRANGEBYSCORE', P .. 'leases', '-inf', int(now), 'LIMIT', 0, limit)
-for _, inc in ipairs(ended) do
-  local moves
-  if dry then
-    moves = {}
-    for _, item in ipairs((held_in_order(inc))) do
-      moves[#moves + 1] = item.id
-      moves[#moves + 1] = item.queue
-      moves[#moves + 1] = 'held'
-    end
-  else
-    moves = recover(inc, now, nil, true, false, '')
-  end
-  out[#out + 1] = inc
-  out[#out + 1] = #moves / 3
-  for _, move in ipairs(moves) do out[#out + 1] = move end
-end
+local out, moved = { -1 }, 0
 if not dry then
-  for _, set in ipairs(call('ZRANGEBYSCORE', P .. 'set-leases', '-inf', int(now - lease), 'LIMIT', 0, 20)) do
-    for queue in string.gmatch(call('HGET', P .. 'sets', set) or '', '%S+') do
-      local others = {}
-      for other in string.gmatch(call('HGET', P .. 'serving', queue) or '', '%S+') do
-        if other ~= set then others[#others + 1] = other end
-      end
-      if #others > 0 then
-        call('HSET', P .. 'serving', queue, table.concat(others, ' '))
-      else
-        call('HDEL', P .. 'serving', queue)
-      end
-    end
-    call('HDEL', P .. 'sets', set)
-    call('ZREM', P .. 'set-leases', set)
-    call('DEL', P .. 'ready:' .. set, P .. 'bell:' .. set, P .. 'solo:' .. set, P .. 'solo-bell:' .. set, P .. 'spent:' .. set)
+  expect('zset', { 'leases', 'set-leases', 'openings', 'arrivals', 'shut' })
+  expect('hash', { 'sets', 'serving', 'breakers' })
+  pulse(now, lease)
+end
+
+-- What becomes of an incarnation: its moves, and whether there is more.
+local function look(inc)
+  if not dry then return recover(inc, now, nil, true, false, '') end
+  local moves, held, all = {}, held_in_order(inc)
+  for _, item in ipairs(held) do
+    moves[#moves + 1] = item.id
+    moves[#moves + 1] = item.queue
+    moves[#moves + 1] = 'held'
   end
+  return moves, #held < all
+end
+
+for _, inc in ipairs(call('ZRANGEBYSCORE', P .. 'leases', '-inf', int(now), 'LIMIT', 0, limit)) do
+  local fine, moves, more = pcall(look, inc)
+  out[#out + 1] = inc
+  if fine then
+    out[#out + 1] = #moves / 3 * (more and -1 or 1)
+    for _, move in ipairs(moves) do out[#out + 1] = move end
+    moved = moved + #moves / 3
+  else
+    out[#out + 1] = type(moves) == 'table' and moves.err or tostring(moves)
+    if not dry then call('ZADD', P .. 'leases', int(now + lease / 3), inc) end -- the others first
+  end
+  if moved >= MOST then break end
+end
+
+local function drop(set, queues)
+  for queue in string.gmatch(queues, '%S+') do
+    local others = {}
+    for other in string.gmatch(call('HGET', P .. 'serving', queue) or '', '%S+') do
+      if other ~= set then others[#others + 1] = other end
+    end
+    if #others > 0 then
+      call('HSET', P .. 'serving', queue, table.concat(others, ' '))
+    else
+      call('HDEL', P .. 'serving', queue)
+    end
+  end
+  call('HDEL', P .. 'sets', set)
+  call('HDEL', P .. 'runs', set)
+  call('ZREM', P .. 'set-leases', set)
+  call('DEL', P .. 'ready:' .. set, P .. 'spent:' .. set, P .. 'bell:' .. set, P .. 'solo:' .. set, P .. 'solo-bell:' .. set)
+end
+
+local letters = 0 -- of the names of queues: a set may have thousands
+for _, set in ipairs(dry and {} or call('ZRANGEBYSCORE', P .. 'set-leases', '-inf', int(now - lease), 'LIMIT', 0, 20)) do
+  local queues = call('HGET', P .. 'sets', set) or ''
+  if letters > 0 and letters + #queues > 50000 then break end
+  letters = letters + #queues
+  drop(set, queues)
 end
 local first = call('ZRANGE', P .. 'leases', 0, 0, 'WITHSCORES')[2]
 if first then out[1] = int(math.max(0, first - now)) end

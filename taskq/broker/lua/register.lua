@@ -1,4 +1,5 @@
 --@include base
+--@include types
 --@include waiting
 --@include ranked
 -- A new incarnation, and the set of queues it serves.
@@ -19,6 +20,9 @@ local function announce_lines()
   end
 end
 
+expect_common()
+expect('hash', { 'sets' })
+expect('zset', { 'set-leases' })
 begin_writes()
 call('ZADD', P .. 'leases', int(now + lease), inc)
 call('HSETNX', P .. 'calls', inc, 0)

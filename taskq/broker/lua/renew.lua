@@ -1,4 +1,5 @@
 --@include base
+--@include types
 --@include pulse
 -- Renew the leases of a worker's incarnations and of the sets they serve.
 --
@@ -9,15 +10,19 @@
 -- Again: renews again.
 local lease = tonumber(ARGV[1])
 local now = clock()
+expect('zset', { 'leases', 'set-leases', 'openings', 'arrivals', 'shut' })
+expect('hash', { 'sets', 'revoked', 'breakers' })
 pulse(now, lease)
 local out = { 0, 0, {} }
 local any_revoked = call('EXISTS', P .. 'revoked') == 1
 local function look_for_revoked(inc)
   local held = any_revoked and call('HKEYS', P .. 'processing:' .. inc) or {}
-  for i, why in ipairs(#held > 0 and call('HMGET', P .. 'revoked', unpack(held)) or {}) do
-    if why then
-      out[3][#out[3] + 1] = inc
-      out[3][#out[3] + 1] = held[i]
+  for first = 1, #held, 1000 do
+    for i, why in ipairs(call('HMGET', P .. 'revoked', unpack(held, first, math.min(first + 999, #held)))) do
+      if why then
+        out[3][#out[3] + 1] = inc
+        out[3][#out[3] + 1] = held[first + i - 1]
+      end
     end
   end
 end

@@ -1,4 +1,5 @@
 --@include base
+--@include types
 --@include waiting
 --@include ranked
 --@include unique
@@ -17,6 +18,8 @@ if found.u then
   lock, mode, ms = lock_in(found.u)
   if mode ~= 't' and holder(lock, mode, clock()) then return -1 end
 end
+expect_common()
+expect_queue(queue)
 begin_writes()
 if lock and mode ~= 't' then take_lock(lock, mode, ms, id, clock()) end
 call('ZREM', P .. 'dead:' .. queue, id)

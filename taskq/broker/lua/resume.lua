@@ -1,4 +1,5 @@
 --@include base
+--@include types
 --@include waiting
 --@include ranked
 --@include terminal
@@ -10,5 +11,6 @@
 -- KEYS  1 prefix
 -- ARGV  1 queue or task
 -- Returns 1, or 0 if it was not paused.  Again: 0.
+expect_common()
 begin_writes()
 return resume(ARGV[1], clock())

@@ -1,4 +1,5 @@
 --@include base
+--@include types
 -- Dead letters older than their time go.
 --
 -- KEYS  1 prefix
@@ -7,6 +8,8 @@
 local limit, ttl, gone = tonumber(ARGV[1]), setting('dead_ttl'), 0
 if not ttl then return 0 end
 local horizon = int(clock() - ttl)
+expect_common()
+for i = 2, #ARGV do expect('zset', { 'dead:' .. ARGV[i] }) end
 begin_writes()
 for i = 2, #ARGV do
   local queue = ARGV[i]

@@ -1,4 +1,6 @@
 --@include base
+--@include types
+--@include holder
 --@include waiting
 --@include ranked
 --@include terminal
@@ -18,14 +20,16 @@ if not value then return 'unknown' end
 local queue, task, _, flags, at = head(value)
 if not queue or call('HEXISTS', P .. 'reasons', id) == 1 then return 'dead' end
 
-for _, inc in ipairs(call('ZRANGE', P .. 'leases', 0, -1)) do
-  if call('HEXISTS', P .. 'processing:' .. inc, id) == 1 then
-    begin_writes()
-    call('HSET', P .. 'revoked', id, ARGV[2])
-    call('RPUSH', P .. 'control:' .. inc, id)
-    call('PEXPIRE', P .. 'control:' .. inc, 60000)
-    return 'running'
-  end
+expect_common()
+expect_queue(queue)
+local inc = holders_of(id, 1)[1]
+if inc then
+  expect('list', { 'control:' .. inc })
+  begin_writes()
+  call('HSET', P .. 'revoked', id, ARGV[2])
+  call('RPUSH', P .. 'control:' .. inc, id)
+  call('PEXPIRE', P .. 'control:' .. inc, 60000)
+  return 'running'
 end
 
 -- Whether it stood there and is gone now.

@@ -1,4 +1,5 @@
 --@include base
+--@include types
 --@include held
 --@include waiting
 --@include ranked
@@ -25,6 +26,10 @@ local known = {}
 for i = 4, #ARGV do known[ARGV[i]] = true end
 local processing = P .. 'processing:' .. inc
 local flat = call('HGETALL', processing)
+expect_common()
+for i = 1, #flat, 2 do
+  if not known[flat[i]] then expect_queue((taken_from(flat[i + 1]))) end
+end
 begin_writes()
 call('HSET', P .. 'calls', inc, int(number) .. (executed and '' or '.5'))
 local queues, accepted = {}, {}
@@ -52,7 +57,7 @@ for queue, ids in pairs(queues) do
     if accepted[a] ~= accepted[b] then return accepted[a] < accepted[b] end
     return a < b
   end)
-  put_back(queue, ids, now)
+  for last = #ids, 1, -1000 do put_back(queue, { unpack(ids, math.max(last - 999, 1), last) }, now) end
 end
 save_gates(now)
 write_counts()

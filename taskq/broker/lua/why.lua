@@ -1,12 +1,13 @@
 --@include base
 --@include held
+--@include holder
 --@include waiting
 --@include ranked
 --@include terminal
 --@include unique
 --@include gates
 -- Why a message does not run: what is known of it, of the place it is in, and of what may hold it there. Reads only; of a
--- list at most 10,000 ids, of incarnations at most 100.
+-- list at most 10,000 ids, of those that could run it at most 100.
 --
 -- KEYS  1 prefix
 -- ARGV  1 id
@@ -16,7 +17,8 @@
 --       and of what waits: paused, task-paused (as pause.lua stores them), served (by how many live sets of queues),
 --       incarnations (how many there are), workers {what they are ...}, gates {{name, 1 if something may pass now, when it
 --       opens (ms) or '', ms between two, slots, slots in use, ids of up to 3 holders ...} ...} (closed ones, and the one it
---       waits at), place (queue, ranked, suspects, or a gate), ahead (missing beyond the 10,000), of.
+--       waits at), place (queue, ranked, suspects, or a gate), lanes (of its task's line: the sets of those that run it), ahead
+--       (missing beyond the 10,000), of.
 -- Again: the same.
 local MOST, FEW = 10000, 100
 local id, now = ARGV[1], clock()
@@ -40,36 +42,33 @@ local due = call('ZSCORE', P .. 'schedule', id)
 tell('due', due)
 if due then return out end
 
-local incarnations = call('ZRANGE', P .. 'leases', 0, 999)
-for _, inc in ipairs(incarnations) do
-  local held = call('HGET', P .. 'processing:' .. inc, id)
-  if held then
-    tell('since', select(3, taken_from(held)))
-    tell('worker', call('HGET', P .. 'workers', inc) or '')
-    tell('lease', call('ZSCORE', P .. 'leases', inc))
-    return out
-  end
+local inc, held = unpack(holders_of(id, 1))
+if held then
+  tell('since', select(3, taken_from(held)))
+  tell('worker', call('HGET', P .. 'workers', inc) or '')
+  tell('lease', call('ZSCORE', P .. 'leases', inc))
+  return out
 end
 
 -- Who could run it.
-local served, workers = 0, {}
+local served, workers, incarnations = 0, {}, call('ZRANGE', P .. 'leases', 0, FEW - 1)
 for set in string.gmatch(call('HGET', P .. 'serving', queue) or '', '%S+') do
   if tonumber(call('ZSCORE', P .. 'set-leases', set) or 0) > now then served = served + 1 end
 end
-for i = 1, math.min(#incarnations, FEW) do
+for i = 1, #incarnations do
   if tonumber(call('ZSCORE', P .. 'leases', incarnations[i])) > now then
     workers[#workers + 1] = call('HGET', P .. 'workers', incarnations[i]) or ''
   end
 end
 tell('served', served)
-tell('incarnations', #incarnations)
+tell('incarnations', call('ZCARD', P .. 'leases'))
 tell('workers', workers)
 
 -- What holds it up.
 tell('paused', call('HGET', P .. 'paused', queue))
 tell('task-paused', call('HGET', P .. 'paused', '=' .. task))
 local function tell_holders(name, gate)
-  for i = 1, math.min(#incarnations, FEW) do
+  for i = 1, #incarnations do
     local flat = call('HGETALL', P .. 'processing:' .. incarnations[i])
     for k = 1, #flat, 2 do
       local _, _, _, passed = taken_from(flat[k + 1])
@@ -113,6 +112,7 @@ local plain = call('LLEN', P .. 'queue:' .. queue)
 if place then
   tell('of', call('LLEN', P .. place))
   place = sub(place, #queue + 8)
+  if sub(place, -2) == '#t' then tell('lanes', served_by(queue, place)) end
 else
   index = look_for('suspects:' .. queue)
   if index then

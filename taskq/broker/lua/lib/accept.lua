@@ -9,12 +9,14 @@ local function used(id)
   return given[id] or call('HEXISTS', P .. 'messages', id) == 1 or call('EXISTS', P .. 'result:' .. id) == 1
 end
 
--- What the options of a message ask for: its answer, due time (ms) or nil, expiry stamp, length of the queue at most.
+-- What the options of a message ask for: its answer, due time (ms) or nil, expiry stamp, length of the queue at most, whether
+-- the queue is another than its task's own.
 local function read_options(options, queue)
-  local due, answer, expiry, most = nil, '+', '', nil
+  local due, answer, expiry, most, elsewhere = nil, '+', '', nil, false
   for word, digits in string.gmatch(options, '(%a)(%d*)') do
     local n = tonumber(digits)
     if word == 'w' then
+      elsewhere = true
       if call('HEXISTS', P .. 'serving', queue) == 0 then answer = '-' end
     elseif word == 'd' then due = now + n
     elseif word == 'a' then due = n
@@ -24,7 +26,7 @@ local function read_options(options, queue)
     end
   end
   if due and due <= now then due = nil end
-  return answer, due, expiry, most
+  return answer, due, expiry, most, elsewhere
 end
 
 local locks, replaced -- of unique work: lock -> id, mode and ms; id -> new value and due time of a debounced message
@@ -34,9 +36,9 @@ local flow
 local function accept(id, value, options)
   local queue_at = 4 + byte(value, 3)
   local queue = sub(value, queue_at + 1, queue_at + byte(value, queue_at))
-  local answer, due, expiry, flags, most, found = '+', nil, '', byte(value, 2), nil, nil
+  local answer, due, expiry, flags, most, elsewhere, found = '+', nil, '', byte(value, 2), nil, false, nil
   if options ~= '' then
-    answer, due, expiry, most = read_options(options, queue)
+    answer, due, expiry, most, elsewhere = read_options(options, queue)
     if expiry ~= '' then flags = flags + 1 end
   end
   local place = queues[queue]
@@ -46,13 +48,13 @@ local function accept(id, value, options)
     order[#order + 1] = queue
   end
   local stored = sub(value, 1, 1) .. string.char(flags) .. stamp .. expiry .. sub(value, 3)
-  if not flow and (flags >= 4 or most) then -- made only where it is needed; fetch.lua says why
+  if not flow and (flags >= 4 or most or elsewhere) then -- made only where it is needed; fetch.lua says why
 --@include ranked
 --@include unique
 --@include locking
     locks, replaced = {}, {}
     flow = {
-      extras = extras, mark = mark, offer = offer, all_waiting = all_waiting,
+      look_before = look_before, extras = extras, mark = mark, offer = offer, all_waiting = all_waiting,
       first_with_lock = first_with_lock, take_lock = take_lock,
     }
   end
@@ -71,6 +73,11 @@ local function accept(id, value, options)
     given[id] = true
     fields[#fields + 1] = id
     fields[#fields + 1] = stored
+    if elsewhere then
+      place.guests = place.guests or {}
+      place.guests[sub(value, 4, queue_at - 1)] = true
+      if flags % 4 >= 2 then place.once = true end -- from their own queue workers take one at a time
+    end
     if found then
       if found.p or found.f then
         place.ranked = place.ranked or {}
@@ -89,8 +96,18 @@ end
 
 -- Write what was accepted, each message into its queue or the schedule. The first write is one that a full server refuses.
 local function write_accepted()
-  if #fields > 0 then call('HSET', P .. 'messages', unpack(fields)) end
+  -- The types of what is written to, before the first write; that of messages was seen, that of a single queue is by the
+  -- first write itself.
+  call('HLEN', P .. 'counters')
+  for _, queue in ipairs(order) do
+    if flow then flow.look_before(queue) end
+    if flow or #order > 1 or #queues[queue].later > 0 then
+      call('LLEN', P .. 'queue:' .. queue)
+      call('ZCARD', P .. 'schedule')
+    end
+  end
   if flow then
+    if #fields > 0 then call('HSET', P .. 'messages', unpack(fields)) end
     for lock, by in pairs(locks) do flow.take_lock(lock, by[2], by[3], by[1], now) end
     for id, new in pairs(replaced) do
       call('HSET', P .. 'messages', id, new[1])
@@ -102,9 +119,12 @@ local function write_accepted()
     for _, item in ipairs(place.later) do schedule(queue, item[1], item[2]) end
     if place.ranked then flow.mark(queue, 'r', true) end
     if place.limited then flow.mark(queue, 'l', true) end
+    if place.once then flow.mark(queue, 'o', true) end
+    for task in pairs(place.guests or {}) do call('HSET', P .. 'guests', queue .. '|' .. task, 1) end
     if place.ranked then flow.offer(queue, place.now, now, false, place.ranked)
     elseif #place.now > 0 then push(queue, place.now, now)
     end
     if #place.now + #place.later > 0 then count(queue, 'accepted', #place.now + #place.later) end
   end
+  if #fields > 0 and not flow then call('HSET', P .. 'messages', unpack(fields)) end
 end

@@ -29,7 +29,7 @@ local function head(value)
 end
 
 -- Letters that say what is special of a queue, so that one without them pays nothing: p paused, r has ranked messages,
--- l has tasks with limits.
+-- l has tasks with limits, o was given messages that run at most once and have their own elsewhere.
 local marks_of = {}
 local rare -- false where a script has seen that no queue has any
 local function marks(queue)
@@ -51,6 +51,7 @@ local function write_counts()
   for field, n in pairs(counts) do
     if n ~= 0 then call('HINCRBY', P .. 'counters', field, int(n)) end
   end
+  counts = {}
 end
 
 local function setting(name, task)

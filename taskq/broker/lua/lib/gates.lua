@@ -24,7 +24,8 @@ local function limits_of(task)
 end
 
 -- A gate by its name: <task>#<which of its limits>, <task>#<which>=<key>; <task>#p, shut while the task is paused;
--- <task>#0, which RateLimited shuts where there is no limit. It is open if that limit is no more.
+-- <task>#0, which RateLimited shuts where there is no limit. It is open if that limit is no more. <task>#t never shuts: in its
+-- line waits what was taken by a lane that does not run the task, for one that does.
 local OPEN = { interval = 0, burst = 1, slots = 0 }
 local SHUT = { interval = 0, burst = 1, slots = 0, shut = true }
 local function gate_named(name)
@@ -40,12 +41,21 @@ local function guarded_by(name) return sub(name, -2) == '#b' and sub(name, 1, -3
 -- Until when (ms) a task that was told to slow down has shut a gate; 0 if none has.
 local shut_times, any_shut = {}, nil
 local function shut_until(name)
-  if any_shut == nil then any_shut = call('EXISTS', P .. 'shut') == 1 end
+  if any_shut == nil then any_shut = call('ZCARD', P .. 'shut') > 0 end
   shut_times[name] = shut_times[name] or any_shut and tonumber(call('ZSCORE', P .. 'shut', name)) or 0
   return shut_times[name]
 end
 
--- Names of the gates of a message; found is what its head says of keys.
+-- Who waits for a gate: names of queues with a line at it, `*queue` for a whole queue, `!queue` for its suspects.
+local waiters_at = {}
+local anybody_in_line = call('HLEN', P .. 'gates') > 0
+local function waits_at(name)
+  if not anybody_in_line then return '' end
+  waiters_at[name] = waiters_at[name] or call('HGET', P .. 'gates', name) or ''
+  return waiters_at[name]
+end
+
+-- Names of the gates of a message; found is what its head says of keys. The last is the line of its task, if there is one.
 local function gates_of(task, found)
   local limits = limits_of(task)
   if limits.names then return limits.names end
@@ -59,6 +69,7 @@ local function gates_of(task, found)
   end
   if #names == 0 and shut_until(task .. '#0') > 0 then names[1] = task .. '#0' end
   if limits.breaker then names[#names + 1] = task .. '#b' end
+  if waits_at(task .. '#t') ~= '' then names[#names + 1] = task .. '#t' end
   if not keyed then limits.names = names end -- the same for all of its messages
   return names
 end
@@ -75,7 +86,7 @@ end
 
 -- What is known of gates in this call: their arrival times, slots in use, who waits there, breakers. Looked up once; what
 -- has changed is written by save_gates().
-local arrivals, slots_used, waiters_at, breakers = {}, {}, {}, {}
+local arrivals, slots_used, breakers = {}, {}, {}
 local new_arrivals, new_slots, new_breakers = {}, {}, {}
 
 local function arrival_at(name)
@@ -190,7 +201,7 @@ local function shut(queue, id, time)
   if not task then return end
   local names = gates_of(task, extras(value, flags, at))
   local name = names[1] == task .. '#p' and names[2] or names[1]
-  if not name or find(name, '#[bp]$') then
+  if not name or find(name, '#[bpt]$') then
     name = task .. '#0'
     limits_of(task).names = nil
   end
@@ -201,13 +212,6 @@ local function shut(queue, id, time)
   mark(queue, 'l', true)
 end
 
--- Who waits for a gate: names of queues with a line at it, `*queue` for a whole queue, `!queue` for its suspects.
-local anybody_in_line = call('EXISTS', P .. 'gates') == 1
-local function waits_at(name)
-  if not anybody_in_line then return '' end
-  waiters_at[name] = waiters_at[name] or call('HGET', P .. 'gates', name) or ''
-  return waiters_at[name]
-end
 local function set_waiters(name, waiters)
   anybody_in_line, waiters_at[name] = true, waiters == ' ' and '' or waiters
   if waiters == ' ' then call('HDEL', P .. 'gates', name) else call('HSET', P .. 'gates', name, waiters) end
@@ -240,7 +244,7 @@ local function open(name, now)
     if first == '*' then announce(sub(who, 2), now)
     elseif first == '!' then announce_suspects(sub(who, 2), now)
     else
-      announce(who, now, name)
+      announce(who, now, name, true)
       lines = lines .. who .. ' '
     end
   end
@@ -264,22 +268,23 @@ local function free(gates, now, failed, times)
 end
 
 -- What was taken and not started goes to the head of its queue, or of the line it came from if that is still there. Work
--- that was unique until its start is so again, or superseded by what has come since.
-local function put_back(queue, ids, now)
+-- that was unique until its start is so again, or superseded by what has come since. With a `line` it goes to the end of that.
+local function put_back(queue, ids, now, line)
   if not marked(queue, 'l') then return offer(queue, ids, now, true) end
   for i = #ids, 1, -1 do
-    local value, at_line = call('HGET', P .. 'messages', ids[i]), nil
+    local value, at_line = call('HGET', P .. 'messages', ids[i]), line
     local _, task, _, flags, at = head(value)
     local found = extras(value, flags or 0, at)
     for _, name in ipairs(task and gates_of(task, found) or {}) do
-      if has_line(name, queue) then at_line = name end
+      local there = not line and has_line(name, queue) and try('LLEN', P .. 'gated:' .. queue .. '|' .. name)
+      if tonumber(there) then at_line = name end
     end
     if found.u and not lock_again(found.u, ids[i], now) then
       call('HDEL', P .. 'messages', ids[i])
       count(queue, 'discarded')
       publish(ids[i], 'Xsuperseded', setting('result_ttl') or 3600000, anybody_waits())
     elseif at_line then
-      call('LPUSH', P .. 'gated:' .. queue .. '|' .. at_line, ids[i])
+      call(line and 'RPUSH' or 'LPUSH', P .. 'gated:' .. queue .. '|' .. at_line, ids[i])
       count(queue, 'gated')
       if room(at_line, now) >= 1 then announce(queue, now, at_line) end
     else

@@ -1,6 +1,6 @@
--- The places a message can be in.
+-- The places a message can be in, of which there must be one.
 
--- Every queue of which anything was ever counted.
+-- Every queue of which anything was ever counted: for a message whose head does not say where it belongs.
 local function all_queues()
   local names, known = {}, {}
   for _, field in ipairs(call('HKEYS', P .. 'counters')) do
@@ -10,28 +10,44 @@ local function all_queues()
   return names
 end
 
--- The places of an id, of which there must be one: those a message of `queue` can be in (nil: its head does not say, so it
--- may be in any), and the key `seen` (after the prefix). The best to keep comes first: a worker's, then what waits, then the
--- schedule, then the dead letters.
-local function places_of(id, queue, seen, gates)
-  local places, queues = {}, queue and { queue } or call('HEXISTS', P .. 'messages', id) == 1 and all_queues() or {}
-  for _, inc in ipairs(call('ZRANGE', P .. 'leases', 0, 999)) do
-    local held = call('HGET', P .. 'processing:' .. inc, id)
-    if held then
-      places[#places + 1] = { kind = 'hash', key = 'processing:' .. inc, queue = taken_from(held) }
+-- How often an id stands in a list. Where many are looked for, a list is read once for all of them: whole, or its ends if
+-- it is long; what comes to a list comes to an end of it, and `audit.py` has walked through the rest twice.
+-- `looked` is how many ids have been looked at, by which a call knows when it has done enough.
+local END, many, looked, known = 10000, false, 0, {}
+local function read_ends(key)
+  local found, n = {}, call('LLEN', key)
+  local function note(first, last)
+    for at = first, last, 1000 do
+      for _, id in ipairs(call('LRANGE', key, at, math.min(at + 999, last))) do found[id] = (found[id] or 0) + 1 end
     end
   end
-  local looked = {}
+  note(0, math.min(n, END) - 1)
+  note(math.max(END, n - END), n - 1)
+  looked, known[key] = looked + math.min(n, 2 * END), found
+  return found
+end
+local function times_in(key, id)
+  if many then return (known[key] or read_ends(key))[id] or 0 end
+  looked = looked + call('LLEN', key)
+  return #call('LPOS', key, id, 'COUNT', 0)
+end
+
+-- The places of an id: those a message of `queue` can be in (nil: its head does not say, so it may be in any), at these gates,
+-- and the key `seen` (after the prefix). The best to keep comes first: a worker's, then what waits, then the schedule, then
+-- the dead letters.
+local function places_of(id, queue, seen, gates)
+  local places, queues = {}, queue and { queue } or call('HEXISTS', P .. 'messages', id) == 1 and all_queues() or {}
+  local holders = holders_of(id, 1000)
+  looked = looked + 4 * call('ZCARD', P .. 'leases')
+  for i = 1, #holders, 2 do
+    places[#places + 1] = { kind = 'hash', key = 'processing:' .. holders[i], queue = taken_from(holders[i + 1]) }
+  end
+  local done = {}
   local function look(kind, key, name)
-    if looked[key] then return end
-    looked[key] = true
-    if kind == 'zset' then
-      if call('ZSCORE', P .. key, id) then places[#places + 1] = { kind = kind, key = key, queue = name } end
-    else
-      for _ = 1, #call('LPOS', P .. key, id, 'COUNT', 0) do
-        places[#places + 1] = { kind = kind, key = key, queue = name }
-      end
-    end
+    if done[key] then return end
+    done[key] = true
+    local times = kind == 'list' and times_in(P .. key, id) or kind == 'zset' and call('ZSCORE', P .. key, id) and 1 or 0
+    for _ = 1, times do places[#places + 1] = { kind = kind, key = key, queue = name } end
   end
   local family, name = string.match(seen, '^(%a+):(.*)$')
   if family == 'suspects' or family == 'queue' then look('list', seen, name) end
@@ -59,6 +75,7 @@ local function leave(id, place, queue)
     free(gates, now)
     save_gates(now)
   elseif place.kind == 'list' then
+    looked = looked + call('LLEN', key)
     call('LREM', key, -1, id)
     if of then
       count(of, 'gated', -1)

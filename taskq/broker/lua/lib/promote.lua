@@ -7,6 +7,7 @@ local function open_due(now)
   local next_one = tonumber(call('ZRANGE', P .. 'openings', 0, 0, 'WITHSCORES')[2])
   if not next_one or next_one > now then return next_one end
   local due = call('ZRANGEBYSCORE', P .. 'openings', '-inf', int(now), 'LIMIT', 0, 50)
+  local _ = flow.open -- before the first write, for the sake of the types
   begin_writes()
   call('ZREM', P .. 'openings', unpack(due))
   call('ZREMRANGEBYSCORE', P .. 'arrivals', '-inf', int(now - 1))
@@ -24,26 +25,32 @@ local function promote(now, limit)
   local ids = call('ZRANGEBYSCORE', P .. 'schedule', '-inf', int(now), 'LIMIT', 0, limit)
   local values = call('HMGET', P .. 'messages', unpack(ids))
   local crashed = call('EXISTS', P .. 'crashes') == 1 and call('HMGET', P .. 'crashes', unpack(ids)) or {}
-  begin_writes()
-  call('ZREMRANGEBYRANK', P .. 'schedule', 0, #ids - 1) -- they are the first: cheaper than looking each up
-  local queues, suspects = {}, {}
+  local queues, suspects, unreadable = {}, {}, {}
   for i, id in ipairs(ids) do
-    if not values[i] then
-      count('?', 'dangling')
-    else
-      local queue = head(values[i])
-      if not queue then
-        bury('unreadable', id, now, 'unreadable', '')
-      else
-        local to = crashed[i] and suspects or queues
-        to[queue] = to[queue] or {}
-        table.insert(to[queue], id)
-        count(queue, 'scheduled', -1)
-      end
+    local queue, to = head(values[i]), crashed[i] and suspects or queues
+    if queue then
+      to[queue] = to[queue] or {}
+      table.insert(to[queue], id)
+    elseif values[i] then -- else whose it was is found by the audit
+      unreadable[#unreadable + 1] = id
     end
   end
-  for queue, list in pairs(queues) do (marks(queue) == '' and push or flow.offer)(queue, list, now) end
-  for queue, list in pairs(suspects) do push_suspects(queue, list, now) end
+  for queue in pairs(queues) do -- before the first write, for the sake of the types
+    call('LLEN', P .. 'queue:' .. queue)
+    if marks(queue) ~= '' then local _ = flow.offer end
+  end
+  for queue in pairs(suspects) do call('LLEN', P .. 'suspects:' .. queue) end
+  begin_writes()
+  call('ZREMRANGEBYRANK', P .. 'schedule', 0, #ids - 1) -- they are the first: cheaper than looking each up
+  for _, id in ipairs(unreadable) do bury('unreadable', id, now, 'unreadable', '') end
+  for queue, list in pairs(queues) do
+    count(queue, 'scheduled', -#list);
+    (marks(queue) == '' and push or flow.offer)(queue, list, now)
+  end
+  for queue, list in pairs(suspects) do
+    count(queue, 'scheduled', -#list)
+    push_suspects(queue, list, now)
+  end
   local next_due = tonumber(call('ZRANGE', P .. 'schedule', 0, 0, 'WITHSCORES')[2])
   return #ids, next_due and opens and math.min(next_due, opens) or next_due or opens
 end

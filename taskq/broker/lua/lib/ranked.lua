@@ -92,7 +92,7 @@ local function pop(queue, n)
   local function take_ranked(high)
     local some = call('ZRANGEBYSCORE', key, '-inf', high, 'WITHSCORES', 'LIMIT', 0, n - #ids)
     if #some == 0 then return end
-    local fair, served = call('EXISTS', P .. 'fair:' .. queue) == 1 and P .. 'fair:' .. queue, {}
+    local fair, served = call('ZCARD', P .. 'fair:' .. queue) > 0 and P .. 'fair:' .. queue, {}
     for i = 1, #some, 2 do
       ids[#ids + 1] = some[i]
       if fair then served[math.floor(some[i + 1] / BAND)] = tonumber(some[i + 1]) end
@@ -104,13 +104,24 @@ local function pop(queue, n)
     end
   end
   local any = marked(queue, 'r')
-  if any then take_ranked('(0') end
+  if any then
+    call('LLEN', P .. 'queue:' .. queue) -- of the wrong type, it must not end this between the two
+    take_ranked('(0')
+  end
   if #ids < n then
     for _, id in ipairs(call('LPOP', P .. 'queue:' .. queue, n - #ids) or {}) do ids[#ids + 1] = id end
   end
   if any and #ids < n then take_ranked('+inf') end
   if any and #ids > 0 then forget_turns(queue) end
   return ids
+end
+
+-- Look at the types of what ranked messages are written to.
+local function look_before(queue)
+  marks(queue)
+  call('ZCARD', P .. 'ranked:' .. queue)
+  call('ZCARD', P .. 'fair:' .. queue)
+  call('HLEN', P .. 'turns')
 end
 
 -- How many wait in a queue, beside its suspects and those that wait at a gate.

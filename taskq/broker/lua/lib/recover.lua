@@ -4,29 +4,33 @@
 -- died:    whether the process died under them (a crash), or was told to stop (an interruption).
 -- alone:   whether a single running message had its process for itself.
 -- cause:   what is known of the death, for a dead letter (opaque; '' for nothing).
--- Returns the moves made, as a flat list of id, queue, place.
+-- Returns the moves made, as a flat list of id, queue, place; and whether there is more, for another call.
 
+-- What an incarnation holds, in the order in which it was accepted, and how much that is. Of more than `MOST` only the last,
+-- so that the rest goes before it afterwards; at least two are left then, for one alone is to blame for the death.
+local MOST = 1000
 local function held_in_order(inc)
   local flat = call('HGETALL', P .. 'processing:' .. inc)
-  local list, ids = {}, {}
+  local list, all = {}, #flat / 2
   for i = 1, #flat, 2 do
     local queue, suspect, _, gates = taken_from(flat[i + 1])
     list[#list + 1] = { id = flat[i], queue = queue, suspect = suspect, gates = gates }
-    ids[#ids + 1] = flat[i]
   end
-  if #ids > 0 then
-    local values = call('HMGET', P .. 'messages', unpack(ids))
-    for i, item in ipairs(list) do
-      item.value = values[i]
-      local _, task, accepted, flags = head(values[i])
-      item.task, item.accepted, item.once = task, accepted or 0, math.floor((flags or 0) / 2) % 2 == 1
-    end
-    table.sort(list, function(a, b)
-      if a.accepted ~= b.accepted then return a.accepted < b.accepted end
-      return a.id < b.id
-    end)
+  if all > MOST then
+    table.sort(list, function(a, b) return a.id > b.id end) -- most ids begin with the time at which they were made
+    for i = math.min(MOST, all - 2) + 1, all do list[i] = nil end
   end
-  return list, ids
+  for _, item in ipairs(list) do
+    local value = call('HGET', P .. 'messages', item.id)
+    local _, task, accepted, flags = head(value)
+    item.there, item.task, item.accepted = value ~= false, task, accepted or 0
+    item.once = math.floor((flags or 0) / 2) % 2 == 1
+  end
+  table.sort(list, function(a, b)
+    if a.accepted ~= b.accepted then return a.accepted < b.accepted end
+    return a.id < b.id
+  end)
+  return list, all
 end
 
 -- Where a message goes whose process died under it: a place, and its due time if that is 'scheduled'.
@@ -42,24 +46,31 @@ local function verdict(item, counted, now)
 end
 
 local function recover(inc, now, running, died, alone, cause)
-  local held, ids = held_in_order(inc)
+  expect_common()
+  local held, all = held_in_order(inc)
+  for _, item in ipairs(held) do expect_queue(item.queue) end
   begin_writes()
   call('HDEL', P .. 'calls', inc)
   call('HDEL', P .. 'workers', inc)
-  call('ZREM', P .. 'leases', inc)
-  call('DEL', P .. 'processing:' .. inc)
+  if #held == all then
+    call('ZREM', P .. 'leases', inc)
+    call('DEL', P .. 'processing:' .. inc)
+  else
+    call('ZADD', P .. 'leases', int(now), inc) -- it speaks no more, and whoever reaps goes on with it
+    for _, item in ipairs(held) do call('HDEL', P .. 'processing:' .. inc, item.id) end
+  end
   local may_run = 0
   for _, item in ipairs(held) do
     if not running or running[item.id] then may_run = may_run + 1 end
   end
-  local counted = may_run == 1 and (alone or #held == 1)
+  local counted = may_run == 1 and (alone or all == 1)
   local back, suspects, moves = {}, {}, {}
   for _, item in ipairs(held) do
     local place, detail = 'queue', nil
     local may_have_run = not running or running[item.id]
     if end_revoked(item.queue, item.id, may_have_run and 'done' or 'discarded') then
       place = 'revoked'
-    elseif not item.value then
+    elseif not item.there then
       place = 'dangling'
     elseif item.once and may_have_run then
       place, detail = 'dead', 'abandoned'
@@ -90,5 +101,5 @@ local function recover(inc, now, running, died, alone, cause)
   for queue, list in pairs(suspects) do push_suspects(queue, list, now, true) end
   for _, item in ipairs(held) do free(item.gates, now) end
   save_gates(now)
-  return moves
+  return moves, #held < all
 end

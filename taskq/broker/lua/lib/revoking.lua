@@ -1,6 +1,6 @@
 -- The end of revoked messages. One that ran when it was revoked, or waited where it is not quickly found, is marked; the
 -- mark goes with the message, whatever becomes of it: a value it returned counts, all else is its end.
-local any_revoked = call('EXISTS', P .. 'revoked') == 1
+local any_revoked = call('HLEN', P .. 'revoked') > 0
 
 local function publish_revoked(id, why)
   publish(id, 'Xrevoked' .. (why ~= '' and '\n' .. why or ''), setting('result_ttl') or 3600000, anybody_waits())

@@ -47,18 +47,17 @@ local function settle_done(blob, ttl, first_result, n_results)
   end
   fenced = fenced + n - m
   if m == 0 then return end
-  for value, times in pairs(tally) do
-    count(queue_in(value), 'done', times)
-    special = special or find(value, '\n', 1, true)
-  end
-  if all then call('DEL', processing) else call('HDEL', processing, unpack(mine)) end
+  for value in pairs(tally) do special = special or find(value, '\n', 1, true) end
+  if special then local _ = flow.free end -- made before the first write: it looks at the types of what it writes to
   call('HDEL', messages, unpack(mine))
-  if rare and call('EXISTS', P .. 'crashes') == 1 then call('HDEL', P .. 'crashes', unpack(mine)) end
+  if all then call('DEL', processing) else call('HDEL', processing, unpack(mine)) end
+  for value, times in pairs(tally) do count(queue_in(value), 'done', times) end
+  if any_crashes then call('HDEL', P .. 'crashes', unpack(mine)) end
   if any_revoked then call('HDEL', P .. 'revoked', unpack(mine)) end
   if special then
     for value, times in pairs(tally) do left(value, false, times) end
   end
-  if anybody_waits() then
+  if waits then
     for i = 1, m do publish(mine[i], n_results > 0 and results[i] or '', ttl, true) end
   elseif n_results > 0 then
     local prefix = P .. 'result:'
@@ -70,12 +69,27 @@ end
 local function fate(kind, i)
   local how = ARGV[kind == 'schedule' and i + 4 or i + 2]
   if kind == 'end' and how == 'done' and byte(ARGV[i + 3], 1) ~= 88 then return nil end -- X: discarded
-  return (kind == 'return' or how == 'discarded' or how == 'deferred') and 'discarded' or 'done'
+  return (kind == 'return' or kind == 'pass' or how == 'discarded' or how == 'deferred') and 'discarded' or 'done'
+end
+
+-- Look at the types of the keys that an outcome writes to.
+local function look_before(kind, queue, value)
+  call('HLEN', messages)
+  if marks(queue) ~= '' or any_revoked or find(value, '\n', 1, true) then local _ = flow.free end
+  if kind == 'dead' then
+    call('ZCARD', P .. 'dead:' .. queue)
+    call('HLEN', P .. 'reasons')
+  elseif kind ~= 'end' then
+    call('LLEN', P .. 'queue:' .. queue)
+    call('LLEN', P .. 'suspects:' .. queue)
+    if kind == 'schedule' then call('ZCARD', P .. 'schedule') end
+  end
 end
 
 -- Any other outcome: its words begin at ARGV[i]. What a breaker is to know of it is whether the task failed, or nothing.
 local function settle(kind, i, id, value)
   local queue, failed = queue_in(value), nil
+  look_before(kind, queue, value)
   call('HDEL', processing, id)
   local counter = any_revoked and fate(kind, i)
   if counter and flow.end_revoked(queue, id, counter) then return left(value) end
@@ -85,11 +99,11 @@ local function settle(kind, i, id, value)
     call('HDEL', messages, id)
     call('HDEL', P .. 'crashes', id)
     call('HDEL', P .. 'revoked', id)
-    publish(id, ARGV[i + 3], ARGV[i + 4], anybody_waits())
+    publish(id, ARGV[i + 3], ARGV[i + 4], waits)
     if how ~= 'discarded' then failed = how == 'failed' end
   elseif kind == 'dead' then
     bury(queue, id, now, ARGV[i + 2], ARGV[i + 3])
-    publish(id, ARGV[i + 4], ARGV[i + 5], anybody_waits())
+    publish(id, ARGV[i + 4], ARGV[i + 5], waits)
     if ARGV[i + 2] == 'failed' then failed = true end
   elseif kind == 'schedule' then
     local delay = tonumber(ARGV[i + 3])
@@ -100,6 +114,9 @@ local function settle(kind, i, id, value)
     else (marks(queue) == '' and push or flow.offer)(queue, { id }, now)
     end
     if ARGV[i + 4] == 'retried' then failed = true end
+  elseif kind == 'pass' then
+    if ARGV[i + 2] ~= '' then call('HSET', P .. 'messages', id, ARGV[i + 2]) end
+    flow.hand_on(queue, id, value, now + tonumber(ARGV[i + 3]), ARGV[i + 4] == '1')
   else
     count(queue, 'returned')
     if kind == 'limit' then flow.shut(queue, id, now + tonumber(ARGV[i + 2])) end

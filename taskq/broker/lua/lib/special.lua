@@ -49,8 +49,36 @@ local function stand_in_line(queue, name, id, opens, at_head)
   wait_at(name, queue, opens)
 end
 
--- Take up to n from a queue with limits or ranks; what may not pass a gate of its own goes to its line. A limit of the
--- queue's only task holds the queue as a whole.
+-- Take up to n from a queue with limits or ranks; what may not pass a gate of its own goes to its line. Where `careful`, n is 1:
+-- what runs at most once ends the fetch, and goes back to the head if that holds something already.
+local function take_some(queue, n, careful)
+  local ids, got, taken, limited, alone = pop(queue, n), 0, int(now) .. ' ' .. queue, marked(queue, 'l'), false
+  if #ids == 0 then return 0, false end
+  for j, value in ipairs(call('HMGET', messages, unpack(ids))) do
+    local once = careful and value and (byte(value, 2) or 0) % 4 >= 2
+    if not value then
+      count(queue, 'dangling')
+    elseif once and outs > 3 then
+      alone = true
+      offer(queue, { ids[j] }, now, true)
+    elseif not end_revoked(queue, ids[j], 'discarded', value) then
+      local names, lock = NONE, nil
+      if limited then names, lock = gates_in(value) end
+      local name, opens = closed_gate(names, queue)
+      if name then
+        stand_in_line(queue, name, ids[j], opens)
+        count(queue, 'gated')
+      else
+        pass_all(ids[j], value, names, taken, lock)
+        got, alone = got + 1, once
+      end
+    end
+  end
+  return got, waiting(queue) > 0, alone
+end
+
+-- The same, where a limit of the queue's only task holds the queue as a whole. Returns also whether the next message must be
+-- taken alone, or was.
 local function take_special(queue, n)
   if marked(queue, 'p') then return 0, false end
   for _, name in ipairs(own_gates(queue)) do
@@ -61,25 +89,14 @@ local function take_special(queue, n)
       return 0, false
     end
   end
-  local ids, got, taken, limited = pop(queue, n), 0, int(now) .. ' ' .. queue, marked(queue, 'l')
-  if #ids == 0 then return 0, false end
-  for j, value in ipairs(call('HMGET', messages, unpack(ids))) do
-    if not value then
-      count(queue, 'dangling')
-    elseif not end_revoked(queue, ids[j], 'discarded', value) then
-      local names, lock = NONE, nil
-      if limited then names, lock = gates_in(value) end
-      local name, opens = closed_gate(names, queue)
-      if name then
-        stand_in_line(queue, name, ids[j], opens)
-        count(queue, 'gated')
-      else
-        pass_all(ids[j], value, names, taken, lock)
-        got = got + 1
-      end
-    end
+  if not marked(queue, 'o') then return take_some(queue, n) end
+  local got, one, more, alone = 0, 0, true, false
+  for _ = 1, n do
+    one, more, alone = take_some(queue, 1, true)
+    got = got + one
+    if alone or not more then break end
   end
-  return got, waiting(queue) > 0
+  return got, more, alone
 end
 
 -- Take up to n from the line of a queue at a gate.
@@ -147,6 +164,31 @@ local function take_suspect()
     keep()
     if outs == 3 then name = call('ZPOPMIN', P .. 'solo:' .. set)[1] end
   end
+end
+
+-- A message whose taker does not run its task waits in the line of that, for a lane that does: at the end, or `again` at the head.
+-- At some time (ms) anybody is to look at it.
+local function hand_on(queue, id, held, opens, again)
+  local _, task = head(call('HGET', messages, id))
+  local name = task .. '#t'
+  count(queue, 'deferred')
+  if byte(held, 1) == 33 then -- a suspect
+    local lanes = served_by(queue, name)
+    if lanes == '' then return schedule(queue, id, math.min(opens, now + 60000)) end
+    call('LPUSH', P .. 'suspects:' .. queue, id)
+    for lane in string.gmatch(lanes, '%S+') do
+      call('ZADD', P .. 'solo:' .. lane, 'NX', now, queue)
+      ring(P .. 'solo-bell:' .. lane)
+    end
+    return
+  end
+  mark(queue, 'l', true)
+  wait_at(name, queue)
+  limits_of(task).names = nil -- it has one gate more
+  put_back(queue, { id }, now, not again and name or nil)
+  call('ZREM', P .. 'ready:' .. set, queue .. '|' .. name) -- not for us
+  call('ZADD', P .. 'openings', 'LT', int(math.ceil(opens)), name)
+  if call('ZRANGE', P .. 'openings', 0, 0)[1] == name then ring(P .. 'alarm') end
 end
 
 -- After a wait in vain: put back names of ready queues that are missing, a few each time.

@@ -14,7 +14,7 @@ local function publish(id, result, ttl, waiting)
   end
 end
 
-local function anybody_waits() return call('EXISTS', P .. 'waiters') == 1 end
+local function anybody_waits() return call('HLEN', P .. 'waiters') > 0 end
 
 -- Keep a message as a dead letter; the oldest of its queue go when there are more than dead_max.
 -- `detail` is opaque to scripts.

@@ -1,0 +1,158 @@
+"""What is derived is worked out anew: whichever key is deleted, nothing stays stuck, and the ledger balances."""
+
+from __future__ import annotations
+
+from collections import Counter
+from typing import Any
+
+import pytest
+
+from taskq.broker import commands
+from taskq.broker.outcomes import Dead, Returned
+from taskq.broker.protocol import drive
+from taskq.upkeep import upkeep
+from tests.contract.fleet import Fleet, more, sent
+from tests.contract.world import LEASE, World, raw_id
+from tests.model.audit import violations
+
+(OWN, OWN_2, KEYED, KEYED_2, RATED, RATED_2, PAUSED, GUARDED, PLAIN, RANKED, SUSPECT, LATER, DEAD, UNIQUE, RUNNING) = (
+    map(raw_id, range(1, 16))
+)
+TASKS = {
+    "own": ("own", "o 0 1 1"), "keyed": ("q", "k 0 1 1"), "rated": ("q", "s 60000 1 0"), "idle": ("q", ""),
+    "guarded": ("q", "b 0.5 2 30000"), "t": ("q", ""), "p": ("p", ""),
+}  # fmt: skip
+
+
+def audited(world: World) -> Counter[str]:
+    class Line:
+        execute = staticmethod(world.run)
+
+    world.raw("DEL", world.keys["audited"])
+    return drive(upkeep(world.keys), Line(), lambda _seconds: None)  # type: ignore[arg-type]
+
+
+def announced(fleet: Fleet) -> None:
+    """What workers announce, at their start and again when it is missing."""
+    for task, (queue, limits) in TASKS.items():
+        fleet.world.run(commands.publish(fleet.world.keys, [(task, queue, limits)]))
+    for inc in fleet.calls:
+        fleet.world.run(commands.register(fleet.world.keys, inc, LEASE, b"", fleet.queues))
+
+
+def everything(world: World) -> Fleet:
+    """An app with a message in each kind of place, and something of each kind that is derived."""
+    fleet = Fleet(world, "own", "p", "q")
+    announced(fleet)
+    fleet.pause("idle")
+    fleet.send(PLAIN, DEAD, SUSPECT, task="p", queue="p")
+    assert fleet.take(3) == [PLAIN, DEAD, SUSPECT]
+    fleet.fetch(Dead(DEAD, "failed", b"", b"F"))
+    fleet.begin("other")
+    fleet.fetch(Returned(PLAIN))
+    fleet.lose("inc", SUSPECT)
+    fleet.begin("inc")
+    first = more(_1="x")
+    fleet.send_all([
+        sent(OWN, more(limited=True), "own", "own"), sent(OWN_2, more(limited=True), "own", "own"),
+        sent(KEYED, first, "keyed"), sent(KEYED_2, first, "keyed"),
+        sent(RATED, more(limited=True), "rated"), sent(RATED_2, more(limited=True), "rated"),
+        sent(PAUSED, more(limited=True), "idle"),
+    ])  # fmt: skip
+    trips = [raw_id(100), raw_id(101)]
+    fleet.send(*trips, head=more(limited=True), task="guarded")
+    taken = {*fleet.take(20)}
+    assert {OWN, KEYED, RATED, *trips} <= taken
+    fleet.fetch(*(Dead(id_, "failed", b"", b"F") for id_ in trips))
+    fleet.send(GUARDED, head=more(limited=True), task="guarded")
+    fleet.fetch(*((id_, b"") for id_ in taken & {PLAIN, RATED}))
+    fleet.send(RUNNING, head=more(lock="d0:t|running"), task="t")
+    assert fleet.take(5) == [RUNNING]
+    fleet.send_all([
+        sent(UNIQUE, more(lock="d0:t|waiting"), "t"), sent(RANKED, more(priority=5), "t"),
+        sent(LATER, b"", "t", options=b"d40000"), sent(raw_id(50), b"", "p", "p"),
+    ])  # fmt: skip
+    world.run(commands.change_entry(world.keys, "define", "tick", b"r" * 16 + b"entry", "1"))
+    return fleet
+
+
+def ends(fleet: Fleet) -> None:
+    """All that is held ends, all that waits runs, whatever time it takes; what stays is dead."""
+    world = fleet.world
+    world.run(commands.resume(world.keys, "idle"))
+    for _ in range(12):
+        for inc in fleet.calls:
+            held = world.raw("HKEYS", world.keys["processing:" + inc])
+            fleet.fetch(*((id_, b"") for id_ in held), inc=inc)
+        world.at(world.now + 8000)
+        fleet.renew()
+        fleet.promote()
+        fleet.take(20)
+        if fleet.take(1, mode="solo", inc="other"):
+            continue
+
+
+def left(world: World) -> dict[str, Any]:
+    """What ought to be gone when everything has ended, and is not."""
+    state = world.state()
+    dead = state.get("reasons", {})
+    stuck = {"messages": {id_ for id_ in state.get("messages", {}) if id_ not in dead}}
+    families = ("queue:", "ranked:", "gated:", "suspects:", "processing:")
+    stuck |= {name: state[name] for name in state if name.startswith(families)}
+    stuck |= {name: state[name] for name in ("slots", "gates", "unique", "schedule", "crashes") if name in state}
+    return {name: content for name, content in stuck.items() if content}
+
+
+def test_everything_is_sound_and_an_audit_finds_nothing(world: World) -> None:
+    fleet = everything(world)
+
+    assert audited(world) == {}
+    ends(fleet)
+    assert left(world) == {}
+
+
+NAMES = [
+    "alarm", "arrivals", "audited", "bell:set", "breakers", "calls", "counters", "crashes", "dead:p", "dead:q", "gates",
+    "leases", "limits", "marks", "messages", "openings", "paused", "processing:inc", "queue:own", "queue:p", "queue:q",
+    "ranked:q", "ready:set", "reasons", "schedule", "serving", "set-leases", "sets", "slots", "solo-bell:set",
+    "solo:set", "suspects:p", "tasks", "ticks", "turns", "unique", "workers",
+]  # fmt: skip
+
+
+#: What workers announce again when it is missing.
+ANNOUNCED = {"calls", "leases", "limits", "serving", "set-leases", "sets", "tasks", "workers"}
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_whichever_key_is_deleted_nothing_stays_stuck(world: World, name: str) -> None:
+    fleet = everything(world)
+    world.raw("DEL", world.keys[name])
+    if name in ANNOUNCED:
+        announced(fleet)
+    fleet.audited = False
+    audited(world)
+
+    assert audited(world) == {}, "a second audit finds nothing"
+    assert set(world.balances().values()) == {0}
+    snap = fleet.look()
+    assert violations(snap) == []
+    ends(fleet)
+    assert left(world) == {}
+    assert set(world.balances().values()) == {0}
+
+
+def test_a_breaker_does_not_wait_for_a_probe_that_is_lost(world: World) -> None:
+    fleet = everything(world)
+    world.at(world.now + 31_000)
+    fleet.renew()
+    fleet.promote()
+    assert GUARDED in fleet.take(5)
+    world.raw("HDEL", world.keys["processing:inc"], GUARDED)
+    fleet.audited = False
+
+    assert audited(world)["gates"] == 1
+    fleet.renew()
+    fleet.promote()
+    assert GUARDED in fleet.take(5)
+    fleet.fetch((GUARDED, b""))
+    assert world.state()["breakers"][b"guarded"].startswith(b"c ")
