@@ -91,14 +91,14 @@ class LoopLane:
         slot: Slot,
         url: str,
         quota: Quota,
-        surroundings: Surroundings,
+        surroundings: Surroundings | None = None,
     ) -> None:
         """Prepare the lane."""
         self.session = session
         self.executor = executor
         self.slot = slot
         self.quota = quota
-        self._surroundings = surroundings
+        self._surroundings = surroundings or Surroundings()
         self.stopping = False
         self._url = url
         self._pace = Pace({task.queue for task in executor.tasks.values() if task.at_most_once}, many=True)

@@ -58,7 +58,7 @@ class MainLane:
         slot: Slot,
         url: str,
         quota: Quota,
-        surroundings: Surroundings,
+        surroundings: Surroundings | None = None,
     ) -> None:
         """Prepare the lane."""
         self.session = session
@@ -80,7 +80,7 @@ class MainLane:
         self._ended = False
         self._interrupt = MainThreadInterrupt(slot)
         self._soft_limits = SoftLimits(self._interrupt)
-        self._surroundings = surroundings
+        self._surroundings = surroundings or Surroundings()
         self._look_at = 0.0  # when to look next at what tasks have left
 
     def stop(self, grace: float | None = None) -> None:

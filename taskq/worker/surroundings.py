@@ -49,6 +49,7 @@ class Surroundings:
         """Prepare; they are not looked at before `note`."""
         self.main_busy = False
         self.loop_busy = 0
+        self._noted = False
         self._decimal: tuple[ContextVar[Any], Any] | None = None
 
     def note(self) -> None:
@@ -61,6 +62,7 @@ class Surroundings:
         self._mask = signal.pthread_sigmask(signal.SIG_BLOCK, ())
         self._streams = (sys.stdout, sys.stderr)
         self._look_at_decimal()
+        self._noted = True
 
     def begin(self) -> Context:
         """Return the context of a batch."""
@@ -95,7 +97,7 @@ class Surroundings:
 
     def tidy(self, route: Route, batch: Context) -> int:
         """Put everything back that a task has left changed; answers for how many more runs it is watched."""
-        changed = self.restore()
+        changed = self._noted and self.restore()
         if self._decimal is not None and _settings(self._decimal[0].get()) != _settings(self._decimal[1]):
             self.enter()
             changed = True
@@ -125,7 +127,7 @@ class Surroundings:
 
     def restore_if_idle(self) -> None:
         """Put back what coroutines and threads have left, before more of them begin, if nothing else runs."""
-        if not (self.main_busy or self.loop_busy):
+        if self._noted and not (self.main_busy or self.loop_busy):
             self.restore_shared()
 
     def restore_shared(self) -> bool:
