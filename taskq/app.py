@@ -70,6 +70,7 @@ class TaskQ(ByName):
         dead_ttl: float | None = None,
         dead_max: int | None = None,
         max_message_bytes: int | None = None,
+        result_memory: float | None = None,
         send_timeout: float | None = None,
         server_check: str | None = None,
     ) -> None:
@@ -91,6 +92,7 @@ class TaskQ(ByName):
             dead_ttl: Seconds a dead letter is kept (30 days).
             dead_max: Dead letters kept per queue (100,000).
             max_message_bytes: Largest message, and largest result (1 MiB).
+            result_memory: Share of the server's maxmemory that may be in use for results to be kept (0.9).
             send_timeout: Seconds ``delay()`` goes on trying when the server does not answer (5).
             server_check: ``refuse`` for workers that do not start at a server that may lose messages; else they
                 ``warn``.

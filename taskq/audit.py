@@ -82,7 +82,7 @@ def queues_of(keys: Keys) -> Protocol[list[str]]:
     names = {field.rpartition(b"|")[0] for field in counted} | served.keys() | {*tasks.values()}
     names.update(name for joined in sets.values() for name in joined.split())
     names.discard(b"?")  # where an earlier version booked losses of nobody knew which queue
-    return sorted(name.decode() for name in names)
+    return sorted(commands.readable(name) for name in names)
 
 
 def _recover_half_registered(keys: Keys) -> Protocol[Counter[str]]:
@@ -103,7 +103,7 @@ def _recover_half_registered(keys: Keys) -> Protocol[Counter[str]]:
 
 def _half_registered(keys: Keys) -> Protocol[set[str]]:
     leased, called = (yield commands.incarnations(keys)), (yield from scanned(keys, "calls"))
-    return set(leased) ^ {name.decode() for name in called}
+    return set(leased) ^ {commands.readable(name) for name in called}
 
 
 def _mend(keys: Keys, doubtful: list[Doubtful]) -> Protocol[Counter[str]]:
@@ -159,7 +159,7 @@ def _walk(keys: Keys, names: list[str], before: Collection[Doubtful] = ()) -> Pr
     places = _Places({raw_id for raw_id, _ in before} or None)
     for incarnation in (yield commands.incarnations(keys)):
         places.note((yield from paced(commands.held_ids(keys, incarnation))), "processing:" + incarnation)
-    lines = ["gated:" + line for line in (yield from _lines(keys))]
+    lines = [family + line for line in (yield from _lines(keys)) for family in ("gated:", "ranked:")]
     for name in [*names, *lines, "schedule"]:
         if name.startswith(_LISTS):
             yield from _walk_through(keys, name, commands.list_length, commands.ids_in_list, places)
@@ -179,10 +179,12 @@ def _walk(keys: Keys, names: list[str], before: Collection[Doubtful] = ()) -> Pr
 
 
 def _lines(keys: Keys) -> Protocol[list[str]]:
-    """The lines at gates, each ``<queue>|<gate>``."""
+    """The lines of what waits for gates, each ``<queue>|<gates>``."""
     gates = yield from scanned(keys, "gates")
-    pairs = ((who.decode(), gate.decode()) for gate, waiters in gates.items() for who in waiters.split())
-    return [f"{who}|{gate}" for who, gate in pairs if who[0] not in "*!"]
+    pairs = (
+        (commands.readable(who), commands.readable(gate)) for gate, waiters in gates.items() for who in waiters.split()
+    )
+    return [f"{who}|{gate}" for who, gate in pairs if who[0] not in "*!" and gate[0] != "~"]
 
 
 def _walk_through(

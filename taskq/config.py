@@ -60,6 +60,9 @@ class Settings:
     dead_max: int = 100_000
     #: Largest message and largest result, in bytes. A worker does not read a larger one: it is a dead letter.
     max_message_bytes: int = 1 << 20
+    #: Share of the server's ``maxmemory`` that may be in use for results to be kept, up to 1. Beyond it they are not,
+    #: though whoever waits gets them: the rest is for messages. Too large, and results leave ``delay()`` no room.
+    result_memory: float = 0.9
     #: Seconds ``delay()`` goes on trying when the server does not answer.
     send_timeout: float = 5.0
     #: What a worker does at a server that may lose messages (it evicts them, or keeps nothing on disk): ``warn`` or
@@ -74,6 +77,8 @@ class Settings:
                 continue
             if isinstance(value, bool) or not isinstance(value, (int, float)) or not low <= value < float("inf"):
                 raise ConfigError(f"setting {name} must be a number of at least {low:g}, not {value!r}")
+        if self.result_memory > 1:
+            raise ConfigError(f"setting result_memory must be a share, from 0 to 1, not {self.result_memory!r}")
         for name in ("max_crashes", "dead_max", "max_message_bytes"):
             if not isinstance(getattr(self, name), int):
                 raise ConfigError(f"setting {name} must be a whole number, not {getattr(self, name)!r}")
@@ -99,6 +104,7 @@ _AT_LEAST: dict[str, float] = {
     "dead_ttl": 1,
     "dead_max": 0,
     "max_message_bytes": 256,
+    "result_memory": 0,
     "send_timeout": 0.001,
 }
 _TEXTS = ("url", "server_check")

@@ -48,13 +48,13 @@ def restore(keys: Keys, queues: list[str]) -> Protocol[Counter[str]]:
 def _queues(keys: Keys, queues: list[str], limits: dict[bytes, bytes]) -> Protocol[Counter[str]]:
     """Marks, the sets that serve a queue, and words of what can be taken."""
     tasks, sets = (yield from scanned(keys, "tasks")), (yield from scanned(keys, "sets"))
-    limited = {queue.decode() for task, queue in tasks.items() if task in limits or b"!" + task in limits}
+    limited = {commands.readable(queue) for task, queue in tasks.items() if task in limits or b"!" + task in limits}
     serving: dict[str, list[str]] = {}
     for name, joined in sets.items():
-        for queue in joined.decode().split():
-            serving.setdefault(queue, []).append(name.decode())
-    paused = {name.decode() for name in (yield from scanned(keys, "paused")) if name[:1] != b"="}
-    marked = {name.decode() for name in (yield from scanned(keys, "marks"))}
+        for queue in commands.readable(joined).split():
+            serving.setdefault(queue, []).append(commands.readable(name))
+    paused = {commands.readable(name) for name in (yield from scanned(keys, "paused")) if name[:1] != b"="}
+    marked = {commands.readable(name) for name in (yield from scanned(keys, "marks"))}
     names = sorted({*queues, *serving, *paused, *marked, *limited})
     found: Counter[str] = Counter()
     for some in _pieces(names, _SOME):
@@ -135,7 +135,7 @@ def _locks(keys: Keys) -> Protocol[Counter[str]]:
 
 
 def _ticks(keys: Keys) -> Protocol[Counter[str]]:
-    entries = {name.decode() for name in (yield from scanned(keys, "periodic"))}
+    entries = {commands.readable(name) for name in (yield from scanned(keys, "periodic"))}
     silent = entries - (yield commands.ticks_due(keys)).keys() if entries else set()
     roused = 0
     for some in _pieces(sorted(silent), _SOME):

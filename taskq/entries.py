@@ -31,6 +31,8 @@ _VERSION = 1
 #: Milliseconds a tick may be late before it counts as missed: a keeper of the time that dies is replaced sooner.
 _ON_TIME = 10_000
 _HOUR = 3_600_000
+#: Milliseconds for which an entry that could not be read is left alone.
+_UNREAD_FOR = 60_000
 #: Longest name: the ids of its messages are made of it.
 _NAME_MAX = 170
 
@@ -49,7 +51,7 @@ class Entry:
         catch_up: What becomes of missed ticks.
         window: How old a missed tick may be to be sent all the same, in ms.
         overlap: Whether a tick is sent while the last message is still alive.
-        jitter: Ticks are put off by up to so many ms.
+        jitter: Ticks are put off by up to so many ms, and never to the time of the next.
     """
 
     name: str
@@ -159,14 +161,24 @@ class Entry:
     def message(self, tick: int, mark: str = "") -> tuple[bytes, bytes, bytes]:
         """Return the message of a tick. Its id tells the tick, so whoever sends it again sends the same one."""
         raw_id = f"cron:{self.name}:{mark}{tick}".encode()
-        return raw_id, self.head + encode_envelope(raw_id, {**self.headers, "eta": tick}, self.body), self.options
+        # w: to be told if no worker serves the queue
+        return (
+            raw_id,
+            self.head + encode_envelope(raw_id, {**self.headers, "eta": tick}, self.body),
+            self.options + b"w",
+        )
 
     def moment(self, tick: int) -> int:
-        """Return when a tick is to be sent: its time, and its share of the jitter, the same for whoever asks."""
+        """Return when a tick is to be sent: its time, and its share of the jitter, the same for whoever asks.
+
+        Each comes before the next one's time: however long the jitter is, none passes another or is taken for missed.
+        """
         if not self.jitter:
             return tick
+        follows = self.schedule.after(tick)
+        most = self.jitter if follows is None else min(self.jitter, follows - tick)
         share = hashlib.blake2b(b"%s %d" % (self.name.encode(), tick), digest_size=8).digest()
-        return tick + (int.from_bytes(share, "big") * self.jitter >> 64)
+        return tick + (int.from_bytes(share, "big") * most >> 64)
 
     def step(self, due: DueTick, now: float) -> Step:
         """Say what becomes of a due tick, and which is the next.
@@ -239,26 +251,34 @@ def code_revision(entries: Mapping[str, bytes], tasks: Mapping[str, bytes]) -> s
 
 
 class Ticker:
-    """Turns due ticks into steps; remembers the entries it has read, and what it has complained about."""
+    """Turns due ticks into steps; remembers the entries it has read, and for a while those it could not read."""
 
     def __init__(self) -> None:
         """Begin without any entry."""
-        self._read: dict[tuple[str, bytes], Entry | None] = {}
+        self._read: dict[tuple[str, bytes], Entry] = {}
+        self._unread: dict[tuple[str, bytes], tuple[float, str]] = {}  # until when (ms), and why
 
     def steps(self, ticks: list[DueTick], now: float) -> list[Step]:
-        """Return the steps to take; none for an entry that this machine cannot read: another may."""
+        """Return the steps to take; none for an entry that this machine cannot read: another may, or this one later."""
         return [step for due in ticks if (step := self._step(due, now)) is not None]
 
     def _step(self, due: DueTick, now: float) -> Step | None:
         key = due.name, due.revision
+        until, why = self._unread.get(key, (0.0, ""))
+        if now < until <= now + _UNREAD_FOR:
+            return None
         try:
             if key not in self._read:
                 if len(self._read) >= 10_000:
                     self._read.clear()
                 self._read[key] = Entry.read(due.name, due.stored)
-            entry = self._read[key]
-            return None if entry is None else entry.step(due, now)
+            step = self._read[key].step(due, now)
         except Exception as error:  # stored bytes may be anything, and the thread that asks also keeps leases
-            log.error("periodic entry %s cannot be read here: %s", due.name, error)
-            self._read[key] = None
+            if str(error) != why:
+                log.error("periodic entry %s cannot be read here, tried again every minute: %s", due.name, error)
+            if len(self._unread) >= 10_000:
+                self._unread.clear()
+            self._unread[key] = now + _UNREAD_FOR, str(error)
             return None
+        self._unread.pop(key, None)
+        return step

@@ -280,9 +280,9 @@ class Arguments:
             raise ConfigError(f"{option} of task {task} raised {type(error).__name__}: {error}") from error
 
     def digest(self) -> str:
-        """Return a digest of all arguments."""
+        """Return a digest of all arguments; equal ones have the same, whatever the order of the keys of their dicts."""
         flat = [word for item in sorted(self._named.items()) for word in item]
-        return hashlib.blake2b(codec.pack(flat), digest_size=16).hexdigest()
+        return hashlib.blake2b(codec.in_order(codec.pack(flat)), digest_size=16).hexdigest()
 
 
 #: Of a call whose arguments do not matter.

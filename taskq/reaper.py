@@ -12,18 +12,22 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Sequence
+from typing import TypeVar
 
 from taskq.broker import commands
 from taskq.broker.commands import Move, Promotion, Reaping
+from taskq.broker.faults import NotSent, Passing, Unanswered
 from taskq.broker.keys import Keys
 from taskq.broker.protocol import Now, Pause, Protocol
 from taskq.broker.ticks import Step
 from taskq.entries import Ticker
 from taskq.envelope import id_to_text
-from taskq.errors import BrokerRefused
+from taskq.errors import BrokerFull, BrokerRefused, BrokerUnavailable
 from taskq.spelling import count
 
 log = logging.getLogger("taskq.reaper")
+
+T = TypeVar("T")
 
 #: Incarnations recovered in one call, messages promoted in one call.
 _REAP_LIMIT, _PROMOTE_LIMIT = 10, 500
@@ -31,6 +35,15 @@ _REAP_LIMIT, _PROMOTE_LIMIT = 10, 500
 _TICK_AGAIN = 1.0
 #: Why a tick was skipped, by the server's answer.
 _SKIPPED = {"s": "its last message has not ended", "u": "another message is the same unique work"}
+#: What may go on for long, by the server's answer; it is said when it begins.
+_PILING = {
+    "!": "a tick waits, for its queue is full",
+    "-": "no worker serves its queue: what it sends waits there",
+}
+#: The server is away; all else that goes wrong is its answer's, and tried again after so many seconds.
+OUTAGES, AGAIN = (NotSent, Unanswered, Passing, BrokerUnavailable), 1.0
+#: Due ticks named in one call.
+TICKS = 100
 #: Seconds by which a server may answer a wait too late.
 _GRAIN = 0.11
 
@@ -50,6 +63,7 @@ class Reaper:
 
     Attributes:
         interval: Seconds between two passes at most; a third of the lease, so that the pulse stays fresh.
+        stumbles: How often something went wrong that is in nobody's way, by what it was.
     """
 
     def __init__(self, keys: Keys, name: str, lease: float, report: Report = log_report) -> None:
@@ -60,58 +74,89 @@ class Reaper:
         self._report = report
         self._ticker = Ticker()
         self._refused = False
-        self._full: set[str] = set()
+        self._skip = 0
+        self._told: dict[str, str] = {}
+        self.stumbles: dict[str, int] = {}
+        self._said: dict[str, str] = {}
         self._failed: set[str] = set()
 
     def promote(self) -> Protocol[float]:
-        """Move what is due to its queue, send what ticks; answers in how many seconds to come again."""
-        while True:
-            due: Promotion = yield commands.promote(self.keys, self.name, _PROMOTE_LIMIT, int(self.interval * 1000))
-            # One batch of ticks a call: a long row of missed ones must not keep the caller from its leases.
-            if due.ticks and (yield from self.take_ticks(due)):
-                return 0.0
-            if due.moved < _PROMOTE_LIMIT:
-                wait = self.interval if due.wait is None else due.wait
-                return min(wait, _TICK_AGAIN) if due.ticks else wait
+        """Move what is due to its queue, send what ticks; answers in how many seconds to come again.
+
+        One batch of each a call: what else is due, or was missed, must not keep the caller from its leases.
+        """
+        keep_ms = int(self.interval * 1000)
+        due: Promotion = yield commands.promote(self.keys, self.name, _PROMOTE_LIMIT, keep_ms, self._skip)
+        if due.ticks and (yield from self.take_ticks(due)):
+            return 0.0
+        # Ticks of which this machine can make nothing stay due; those behind them are not to wait for that.
+        skipped, self._skip = self._skip, self._skip + TICKS if due.more else 0
+        if due.moved >= _PROMOTE_LIMIT or due.more:
+            return 0.0
+        wait = self.interval if due.wait is None else due.wait
+        return min(wait, _TICK_AGAIN) if due.ticks or skipped else wait
 
     def take_ticks(self, due: Promotion) -> Protocol[bool]:
-        """Send the ticks that are due and set those that follow; answers whether there were any to take."""
+        """Send the ticks that are due and set those that follow; answers whether any was taken."""
         steps = self._ticker.steps(due.ticks, due.now)
         if not steps:
             return False
         try:
-            answers: bytes = yield commands.take_ticks(self.keys, steps)
+            answers = yield from self._take(steps)
         except BrokerRefused as error:  # it is full, most likely; what else this thread does must go on
             if not self._refused:
                 log.warning("ticks of %d periodic entries wait: %s", len(steps), error)
             self._refused = True
             return False
         self._refused = False
-        for step, answer in zip(steps, answers.decode(), strict=True):
+        for step, answer in zip(steps, answers, strict=True):
             self._tell(step, answer)
-        return True
+        return any(answer != "x" for answer in answers)
+
+    def _take(self, steps: list[Step]) -> Protocol[str]:
+        """Take ticks in one call; one by one if some cannot be: a key of the wrong type is in the way of its own."""
+        try:
+            answers: bytes = yield commands.take_ticks(self.keys, steps)
+            return answers.decode()
+        except BrokerFull:
+            raise
+        except BrokerRefused:
+            if len(steps) == 1:
+                raise
+        each, refusal = "", None
+        for step in steps:
+            try:
+                each += yield from self._take([step])
+            except BrokerRefused as error:
+                each, refusal = each + "x", error
+        if refusal is not None and not each.strip("x"):
+            raise refusal
+        return each
 
     def _tell(self, step: Step, answer: str) -> None:
-        """Log what became of a tick, if that is more than that it was sent."""
+        """Log what became of a tick, if that is more than that it was sent; of what goes on, when it begins."""
         name = step.due.name
         if answer in _SKIPPED:
             log.info("periodic entry %s: a tick was skipped, %s", name, _SKIPPED[answer])
-        if answer == "!" and name not in self._full:
-            log.warning("periodic entry %s: a tick waits, for its queue is full", name)
-        (self._full.add if answer == "!" else self._full.discard)(name)
+        if answer in _PILING and self._told.get(name) != answer:
+            log.warning("periodic entry %s: %s", name, _PILING[answer])
+        if answer in _PILING:
+            self._told[name] = answer
+        else:
+            self._told.pop(name, None)
         if step.dropped and answer not in "x!":
             log.warning("periodic entry %s: missed ticks were left out", name)
 
     def reap(self) -> Protocol[float]:
-        """Recover what lost incarnations held; answers in how many seconds to come again."""
-        while True:
-            reaping: Reaping = yield commands.reap(self.keys, _REAP_LIMIT)
-            for incarnation, moves in reaping.moves.items():
-                self._report(incarnation, moves)
-            self._tell_failed(reaping.failed)
-            if len(reaping.moves) < _REAP_LIMIT:
-                next_end = self.interval if reaping.next_end is None else reaping.next_end
-                return min(self.interval, next_end + 0.01)
+        """Recover what lost incarnations held, some of them a call; answers in how many seconds to come again."""
+        reaping: Reaping = yield commands.reap(self.keys, _REAP_LIMIT)
+        for incarnation, moves in reaping.moves.items():
+            self._report(incarnation, moves)
+        self._tell_failed(reaping.failed)
+        if len(reaping.moves) + len(reaping.failed) >= _REAP_LIMIT or reaping.unfinished:
+            return 0.0
+        next_end = self.interval if reaping.next_end is None else reaping.next_end
+        return min(self.interval, next_end + 0.01)
 
     def _tell_failed(self, failed: dict[str, str]) -> None:
         """Say once of each incarnation that it cannot be recovered; it is tried again after a third of a lease."""
@@ -139,6 +184,27 @@ class Reaper:
 
     def step(self) -> Protocol[float]:
         """Do all of it once; answers in how many seconds to come again."""
-        again = yield from self.reap()
-        due = yield from self.promote()
+        again = yield from self.beside("reap", self.reap(), AGAIN)
+        due = yield from self.beside("promote what is due", self.promote(), AGAIN)
         return min(again, due)
+
+    def beside(self, what: str, steps: Protocol[T], default: T) -> Protocol[T]:
+        """Do one thing of several: what goes wrong in it (a refusal, unreadable bytes) is in no other's way."""
+        try:
+            value = yield from steps
+        except OUTAGES:
+            raise
+        except Exception as error:
+            self.stumble(what, error)
+            return default
+        self._said.pop(what, None)
+        return value
+
+    def stumble(self, what: str, error: Exception) -> None:
+        """Count what went wrong, and say it when it begins."""
+        self.stumbles[what] = self.stumbles.get(what, 0) + 1
+        text = f"{type(error).__name__}: {error}"
+        if self._said.get(what) != text:
+            self._said[what] = text
+            known = isinstance(error, BrokerRefused)
+            log.error("cannot %s, and goes on with the rest: %s", what, text, exc_info=not known)

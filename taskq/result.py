@@ -220,10 +220,10 @@ class AsyncResult(Generic[R]):
         text = f"no message and no result of id {self.id} exists"
         made = id_time(self._raw_id)
         if made is None:
-            return f"{text}: it was never sent, or ended longer ago than result_ttl"
+            return f"{text}: it was never sent, ended longer ago than result_ttl, or its result found no memory"
         age = time.time() - made
         kept = self._origin.client.settings.result_ttl
-        return f"{text}; its id was made {age:.0f} s ago, and results are kept {kept:g} s"
+        return f"{text}; its id was made {age:.0f} s ago, and results are kept {kept:g} s, where there is memory"
 
     def _value(self, propagate: bool) -> R:
         ended = self._ended

@@ -46,6 +46,11 @@ def _same(reply: Any) -> Any:
     return reply
 
 
+def readable(stored: bytes) -> str:
+    """Return a stored name: anybody may have written it, so what is no text is shown in escapes, not an error."""
+    return stored.decode(errors="backslashreplace")
+
+
 def block_word(seconds: float) -> str:
     """Write how long a server may block: never 0, which is for ever, nor what Redis 6.2 rounds to that (0.001)."""
     return f"{max(seconds, 0.01):.3f}"
@@ -104,9 +109,12 @@ def _batch(reply: Any) -> Batch:
     return Batch(int(reply[0]), reply[1], reply[2], reply[3:])
 
 
-def register(keys: Keys, incarnation: str, lease_ms: int, info: bytes, queues: QueueSet) -> Command[Any]:
-    """Make an incarnation known, and the queues it serves."""
-    return Command(script("register"), [keys.prefix, incarnation, lease_ms, info, queues.id, queues.joined], _same)
+def register(
+    keys: Keys, incarnation: str, lease_ms: int, info: bytes, queues: QueueSet, announced: int | None = None
+) -> Command[bool]:
+    """Make an incarnation known, and the queues it serves; answers False while the announcement is not in force."""
+    args: list[Arg] = [keys.prefix, incarnation, lease_ms, info, queues.id, queues.joined]
+    return Command(script("register"), [*args, b"" if announced is None else announced], bool)
 
 
 def enlist(keys: Keys, lanes: Iterable[QueueSet], homes: Mapping[str, str] | None = None) -> Command[Any]:
@@ -204,27 +212,47 @@ class Renewal:
     """What a renewal told.
 
     Attributes:
-        next_end: Seconds until any lease ends.
+        next_end: Seconds until the caller is to look for ended leases.
         suspects: Whether suspects wait.
         lost: Incarnations that are lost.
         revoked: Incarnations with the id of a revoked message that they hold.
+        unannounced: Whether the server has lost what the worker announced.
+        unknown: Incarnations of which the server does not know what they are.
+        healed: What was missing and was put back, for people.
     """
 
     next_end: float
     suspects: bool
     lost: set[str]
     revoked: list[tuple[str, bytes]] = field(default_factory=list)
+    unannounced: bool = False
+    unknown: set[str] = field(default_factory=set)
+    healed: list[str] = field(default_factory=list)
 
 
 def _renewal(reply: Any) -> Renewal:
-    next_ms, suspects, revoked, *lost = reply
+    next_ms, suspects, revoked, unannounced, unknown, healed, *lost = reply
     held = [(inc.decode(), raw_id) for inc, raw_id in zip(revoked[::2], revoked[1::2], strict=True)]
-    return Renewal(int(next_ms) / 1000, bool(suspects), {inc.decode() for inc in lost}, held)
+    return Renewal(
+        int(next_ms) / 1000, bool(suspects), {inc.decode() for inc in lost}, held,
+        bool(unannounced), {inc.decode() for inc in unknown}, [readable(what) for what in healed],
+    )  # fmt: skip
 
 
-def renew(keys: Keys, lease_ms: int, sets: Iterable[str], incarnations: Iterable[str]) -> Command[Renewal]:
-    """Renew leases."""
-    return Command(script("renew"), [keys.prefix, lease_ms, " ".join(sets), *incarnations], _renewal)
+def renew(
+    keys: Keys,
+    lease_ms: int,
+    sets: Iterable[QueueSet],
+    incarnations: Iterable[str],
+    announced: int | None = None,
+    infos: Mapping[str, bytes] | None = None,
+) -> Command[Renewal]:
+    """Renew leases; ``infos`` says again what some of the incarnations are."""
+    lines = "\n".join(f"{queues.id} {queues.joined}" for queues in sets)
+    args: list[Arg] = [keys.prefix, lease_ms, lines, b"" if announced is None else announced]
+    for incarnation in incarnations:
+        args += [incarnation, (infos or {}).get(incarnation, b"")]
+    return Command(script("renew"), args, _renewal)
 
 
 @dataclass(frozen=True, slots=True)
@@ -237,7 +265,7 @@ class Move:
 
 
 def _moves(flat: Sequence[bytes]) -> list[Move]:
-    return [Move(flat[i], flat[i + 1].decode(), flat[i + 2].decode()) for i in range(0, len(flat), 3)]
+    return [Move(flat[i], readable(flat[i + 1]), flat[i + 2].decode()) for i in range(0, len(flat), 3)]
 
 
 def close(
@@ -264,8 +292,8 @@ class Reaping:
     """What a reaping did.
 
     Attributes:
-        next_end: Seconds until the next lease ends; None: there is none.
-        moves: Moves by incarnation.
+        next_end: Seconds until the caller is to come again; None: there is no lease.
+        moves: The moves of its messages, by incarnation.
         unfinished: Incarnations of which there is more, for another call.
         failed: Incarnations that cannot be recovered, and why.
     """
@@ -280,10 +308,10 @@ def _reaping(reply: Any) -> Reaping:
     next_ms, at = int(reply[0]), 1
     reaping = Reaping(None if next_ms < 0 else next_ms / 1000, {})
     while at < len(reply):
-        inc, n = reply[at].decode(), reply[at + 1]
+        inc, n = readable(reply[at]), reply[at + 1]
         at += 2
         if isinstance(n, bytes):
-            reaping.failed[inc] = n.decode(errors="replace")
+            reaping.failed[inc] = readable(n)
             continue
         if n < 0:
             reaping.unfinished.add(inc)
@@ -306,26 +334,28 @@ class Promotion:
         wait: Seconds until the caller should come again; None: need not.
         now: Server time in ms.
         ticks: Ticks of periodic entries that are due.
+        more: Whether more of them may be due.
     """
 
     moved: int
     wait: float | None
     now: float
     ticks: list[DueTick]
+    more: bool = False
 
 
 def _promotion(reply: Any) -> Promotion:
-    moved, wait_ms, now, *found = reply
+    moved, wait_ms, now, more, *found = reply
     ticks = [
-        DueTick(found[i].decode(), found[i + 1], int(found[i + 2]) if found[i + 2] else None, found[i + 3])
+        DueTick(readable(found[i]), found[i + 1], int(found[i + 2]) if found[i + 2].isdigit() else None, found[i + 3])
         for i in range(0, len(found), 4)
     ]
-    return Promotion(moved, None if int(wait_ms) < 0 else int(wait_ms) / 1000, float(now), ticks)
+    return Promotion(moved, None if int(wait_ms) < 0 else int(wait_ms) / 1000, float(now), ticks, bool(more))
 
 
-def promote(keys: Keys, who: str, limit: int, keep_ms: int) -> Command[Promotion]:
-    """Move what is due, and name the ticks that are."""
-    return Command(script("promote"), [keys.prefix, who, limit, keep_ms], _promotion)
+def promote(keys: Keys, who: str, limit: int, keep_ms: int, skip: int = 0) -> Command[Promotion]:
+    """Move what is due, and name the ticks that are, but for the first ``skip``."""
+    return Command(script("promote"), [keys.prefix, who, limit, keep_ms, skip], _promotion)
 
 
 # -- periodic entries -------------------------------------------------------------------------------------
@@ -342,10 +372,12 @@ def take_ticks(keys: Keys, steps: Iterable[Step]) -> Command[bytes]:
     return Command(script("tick"), args, _same)
 
 
-def declare(keys: Keys, source: str, revision: str, entries: Mapping[str, bytes], *, force: bool) -> Command[Any]:
-    """Put the entries of some code in place if it is new, or by ``force``; answers as `Declared`."""
-    pairs = [word for pair in entries.items() for word in pair]
-    return Command(script("declare"), [keys.prefix, source, revision, int(force), *pairs], _declared)
+def declare(
+    keys: Keys, source: str, revision: str, entries: Mapping[str, bytes], *, force: bool, announced: int | None = None
+) -> Command[Declared]:
+    """Put the entries of some code in place if it is new, or by ``force``, and what was lost of them."""
+    args: list[Arg] = [keys.prefix, source, revision, int(force), b"" if announced is None else announced]
+    return Command(script("declare"), [*args, *(word for pair in entries.items() for word in pair)], _declared)
 
 
 @dataclass(frozen=True, slots=True)
@@ -354,7 +386,7 @@ class Declared:
 
     Attributes:
         code: Whether it was ``new``, the ``same`` as the newest, or ``old``.
-        entries: By name what changed, or would have: ``added``, ``replaced``, ``removed``.
+        entries: By name what changed, or would have: ``added``, ``replaced``, ``removed``; and what is ``restored``.
     """
 
     code: str
@@ -362,7 +394,7 @@ class Declared:
 
 
 def _declared(reply: Any) -> Declared:
-    code, *words = (word.decode() for word in reply)
+    code, *words = map(readable, reply)
     return Declared(code, dict(zip(words[::2], words[1::2], strict=True)))
 
 
@@ -381,7 +413,7 @@ def ticks_due(keys: Keys) -> Command[dict[str, float]]:
 
     def parse(reply: Any) -> dict[str, float]:
         pairs = reply if not reply or isinstance(reply[0], list) else zip(reply[::2], reply[1::2], strict=True)
-        return {name.decode(): float(score) / 1000 for name, score in pairs}
+        return {readable(name): float(score) / 1000 for name, score in pairs}
 
     return Command(None, [b"ZRANGE", keys["ticks"], 0, -1, b"WITHSCORES"], parse)
 
@@ -412,7 +444,7 @@ def tally(keys: Keys, queues: Iterable[str]) -> Command[Tally]:
     """Compare what there is with where it is."""
 
     def parse(reply: Any) -> Tally:
-        return Tally(reply[0], reply[1], [name.decode() for name in reply[2:]])
+        return Tally(reply[0], reply[1], [readable(name) for name in reply[2:]])
 
     return Command(script("tally"), [keys.prefix, *queues], parse)
 
@@ -513,7 +545,7 @@ def mend(keys: Keys, doubtful: Iterable[tuple[bytes, str]], *, many: bool = Fals
 
 def incarnations(keys: Keys) -> Command[list[str]]:
     """All incarnations that are registered."""
-    return Command(None, [b"ZRANGE", keys["leases"], 0, -1], lambda reply: [name.decode() for name in reply])
+    return Command(None, [b"ZRANGE", keys["leases"], 0, -1], lambda reply: [readable(name) for name in reply])
 
 
 # -- results ----------------------------------------------------------------------------------------------
@@ -599,10 +631,13 @@ class Pause:
 
 
 def read_pause(stored: bytes) -> Pause | None:
-    """Read what ``pause.lua`` stored; None for nothing."""
+    """Read what ``pause.lua`` stored; None for nothing. What is not readable is a pause as well, of an unknown time."""
     if not stored:
         return None
-    since, until, text = stored.decode(errors="replace").split(" ", 2)
+    since, _, rest = readable(stored).partition(" ")
+    until, _, text = rest.partition(" ")
+    if not (since.isdecimal() and until.isdecimal()):
+        return Pause(0.0, None, "?", readable(stored))
     author, _, reason = text.partition("\n")
     return Pause(int(since) / 1000, int(until) / 1000 or None, author, reason)
 
@@ -617,9 +652,31 @@ def resume(keys: Keys, name: str) -> Command[bool]:
     return Command(script("resume"), [keys.prefix, name], bool)
 
 
-def publish(keys: Keys, tasks: Iterable[tuple[str, str, str]]) -> Command[Any]:
-    """Publish tasks, each with its queue and its limits (as ``gates.lua`` reads them)."""
-    return Command(script("publish"), [keys.prefix, *(word for task in tasks for word in task)], _same)
+@dataclass(frozen=True, slots=True)
+class Published:
+    """What came of an announcement.
+
+    Attributes:
+        since: When it was made first, in ms by the server's clock; to be said with it from then on.
+        opened: Gates that may have opened by it.
+        changed: Settings and tasks that were otherwise, or missing.
+    """
+
+    since: int
+    opened: int
+    changed: int
+
+
+def publish(
+    keys: Keys,
+    tasks: Iterable[tuple[str, str, str]],
+    settings: Mapping[str, int | None] | None = None,
+    since: int | None = None,
+) -> Command[Published]:
+    """Publish tasks, each with its queue and its limits (as ``gates.lua`` reads them), and settings (None: not set)."""
+    words = " ".join(f"{name}={'' if value is None else value}" for name, value in (settings or {}).items())
+    args: list[Arg] = [keys.prefix, b"" if since is None else since, words, *(word for task in tasks for word in task)]
+    return Command(script("publish"), args, lambda reply: Published(int(reply[0]), reply[1], reply[2]))
 
 
 def limit(keys: Keys, task: str, limits: str) -> Command[bool]:
@@ -674,14 +731,15 @@ def _survey(reply: Any) -> dict[str, QueueSurvey]:
     counters, places, held = reply
     queues: dict[str, QueueSurvey] = {}
     for key, value in zip(counters[::2], counters[1::2], strict=True):
-        queue, _, name = key.decode().rpartition("|")
-        queues.setdefault(queue, QueueSurvey({})).counters[name] = int(value)
+        queue, _, name = readable(key).rpartition("|")
+        number = int(value) if value.lstrip(b"-").isdigit() else 0
+        queues.setdefault(queue, QueueSurvey({})).counters[name] = number
     for at in range(0, len(places), 5):
-        survey = queues.setdefault(places[at].decode(), QueueSurvey({}))
+        survey = queues.setdefault(readable(places[at]), QueueSurvey({}))
         survey.pending, survey.suspects, survey.dead = places[at + 1 : at + 4]
         survey.paused = read_pause(places[at + 4])
     for queue, n in zip(held[::2], held[1::2], strict=True):
-        queues.setdefault(queue.decode(), QueueSurvey({})).processing = n
+        queues.setdefault(readable(queue), QueueSurvey({})).processing = n
     return queues
 
 
@@ -740,7 +798,7 @@ def _as_dict(reply: Any) -> dict[bytes, bytes]:
 
 def known_apps() -> Command[list[str]]:
     """Names of the apps on this server."""
-    return Command(None, [b"SMEMBERS", APPS], lambda reply: sorted(name.decode() for name in reply))
+    return Command(None, [b"SMEMBERS", APPS], lambda reply: sorted(map(readable, reply)))
 
 
 def announce_app(keys: Keys) -> Command[Any]:
@@ -748,18 +806,8 @@ def announce_app(keys: Keys) -> Command[Any]:
     return Command(None, [b"SADD", APPS, keys.app], _same)
 
 
-def write_settings(keys: Keys, settings: dict[str, int | None]) -> list[Command[Any]]:
-    """Publish the windows and limits that scripts and the reaper go by; None removes one."""
-    commands: list[Command[Any]] = []
-    if gone := [name for name, value in settings.items() if value is None]:
-        commands.append(Command(None, [b"HDEL", keys["settings"], *gone], _same))
-    pairs = [word for name, value in settings.items() if value is not None for word in (name, value)]
-    commands.append(Command(None, [b"HSET", keys["settings"], *pairs], _same))
-    return commands
-
-
 def read_settings(keys: Keys) -> Command[dict[bytes, bytes]]:
-    """What `write_settings` published."""
+    """The settings that `publish` published."""
     return Command(None, [b"HGETALL", keys["settings"]], _as_dict)
 
 
@@ -782,6 +830,17 @@ def last_pulse(keys: Keys) -> Command[float]:
 def server_time() -> Command[float]:
     """The server's clock, in seconds since the epoch."""
     return Command(None, [b"TIME"], lambda reply: int(reply[0]) + int(reply[1]) / 1e6)
+
+
+def claim_name(keys: Keys, name: str, token: str, seconds: float) -> Command[str]:
+    """Say that a worker has this name; answers the token of the one that said so last, if that is not long ago."""
+    words: list[Arg] = [b"SET", keys["name:" + name], token, b"PX", int(seconds * 1000), b"GET"]
+    return Command(None, words, lambda reply: readable(reply or b""))
+
+
+def refuse_results(keys: Keys, seconds: float) -> Command[Any]:
+    """Let no results be kept for a while; those who wait get theirs."""
+    return Command(None, [b"SET", keys["scarce"], b"1", b"PX", int(seconds * 1000)], _same)
 
 
 def server_info() -> Command[Any]:

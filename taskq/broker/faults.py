@@ -11,6 +11,7 @@ from taskq.errors import BrokerError, BrokerFull, BrokerRefused, BrokerUnavailab
 #: another server has taken its place. Redis 6.2 puts a script's name before them, later ones behind.
 _PASSING = re.compile(
     r"(^|\s-)(LOADING|READONLY|NOREPLICAS|MASTERDOWN|CLUSTERDOWN|TRYAGAIN|BUSY|UNKILLABLE|UNBLOCKED|MISCONF)\b"
+    r"|Script killed by user"  # an operator's SCRIPT KILL: it had written nothing
 )
 #: The same by the client library's classes, which drop the word.
 _PASSING_KINDS = ("BusyLoadingError", "ReadOnlyError", "MasterDownError", "ClusterDownError", "TryAgainError")

@@ -8,36 +8,43 @@ key                  type        holds
 ===================  ==========  ===================================================================
 messages             hash        id → head ‖ envelope, from acceptance to the end
 queue:<queue>        list        ids waiting, the next one first
-ranked:<queue>       sorted set  ids waiting that have a priority, or a key in a fair queue, by rank
+ranked:<queue>       sorted set  ids waiting that have a priority, or a key in a fair queue, by rank; likewise
+                                 ``ranked:<line>``, of those that wait in a line
 turns                hash        queue → turns given to its ranked messages without a key
 fair:<queue>         sorted set  ``<priority>|<key>`` by its last turn; ``<priority>`` by the last turn taken
-gated:<line>         list        ids waiting at a gate; the line is ``<queue>|<gate>``; at ``<task>#t`` for a lane, or a
-                                 worker, that runs the task
-gates                hash        gate → who waits there: queue with a line, ``*queue`` as a whole, ``!queue``: its
-                                 suspects; joined by spaces
+gated:<line>         list        ids waiting for gates; the line is ``<queue>|<gates>``, those its messages alone have;
+                                 at ``<task>#t`` for a lane, or a worker, that runs the task
+gates                hash        gate, line or group → who waits there: queue with such a line or group, ``*queue`` as a
+                                 whole, ``!queue``: its suspects; joined by spaces
+heads:<group>        sorted set  lines that wait as a group, by the place of their first message; the group is
+                                 ``<queue>|~<task>``, or ``<queue>|~<gate>``
 openings             sorted set  gate by when it opens (ms); ``=<queue>`` by when its pause is over
 arrivals             sorted set  gate of a rate by its theoretical arrival time (ms)
 shut                 sorted set  gate by the time (ms) until which a task that was told to slow down has shut it
 slots                hash        gate of a concurrency → slots in use
 limits               hash        task → its limits, a line each; ``!<task>``: set by hand instead
 tasks                hash        task → its queue
-breakers             hash        task → its breaker: c closed, o open, h half open; until (ms); last outcomes
+breakers             hash        task → its breaker: c closed, o open, h half open; a time (ms); last outcomes
 unique               hash        lock → until (ms, 0: no limit) and id of the message that holds it
-throttle:<lock>      string      id of the message that was let through; expires
+throttle:<lock>      string      until (ms) and id of the message that was let through; expires
+set-back             string      ms by which the server's clock has been set back; locks for a time go on
 paused               hash        queue, or ``=<task>`` in a shared one → since and until (ms), by whom, newline, why
 lines:<queue>        sorted set  gates whose lines came up while the queue was paused → when
-marks                hash        queue → letters of what is special of it: p paused, r ranked, l limited,
-                                 o given messages that run at most once and have their own queue elsewhere
+marks                hash        queue, or ``*`` for all → letters of what is special: p paused, r ranked, l limited,
+                                 o given messages that run at most once and have their own queue elsewhere,
+                                 x with a length at most and messages that expire
 revoked              hash        id → why; of messages that end when their turn comes, or run
 control:<inc>        list        ids whose runs an incarnation's parent is to stop; expires after a minute
 suspects:<queue>     list        ids that must run alone, since a process may have died under them
-schedule             sorted set  id by due time (ms)
+schedule             sorted set  id by due time (ms; and a half if that is an eta)
 processing:<inc>     hash        id → ``[!]<taken at, ms> <queue>`` (``!``: taken from suspects), then the gates
                                  that its end frees and its lock (``*lock``), a line each
 dead:<queue>         sorted set  id by time of death (ms)
 reasons              hash        id of a dead letter → reason, newline, detail (opaque)
 crashes              hash        id → counted deaths of its process; only where there were any
 leases               sorted set  incarnation by end of its lease (ms)
+name:<worker>        string      which of the workers with that name said last that it lives; expires after minutes
+terms                sorted set  incarnation by the length of its lease (ms)
 calls                hash        incarnation → number of its last call (and a half: see ``sync.lua``)
 workers              hash        incarnation → what it is (msgpack; see ``taskq.worker.session``)
 sets                 hash        set of queues → its queues, joined by spaces
@@ -56,6 +63,7 @@ alarm                list        at most a token: the earliest due time has chan
 keeper               string      who keeps the time of the schedule, and until when (ms); expires
 pulse                string      time of the last renewal or reaping (ms)
 result:<id>          string      outcome of a task; expires after ``result_ttl``
+scarce               string      memory is scarce, so results are not kept; expires after half a minute
 waiters              hash        id → inboxes of the processes that wait for it
 inbox:<process>      list        results for a waiting process; expires after a minute
 periodic             hash        entry's name → periodic entry (see ``taskq.entries``)
@@ -68,6 +76,8 @@ revisions            hash        ``-A`` of workers → revisions of their code, 
 producer:<id>        string      number, answer and first id of a producer's last call; expires after an hour
 counters             hash        ``<queue>|<counter>`` → number (the ledger)
 audited              string      an audit was made lately; expires after a minute
+published            hash        task, ``=`` (the settings) or ``@<-A>`` (its periodic entries) → since when it is so,
+                                 in ms: of workers that announce otherwise the one started last is right
 settings             hash        windows and limits for scripts, ``name`` or ``name:<task>`` → number
 ===================  ==========  ===================================================================
 """

@@ -15,9 +15,8 @@ from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from taskq.broker.commands import Command, Lost, Stale
+from taskq.broker.commands import Command
 from taskq.broker.faults import NotSent, Passing, Unanswered, backoff, unavailable
-from taskq.errors import BrokerRefused
 
 if TYPE_CHECKING:
     from taskq.broker.aio import AsyncConnection
@@ -46,8 +45,6 @@ class Now:
 
 Protocol = Generator[Command[Any] | Pause | Now, Any, T]
 
-_THROWN = (NotSent, Unanswered, Passing, Lost, Stale, BrokerRefused)
-
 
 def drive(steps: Protocol[T], connection: Connection, sleep: Callable[[float], object] = time.sleep) -> T:
     """Run a protocol on a connection and return its value."""
@@ -61,7 +58,7 @@ def drive(steps: Protocol[T], connection: Connection, sleep: Callable[[float], o
                     reply = boottime()
                 else:
                     reply = connection.execute(step)
-            except _THROWN as error:
+            except Exception as error:  # also of an answer that nobody can read: the steps may know what to do
                 step = steps.throw(error)
             else:
                 step = steps.send(reply)
@@ -83,7 +80,7 @@ async def adrive(
                     reply = boottime()
                 else:
                     reply = await connection.execute(step)
-            except _THROWN as error:
+            except Exception as error:  # also of an answer that nobody can read: the steps may know what to do
                 step = steps.throw(error)
             else:
                 step = steps.send(reply)

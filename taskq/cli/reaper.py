@@ -226,7 +226,7 @@ class Pass:
             for incarnation, why in reaping.failed.items():
                 click.echo(f"{self.name}: what {incarnation} held cannot be recovered: {why}", err=True)
                 self._ended.discard(incarnation)
-            if len(reaping.moves) < _REAP_LIMIT and not reaping.unfinished:
+            if len(reaping.moves) + len(reaping.failed) < _REAP_LIMIT and not reaping.unfinished:
                 break
         self._follow_leases(late=time.monotonic() - last > self.lease / 2)
         if self._ended:
@@ -269,17 +269,22 @@ class Pass:
         """Promote what is due, send ticks, purge old dead letters, and say what was done in all."""
         from taskq.broker import commands
         from taskq.entries import Ticker
+        from taskq.reaper import TICKS
 
         ticker = Ticker()
-        promoted = purged = sent = 0
+        promoted = purged = sent = skip = 0
         while True:
             # For 0 ms: a pass must not become the keeper of the schedule's time, since it goes away.
-            due = self.broker.run(commands.promote(self.keys, f"once.{os.getpid()}", _PROMOTE_LIMIT, 0))
+            due = self.broker.run(commands.promote(self.keys, f"once.{os.getpid()}", _PROMOTE_LIMIT, 0, skip))
             promoted += due.moved
-            if steps := ticker.steps(due.ticks, due.now):
-                sent += self.broker.run(commands.take_ticks(self.keys, steps)).count(b"+")
-            elif due.moved < _PROMOTE_LIMIT:
+            steps = ticker.steps(due.ticks, due.now)
+            answers = self.broker.run(commands.take_ticks(self.keys, steps)) if steps else b""
+            sent += answers.count(b"+") + answers.count(b"-")
+            if answers.strip(b"x"):
+                continue
+            if due.moved < _PROMOTE_LIMIT and not due.more:
                 break
+            skip += TICKS if due.more else 0  # of those nothing can be made here
         queues = [queue for queue, _ in _dead_ttls(self.broker, self.keys)]
         while gone := self.broker.run(commands.retire(self.keys, _PURGE_LIMIT, queues)):
             purged += gone
@@ -327,6 +332,7 @@ class Daemon:
         self._again_at: dict[str, float] = {}
         self._reread_at = 0.0
         self._down = False
+        self._spoilt: set[str] = set()
 
     def run(self) -> None:
         """Do the upkeep; ends only by `Stopped`."""
@@ -381,7 +387,14 @@ class Daemon:
             if name not in there and name not in self._reapers:
                 click.echo(f"taskq reaper: no worker of app {name} has been here yet{guess(name, there)}", err=True)
             keys = Keys(name)
-            settings = self._connection.execute(commands.read_settings(keys))
+            try:
+                settings = self._connection.execute(commands.read_settings(keys))
+            except BrokerRefused as error:  # one app that somebody has spoilt is in no other's way
+                if name not in self._spoilt:
+                    click.echo(f"taskq reaper: cannot look after {name}: {error}", err=True)
+                self._spoilt.add(name)
+                continue
+            self._spoilt.discard(name)
             complete = complete and b"lease" in settings
             lease = _lease_in(settings)
             known = self._reapers.get(name)

@@ -151,6 +151,7 @@ def plan_of(app: TaskQ, path: str, loglevel: str, options: dict[str, Any]) -> Pl
         level=loglevel,
         tasks={task.name: task.fingerprint for task in app.tasks.values()},
         limited=any(task.time_limit for task in app.tasks.values()),
+        announced=None,
         **lanes_of(app.tasks, only, options["threads"] is not None, weights, options["strict"]),
     )
     if not plan.sets:

@@ -111,7 +111,7 @@ class Child:
 
         info = self.plan.info(self.number, queues)
         ttl_ms = int(settings.result_ttl * 1000)
-        return Session(self.app.client.keys, queues, info, settings.lease_ms, ttl_ms, began, alone)
+        return Session(self.app.client.keys, queues, info, settings.lease_ms, ttl_ms, began, alone, self.plan.announced)
 
     def set_up(self) -> None:
         """Make this process a child: its signals, its end with its parent, its output line by line."""

@@ -77,6 +77,7 @@ class Children:
     """The children by their places; a place is a region of the slot table, too.
 
     Attributes:
+        plan: What they are to do.
         running: Those that run, by place.
         isolation: The place of the child that runs a suspect alone.
     """
@@ -88,7 +89,7 @@ class Children:
             ConfigError: ``TASKQ_START_METHOD`` is neither.
         """
         self._app = app
-        self._plan = plan
+        self.plan = plan
         method = os.environ.get("TASKQ_START_METHOD") or ("fork" if os.uname().sysname == "Linux" else "spawn")
         if method not in ("fork", "spawn"):
             raise ConfigError(f"TASKQ_START_METHOD={method}: a worker's children are made by fork or spawn")
@@ -141,7 +142,7 @@ class Children:
         inherited = (self._app, self.slots) if self._forks else (None, self._slot_file)
         process = self._context.Process(
             target=child_process.main,
-            args=(self._plan, place, *inherited, self.isolation + 1, os.getpid(), alone),
+            args=(self.plan, place, *inherited, self.isolation + 1, os.getpid(), alone),
             name=f"taskq-{'isolated' if alone else place}",
         )
         # A signal must not find the child with this parent's handlers: the child lets them in when it is set up.
@@ -196,7 +197,7 @@ class Children:
 
     def incarnations(self) -> list[str] | None:
         """Return those of all lanes; None while any child has not begun."""
-        lanes = [queues.id for queues in (self._plan.main, self._plan.loop, self._plan.thread)]
+        lanes = [queues.id for queues in (self.plan.main, self.plan.loop, self.plan.thread)]
         found = [
             slot.incarnation
             for child in self.running.values()
@@ -251,11 +252,11 @@ class Children:
         """Replace those that have grown too large."""
         for child in self.workforce:
             child.memory = resident_bytes(child.process.pid or 0)
-            if 0 < self._plan.max_memory < child.memory:
+            if 0 < self.plan.max_memory < child.memory:
                 if not child.stale:
                     log.info(
                         "child (pid %s) has %d MiB, more than --max-memory-per-child %d: it is replaced",
-                        child.process.pid, child.memory >> 20, self._plan.max_memory >> 20,
+                        child.process.pid, child.memory >> 20, self.plan.max_memory >> 20,
                     )  # fmt: skip
                 child.stale = True
 

@@ -34,6 +34,7 @@ from taskq.worker.session import Session, Stopped
 from taskq.worker.slots import CAPACITY, Slot
 from taskq.worker.surroundings import Surroundings
 from taskq.worker.twin import leave_if_twin
+from taskq.worker.vital import vital
 
 log = logging.getLogger("taskq.worker")
 
@@ -58,8 +59,7 @@ def run_lanes(mains: list[Callable[[], Coroutine[Any, Any, None]]], ended: Calla
 
     ``ended`` is called when all have ended: what tasks have left on the loop may still keep it for ever.
 
-    A bug in there ends the whole child, at once: its parent gives back what it held. Otherwise the thread would end
-    alone, and its leases be renewed for ever.
+    A bug in there ends the process before the runner cancels what runs, which would pass for failures.
     """
 
     async def all_of_them() -> None:
@@ -67,13 +67,7 @@ def run_lanes(mains: list[Callable[[], Coroutine[Any, Any, None]]], ended: Calla
         ended()
 
     runner = asyncio.Runner(loop_factory=_loop_factory())
-    try:
-        runner.run(all_of_them())
-    except BaseException:
-        leave_if_twin(1)
-        log.critical("the event loop of this child broke", exc_info=True)
-        logging.shutdown()
-        os._exit(1)  # before the runner cancels what runs, which would pass for failures
+    vital("the event loop of this child", lambda: runner.run(all_of_them()))
     runner.close()
 
 
@@ -241,7 +235,8 @@ class LoopLane:
         except Lost:
             log.warning("the lease of this child ended before it could be renewed: starting anew")
             self._outcomes = []
-            await adrive(self.session.open(), self._connection)
+            with suppress(Stopped):
+                await adrive(self.session.open(), self._connection, self._pause)
         for place in places:  # not if anything else was raised: that ends the process, and they may be to blame
             self.slot.leave(place)
         return batch

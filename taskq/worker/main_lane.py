@@ -14,6 +14,7 @@ from collections import deque
 from collections.abc import Callable
 from contextlib import suppress
 from contextvars import copy_context
+from functools import partial
 
 from taskq import logs
 from taskq.broker.commands import Batch, Lost
@@ -29,6 +30,7 @@ from taskq.worker.session import Session, Stopped
 from taskq.worker.slots import Slot
 from taskq.worker.surroundings import LOOK_EVERY, Surroundings
 from taskq.worker.twin import Twin, leave_if_twin
+from taskq.worker.vital import vital
 
 log = logging.getLogger("taskq.worker")
 
@@ -133,7 +135,8 @@ class MainLane:
     def _begin(self) -> None:
         with suppress(Stopped):
             drive(self.session.open(), self._connection, self._pause)
-        threading.Thread(target=self._settle_for_long_tasks, name="taskq-settler", daemon=True).start()
+        settle = partial(vital, "the settler of this child", self._settle_for_long_tasks)
+        threading.Thread(target=settle, name="taskq-settler", daemon=True).start()
 
     def _end(self) -> None:
         self._ended = True
@@ -168,7 +171,8 @@ class MainLane:
                 log.warning("the lease of this child ended before it could be renewed: starting anew")
                 self._take_buffer()
                 self._outcomes.clear()
-                drive(self.session.open(), connection)
+                with suppress(Stopped):
+                    drive(self.session.open(), connection, self._pause)
             except Exception as error:
                 if not (self.stopping and (self._waiting or isinstance(error, Stopped))):
                     raise

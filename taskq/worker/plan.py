@@ -39,6 +39,7 @@ class Plan:
         level: Log level of the children, as `logging` names it; empty for what the app's module says.
         tasks: Fingerprint of each task's signature, for the server to know.
         limited: Whether any task has a ``time_limit``.
+        announced: Since when the worker's announcement is in force, in ms by the server's clock; None before.
     """
 
     app_path: str
@@ -57,6 +58,7 @@ class Plan:
     level: str = ""
     tasks: dict[str, bytes] = field(default_factory=dict)
     limited: bool = False
+    announced: int | None = None
 
     @property
     def sets(self) -> list[QueueSet]:
@@ -73,14 +75,14 @@ class Plan:
         """All queues served."""
         return [name for queues in self.sets for name in queues.queues]
 
-    def info(self, child: int, queues: QueueSet) -> bytes:
-        """Write what the server is told of an incarnation: who it is, and what it can run."""
+    def info(self, child: int, queues: QueueSet, pid: int | None = None) -> bytes:
+        """Write what the server is told of an incarnation of this process or ``pid``: who it is, what it can run."""
         return bytes(
             msgpack.packb(
                 {
                     "worker": self.name,
                     "host": socket.gethostname(),
-                    "pid": os.getpid(),
+                    "pid": pid or os.getpid(),
                     "child": child,
                     "format": VERSION,
                     "queues": list(queues.queues),

@@ -9,7 +9,7 @@ from __future__ import annotations
 import logging
 import os
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import TypeVar
 
 from taskq.broker import commands
 from taskq.broker.commands import Batch, QueueSet, Stale
@@ -21,6 +21,8 @@ from taskq.errors import BrokerRefused
 from taskq.spelling import count
 
 log = logging.getLogger("taskq.worker")
+
+T = TypeVar("T")
 
 #: Longest pause between tries while the server does not answer, in seconds.
 _PAUSE_MAX = 1.0
@@ -54,10 +56,12 @@ class Session:
         result_ttl_ms: int,
         began: Callable[[str], None],
         alone: bool = False,
+        announced: int | None = None,
     ) -> None:
         """Prepare a session; ``began`` is called with each new incarnation before the server hears of it.
 
-        With ``alone`` it does not serve the queues: it takes their suspects, one at a time.
+        With ``alone`` it does not serve the queues: it takes their suspects, one at a time. Nothing is taken before
+        what the worker announced is in force (``announced``: since when, by the server's clock).
         """
         self.keys = keys
         self.queues = queues
@@ -71,6 +75,7 @@ class Session:
         self._number = 0
         self._began = began
         self._alone = alone
+        self._announced = announced
         self._refusal = ""  # what the server refused last, told already
 
     def open(self) -> Protocol[None]:
@@ -81,14 +86,20 @@ class Session:
         self._number = 0
         self._began(self.incarnation)
         queues = QueueSet("", ()) if self._alone else self.queues
-        register = commands.register(self.keys, self.incarnation, self.lease_ms, self.info, queues)
+        register = commands.register(
+            self.keys, self.incarnation, self.lease_ms, self.info, queues, self._announced
+        )  # fmt: skip
+        attempt = 0
         while True:
             try:
-                yield from self._until_answered(register)
-                return
+                if (yield from self._until_answered(register)):
+                    return
+                self._tell("the server has lost what limits the tasks: nothing is taken until that is announced again")
             except BrokerRefused as error:
-                self._tell(error)
-                yield Pause(_PAUSE_MAX)
+                self._tell(f"{error}; trying on")
+                attempt = max(attempt, 6)
+            yield Pause(backoff(attempt, _PAUSE_MAX))
+            attempt += 1
 
     def exchange(
         self, outcomes: Sequence[Outcome], *, want: int = 0, mode: str = "", caps: str = "", wait: float = 0.0
@@ -129,7 +140,7 @@ class Session:
                     self.held.difference_update(map(id_of, outcomes))
                     yield from self._sync(number)  # also what it gave back (a retry, a return) and took again
             except BrokerRefused as error:
-                self._tell(error)
+                self._tell(f"{error}; trying on")
                 self.doubtful = True  # it may have been executed in part, and have taken something
                 attempt = max(attempt, 6)
             wait = 0.0
@@ -166,21 +177,22 @@ class Session:
                 while (yield from self._until_answered(command, None if self.held else _GOODBYES)):
                     pass  # in pieces, if it held thousands
             except BrokerRefused as error:  # what is held its parent gives back
-                self._tell(error)
+                self._tell(f"{error}; trying on")
             self.incarnation = ""
 
-    def _tell(self, error: BrokerRefused) -> None:
+    def _tell(self, trouble: str) -> None:
         """Log once what an operator may mend: missing rights, a changed password, a key of the wrong type."""
-        if str(error) != self._refusal:
-            self._refusal = str(error)
-            log.error("%s; trying on", error)
+        if trouble != self._refusal:
+            self._refusal = trouble
+            log.error("%s", trouble)
 
-    def _until_answered(self, command: commands.Command[Any], tries: int | None = None) -> Protocol[Any]:
+    def _until_answered(self, command: commands.Command[T], tries: int | None = None) -> Protocol[T | None]:
         """Repeat a command until it is answered; None if it is not in so many ``tries``."""
         attempt = 0
         while attempt != tries:
             try:
-                return (yield command)
+                reply: T = yield command
+                return reply
             except (NotSent, Unanswered, Passing):
                 yield Pause(backoff(attempt, _PAUSE_MAX))
                 attempt += 1

@@ -12,6 +12,7 @@ import logging
 import os
 import signal
 import time
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from taskq.broker import commands
@@ -19,17 +20,17 @@ from taskq.broker.commands import Backlog
 from taskq.broker.connection import Connection
 from taskq.broker.pool import Broker
 from taskq.broker.protocol import boottime, persist
-from taskq.entries import code_revision
-from taskq.errors import BrokerFull
+from taskq.broker.server import LEDGER_EVERY, WATCH_EVERY, Ledger, Watch
 from taskq.execution import Executor
 from taskq.upkeep import Upkeep
 from taskq.worker import child as child_process
+from taskq.worker.announcing import ANNOUNCE_EVERY, Announcement
 from taskq.worker.children import Children, Running
 from taskq.worker.closing import Closer, Closing
 from taskq.worker.drained import Left, left_over
 from taskq.worker.errands import Errands
-from taskq.worker.heartbeat import Heartbeat
-from taskq.worker.plan import Plan, publications, settings_for_scripts
+from taskq.worker.heartbeat import Chore, Heartbeat
+from taskq.worker.plan import Plan
 from taskq.worker.revocations import Revocations
 from taskq.worker.signals import Signals
 from taskq.worker.strays import Strays
@@ -101,21 +102,9 @@ class Supervisor:
         gc.collect()
         gc.freeze()  # what is loaded now stays shared with the children
         self.children.start_missing(self._wanted)
-        lease = self.app.settings.lease
-        connection = Connection(self.broker.url, timeout=lease / 5)
-        heartbeat = Heartbeat(
-            self.broker.keys,
-            connection,
-            self.plan,
-            lease,
-            self.children.every_slot(),
-            self._on_suspects,
-            self._on_revoked,
-        )
-        heartbeat.strays = Strays(self.broker.keys, self.plan.name, self.app.settings.unknown_after)
+        heartbeat = self._heartbeat = self._heart()
         heartbeat.start()
         self._errands.start()
-        self._heartbeat = heartbeat
         upkeep = Upkeep(self.broker.keys, Connection(self.broker.url))
         upkeep.start()
         try:
@@ -144,34 +133,35 @@ class Supervisor:
         return self.signals.stops > 0 or self.left is not None
 
     def _announce(self) -> None:
-        keys = self.broker.keys
-        settings = settings_for_scripts(self.app.settings, self.app.tasks)
-        publish = commands.publish(keys, publications(self.app.tasks))
-        enlist = commands.enlist(keys, self.plan.sets, {task.name: task.queue for task in self.app.tasks.values()})
-        try:
-            for command in (commands.announce_app(keys), enlist, *commands.write_settings(keys, settings), publish):
-                self.broker.run(command, seconds=None)
-        except BrokerFull:  # a full server must still be drained; what an earlier worker published holds
-            log.warning("the server is full: this worker's settings could not be published")
-        self._declare()
+        """Let what the code says be in force before anything runs."""
+        self._announcement = Announcement(self.app, self.plan)
+        self.broker.drive(self._announcement.make(patience=None))
+        self.plan = self.children.plan = replace(self.plan, announced=self._announcement.since)
 
-    def _declare(self) -> None:
-        """Put the periodic entries of the code on the server, and say what that changed."""
-        source = self.plan.app_path
-        entries = {name: entry.stored for name, entry in self.app.entries.items()}
-        revision = code_revision(entries, self.plan.tasks)
-        command = commands.declare(self.broker.keys, source, revision, entries, force=False)
-        declared = self.broker.run(command, seconds=None)
-        for name, what in declared.entries.items():
-            if declared.code == "new":
-                log.info("periodic entry %s is %s", name, what)
-            elif declared.code == "same":
-                log.info("periodic entry %s is not as the code has it: it was changed by command", name)
-        if declared.code == "old" and declared.entries:
-            log.warning(
-                "periodic entries stay as newer code has them, not as this has: %s. If this is the newest: "
-                "taskq cron sync -A %s", ", ".join(declared.entries), source,
-            )  # fmt: skip
+    def _heart(self) -> Heartbeat:
+        """Prepare the thread that keeps the leases."""
+        lease = self.app.settings.lease
+        connection = Connection(self.broker.url, timeout=lease / 5)
+        strays = Strays(self.broker.keys, self.plan.name, self.app.settings.unknown_after)
+        watch = Watch(self.broker.keys, self.broker.where, self.app.settings.result_memory)
+        chores = [
+            Chore("say again what it announced", ANNOUNCE_EVERY, self._announcement.make),
+            Chore("watch the server", WATCH_EVERY, watch.look),
+            Chore("look at the ledger", LEDGER_EVERY, Ledger(self.broker.keys).look),
+            Chore("look for messages that nobody takes", 0.0, strays.look),  # it knows itself when
+        ]
+        return Heartbeat(
+            self.broker.keys, connection, self.plan, lease, self.children.every_slot(),
+            self._on_suspects, self._on_revoked, chores, self._what_is,
+        )  # fmt: skip
+
+    def _what_is(self, incarnation: str) -> bytes:
+        """Return what the server is to know of an incarnation; from the heartbeat's thread."""
+        for place, child in list(self.children.running.items()):
+            for queues, slot in zip((self.plan.main, self.plan.loop, self.plan.thread), child.slots, strict=True):
+                if slot.incarnation == incarnation:
+                    return self.plan.info(place, queues, child.process.pid)
+        return b""
 
     def _tend(self) -> None:
         """Look after everything once."""

@@ -16,8 +16,7 @@ def publish(app: TaskQ) -> None:
     """Tell the server what a worker of the app tells it at its start."""
     keys, run = app.client.keys, app.client.broker.run
     run(commands.announce_app(keys))
-    for command in commands.write_settings(keys, settings_for_scripts(app.settings, app.tasks)):
-        run(command)
+    run(commands.publish(keys, (), settings_for_scripts(app.settings, app.tasks)))
 
 
 def take(app: TaskQ, queue: str, n: int, *, lease_ms: int = 60_000, incarnation: str = "lost") -> list[bytes]:

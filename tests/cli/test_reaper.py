@@ -52,6 +52,8 @@ def lose(app: TaskQ, n: int, lease_ms: int = 1) -> list[str]:
     """Have ``n`` messages taken by a worker that is gone, and its lease ended."""
     app.tasks["work"].delay_many(range(n))
     ids = texts(take(app, "work", n, lease_ms=lease_ms))
+    keys, own = app.client.keys, app.settings.lease_ms  # that of 1 ms is a trick of this test
+    app.client.broker.run(commands.Command(None, ["ZADD", keys["terms"], own, "lost"], int))
     assert len(ids) == n
     return ids
 
@@ -270,13 +272,20 @@ def test_the_daemon_survives_its_server(background: Start, own_server: Server) -
     app.client.broker.close()
 
 
-def test_the_daemon_finds_apps_that_come_later(background: Start, own_server: Server) -> None:
+def test_the_daemon_finds_apps_that_come_later_beside_those_that_somebody_has_spoilt(
+    background: Start, own_server: Server
+) -> None:
+    with redis.Redis(unix_socket_path=str(own_server.socket)) as client:
+        client.sadd("tq:apps", "a.spoilt", b"\xff")
+        client.set("tq:{a.spoilt:0}:settings", "x")
     reaper = background("reaper", url=own_server.url)
     wait_until(lambda: "for all apps" in reaper.err, "it runs")
     app = an_app(own_server.url, lease=1)
     (text_id,) = lose(app, 1)
 
     wait_until(lambda: text_id in reaper.out, "it has found the app and reaped")
+    assert reaper.err.count("cannot look after a.spoilt") == 1
+    assert "Traceback" not in reaper.err
 
     app.client.broker.close()
 

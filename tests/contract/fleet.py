@@ -80,7 +80,7 @@ class Fleet:
 
     def publish(self, task: str, *limits: str, queue: str = "q") -> int:
         """A worker publishes a task; answers how many gates may have opened by it."""
-        return int(self.world.run(commands.publish(self.world.keys, [(task, queue, "\n".join(limits))])))
+        return self.world.run(commands.publish(self.world.keys, [(task, queue, "\n".join(limits))])).opened
 
     def send(self, *ids: bytes, head: bytes = b"", task: str = "t", queue: str = "q", options: bytes = b"") -> bytes:
         """Enqueue some messages of one kind."""
@@ -139,7 +139,7 @@ class Fleet:
 
     def renew(self) -> None:
         """A parent renews the leases of all."""
-        self.world.run(commands.renew(self.world.keys, LEASE, [self.queues.id], list(self.calls)))
+        self.world.run(commands.renew(self.world.keys, LEASE, [self.queues], list(self.calls)))
         self.sound()
 
     def promote(self) -> float | None:

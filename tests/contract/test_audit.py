@@ -65,7 +65,7 @@ def test_an_incarnation_that_stays_half_registered_is_recovered(world: World, lo
     before = world.seed(without(registered, lost), whole)
 
     assert drive(audit(world.keys, ["q"]), world.connection, lambda _seconds: None) == {"incarnations": 1}
-    gone = {"calls", "leases", "workers", "processing:inc"} - {lost}
+    gone = {"calls", "leases", "terms", "workers", "processing:inc"} - {lost}
     assert world.state() == without(before, *gone) | {
         "crashes": {A: b"1"},
         "suspects:q": [A],

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import pytest
 
+from taskq.broker import commands
 from taskq.broker.outcomes import Again, Dead, Ended, Limited, Outcome, Returned
 from tests.contract.fleet import Fleet, more
 from tests.contract.world import MINUTE, T0, Near, Scores, World, message, raw_id
@@ -140,6 +143,82 @@ def test_what_ends_while_it_is_open_changes_nothing(fleet: Fleet) -> None:
 
     assert mode(fleet) == b"o"
     assert fleet.take(5) == []
+
+
+ENDS = ["done", "failed", "dead", "retried", "return", "limit", "discard", "lose", "sync"]
+
+
+def end(fleet: Fleet, how: str, *ids: bytes, inc: str = "inc") -> None:
+    """End deliveries of an incarnation that has no others, in one way or another."""
+    ways: dict[str, Callable[[bytes], Outcome]] = {
+        "done": lambda id_: (id_, b""),
+        "failed": failed,
+        "dead": lambda id_: Dead(id_, "failed", b"", b""),
+        "retried": lambda id_: Again(id_, message(id_, more=LIMITED), 0.0, "retried"),
+        "return": Returned,
+        "limit": lambda id_: Limited(id_, 0.0),
+        "discard": lambda id_: Ended(id_, "discarded", b""),
+    }
+    if how == "lose":
+        fleet.lose(inc, *ids)
+    elif how == "sync":
+        fleet.world.run(commands.sync(fleet.world.keys, inc, 90, 89, []))
+    else:
+        fleet.fetch(*map(ways[how], ids), inc=inc)
+
+
+@pytest.mark.parametrize("how", ENDS)
+def test_what_began_before_it_opened_does_not_decide_for_the_one_that_was_let_through(fleet: Fleet, how: str) -> None:
+    """Neither closes it, nor opens it for as long again, nor lets another through."""
+    old = fleet.take(3, inc="other")
+    probe = half_open(fleet)
+
+    end(fleet, how, *old, inc="other")
+
+    assert mode(fleet) == b"h"
+    fleet.begin("third")
+    fleet.world.at(T0 + 61_000)
+    assert fleet.take(5, inc="third") == []
+    fleet.done(probe)
+    assert mode(fleet) == b"c"
+
+
+def test_what_began_before_it_opened_says_nothing_after_it_has_closed_either(fleet: Fleet) -> None:
+    old = fleet.take(4, inc="other")
+    fleet.done(half_open(fleet))
+
+    fleet.fetch(*map(failed, old), inc="other")
+
+    assert mode(fleet) == b"c"
+    run(fleet, "ffff")
+    assert mode(fleet) == b"o", "what began since does"
+
+
+@pytest.mark.parametrize("how", ["done", "failed"])
+def test_a_clock_that_is_set_back_does_not_make_the_one_let_through_unknown(fleet: Fleet, how: str) -> None:
+    fleet.world.at(T0 + 60 * MINUTE)
+    run(fleet, "ffff")
+    fleet.world.at(T0 + 62 * MINUTE)
+    (probe,) = fleet.take(5)
+    fleet.renew()
+    fleet.world.at(T0)
+    fleet.renew()
+
+    end(fleet, how, probe)
+
+    assert mode(fleet) == (b"c" if how == "done" else b"o")
+    if how == "done":
+        run(fleet, "ffff")
+        assert mode(fleet) == b"o"
+
+
+def test_a_breaker_that_an_earlier_version_left_half_open_is_decided_by_what_it_let_through(fleet: Fleet) -> None:
+    probe = half_open(fleet)
+    fleet.world.raw("HSET", fleet.world.keys["breakers"], "t", "h 0 ")
+
+    fleet.done(probe)
+
+    assert mode(fleet) == b"c"
 
 
 def test_the_breaker_of_the_only_task_holds_its_queue(world: World) -> None:

@@ -20,7 +20,7 @@ def held(*ids: bytes, **more: object) -> State:
 def closed(before: State) -> State:
     """The same without the incarnation."""
     rest = serving("other", until=before["leases"][b"other"])
-    return without(before, "processing:inc") | {name: rest[name] for name in ("leases", "calls", "workers")}
+    return without(before, "processing:inc") | {n: rest[n] for n in ("leases", "terms", "calls", "workers")}
 
 
 def end(world: World, died: bool, *running: bytes, alone: bool = True) -> list[tuple[bytes, str]]:

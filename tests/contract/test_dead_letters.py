@@ -112,6 +112,14 @@ def test_dead_letters_past_their_time_retire(world: World) -> None:
     assert world.run(retire(world.keys, 100, ["q", "empty"])) == 0
 
 
+def test_a_queue_whose_dead_letters_cannot_be_read_keeps_no_other_from_retiring(world: World) -> None:
+    world.seed(dead(A, B), {"settings": {b"dead_ttl": b"1000"}, "dead:broken": b"x"})
+
+    assert world.run(retire(world.keys, 100, ["broken", "q"])) == 2
+    assert world.state()["counters"] == {b"q|purged": b"2"}
+    world.raw("DEL", world.keys["dead:broken"])
+
+
 def test_the_oldest_retire_first_up_to_the_limit(world: World) -> None:
     world.seed(dead(A, B, C, age=2 * MINUTE), {"settings": {b"dead_ttl": b"60000"}})
 

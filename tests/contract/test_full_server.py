@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 
 import pytest
 
@@ -103,7 +103,7 @@ def drop(world: World) -> Command[bytes]:
 
 #: Keys whose values are times of the running clock, which differ by milliseconds.
 TIMED = {
-    *("dead:q", "leases", "openings", "paused", "pulse", "keeper", "processing:inc"),
+    *("dead:q", "leases", "openings", "paused", "published", "pulse", "keeper", "processing:inc"),
     *("ready:set", "schedule", "set-leases", "solo:set", "ticks"),
 }
 
@@ -116,7 +116,7 @@ CALLS: dict[str, tuple[str, Callable[[World], Command[object]]]] = {
     "returning": ("fetch", lambda w: settle(w, Returned(A))),
     "taking a suspect": ("fetch", lambda w: commands.fetch(w.keys, "inc", 1, (), want=1, set_id="set", mode="solo")),
     "agreeing after a lost answer": ("sync", lambda w: commands.sync(w.keys, "inc", 5, 4, [])),
-    "renewing": ("renew", lambda w: commands.renew(w.keys, LEASE, ["set"], ["inc"])),
+    "renewing": ("renew", lambda w: commands.renew(w.keys, LEASE, [SET], ["inc"])),
     "registering": ("register", lambda w: commands.register(w.keys, "new", LEASE, b"info", SET)),
     "enlisting": (
         "enlist",
@@ -161,6 +161,10 @@ CALLS: dict[str, tuple[str, Callable[[World], Command[object]]]] = {
 }
 
 
+#: A result is what a full server does without; those who wait get it.
+WITH_RESULTS = {"settling a value", "settling an end", "settling a dead letter"}
+
+
 def test_a_tick_that_sends_is_refused_and_changes_nothing(world: World) -> None:
     world.seed(busy())
     before = world.dump()
@@ -187,6 +191,9 @@ def test_all_else_goes_on_as_if_there_were_room(world: World, what: str) -> None
     with full(world):
         world.run(command(world))
 
+    if what in WITH_RESULTS:
+        roomy = without(roomy, f"result:{A.decode()}")
+        roomy["counters"] |= {b"q|unkept": b"1"}
     state = world.state()
     assert set(state) == set(roomy)
     for name in TIMED & set(state) - {"pulse", "keeper"}:
@@ -206,6 +213,29 @@ def test_the_time_is_kept_on_a_full_server_although_nothing_is_due(world: World)
 
 def test_every_script_but_enqueue_is_tried_on_a_full_server() -> None:
     assert {script.name for script in all_scripts()} == {name for name, _ in CALLS.values()} | {"enqueue"}
+
+
+@pytest.mark.parametrize("why", ["full", "scarce"])
+def test_results_are_not_kept_where_memory_is_scarce_but_given_to_those_who_wait(world: World, why: str) -> None:
+    """Results of a busy fleet would fill the memory that messages need: nothing but time makes them go."""
+    ids, outcomes = [A, B, C, D], [(D, b""), (A, b"Sone"), (B, b"Stwo"), Ended(C, "failed", b"Fno")]
+    if why == "scarce":
+        world.run(commands.refuse_results(world.keys, 30.0))
+        assert 0 < world.ttl("scarce") <= 30_000
+    for waiters in ({B: b"in", C: b"in"}, {}):
+        world.seed(serving("inc"), {"messages": messages(*ids), "processing:inc": dict.fromkeys(ids, b"1 q")})
+        world.seed({"waiters": waiters} if waiters else {})
+        world.raw("DEL", world.keys["calls"])
+        world.seed({"calls": {b"inc": b"0"}})
+
+        with full(world) if why == "full" else nullcontext():
+            assert world.run(settle(world, *outcomes)).fenced == 0
+
+        assert not [name for name in world.names() if name.startswith("result:")]
+        assert "messages" not in world.names()
+    assert world.state()["inbox:in"] == [b"\x10" + B + b"Stwo", b"\x10" + C + b"Fno"]
+    counters = world.state()["counters"]
+    assert (counters[b"q|done"], counters[b"q|failed"], counters[b"q|unkept"]) == (b"6", b"2", b"6")
 
 
 def test_a_full_server_drains(world: World) -> None:

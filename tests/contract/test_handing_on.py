@@ -220,6 +220,16 @@ def test_it_can_be_revoked(world: World, where: str) -> None:
     assert fleet.look().counter("q", "discarded") == 1
 
 
+def test_it_is_part_of_the_backlog_that_children_are_started_for(world: World) -> None:
+    fleet = Lanes(world)
+    fleet.send(A, B)
+    fleet.send(C, task="new")
+    taken = fleet.as_lane("main")
+    fleet.as_lane("main", *passed(*taken), want=0)
+
+    assert world.run(commands.backlog(world.keys, ["q"])).pending == 2, "for the third nobody could do anything"
+
+
 def test_lanes_are_told_again_of_lines_of_which_nobody_told_them(world: World) -> None:
     fleet = Lanes(world)
     fleet.send(A)

@@ -6,7 +6,7 @@ import pytest
 
 from taskq.broker import commands
 from taskq.broker.commands import Pause
-from taskq.broker.outcomes import Again, Returned
+from taskq.broker.outcomes import Again, Ended, Limited, Returned
 from tests.contract.fleet import Fleet, more
 from tests.contract.world import T0, Near, World, message, raw_id, without
 
@@ -207,3 +207,114 @@ def test_a_pause_can_be_ended_though_its_task_was_published_otherwise_meanwhile(
 
     assert "paused" not in world.names()
     assert sorted(fleet.take(9)) == [A, B]
+
+
+# -- controls of a task hold wherever its messages wait -------------------------------------------------------------
+
+
+@pytest.mark.parametrize("own", ["t", "shared"])
+@pytest.mark.parametrize("before", [True, False])
+def test_a_paused_task_waits_in_every_queue(world: World, own: str, before: bool) -> None:
+    """Sent there by `queue=`, before the pause or after it; what else is in that queue passes it by."""
+    fleet = Fleet(world, own, "urgent")
+    fleet.publish("t", queue=own)
+    if before:
+        fleet.send(A, B, queue="urgent")
+    fleet.pause("t")
+    if not before:
+        fleet.send(A, B, queue="urgent")
+    fleet.send(C, task="other", queue="urgent")
+    fleet.send(D, queue=own)
+
+    assert fleet.take(9) == [C]
+    assert fleet.resume("t")
+    assert sorted(fleet.take(9)) == [A, B, D]
+    assert b"*" not in world.state().get("marks", {}), "then it costs nothing any more"
+    fleet.done(A, B, C, D)
+
+
+def test_a_timed_pause_of_a_task_is_over_in_every_queue(world: World) -> None:
+    fleet = Fleet(world, "t", "urgent")
+    fleet.publish("t", queue="t")
+    fleet.pause("t", 30.0)
+    fleet.send(A, queue="urgent")
+    fleet.send(B, queue="t")
+    assert fleet.take(9) == []
+
+    world.at(T0 + 30_500)
+    fleet.promote()
+
+    assert sorted(fleet.take(9)) == [A, B]
+
+
+@pytest.mark.parametrize("own", ["t", "shared"])
+def test_a_suspect_of_a_paused_task_waits_in_every_queue(world: World, own: str) -> None:
+    fleet = Fleet(world, own, "urgent", incarnations=("inc", "other"))
+    fleet.publish("t", queue=own)
+    fleet.send(A, queue="urgent")
+    assert fleet.take() == [A]
+    fleet.pause("t")
+    fleet.lose("inc", A)
+
+    assert fleet.take(1, inc="other", mode="solo") == []
+    fleet.resume("t")
+    assert fleet.take(1, inc="other", mode="solo") == [A]
+
+
+def test_a_worker_that_publishes_a_task_for_the_first_time_finds_its_pause_in_force(world: World) -> None:
+    fleet = Fleet(world, "t", "urgent")
+    fleet.pause("t")
+    fleet.publish("t", queue="t")
+    fleet.send(A, queue="urgent")
+
+    assert fleet.take() == []
+    assert fleet.look().lines() == {("urgent", "t#p"): [A]}
+
+
+def test_a_limit_set_by_hand_holds_in_every_queue(world: World) -> None:
+    fleet = Fleet(world, "q", "urgent")
+    fleet.publish("t")
+    fleet.send(A, B, queue="urgent")
+    assert fleet.limit("t", "s 0 1 1")
+    fleet.send(C)
+    fleet.send(D, task="other", queue="urgent")
+
+    taken = fleet.take(9)
+
+    assert D in taken
+    assert len(taken) == 2
+    fleet.done(*taken)
+    assert len(fleet.take(9)) == 1
+    assert fleet.limit("t", "-")
+    assert len(fleet.take(9)) == 1
+    assert b"*" not in world.state()["marks"]
+
+
+def test_what_rate_limited_asked_for_holds_in_every_queue(world: World) -> None:
+    fleet = Fleet(world, "q", "urgent", incarnations=("inc", "other"))
+    fleet.send(A)
+    fleet.send(B, queue="urgent")
+    fleet.send(C, task="other", queue="urgent")
+    assert fleet.take(1, most=1) == [A]
+
+    fleet.fetch(Limited(A, 30.0))
+
+    assert fleet.take(9, inc="other") == [C]
+    fleet.send(D, queue="urgent")
+    assert fleet.take(9) == []
+    world.at(T0 + 30_500)
+    assert sorted(fleet.take(9)) == [A, B, D]
+    assert b"*" not in world.state()["marks"]
+
+
+def test_a_breaker_holds_in_every_queue(world: World) -> None:
+    """Its messages say that their task has one."""
+    fleet = Fleet(world, "q", "urgent")
+    fleet.publish("t", "b 0.5 2 60000")
+    fleet.send(A, B, head=LIMITED)
+    fleet.send(C, head=LIMITED, queue="urgent")
+    assert fleet.take(2) == [A, B]
+
+    fleet.fetch(Ended(A, "failed", b""), Ended(B, "failed", b""))
+
+    assert fleet.take(9) == []

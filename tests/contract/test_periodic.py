@@ -8,8 +8,12 @@ from typing import Any
 import pytest
 
 from taskq.broker.commands import Declared, Promotion, change_entry, declare, promote, take_ticks
+from taskq.broker.protocol import drive
 from taskq.broker.ticks import DueTick, Step
+from taskq.entries import Entry
 from taskq.envelope import encode_envelope, encode_head
+from taskq.periodic import Every
+from taskq.reaper import Reaper
 from tests.contract.fleet import more
 from tests.contract.world import MINUTE, T0, Near, Scores, State, World, message, messages, raw_id, serving, without
 
@@ -329,6 +333,81 @@ def test_an_entry_run_by_command_keeps_its_tick(world: World) -> None:
     assert set(state) == {*before, "messages", "queue:q", "counters"}
 
 
+# -- what keeps the time ------------------------------------------------------------------------------------
+
+
+def minutely(name: str, queue: str = "q", options: bytes = b"") -> Entry:
+    return Entry(name, Every(MINUTE), encode_head("t", queue), {}, b"", options)
+
+
+def pass_once(reaper: Reaper, world: World) -> int:
+    """Keep the time until there is nothing more to do at once; answers how many calls that took."""
+    calls = 1
+    while drive(reaper.promote(), world.connection) == 0.0:
+        calls += 1
+        assert calls < 20
+    return calls
+
+
+@pytest.mark.parametrize("bad", [b"not an entry", b"0" * 16 + b"nonsense", None])
+def test_ticks_of_entries_that_cannot_be_read_are_in_nobodys_way(world: World, bad: bytes | None) -> None:
+    """Of 100, of 250 there are: those that come behind them are sent all the same, whatever is wrong with the first."""
+    names = [b"bad%03d" % n for n in range(250)]
+    world.seed({"ticks": Scores(dict.fromkeys(names, 1.0))}, {"periodic": dict.fromkeys(names, bad)} if bad else {})
+    world.seed(entry(T0 - 5.0, minutely("e").stored))
+    reaper = Reaper(world.keys, "me", 15.0)
+
+    pass_once(reaper, world)
+    assert world.state()["queue:q"] == [b"cron:e:%d" % (T0 - 5)]
+    world.at(T0 + 2 * MINUTE)
+    pass_once(reaper, world)
+    assert len(world.state()["queue:q"]) > 1, "the next as well"
+
+
+def test_an_entry_whose_state_cannot_be_written_is_in_nobodys_way(world: World) -> None:
+    world.seed(entry(T0 - 5.0, minutely("e").stored))
+    for name in ("list", "string"):
+        world.seed({"periodic": {name.encode(): minutely(name).stored}, "ticks": Scores({name.encode(): 1.0})})
+    world.seed({"entry:list": [b"x"], "entry:string": b"x"})
+
+    pass_once(Reaper(world.keys, "me", 15.0), world)
+
+    assert world.state()["queue:q"] == [b"cron:e:%d" % (T0 - 5)]
+    world.raw("DEL", world.keys["entry:list"], world.keys["entry:string"])
+
+
+def test_a_tick_that_one_of_several_cannot_take_keeps_the_others_from_nothing(world: World) -> None:
+    """As where a queue that may have so many messages is a key of the wrong type."""
+    world.seed(entry(T0 - 5.0, minutely("e").stored))
+    world.seed({"periodic": {b"p": minutely("p", "broken", b"m9").stored}, "ticks": Scores({b"p": 1.0})})
+    world.seed({"entry:p": {b"tick": b"1"}, "queue:broken": b"x"})
+
+    pass_once(Reaper(world.keys, "me", 15.0), world)
+
+    assert world.state()["queue:q"] == [b"cron:e:%d" % (T0 - 5)]
+    world.raw("DEL", world.keys["queue:broken"])
+
+
+def test_ticks_that_nobody_will_run_are_said_once_until_somebody_serves_their_queue(
+    world: World, caplog: pytest.LogCaptureFixture
+) -> None:
+    world.seed(entry(T0 - 5.0, minutely("e").stored))
+    reaper = Reaper(world.keys, "me", 15.0)
+
+    for n in range(1, 4):
+        pass_once(reaper, world)
+        world.at(T0 + n * MINUTE)
+    assert caplog.text.count("periodic entry e: no worker serves its queue") == 1
+    assert int(world.state()["entry:e"][b"sent"]) == len(world.state()["queue:q"]) == 3
+
+    world.seed(serving("inc"))
+    pass_once(reaper, world)
+    world.raw("DEL", world.keys["serving"])
+    world.at(T0 + 4 * MINUTE)
+    pass_once(reaper, world)
+    assert caplog.text.count("no worker serves its queue") == 2
+
+
 # -- declare ----------------------------------------------------------------------------------------------
 
 ONE, TWO, THREE = (f"{n:016}" for n in (1, 2, 3))
@@ -454,6 +533,46 @@ def test_the_last_hundred_revisions_are_remembered(world: World) -> None:
     assert [put(world, f"{n:016}", {}).code for n in (104, 103, 5)] == ["same", "old", "old"]
     assert put(world, f"{4:016}", {}).code == "new"
     assert len(world.state()["revisions"][b"jobs"]) == 1700
+
+
+def again(world: World, since: int, entries: dict[str, bytes], revision: str = ONE) -> Declared:
+    """A worker that was announced at ``since`` declares its entries, as it does every minute."""
+    return world.run(declare(world.keys, "jobs", revision, entries, force=False, announced=since))
+
+
+def test_a_living_worker_puts_back_what_the_server_has_lost_of_its_entries(world: World) -> None:
+    again(world, T0, {"e": OLD})
+    world.seed({"ticks": Scores({b"e": T0 + MINUTE}), "entry:e": {b"tick": b"%d" % (T0 + MINUTE), b"sent": b"3"}})
+    world.raw("DEL", world.keys["alarm"])
+    before = world.state()
+    for lost in [*before.keys() - {"ticks"}, "everything"]:  # a lost tick is the audit's
+        world.raw("DEL", *(world.keys[name] for name in (before if lost == "everything" else [lost])))
+
+        again(world, T0, {"e": OLD})
+
+        after = world.state()
+        assert after["periodic"] == before["periodic"], lost
+        assert list(after["ticks"]) == [b"e"], lost
+        assert (after["declared"], after["revisions"]) == (before["declared"], before["revisions"]), lost
+        assert again(world, T0, {"e": OLD}) == Declared("same", {}), "said once"
+        for name in world.names():
+            world.raw("DEL", world.keys[name])
+        world.seed(before)
+
+
+def test_a_worker_that_says_it_again_does_not_undo_what_newer_code_or_a_command_did(world: World) -> None:
+    again(world, T0, {"changed": OLD, "removed": OLD})
+    again(world, T0 + 1, {"changed": NEW, "removed": NEW}, TWO)
+    world.run(change_entry(world.keys, "remove", "removed"))
+    before = world.dump()
+
+    again(world, T0, {"changed": OLD, "removed": OLD})
+    again(world, T0 + 1, {"changed": NEW, "removed": NEW}, TWO)
+    assert world.dump() == before
+
+    world.raw("DEL", world.keys["revisions"])
+    assert again(world, T0, {"changed": OLD, "removed": OLD}).code == "old", "there is somebody newer"
+    assert definitions(world) == {b"changed": NEW}
 
 
 # -- entry ------------------------------------------------------------------------------------------------

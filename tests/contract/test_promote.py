@@ -7,9 +7,25 @@ import pytest
 from taskq.broker import commands
 from taskq.broker.commands import Command
 from taskq.broker.keys import Keys
+from taskq.broker.outcomes import Again
 from taskq.broker.protocol import drive
 from taskq.reaper import Reaper
-from tests.contract.world import MINUTE, T0, Near, Scores, State, World, messages, raw_id, serving, without
+from tests.contract.fleet import Fleet, sent
+from tests.contract.world import (
+    LEASE,
+    MINUTE,
+    T0,
+    Near,
+    Scores,
+    State,
+    World,
+    message,
+    messages,
+    raw_id,
+    serving,
+    without,
+)
+from tests.support import wait_until
 
 A, B, C, D = map(raw_id, range(1, 5))
 KEEP = 5000
@@ -199,3 +215,61 @@ def test_again_it_finds_nothing_more_to_move(world: World) -> None:
 
     assert world.run(promote(world.keys, "me", 100, KEEP))[0] == 0
     assert without(world.state(), "keeper") == before
+
+
+# -- a clock that is set back ------------------------------------------------------------------------------------
+
+
+def set_back(world: World, ms: float) -> None:
+    """The clock goes back, and somebody's renewal notices."""
+    world.run(commands.renew(world.keys, LEASE, [], []))
+    world.at(world.now - ms)
+    world.run(commands.renew(world.keys, LEASE, [], []))
+
+
+def test_what_waits_for_some_seconds_waits_as_long_though_the_clock_is_set_back(world: World) -> None:
+    """A delay, a retry and a deferred call; an eta is a time of the day, and stays."""
+    fleet = Fleet(world)
+    fleet.send(A, B)
+    assert fleet.take(2) == [A, B]
+    fleet.fetch(Again(A, message(A), 10.0, "retried"), Again(B, message(B), 20.0, "deferred"))
+    fleet.send(C, options=b"d30000")
+    fleet.send(D, options=b"a%d" % (T0 + 40_000))
+
+    set_back(world, 120 * MINUTE)
+
+    for ms, id_ in ((10_100, A), (20_100, B), (30_100, C)):
+        world.at(T0 - 120 * MINUTE + ms)
+        assert fleet.take(9) == [id_]
+    world.at(T0 + 39_000)
+    assert fleet.take(9) == []
+    world.at(T0 + 40_100)
+    assert fleet.take(9) == [D]
+
+
+def test_a_schedule_of_thousands_moves_with_the_clock_but_for_its_etas(world: World) -> None:
+    """Page by page; what was moved stands among what was looked at, in whatever order they are."""
+    fleet = Fleet(world)
+    kinds = [b"a%d" if i % 7 == 0 else b"d%d" for i in range(2500)]
+    with fleet.unaudited():
+        fleet.send_all([
+            sent(raw_id(i), options=kind % (i * 1000 + MINUTE + (T0 if kind[:1] == b"a" else 0)))
+            for i, kind in enumerate(kinds)
+        ])  # fmt: skip
+        before = world.state()["schedule"]
+        set_back(world, 1000 * 1000)
+        after = world.state()["schedule"]
+
+    for i, kind in enumerate(kinds):
+        moved = before[raw_id(i)] - after[raw_id(i)]
+        assert moved == pytest.approx(0 if kind[:1] == b"a" else 1000 * 1000, abs=1), f"message {i}"
+
+
+def test_a_clock_that_is_set_back_lets_the_next_audit_begin_and_another_keep_the_time(world: World) -> None:
+    world.raw("SET", world.keys["audited"], 1, "PX", MINUTE)
+    world.seed({"keeper": b"gone %d" % (T0 + 4000)}, scheduled(A=T0 + 4000.0))
+
+    set_back(world, 120 * MINUTE)
+
+    wait_until(lambda: not {"audited", "keeper"} & set(world.names()), "both are forgotten")
+    assert world.run(promote(world.keys, "me", 100, KEEP)) == (0, pytest.approx(4, abs=0.1))

@@ -255,6 +255,22 @@ def test_a_key_with_very_many_waiting_does_not_keep_others_waiting(fleet: Fleet)
         assert [id_ for id_ in order if id_.startswith(b"k%04d" % key)] == fair_ids(key, 10)
 
 
+@pytest.mark.parametrize("level", [-99, 0, 7])
+def test_however_many_messages_of_the_lowest_weight_none_leaves_its_priority(fleet: Fleet, level: int) -> None:
+    """After 33 million of them without a pause: those that come then are in the order of their ids."""
+    base = -level * 2.0**45
+    last = base + 2.0**45 - 3_000_000
+    fleet.world.seed(
+        {"fair:q": Scores({b"%d|k" % level: last, b"%d" % level: last - 2_000_000}), "marks": {b"q": b"r"}}
+    )
+    ids = fair_ids(1, 6)
+    fleet.send_all([sent(id_, more(priority=level, fair="k", weight=0.001)) for id_ in ids])
+    fleet.send(D, head=more(priority=level - 1, fair="other"))
+
+    assert all(base <= rank < base + 2.0**45 for id_, rank in fleet.look().table("ranked:q").items() if id_ != D)
+    assert fleet.take(7) == [*ids, D]
+
+
 def test_the_weight_is_a_number_in_the_head(world: World) -> None:
     """As the script reads it: a big-endian double, then the key."""
     assert more(fair="x", weight=2.5) == b"f\x09" + struct.pack(">d", 2.5) + b"x"

@@ -6,6 +6,8 @@ import pytest
 
 from taskq.broker.commands import Lost, Move, QueueSet, fetch, reap
 from taskq.broker.outcomes import words
+from taskq.broker.protocol import drive
+from taskq.reaper import Reaper
 from tests.contract.world import (
     LEASE,
     MINUTE,
@@ -38,6 +40,7 @@ def reaped(before: State) -> State:
     """The same without the incarnation."""
     rest = {name: {k: v for k, v in before[name].items() if k != b"inc"} for name in ("calls", "workers")}
     leases = Scores({b"other": before["leases"][b"other"]})
+    rest["terms"] = Scores({b"other": float(LEASE)})
     return without(before, "processing:inc") | rest | {"leases": leases, "pulse": Near(T0)}
 
 
@@ -194,6 +197,38 @@ def test_again_it_finds_nothing_more_to_do(world: World) -> None:
 
     assert world.run(reap(world.keys, 10)).moves == {}
     assert without(world.state(), "pulse") == before
+
+
+def test_incarnations_that_cannot_be_recovered_are_in_nobodys_way(world: World) -> None:
+    """As many of them as are looked at in one call: what they held waits, what others held is recovered."""
+    before = world.seed(ended(A))
+    bad = [f"bad{i:02}" for i in range(12)]
+    for name in bad:
+        world.seed({"leases": Scores({name.encode(): T0 - 5000.0}), f"processing:{name}": b"x"})
+        world.seed({"calls": {name.encode(): b"0"}})
+
+    reapings = [world.run(reap(world.keys, 10)) for _ in range(2)]
+
+    assert sorted({**reapings[0].failed, **reapings[1].failed}) == bad
+    assert all("WRONGTYPE" in why for reaping in reapings for why in reaping.failed.values())
+    assert {**reapings[0].moves, **reapings[1].moves} == {"inc": [Move(A, "q", "suspect")]}
+    assert world.state()["leases"] == Scores(
+        {**{name.encode(): Near(T0 + LEASE / 3) for name in bad}, b"other": before["leases"][b"other"]}
+    ), "they are tried again, after the others"
+    world.raw("DEL", *(world.keys[f"processing:{name}"] for name in bad))
+
+
+def test_a_part_of_the_upkeep_that_fails_is_in_no_others_way(world: World, caplog: pytest.LogCaptureFixture) -> None:
+    """`taskq reaper` goes on for this app and for others, and says once what is wrong."""
+    world.seed(ended(A), {"ticks": b"x"})
+    reaper = Reaper(world.keys, "me", 15.0)
+
+    assert [drive(reaper.step(), world.connection) for _ in range(2)] == [1.0, 1.0]
+
+    assert world.state()["suspects:q"] == [A]
+    assert reaper.stumbles == {"promote what is due": 2}
+    assert caplog.text.count("cannot promote what is due, and goes on with the rest") == 1
+    world.raw("DEL", world.keys["ticks"])
 
 
 def test_a_set_nobody_serves_any_more_is_dropped(world: World) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from taskq.broker.commands import QueueSet, register, workers
+from taskq.broker.commands import QueueSet, publish, register, workers
 from tests.contract.world import LEASE, SET, T0, Near, Scores, World, messages, raw_id, serving
 
 A, B = raw_id(1), raw_id(2)
@@ -60,9 +60,24 @@ def test_one_that_serves_nothing_is_known_all_the_same(world: World) -> None:
 
     assert world.state() == {
         "leases": Scores({b"inc": Near(T0 + LEASE)}),
+        "terms": Scores({b"inc": float(LEASE)}),
         "calls": {b"inc": b"0"},
         "workers": {b"inc": b"info"},
     }
+
+
+def test_it_is_refused_while_what_its_worker_announced_is_not_in_force(world: World) -> None:
+    """Else its messages would run without the limits of their tasks: the server was emptied, or is an older copy."""
+    since = world.run(publish(world.keys, [("t", "q", "o 10.000 1 0")], {"lease": LEASE})).since
+    world.raw("DEL", world.keys["published"])
+    for known in ({}, {"published": {b"=": b"%d" % (since - 1)}}):
+        before = world.seed(known)
+
+        assert not world.run(register(world.keys, "inc", LEASE, b"info", SET, since))
+        assert world.state() == before
+
+    world.run(publish(world.keys, [("t", "q", "o 10.000 1 0")], {"lease": LEASE}, since))
+    assert world.run(register(world.keys, "inc", LEASE, b"info", SET, since))
 
 
 def test_the_same_queues_make_the_same_set_in_any_order() -> None:

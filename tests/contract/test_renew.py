@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import pytest
 
-from taskq.broker.commands import Renewal, reap, renew
-from tests.contract.world import LEASE, MINUTE, SET, T0, Near, Scores, State, World, serving
+from taskq.broker.commands import QueueSet, publish, reap, register, renew
+from tests.contract.world import LEASE, MINUTE, SET, T0, Near, Scores, State, World, messages, raw_id, serving
 
+A, B = raw_id(1), raw_id(2)
 FRESH = Near(T0 + LEASE)
 
 
@@ -18,7 +19,7 @@ def pulse(ago: float = 1000) -> State:
 def test_the_leases_of_a_worker_and_its_set_are_renewed(world: World) -> None:
     before = world.seed(serving("one", "two", "other", until=T0 + 9000.0), pulse())
 
-    renewal = world.run(renew(world.keys, LEASE, ["set"], ["one", "two"]))
+    renewal = world.run(renew(world.keys, LEASE, [SET], ["one", "two"]))
 
     assert renewal.next_end == pytest.approx(9, abs=1)
     assert (renewal.suspects, renewal.lost) == (False, set())
@@ -31,10 +32,10 @@ def test_the_leases_of_a_worker_and_its_set_are_renewed(world: World) -> None:
 
 def test_again_it_renews_again(world: World) -> None:
     world.seed(serving("inc"))
-    world.run(renew(world.keys, LEASE, ["set"], ["inc"]))
+    world.run(renew(world.keys, LEASE, [SET], ["inc"]))
     world.at(T0 + 5000)
 
-    world.run(renew(world.keys, LEASE, ["set"], ["inc"]))
+    world.run(renew(world.keys, LEASE, [SET], ["inc"]))
 
     assert world.state() == serving("inc", until=Near(T0 + 5000 + LEASE)) | {"pulse": Near(T0 + 5000)}
 
@@ -48,20 +49,136 @@ def test_an_incarnation_that_is_not_registered_is_named_and_not_made(world: Worl
     assert world.state() == before | {"leases": Scores({b"inc": FRESH}), "pulse": Near(T0)}
 
 
-def test_a_set_that_was_dropped_is_not_made_either(world: World) -> None:
-    before = world.seed(pulse())
+def test_what_is_missing_of_a_set_is_put_back_and_it_is_told_of_what_waits(world: World) -> None:
+    """A worker that lives on must not be deaf, whatever the server has lost of what it serves."""
+    state = serving("inc") | {"messages": messages(A), "queue:q": [A], "gates": {b"t#1": b" q "}, "gated:q|t#1": [B]}
+    for missing in ("sets", "serving", "set-leases"):
+        world.seed(state, pulse())
+        world.raw("DEL", world.keys[missing])
 
-    renewal = world.run(renew(world.keys, LEASE, ["set"], []))
+        renewal = world.run(renew(world.keys, LEASE, [SET], ["inc"]))
 
-    assert renewal == Renewal(LEASE / 1000, False, set())
-    assert world.state() == before | {"pulse": Near(T0)}
+        after = world.state()
+        assert {name: after[name] for name in ("sets", "serving")} == {n: state[n] for n in ("sets", "serving")}
+        assert after["set-leases"] == Scores({b"set": FRESH})
+        if missing != "set-leases":
+            assert renewal.healed == ["set set"]
+            assert set(after["ready:set"]) == {b"q", b"q|t#1"}
+            assert after["bell:set"] == [b"1"]
+        for name in world.names():
+            world.raw("DEL", world.keys[name])
+
+
+@pytest.mark.parametrize("lost", [("leases", "terms"), ("calls",)])
+def test_what_was_lost_of_an_incarnation_that_is_registered_is_put_back(world: World, lost: tuple[str, ...]) -> None:
+    """Else what it runs, for hours perhaps, would run again, and its outcome be refused."""
+    before = world.seed(serving("inc"), pulse())
+    world.raw("DEL", *(world.keys[name] for name in lost))
+
+    renewal = world.run(renew(world.keys, LEASE, [SET], ["inc"]))
+
+    assert (renewal.lost, renewal.healed) == (set(), ["incarnation inc"])
+    fresh = {"leases": Scores({b"inc": FRESH}), "set-leases": Scores({b"set": FRESH}), "pulse": Near(T0)}
+    assert world.state() == before | fresh
+
+
+def test_what_an_incarnation_is_can_be_said_again_but_not_of_one_that_is_lost(world: World) -> None:
+    before = world.seed(serving("inc"), pulse())
+    world.raw("DEL", world.keys["workers"])
+
+    assert world.run(renew(world.keys, LEASE, [], ["inc", "lost"])).unknown == {"inc"}
+    infos = {"inc": b"info", "lost": b"info"}
+    assert world.run(renew(world.keys, LEASE, [], ["inc", "lost"], infos=infos)).unknown == set()
+
+    assert world.state()["workers"] == before["workers"]
+
+
+def test_a_renewal_says_that_the_server_has_lost_or_never_had_the_announcement(world: World) -> None:
+    since = world.run(publish(world.keys, [("t", "q", "")], {"lease": LEASE})).since
+
+    assert not world.run(renew(world.keys, LEASE, [], [], since)).unannounced
+    assert world.run(renew(world.keys, LEASE, [], [], since + 1)).unannounced, "an older one is in force"
+    world.raw("DEL", world.keys["published"])
+    assert world.run(renew(world.keys, LEASE, [], [], since)).unannounced
+
+
+# -- leases of several lengths ----------------------------------------------------------------------------
+
+SHORT = 3000
+
+
+def mixed(long_until: float, short_until: float) -> State:
+    """A worker with a lease of a minute and one with a short one, serving the same queues."""
+    state = serving("long", "short")
+    state["leases"] = Scores({b"long": long_until, b"short": short_until})
+    return state | {"terms": Scores({b"long": float(MINUTE), b"short": float(SHORT)})}
+
+
+def test_a_short_lease_does_not_shorten_the_one_of_the_set_they_share(world: World) -> None:
+    world.seed(pulse())
+    world.run(register(world.keys, "long", MINUTE, b"", SET))
+    world.run(register(world.keys, "short", SHORT, b"", SET))
+    world.run(renew(world.keys, SHORT, [SET], ["short"]))
+
+    assert world.state()["set-leases"] == Scores({b"set": Near(T0 + MINUTE)})
+    world.at(T0 + 2.5 * SHORT)
+    world.seed({"settings": {b"lease": b"%d" % SHORT}})
+    world.run(reap(world.keys, 10))
+    assert "sets" in world.state(), "the other serves it"
+
+
+def test_two_renewals_within_a_millisecond_are_no_clock_that_went_back(world: World) -> None:
+    """The time of the last one is kept in whole milliseconds: it may lie in the future by half of one."""
+    before = world.seed(mixed(T0 + 50_000.0, T0 + 2000.0), pulse(ago=-1))
+
+    world.run(renew(world.keys, SHORT, [SET], ["short"]))
+
+    assert world.state()["leases"][b"long"] == before["leases"][b"long"]
+
+
+@pytest.mark.parametrize("how", ["renew", "reap"])
+def test_each_lease_is_clamped_and_made_fresh_to_its_own_length(world: World, how: str) -> None:
+    def look() -> None:
+        world.run(renew(world.keys, SHORT, [], []) if how == "renew" else reap(world.keys, 10))
+
+    world.seed(mixed(T0 + 600.0 * MINUTE, T0 + 600.0 * MINUTE), pulse(ago=-600 * MINUTE))
+    look()
+    assert world.state()["leases"] == Scores({b"long": Near(T0 + MINUTE), b"short": Near(T0 + SHORT)})
+
+    world.seed(mixed(T0 - 1.0, T0 - 1.0), pulse(ago=MINUTE))
+    look()
+    assert world.state()["leases"] == Scores({b"long": Near(T0 + MINUTE), b"short": Near(T0 + SHORT)})
+
+
+def test_a_silence_too_short_for_a_long_lease_still_is_one_for_a_short_lease(world: World) -> None:
+    world.seed(mixed(T0 - 1.0, T0 - 1.0), pulse(ago=2 * SHORT))
+
+    world.run(renew(world.keys, MINUTE, [], []))
+
+    assert world.state()["leases"] == Scores({b"long": T0 - 1.0, b"short": Near(T0 + SHORT)})
+
+
+def test_whoever_has_a_long_lease_keeps_the_pulse_fresh_for_the_short_ones(world: World) -> None:
+    world.seed(mixed(T0 + 50_000.0, T0 + 2900.0), pulse())
+
+    assert world.run(renew(world.keys, MINUTE, [], ["long"])).next_end == pytest.approx(SHORT / 3000, abs=0.1)
+    world.seed({"settings": {b"lease": b"%d" % MINUTE}})
+    assert world.run(reap(world.keys, 10)).next_end == pytest.approx(SHORT / 3000, abs=0.1)
+
+
+def test_the_length_of_a_lease_that_went_without_it_is_forgotten(world: World) -> None:
+    """As it is when a worker of an older version has reaped."""
+    world.seed(serving("inc"), pulse(), {"terms": Scores({b"gone": 1000.0, b"away": 9.0 * MINUTE})})
+
+    assert world.run(renew(world.keys, LEASE, [], ["inc"])).next_end == pytest.approx(LEASE / 1000, abs=1)
+    assert world.state()["terms"] == Scores({b"inc": float(LEASE)})
 
 
 def test_suspects_of_the_own_sets_are_reported(world: World) -> None:
-    world.seed(serving("inc"), {"solo:set": Scores({b"q": 1.0}), "solo:other": Scores({b"p": 1.0})})
+    world.seed(serving("inc"), {"solo:set": Scores({b"q": 1.0})})
 
-    assert world.run(renew(world.keys, LEASE, ["set"], ["inc"])).suspects
-    assert not world.run(renew(world.keys, LEASE, ["other"], ["inc"])).suspects
+    assert world.run(renew(world.keys, LEASE, [SET], ["inc"])).suspects
+    assert not world.run(renew(world.keys, LEASE, [QueueSet("other", ("p",))], ["inc"])).suspects
 
 
 def test_a_lease_that_ended_while_others_renewed_is_not_given_a_fresh_one(world: World) -> None:

@@ -15,6 +15,7 @@ from taskq.revoking import Which, revoke_all
 from tests.contract.world import (
     LEASE,
     MINUTE,
+    SET,
     T0,
     Scores,
     State,
@@ -140,7 +141,7 @@ def test_what_runs_is_marked_and_its_parent_told(world: World) -> None:
 def test_a_renewal_tells_of_what_is_revoked_and_held(world: World) -> None:
     world.seed(running(A, B), {"revoked": {C: b""}})
 
-    renewal = world.run(renew(world.keys, LEASE, ["set"], ["inc", "gone"]))
+    renewal = world.run(renew(world.keys, LEASE, [SET], ["inc", "gone"]))
 
     assert (renewal.revoked, renewal.lost) == ([("inc", A)], {"gone"})
 

@@ -19,6 +19,7 @@ from taskq.broker.commands import (
     last_pulse,
     lease_ends,
     promote,
+    publish,
     purge,
     read_settings,
     reap,
@@ -29,7 +30,6 @@ from taskq.broker.commands import (
     server_time,
     sync,
     wait_bell,
-    write_settings,
 )
 from taskq.broker.outcomes import Again, Dead, Ended, Outcome, Returned, words
 from taskq.envelope import encode_envelope, encode_head
@@ -175,12 +175,10 @@ def test_at_any_instant_accepted_is_what_ended_and_what_is_in_a_place(world: Wor
 
 
 def test_settings_are_published_and_removed(world: World) -> None:
-    for command in write_settings(world.keys, {"lease": 15000, "discard_after": None, "discard_after:t": 5}):
-        world.run(command)
-    for command in write_settings(world.keys, {"lease": 20000, "discard_after:t": None}):
-        world.run(command)
+    world.run(publish(world.keys, (), {"lease": 15000, "discard_after": None, "discard_after:t": 5}))
+    world.run(publish(world.keys, (), {"lease": 20000, "discard_after:t": None}))
 
-    assert world.state() == {"settings": {b"lease": b"20000"}}
+    assert world.state()["settings"] == {b"lease": b"20000"}
     assert world.run(read_settings(world.keys)) == {b"lease": b"20000"}
 
 

@@ -305,6 +305,102 @@ def test_several_debounced_calls_in_one_are_the_last_of_them(fleet: Fleet) -> No
     assert state["messages"][A].endswith(sent(C, head)[1][-30:])
 
 
+def test_a_debounced_call_in_another_queue_takes_the_place_of_the_first_and_runs_from_there(world: World) -> None:
+    """Accepted here, superseded there: the ledger of each queue balances after every call."""
+    fleet, head = Fleet(world, "q", "urgent"), bounced(10_000)
+    fleet.send(A, head=head)
+
+    assert fleet.send(B, head=head, queue="urgent") == is_first(A)
+    assert fleet.send(C, head=more(priority=5) + head, queue="urgent") == is_first(A)
+
+    snap = fleet.look()
+    assert [snap.counter("q", name) for name in ("accepted", "scheduled", "discarded")] == [1, 0, 1]
+    assert [snap.counter("urgent", name) for name in ("accepted", "scheduled", "discarded")] == [1, 1, 0]
+    world.at(T0 + 10_500)
+    fleet.send(D, queue="urgent")
+    fleet.promote()
+    assert fleet.take(1) == [A], "with the priority of the last call"
+    assert "unique" not in world.names()
+    fleet.done(A)
+
+
+def test_debounced_calls_of_one_chunk_may_name_several_queues(world: World) -> None:
+    fleet, head = Fleet(world, "q", "urgent"), bounced(10_000)
+
+    fleet.send_all([sent(A, head), sent(B, head, queue="urgent"), sent(C, head)])
+    fleet.send_all([sent(id_, head, queue=queue) for id_, queue in ((D, "urgent"), (E, "q"), (raw_id(9), "urgent"))])
+
+    snap = fleet.look()
+    assert [snap.counter(queue, "scheduled") for queue in ("q", "urgent")] == [0, 1]
+
+
+@pytest.mark.parametrize("how", ["retried", "crashed"])
+def test_a_debounced_call_does_not_replace_one_that_has_begun(fleet: Fleet, how: str) -> None:
+    """A retry of it waits for its time as well, with its attempts; and so does one under which processes died."""
+    head = bounced(10_000)
+    fleet.send(A, head=head)
+    fleet.world.at(T0 + 10_500)
+    assert fleet.take() == [A]
+    if how == "retried":
+        fleet.fetch(Again(A, message(A, more=head, body=b"second attempt"), 60.0, "retried"))
+    else:
+        fleet.world.raw("HSET", fleet.world.keys["crashes"], A, 1)
+        fleet.world.run(commands.close(fleet.world.keys, "inc", died=True, alone=True, running=[A]))
+    before = fleet.world.state()
+
+    assert fleet.send(B, head=head) == b"+"
+
+    state = fleet.world.state()
+    assert state["messages"][A] == before["messages"][A]
+    assert state["schedule"].pop(B) == Near(T0 + 20_500)
+    assert state["schedule"] == before["schedule"]
+    assert fleet.send(C, head=head) == is_first(B)
+
+
+def test_a_debounced_call_does_not_inherit_deaths_of_another(fleet: Fleet) -> None:
+    """Not even of one that an earlier version left under its lock."""
+    head = bounced(10_000)
+    fleet.send(A, head=head)
+    fleet.world.seed({"crashes": {A: b"2"}})
+
+    assert fleet.send(B, head=head) == b"+"
+    assert fleet.world.state()["unique"] == {b"t|": b"0 " + B}
+
+
+def test_a_debounced_call_does_not_replace_work_that_is_unique_in_another_way(fleet: Fleet) -> None:
+    """Declared so by earlier code, with the same lock."""
+    fleet.send(A, head=more(lock="d0:t|", limited=True), options=b"d60000")
+    before = fleet.world.state()
+
+    assert fleet.send(B, head=bounced(10_000)) == b"+"
+
+    assert fleet.world.state()["messages"][A] == before["messages"][A]
+    assert fleet.world.state()["schedule"][A] == before["schedule"][A]
+
+
+@pytest.mark.parametrize("head", [START, bounced(10_000)])
+def test_work_that_is_deferred_unstarted_is_unique_again(fleet: Fleet, head: bytes) -> None:
+    """Its worker did not know the task."""
+    fleet.send(A, head=head)
+    fleet.world.at(T0 + 10_500)
+    assert fleet.take() == [A]
+
+    fleet.fetch(Again(A, message(A, more=head), 30.0, "deferred"))
+
+    assert fleet.send(B, head=head) == is_first(A)
+
+
+def test_work_that_is_deferred_is_superseded_by_what_has_come_since(fleet: Fleet) -> None:
+    fleet.send(A, head=START)
+    fleet.take()
+    fleet.send(B, head=START)
+
+    fleet.fetch(Again(A, message(A, more=START), 30.0, "deferred"))
+
+    assert list(fleet.look().table("messages")) == [B]
+    assert fleet.look()["result:" + A.decode()] == b"Xsuperseded"
+
+
 def test_a_throttled_call_is_the_first_until_the_time_is_over_whatever_became_of_it(fleet: Fleet) -> None:
     head = more(lock="t10000:t|")
     fleet.send(A, head=head)
@@ -325,6 +421,55 @@ def test_a_throttled_message_that_is_returned_does_not_begin_a_new_span(fleet: F
     fleet.fetch(Returned(A))
 
     assert fleet.send(B, head=head) == b"+"
+
+
+def set_back(fleet: Fleet) -> None:
+    """The clock goes back by two hours, and a renewal notices."""
+    fleet.renew()
+    fleet.world.at(fleet.world.now - 120 * MINUTE)
+    fleet.renew()
+
+
+@pytest.mark.parametrize("head", [more(lock="t10000:t|", limited=True), more(lock="d10000:t|", limited=True)])
+def test_a_lock_of_a_time_lasts_as_long_though_the_clock_is_set_back(fleet: Fleet, head: bytes) -> None:
+    """Neither two hours longer, nor anew; also when it is set back twice."""
+    fleet.send(A, head=head)
+    fleet.world.at(T0 + 3000)
+    set_back(fleet)
+    assert fleet.send(B, head=head) == is_first(A)
+    fleet.world.at(fleet.world.now + 3000)
+    set_back(fleet)
+    assert fleet.send(B, head=head) == is_first(A)
+
+    fleet.world.at(fleet.world.now + 4100)
+
+    assert fleet.send(C, head=head) == b"+"
+    assert fleet.send(D, head=head) == is_first(C)
+    fleet.world.at(fleet.world.now + 10_100)
+    assert fleet.send(D, head=head) == b"+"
+
+
+def test_a_throttle_ends_by_the_clock_of_the_scripts(fleet: Fleet) -> None:
+    head = more(lock="t10000:t|", limited=True)
+    fleet.send(A, head=head)
+    fleet.world.at(T0 + 10_500)
+
+    assert fleet.send(B, head=head) == b"+"
+
+
+def test_a_throttle_of_an_earlier_version_holds_until_it_expires(fleet: Fleet) -> None:
+    fleet.world.seed({"throttle:t|": A})
+
+    assert fleet.send(B, head=more(lock="t10000:t|", limited=True)) == is_first(A)
+
+
+def test_a_debounced_call_waits_as_long_though_the_clock_is_set_back(fleet: Fleet) -> None:
+    fleet.send(A, head=bounced(10_000))
+    set_back(fleet)
+
+    assert fleet.promote() == pytest.approx(10, abs=0.01)
+    fleet.world.at(fleet.world.now + 10_100)
+    assert fleet.take() == [A]
 
 
 # -- length ------------------------------------------------------------------------------------------------------

@@ -76,7 +76,7 @@ CALLS: dict[str, tuple[float, Callable[[World], Any]]] = {
     "sync": (0, lambda w: commands.sync(w.keys, "inc", 9000, 8999, [])),
     "close": (0, lambda w: commands.close(w.keys, "inc", died=True, alone=False, running=[OWN])),
     "reap": (20_000, lambda w: commands.reap(w.keys, 10)),
-    "renew": (0, lambda w: commands.renew(w.keys, LEASE, ["set"], ["inc"])),
+    "renew": (0, lambda w: commands.renew(w.keys, LEASE, [QueueSet("set", ("own", "p", "q"))], ["inc"])),
     "register": (0, lambda w: commands.register(w.keys, "third", LEASE, b"", QueueSet("more", ("q", "own", "p")))),
     "promote": (70_000, lambda w: commands.promote(w.keys, "me", 100, MINUTE)),
     "pause a queue": (0, lambda w: commands.pause(w.keys, "p", 5, "", "")),

@@ -100,6 +100,7 @@ def serving(*incarnations: str, until: float = T0 + LEASE, queues: QueueSet = SE
     """What is on the server while these incarnations serve ``queues``."""
     return {
         "leases": Scores({inc.encode(): until for inc in incarnations}),
+        "terms": Scores({inc.encode(): float(LEASE) for inc in incarnations}),
         "calls": {inc.encode(): b"0" for inc in incarnations},
         "workers": {inc.encode(): b"info" for inc in incarnations},
         "sets": {queues.id.encode(): queues.joined.encode()},
@@ -170,7 +171,7 @@ class World:
                     self.raw("HSET", key, *(word for pair in value.items() for word in pair))
                 elif isinstance(value, list):
                     self.raw("RPUSH", key, *value)
-                elif name.startswith(("result:", "producer:", "keeper")):
+                elif name.startswith(("result:", "producer:", "throttle:", "keeper")):
                     self.raw("SET", key, value, "PX", 3_600_000)
                 else:
                     self.raw("SET", key, value)

@@ -293,3 +293,75 @@ def test_a_power_loss_loses_only_what_was_not_synced_and_leaves_no_half_state(
     wait_until(lambda: all(not (q.pending or q.processing) for q in survey(module.app).values()), "all has ended")
     check_idle(module)
     assert raw(module, b"HLEN", module.app.client.keys["messages"]) == 0
+
+
+ANNOUNCED = """
+LOG = os.open(os.path.join(os.path.dirname(__file__), "runs.log"), os.O_APPEND | os.O_CREAT | os.O_WRONLY)
+
+@app.task(max_concurrency=1)
+def one(i):
+    os.write(LOG, f"+{i}\\n".encode())
+    time.sleep(0.05)
+    os.write(LOG, f"-{i}\\n".encode())
+
+@app.task(max_concurrency=1)
+async def aone(i):
+    os.write(LOG, f"+a{i}\\n".encode())
+    await asyncio.sleep(0.05)
+    os.write(LOG, f"-a{i}\\n".encode())
+
+@app.periodic("tick", "every 1s")
+@app.task(ignore_result=True)
+def tick():
+    os.write(LOG, b"tick\\n")
+"""
+
+
+def most_at_once(folder: Path, lane: str) -> int:
+    """How many of a task ran at the same time at most, by what they wrote."""
+    running = most = 0
+    for line in lines(folder):
+        if line[1:2].isdigit() == (lane == "") and line[0] in "+-":
+            running += 1 if line[0] == "+" else -1
+            most = max(most, running)
+    return most
+
+
+def test_a_server_that_is_emptied_learns_everything_again_from_living_workers_before_they_run_anything(
+    jobs: Write, start_worker: Start, tmp_path: Path, own_server: Server
+) -> None:
+    """Else limits, periodic entries and the list of apps would be gone until somebody starts a worker."""
+    module = jobs(ANNOUNCED, url=own_server.url)
+    worker = start_worker("-c", "4", url=own_server.url)
+    wait_until(lambda: "tick" in lines(tmp_path), "it ticks")
+    keys, at_first = module.app.client.keys, raw(module, b"HGETALL", module.app.client.keys["settings"])
+
+    raw(module, b"FLUSHALL")
+    (tmp_path / "runs.log").write_text("")
+    handles = [task.delay(i) for i in range(20) for task in (module.one, module.aone)]
+
+    for handle in handles:
+        handle.get(timeout=40)
+    assert [most_at_once(tmp_path, lane) for lane in ("", "a")] == [1, 1]
+    wait_until(lambda: "tick" in lines(tmp_path), "it ticks again", 10)
+    assert raw(module, b"HGETALL", keys["settings"]) == at_first
+    assert raw(module, b"SMEMBERS", "tq:apps") == [keys.app.encode()]
+    assert "the server had lost what this worker announced" in worker.log
+
+
+def test_a_server_that_is_full_at_the_start_has_the_limits_in_force_all_the_same(
+    jobs: Write, start_worker: Start, tmp_path: Path, own_server: Server
+) -> None:
+    module = jobs(ANNOUNCED, url=own_server.url)
+    handles = [module.one.delay(i) for i in range(10)]
+    raw(module, b"CONFIG", "SET", "maxmemory", 1)
+
+    worker = start_worker("-c", "4", url=own_server.url)
+    wait_until(lambda: survey(module.app)["jobs.one"].counters.get("done") == 10, "a full server drains")
+
+    assert most_at_once(tmp_path, "") == 1
+    assert "does not hear of this app" in worker.log
+    assert "results are not kept above 90 %" in worker.log
+    assert not [key for key in raw(module, b"KEYS", "*") if b"}:result:" in key]
+    raw(module, b"CONFIG", "SET", "maxmemory", 0)
+    assert len(handles) == 10

@@ -91,9 +91,9 @@ def test_a_worker_of_one_foreign_queue_has_every_lane_that_its_tasks_need(
     module = jobs(JOBS)
     for i in range(20):
         module.quiet.apply_async((i,), queue="urgent")
-    start_worker("-c", "1", "-Q", "urgent")
+    worker = start_worker("-c", "1", "-Q", "urgent", "--drain")
 
-    wait_until(lambda: survey(module.app)["urgent"].counters.get("done") == 20, "all have ended")
+    assert worker.process.wait(30) == 0, worker.log
     assert sorted(map(int, (tmp_path / "ran").read_text().split())) == list(range(20))
 
 

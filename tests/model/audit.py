@@ -137,8 +137,15 @@ class Snapshot:
         return Counter(name.decode() for value in values for name in value.split(b"\n")[1:])
 
     def lines(self) -> dict[tuple[str, str], list[bytes]]:
-        """The lines at gates: by queue and gate."""
-        return {tuple(name.split("|", 1)): ids for name, ids in self.under("gated").items()}  # type: ignore[misc]
+        """The lines of those that wait for gates: by queue and line, in the order in which they are taken."""
+        plain, ranked = self.under("gated"), {name: ids for name, ids in self.under("ranked").items() if "|" in name}
+        found = {}
+        for name in {*plain, *ranked}:
+            ranks = ranked.get(name, {})
+            above, below = ([id_ for id_, rank in ranks.items() if (rank < 0) == first] for first in (True, False))
+            queue, _, line = name.partition("|")
+            found[queue, line] = above + plain.get(name, []) + below
+        return found
 
     def counter(self, queue: str, name: str) -> int:
         """A counter of the ledger."""
@@ -285,7 +292,7 @@ def _takeable(snap: Snapshot) -> list[tuple[str, str]]:
     """Queues that have something that nothing holds up, and the list that is to name each; for lines see `gates`."""
     at_gates = {(who, gate) for gate, waiters in snap.table("gates").items() for who in waiters.decode().split()}
     as_a_whole = {who[1:] for who, _ in at_gates if who[0] == "*"}
-    there = {*snap.under("queue"), *snap.under("ranked")}
+    there = {*snap.under("queue"), *(name for name in snap.under("ranked") if "|" not in name)}
     found = [(queue, "ready") for queue in there - as_a_whole if not snap.is_paused(queue)]
     for queue, ids in snap.under("suspects").items():
         mine = _task(snap, ids[0]).encode() + b"#"  # they stand in a row, behind the gates of the first

@@ -20,16 +20,25 @@ def gates(snap: Snapshot) -> list[str]:
     waiting = {
         (who.decode(), gate.decode()) for gate, waiters in snap.table("gates").items() for who in waiters.split()
     }
-    if {pair for pair in waiting if pair[0][0] not in "*!"} != set(snap.lines()):
+    lines = {(who, name) for who, name in waiting if who[0] not in "*!" and name[0] != "~"}
+    if lines != set(snap.lines()):
         wrong.append(f"lines {set(snap.lines())}, at gates are {waiting}")
+    in_groups = {(queue, line) for queue, _, line in heads(snap)}
+    wrong += [
+        f"{line} of {queue} is in a group nobody knows"
+        for queue, group, line in heads(snap)
+        if (queue, group) not in waiting
+    ]
     for who, gate in waiting:
         line, queue, sets = f"{who}|{gate}".encode(), who.lstrip("*!"), sets_of(snap, who)
         if gate.endswith("#t"):
             anybody = any(line in snap.table("ready:" + name) for name in sets)
             sets = lanes_of(snap, who, gate.removesuffix("#t"))
+            if any(opens_by_itself(snap, name) for name in gates_behind(snap, who, gate)):
+                continue
             if not (sets or anybody or gate.encode() in snap.table("openings")):
                 wrong.append(f"nobody runs what waits in {line!r}, and nobody is going to look at it")
-        elif opens_by_itself(snap, gate):
+        elif (who, gate) in in_groups or any(opens_by_itself(snap, name) for name in gates_behind(snap, who, gate)):
             continue
         if who[0] in "*!":
             wrong.append(f"{who} waits at {gate}, which is open")
@@ -38,6 +47,27 @@ def gates(snap: Snapshot) -> list[str]:
         elif any(line not in snap.table("ready:" + name) for name in sets):
             wrong.append(f"the line {line!r} at an open gate is not announced")
     return wrong
+
+
+def heads(snap: Snapshot) -> list[tuple[str, str, str]]:
+    """The lines that wait as groups: queue, group, line; of lines that are."""
+    lines = snap.lines()
+    names = ((*name.split("|", 1), line.decode()) for name, some in snap.under("heads").items() for line in some)
+    return [(queue, group, line) for queue, group, line in names if (queue, line) in lines]
+
+
+def gates_behind(snap: Snapshot, who: str, name: str) -> list[str]:
+    """The gates for which a line or a group of this name waits; of one that has been emptied, none."""
+    if name.endswith("#t"):  # whatever the first of it waits for
+        known = {*snap.table("slots"), *snap.table("openings"), *snap.table("breakers"), *snap.table("paused")}
+        task = name.removesuffix("t")
+        return [gate for gate in map(bytes.decode, known) if gate.startswith(task)] + [task + "p", task + "b"]
+    if name[0] != "~":
+        return name.split("|") if "=" in name else [name]
+    task, _, key = name[1:].partition("#")
+    if key:
+        return [name[1:]]
+    return [f"{task}#{which}" for which in (*"0pb", *range(1, 1 + len(limits_of(snap, task))))]
 
 
 def sets_of(snap: Snapshot, queue: str) -> list[str]:
@@ -60,7 +90,7 @@ def opens_by_itself(snap: Snapshot, gate: str) -> bool:
     if gate.encode() in snap.table("openings"):
         return True
     if which == "p":
-        return b"=" + task.encode() in snap.table("paused")
+        return bool({task.encode(), b"=" + task.encode()} & set(snap.table("paused")))
     if which == "b":
         return snap.table("breakers").get(task.encode(), b"c").startswith(b"h") and snap.passed()[gate] > 0
     limits = [limit for limit in limits_of(snap, task) if limit[0] not in "bB"]
@@ -93,7 +123,11 @@ def locks(snap: Snapshot) -> list[str]:
     """Work that is unique until it is done is one message at most."""
     holders: dict[bytes, list[bytes]] = {}
     over = {*snap.table("reasons"), *snap.table("revoked")}
+    running = {id_ for held in snap.under("processing").values() for id_ in held}
     for id_, value in snap.table("messages").items():
+        expires = decode_head(value)[3]
+        if expires is not None and expires <= snap.now and id_ not in running:
+            continue
         found = extras(value) if value[1] & FLAG_MORE else {}
         if found.get("u", b"").startswith(b"d0:") and "d" not in found and id_ not in over:
             holders.setdefault(found["u"], []).append(id_)

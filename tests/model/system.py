@@ -118,9 +118,8 @@ class System:
         self._incarnations = itertools.count(1)
         self.closer = Closer(self.keys, "here", Executor({}, Settings(), "worker"))
         self.look()
-        for command in commands.write_settings(self.keys, dict(self.settings)):
-            self.line.execute(command)
-        self.line.execute(commands.publish(self.keys, [(task, QUEUE_OF[id_], "") for id_, task in TASK_OF.items()]))
+        tasks = [(task, QUEUE_OF[id_], "") for id_, task in TASK_OF.items()]
+        self.line.execute(commands.publish(self.keys, tasks, self.settings))
 
     def look(self) -> Snapshot:
         """Read everything, a moment later."""
@@ -168,7 +167,7 @@ class System:
 
     def renew(self, *incarnations: str) -> Renewal:
         """A parent renews leases."""
-        return self.line.execute(commands.renew(self.keys, LEASE, [BOTH.id, ONE.id], incarnations))
+        return self.line.execute(commands.renew(self.keys, LEASE, [BOTH, ONE], incarnations))
 
     def pass_time(self, steps: int, *renewed: str) -> None:
         """Let time pass; ``renewed`` are renewed all along."""

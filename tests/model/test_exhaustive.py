@@ -111,8 +111,8 @@ class Search:
         for script in all_scripts():
             self.one(plain("SCRIPT", "LOAD", stopped_script(script).text))
         self.one(plain("SET", self.keys["clock"], T0))
-        self.one(*commands.write_settings(self.keys, {"lease": LEASE, "max_crashes": scope.max_crashes}))
-        self.one(commands.publish(self.keys, [("t", "q", "")]))
+        settings = {"lease": LEASE, "max_crashes": scope.max_crashes}
+        self.one(commands.publish(self.keys, [("t", "q", "")], settings))
         if "t" in scope.pauses:  # the queue is marked by that once and for all
             self.one(commands.pause(self.keys, "t", 0, "", ""), commands.resume(self.keys, "t"))
 
@@ -253,7 +253,7 @@ class Search:
             end = plain("ZADD", self.keys["leases"], "XX", T0 - 1000, worker)
             yield Action(f"the lease of {worker} ends", [end], lambda board: None, state.scan)
         else:
-            yield Action(f"{worker} renews", [commands.renew(self.keys, LEASE, [SET.id], [worker])], None, state.scan)
+            yield Action(f"{worker} renews", [commands.renew(self.keys, LEASE, [SET], [worker])], None, state.scan)
         others = state.scan if state.scan and state.scan[0] != worker else None
         runs = {frozenset(), frozenset(held), *(frozenset([id_]) for id_ in held)}
         for running in runs:

@@ -166,7 +166,7 @@ class FlowMachine(RuleBasedStateMachine):
         inc, snap = self.workers[who], self.fleet.look()
         held = snap.held(inc)
         if reaped:
-            self.world.run(commands.renew(self.world.keys, LEASE, ["set"], self.workers))
+            self.world.run(commands.renew(self.world.keys, LEASE, [self.fleet.queues], self.workers))
             self.world.raw("ZADD", self.world.keys["leases"], "XX", int(self.world.now) - 1, inc)
             self.world.run(commands.reap(self.world.keys, 10))
             self.fleet.sound()

@@ -134,10 +134,10 @@ class Base:
             self.announce(queue)
         waiting[slice(0, 0) if at_head else slice(len(waiting), None)] = ids
 
-    def schedule(self, queue: str, id_: bytes, due: float) -> None:
-        self.scores["schedule"][id_] = float(round(due))
+    def schedule(self, queue: str, id_: bytes, due: float, of_day: bool = False) -> None:
+        self.scores["schedule"][id_] = due = round(due) + of_day / 2
         self.count(queue, "scheduled")
-        if self.first("schedule") == (id_, float(round(due))):
+        if self.first("schedule") == (id_, due):
             self.ring("alarm")
 
     def promote(self, limit: int) -> tuple[int, float | None]:
@@ -145,7 +145,7 @@ class Base:
         first = self.first("schedule")
         if first is None or first[1] > self.now:
             return 0, min((time for time in (first and first[1], opens) if time is not None), default=None)
-        ids = self.until("schedule", round(self.now), limit)
+        ids = self.until("schedule", math.ceil(self.now), limit)
         for id_ in ids:
             del self.scores["schedule"][id_]
             queue = decode_head(self.hashes["messages"][id_])[1]
@@ -185,16 +185,30 @@ class Base:
         excess = len(dead) - (100_000 if most is None else most)
         self.drop(queue, self.until("dead:" + queue, math.inf, min(max(excess, 0), 100)))
 
-    def pulse(self, lease: int) -> None:
+    def pulse(self, lease: int) -> tuple[float, float]:
         last = float(self.strings.get("pulse", 0))
-        for ends in (self.scores["leases"], self.scores["set-leases"]):
+        if last - self.now >= 1000:
+            self.set_back(float(round(last - self.now)))
+        terms = self.scores["terms"]
+        shortest, longest = min(terms.values(), default=lease), max(terms.values(), default=lease)
+        for ends, known in ((self.scores["leases"], terms), (self.scores["set-leases"], {})):
             for who, end in ends.items():
-                silent = last <= self.now and self.now - last > lease / 2
-                if (last > self.now and end > round(self.now + lease)) or (
-                    silent and end <= round(self.now + lease / 2)
-                ):
-                    ends[who] = float(round(self.now + lease))
+                length = known.get(who, lease if known is terms else longest)
+                back, silent = last - self.now >= 1000, self.now - last > length / 2
+                if (back and end > round(self.now + length)) or (silent and end <= round(self.now + length / 2)):
+                    ends[who] = float(round(self.now + length))
         self.strings["pulse"] = whole(self.now)
+        return shortest, longest
+
+    def set_back(self, by: float) -> None:
+        """The clock went back: what is due some seconds from then on is due earlier, an eta is not."""
+        self.strings["set-back"] = whole(by + float(self.strings.get("set-back", 0)))
+        self.delete("keeper")
+        if "audited" in self.expires:
+            self.expires["audited"] -= by
+        schedule = self.scores["schedule"]
+        schedule.update({id_: due - by for id_, due in schedule.items() if due % 1 == 0})
+        self.ring("alarm")
 
     def in_order(self, ids: Iterable[bytes]) -> list[bytes]:
         return sorted(ids, key=lambda id_: (decode_head(self.hashes["messages"][id_])[2], id_))
@@ -204,7 +218,7 @@ class Base:
         held = self.hashes.pop("processing:" + inc.decode(), {})
         running = set(held) if running is None else running & set(held)
         counted = len(running) == 1 and (alone or len(held) == 1)
-        for table in (self.hashes["calls"], self.hashes["workers"], self.scores["leases"]):
+        for table in (self.hashes["calls"], self.hashes["workers"], self.scores["leases"], self.scores["terms"]):
             table.pop(inc, None)
         moves: list[bytes] = []
         heads: dict[tuple[str, str], list[bytes]] = {}

@@ -109,25 +109,43 @@ class Lines(Base):
             self.ring("alarm")
         return None
 
-    def take_some(self, inc: bytes, queue: str, n: int) -> list[bytes]:
-        """Take up to ``n`` of a queue in which some have to stand in line."""
+    def ended(self, queue: str, id_: bytes) -> bool:
+        """End a message that has expired; answers whether it has."""
+        expires = decode_head(self.hashes["messages"][id_])[3]
+        if expires is None or expires > self.now:
+            return False
+        del self.hashes["messages"][id_]
+        self.hashes["crashes"].pop(id_, None)
+        self.count(queue, "discarded")
+        self.publish(id_, b"Xexpired", self.setting("result_ttl") or 3_600_000)
+        return True
+
+    def take_some(self, inc: bytes, queue: str, n: int, rounds: int = 10) -> list[bytes]:
+        """Take up to ``n`` of a queue in which some have to stand in line, and some may have expired."""
         taken: list[bytes] = []
-        ids, self.lists["queue:" + queue] = self.lists["queue:" + queue][:n], self.lists["queue:" + queue][n:]
-        for id_ in ids:
-            gate = self.line_of(queue, id_)
-            if gate is None:
-                taken += self.hold(inc, queue, id_)
-            else:
-                self._stand(queue, gate, id_)
+        for _ in range(rounds):
+            ids, self.lists["queue:" + queue] = self.lists["queue:" + queue][:n], self.lists["queue:" + queue][n:]
+            for id_ in ids:
+                if self.ended(queue, id_):
+                    continue
+                gate = self.line_of(queue, id_)
+                if gate is None:
+                    taken += self.hold(inc, queue, id_)
+                else:
+                    self._stand(queue, gate, id_)
+            if taken or not self.lists["queue:" + queue]:
+                break
         return taken
 
     def take_line(self, inc: bytes, line: str, n: int) -> tuple[list[bytes], bool]:
         """Take up to ``n`` of a line; answers also whether there are more."""
         queue, _, gate = line.partition("|")
-        ids, left = self.lists["gated:" + line][:n], self.lists["gated:" + line][n:]
-        self.lists["gated:" + line] = left
-        self.count(queue, "gated", -len(ids))
-        taken = [word for id_ in ids for word in self.hold(inc, queue, id_)]
+        left, taken = self.lists["gated:" + line], list[bytes]()
+        while left and len(taken) < 2 * n:
+            id_ = left.pop(0)
+            self.count(queue, "gated", -1)
+            if not self.ended(queue, id_):
+                taken += self.hold(inc, queue, id_)
         if not left:
             waiters = self.hashes["gates"].pop(gate.encode(), b" ").replace(b" %s " % queue.encode(), b" ", 1)
             if waiters != b" ":

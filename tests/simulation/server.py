@@ -101,7 +101,7 @@ class Model(Lines):
         if id_ in self.hashes["messages"] or "result:" + id_.decode() in self.strings:
             return b"="
         value = value[:2] + struct.pack(">d", self.now) + value[2:]
-        queue, due, answer, elsewhere = decode_head(value)[1], self.now, b"+", False
+        queue, due, of_day, answer, elsewhere = decode_head(value)[1], self.now, False, b"+", False
         for word in options.decode().split():
             n = float(word[1:] or 0)
             match word[0]:
@@ -109,7 +109,7 @@ class Model(Lines):
                     elsewhere = True
                     answer = b"+" if queue.encode() in self.hashes["serving"] else b"-"
                 case "d" | "a":
-                    due = n + self.now * (word[0] == "d")
+                    due, of_day = n + self.now * (word[0] == "d"), word[0] == "a"
                 case "x" | "e":
                     stamp = struct.pack(">d", n + self.now * (word[0] == "x"))
                     value = b"%c%c%s%s%s" % (value[0], value[1] + FLAG_EXPIRES, value[2:10], stamp, value[10:])
@@ -120,52 +120,77 @@ class Model(Lines):
             if value[1] & FLAG_AT_MOST_ONCE:
                 self.mark(queue, b"o")
         if due > self.now:
-            self.schedule(queue, id_, due)
+            self.schedule(queue, id_, due, of_day)
         else:
             self.push(queue, [id_])
         return answer
 
     # -- incarnations -------------------------------------------------------------------------------------
 
-    def register_(self, inc: bytes, lease: bytes, info: bytes, set_: bytes, queues: bytes) -> Reply:
+    def register_(self, inc: bytes, lease: bytes, info: bytes, set_: bytes, queues: bytes, _announced: bytes) -> Reply:
         end = float(round(self.now + int(lease)))
         self.scores["leases"][inc] = end
+        self.scores["terms"][inc] = float(lease)
         self.hashes["calls"].setdefault(inc, b"0")
         self.hashes["workers"][inc] = info
-        if not set_:
-            return 1
-        self.scores["set-leases"][set_] = end
-        serving = self.hashes["serving"]
-        known = set_ in self.hashes["sets"]
+        if set_:
+            is_new = self._serve(set_, queues, end)
+            self._tell_what_waits(queues)
+            if is_new:
+                self._tell_of_lines(queues)
+        return 1
+
+    def _serve(self, set_: bytes, queues: bytes, end: float) -> bool:
+        ends, serving = self.scores["set-leases"], self.hashes["serving"]
+        ends[set_] = max(end, ends.get(set_, 0.0))
+        missing = set_ not in self.hashes["sets"]
         self.hashes["sets"].setdefault(set_, queues)
         for queue in queues.split():
-            if not known:
+            if set_ not in serving.get(queue, b"").split():
                 serving[queue] = serving[queue] + b" " + set_ if queue in serving else set_
-            name = queue.decode()
+                missing = True
+        return missing
+
+    def _tell_what_waits(self, queues: bytes) -> None:
+        for name in queues.decode().split():
             if self.lists["queue:" + name]:
                 self.announce(name)
             if self.lists["suspects:" + name]:
                 self.announce(name, "solo", "solo-bell")
-        for gate, waiters in [] if known else list(self.hashes["gates"].items()):
+
+    def _tell_of_lines(self, queues: bytes) -> None:
+        for gate, waiters in list(self.hashes["gates"].items()):
             for queue in set(waiters.split()) & set(queues.split()):
                 self.tell_of_line(queue.decode(), gate.decode())
-        return 1
 
-    def renew_(self, lease: bytes, sets: bytes, *incarnations: bytes) -> Reply:
-        self.pulse(int(lease))
+    def renew_(self, lease: bytes, sets: bytes, _announced: bytes, *incarnations: bytes) -> Reply:
+        shortest, _ = self.pulse(int(lease))
         end = float(round(self.now + int(lease)))
-        leases, lost, suspects = self.scores["leases"], [], 0
-        for inc in incarnations:
-            if inc in leases:
-                leases[inc] = end
-            else:
+        lost, unknown, healed, suspects = [], [], [], 0
+        for inc, info in zip(incarnations[::2], incarnations[1::2], strict=True):
+            leased = inc in self.scores["leases"]
+            if not leased and inc not in self.hashes["calls"]:
                 lost.append(inc)
-        for set_ in sets.split():
-            if set_ in self.hashes["sets"]:
-                self.scores["set-leases"][set_] = end
-                suspects |= bool(self.scores["solo:" + set_.decode()])
+                continue
+            self.scores["leases"][inc], self.scores["terms"][inc] = end, float(lease)
+            leased &= inc in self.hashes["calls"]
+            self.hashes["calls"].setdefault(inc, b"0")
+            if info:
+                self.hashes["workers"][inc] = info
+            unknown += [inc] if inc not in self.hashes["workers"] else []
+            healed += [] if leased else [b"incarnation " + inc]
+        for line in sets.splitlines():
+            set_, queues = line.split(b" ", 1)
+            if self._serve(set_, queues, end):
+                healed.append(b"set " + set_)
+                self._tell_what_waits(queues)
+                self._tell_of_lines(queues)
+            suspects |= bool(self.scores["solo:" + set_.decode()])
         next_end = self.next_end()
-        return [whole(int(lease) if next_end is None else next_end), int(suspects), [], *lost]
+        again = int(lease) if next_end is None else next_end
+        if shortest < int(lease):
+            again = min(again, shortest / 3)
+        return [whole(again), int(suspects), [], 0, unknown, healed, *lost]
 
     def close_(self, inc: bytes, how: bytes, alone: bytes, cause: bytes, *running: bytes) -> Reply:
         if inc not in self.hashes["calls"]:
@@ -181,17 +206,17 @@ class Model(Lines):
                 moves = [w for id_ in self.in_order(held) for w in (id_, queue_of(held[id_]).encode(), b"held")]
                 out += [inc, len(moves) // 3, *moves]
             return [self._reap_next(), *out]
-        self.pulse(lease)
+        shortest, longest = self.pulse(lease)
         for inc in self.until("leases", round(self.now), int(limit)):
             moves = self.recover(inc, None, True, False, b"")
             out += [inc, len(moves) // 3, *moves]
-        for set_ in self.until("set-leases", round(self.now - lease), 20):
+        for set_ in self.until("set-leases", round(self.now - longest), 20):
             self._forget_set(set_)
-        return [self._reap_next(), *out]
+        return [self._reap_next(shortest / 3 if shortest < lease else math.inf), *out]
 
-    def _reap_next(self) -> bytes | int:
+    def _reap_next(self, at_most: float = math.inf) -> bytes | int:
         next_end = self.next_end()
-        return -1 if next_end is None else whole(next_end)
+        return -1 if next_end is None else whole(min(next_end, at_most))
 
     def _forget_set(self, set_: bytes) -> None:
         serving = self.hashes["serving"]
@@ -305,6 +330,12 @@ class Model(Lines):
 
     def _take_suspect(self, inc: bytes, set_: str) -> tuple[list[bytes], int]:
         while queue := self.pop("solo:" + set_):
+            suspects = self.lists["suspects:" + queue]
+            if suspects and self.ended(queue, suspects[0]):
+                suspects.pop(0)
+                if suspects:
+                    self.announce(queue, "solo", "solo-bell")
+                continue
             taken = self._move(inc, "suspects:" + queue, queue, 1, b"!")
             if taken and self.lists["suspects:" + queue]:
                 self.announce(queue, "solo", "solo-bell")
@@ -374,11 +405,14 @@ class Model(Lines):
             ids = self.lists["queue:" + queue]
             if not ids:
                 break
+            if self.ended(queue, ids[0]):
+                ids.pop(0)
+                continue
             once = bool(self.hashes["messages"][ids[0]][1] & FLAG_AT_MOST_ONCE)
             if once and (taken or any_taken):
                 Base.push(self, queue, [ids.pop(0)], at_head=True)
                 return taken, True, True
-            got = self.take_some(inc, queue, 1)
+            got = self.take_some(inc, queue, 1, rounds=1)
             taken += got
             if once and got:
                 return taken, bool(self.lists["queue:" + queue]), True
@@ -386,19 +420,19 @@ class Model(Lines):
 
     # -- time ---------------------------------------------------------------------------------------------
 
-    def promote_(self, who: bytes, limit: bytes, keep: bytes) -> Reply:
+    def promote_(self, who: bytes, limit: bytes, keep: bytes, _skip: bytes) -> Reply:
         moved, due = self.promote(int(limit))
         keeper, until = self.strings.get("keeper", b" 0").split(b" ")
         if due is None:
             if keeper == who:
                 self.delete("keeper")
-            return [moved, -1, whole(self.now)]
+            return [moved, -1, whole(self.now), 0]
         wait = min(max(due - self.now, 0.0), float(keep))
         if keeper not in (b"", who) and self.now - 100 < int(until) <= due:
-            return [moved, whole(math.ceil(wait + 500)), whole(self.now)]
+            return [moved, whole(math.ceil(wait + 500)), whole(self.now), 0]
         self.strings["keeper"] = b"%s %s" % (who, whole(self.now + wait))
         self.expires["keeper"] = self.now + round(wait + 1000)
-        return [moved, whole(math.ceil(wait)), whole(self.now)]
+        return [moved, whole(math.ceil(wait)), whole(self.now), 0]
 
     def retire_(self, limit: bytes, *queues: bytes) -> Reply:
         ttl = self.setting("dead_ttl")

@@ -19,7 +19,7 @@ from typing import Any, NamedTuple
 
 import pytest
 
-from taskq.broker.commands import Command, write_settings
+from taskq.broker.commands import Command
 from taskq.broker.faults import NotSent, Passing, Unanswered
 from taskq.broker.keys import Keys
 from taskq.broker.protocol import Now, Pause
@@ -163,8 +163,9 @@ class World:
         self._agenda: list[tuple[float, int, Callable[[], object]]] = []
         self.blocked: list[Call] = []
         self.seen = self.model.look()
-        for command in write_settings(self.keys, dict(SETTINGS)):
-            self._execute(None, command)
+        settings = [word for pair in SETTINGS.items() for word in pair]
+        published = Command(None, [b"HSET", self.keys["settings"], *settings], lambda reply: reply)
+        self._execute(None, published)
 
     # -- time and actors ----------------------------------------------------------------------------------
 

@@ -136,6 +136,8 @@ def test_a_pyproject_that_does_not_speak_of_taskq_is_not_even_parsed(project: Wr
         ("dead_max", -1),
         ("dead_max", 1.5),
         ("max_message_bytes", 10),
+        ("result_memory", -0.1),
+        ("result_memory", 90),
         ("send_timeout", 0),
         ("url", 5),
         ("server_check", "panic"),

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+from dataclasses import replace
 from datetime import datetime, timedelta, timezone
 from itertools import pairwise
 from typing import Any
@@ -78,7 +79,7 @@ def test_an_entry_sends_the_message_that_a_call_of_its_task_sends(app: TaskQ, re
     assert id_to_text(raw_id) == f"cron:r:{T}"
     assert (sent.id, sent.head, sent.body) == (raw_id, call.head, call.body)
     assert sent.headers == call.headers | {"eta": T}
-    assert options == b"x60000"
+    assert options == b"x60000w"
 
 
 def test_the_decorator_declares_the_same_and_leaves_the_task_alone(app: TaskQ, report: Task[..., Any]) -> None:
@@ -350,3 +351,38 @@ def test_jitter_differs_from_tick_to_tick_and_from_entry_to_entry() -> None:
 
     assert all(a != b for a, b in pairwise(shares))
     assert moved.moment(T) != other.moment(T)
+
+
+@pytest.mark.parametrize("catch_up", ["skip", "last", "all"])
+def test_jitter_longer_than_the_time_between_two_ticks_costs_none_of_them(catch_up: Any) -> None:
+    """Else a tick that is put off far makes the next ones late, and what is late counts as missed."""
+    moved = Entry.read("hourly", replace(entry(catch_up=catch_up), schedule=Cron("* * * * *"), jitter=HOUR).stored)
+    sent, tick, moment = [], T, moved.moment(T)
+    while tick < T + 24 * HOUR:
+        step = moved.step(due(moved, tick), moment + 50)
+        assert not step.dropped
+        assert step.follows is not None
+        assert tick <= moment < step.follows[0] <= step.follows[1]
+        sent.append(step.tick)
+        tick, moment = step.follows
+
+    assert sent == list(range(T, T + 24 * HOUR, 60_000))
+
+
+def test_an_entry_that_could_not_be_read_for_a_moment_is_read_again_a_minute_later(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A file of a time zone that was being replaced, memory that was short: it must not stop an entry for good."""
+    ticker, good, read = Ticker(), entry(), Entry.read
+
+    def fail(name: str, stored: bytes) -> Entry:
+        raise OSError("too many open files")
+
+    monkeypatch.setattr(Entry, "read", fail)
+    assert [ticker.steps([due(good)], now) for now in (T, T + 1000, T + 61_000)] == [[], [], []]
+    assert caplog.text.count("too many open files") == 1
+
+    monkeypatch.setattr(Entry, "read", read)
+    assert ticker.steps([due(good)], T + 62_000) == [], "not at once"
+    assert [step.tick for step in ticker.steps([due(good)], T + 122_000)] == [T]
+    assert len(ticker.steps([due(good, T + HOUR)], T - 9 * HOUR)) == 1

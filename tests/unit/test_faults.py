@@ -22,6 +22,7 @@ WORDS = [
     "TRYAGAIN Multiple keys request during rehashing of slot",
     "BUSY Redis is busy running a script. You can only call SCRIPT KILL or SHUTDOWN NOSAVE.",
     "UNKILLABLE Sorry the script already executed write commands against the dataset.",
+    "Script killed by user with SCRIPT KILL...",
     "UNBLOCKED force unblock from blocking operation, instance state changed (master -> replica?)",
 ]
 

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import hashlib
 import math
+from dataclasses import dataclass
 from typing import Any
 from uuid import UUID
 
 import pytest
 
-from taskq import Breaker, Limit, RateLimited
+from taskq import Breaker, Limit, RateLimited, codec
 from taskq.errors import ConfigError
 from taskq.flow import Arguments, Flow, interval_ms, key_text
 
@@ -125,3 +127,40 @@ def test_a_time_too_short_to_be_counted_is_a_millisecond_and_not_none(seconds: f
 def test_a_wait_that_is_none_is_an_error_of_the_task(seconds: Any) -> None:
     with pytest.raises(ConfigError, match="retry_after"):
         RateLimited(seconds)
+
+
+@dataclass
+class Order:
+    lines: dict[str, int]
+
+
+ONE, OTHER = {"a": 1, "b": [2, {"c": 3, "d": 4}]}, {"b": [2, {"d": 4, "c": 3}], "a": 1}
+
+
+@pytest.mark.parametrize(
+    ("one", "other"),
+    [
+        (ONE, OTHER),
+        ([ONE], [OTHER]),
+        ((1, ONE), (1, OTHER)),
+        ({1: "x", "1": "y", (2, 3): None}, {(2, 3): None, "1": "y", 1: "x"}),
+        (Order({"x": 1, "y": 2}), Order({"y": 2, "x": 1})),
+    ],
+)
+def test_equal_arguments_are_the_same_work_whatever_the_order_of_their_keys(one: Any, other: Any) -> None:
+    assert Arguments({"value": one, "kwargs": ONE}).digest() == Arguments({"kwargs": OTHER, "value": other}).digest()
+
+
+@pytest.mark.parametrize(
+    "other", [{"a": 2, "b": 1}, {"a": 1}, {"a": 1, "b": 2, "c": 3}, [["a", 1], ["b", 2]], ("a", "b")]
+)
+def test_other_arguments_are_other_work(other: Any) -> None:
+    assert Arguments({"value": {"a": 1, "b": 2}}).digest() != Arguments({"value": other}).digest()
+
+
+def test_arguments_without_dicts_have_the_digest_they_always_had() -> None:
+    """Producers of two versions may call the same task."""
+    named = {"a": [1, -5, 2**70, 1.5, None, True, b"x", "é"], "b": (1, {3, 1}), "c": UUID(int=7)}
+    flat = [word for item in named.items() for word in item]
+
+    assert Arguments(named).digest() == hashlib.blake2b(codec.pack(flat), digest_size=16).hexdigest()

@@ -29,6 +29,24 @@ end
 look('queue', 'LLEN', function(key) return call('LINDEX', key, 0) end)
 look('ranked', 'ZCARD', function(key) return call('ZRANGE', key, 0, 0)[1] end)
 
+-- What lanes have handed on to each other, and is ready for them.
+local seen = {}
+local function look_at_lines(queue)
+  for set in string.gmatch(call('HGET', P .. 'serving', queue) or '', '%S+') do
+    for lane in string.gmatch(call('HGET', P .. 'runs', set) or '', '(%S+) [^\n]*') do
+      for _, line in ipairs(call('ZRANGE', P .. 'ready:' .. lane, 0, 99)) do
+        if not seen[line] and sub(line, 1, #queue + 1) == queue .. '|' and sub(line, -2) == '#t' then
+          seen[line] = true
+          pending = pending + call('LLEN', P .. 'gated:' .. line)
+        end
+      end
+    end
+  end
+end
+for _, queue in ipairs(names) do
+  if find(letters[queue] or '', 'l', 1, true) then look_at_lines(queue) end
+end
+
 local ready, held, opens = 0, 0, -1
 for set in string.gmatch(ARGV[1], '%S+') do
   ready = ready + call('ZCARD', P .. 'ready:' .. set) + call('ZCARD', P .. 'solo:' .. set)

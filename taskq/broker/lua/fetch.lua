@@ -11,7 +11,7 @@
 --         said); a queue not named: 1; n = 0: one, and nothing else with it. A '*' before it: the worker runs many at once
 --       7 order of the queues: '' as they come up | ' queue=n queue=n ' time shared by weight, 1 if not named | '! queue=n '
 --         the highest n first
---       then groups of outcomes:
+--       then groups of outcomes (where memory is scarce results are not kept, but given to those who wait for them):
 --         'done', ids of 16 bytes joined, result TTL ms, n results, results ...   (n is 0 or the number of ids)
 --         'end', id, counter, result, result TTL ms          done | failed | discarded
 --         'dead', id, reason, detail, result, result TTL ms
@@ -33,7 +33,7 @@ local processing, messages = P .. 'processing:' .. inc, P .. 'messages'
 
 -- What most apps never have is looked for once. That it is asked for lengths is for the sake of the types: a key of the wrong
 -- one ends the call before its first write.
-rare = call('EXISTS', P .. 'crashes', P .. 'revoked', P .. 'openings', P .. 'marks') > 0
+rare = call('EXISTS', P .. 'crashes', P .. 'revoked', P .. 'openings', P .. 'marks', P .. 'scarce') > 0
 local any_revoked = rare and call('HLEN', P .. 'revoked') > 0
 local any_crashes = rare and call('HLEN', P .. 'crashes') > 0
 local settles = #ARGV > 7
@@ -44,7 +44,14 @@ else
   call('HLEN', messages)
   call('HLEN', processing)
 end
-begin_writes()
+-- A server over its maxmemory refuses a first write that could need some. This one does nothing, and tells.
+local full = true
+if settles and (#ARGV > 11 or ARGV[8] ~= 'done' or ARGV[11] ~= '0') then -- not merely some that are done, without results
+  local refused = redis.pcall('ZADD', P .. 'none', 'XX', 0, '')
+  full = type(refused) == 'table'
+  no_room = full and find(refused.err, 'maxmemory', 1, true) or rare and call('EXISTS', P .. 'scarce') == 1
+end
+if full then begin_writes() end
 call('HSET', P .. 'calls', inc, number)
 local out, outs = { int(now), 0, 0 }, 3
 local fields, f = {}, 0 -- of the processing hash
@@ -66,6 +73,7 @@ flow = setmetatable({}, { __index = function(made, name)
 --@include gates
 --@include pausing
 --@include revoking
+--@include expiring
 --@include special
 --@include types
   expect('hash', { 'slots', 'breakers', 'unique', 'limits', 'paused', 'turns' })
@@ -73,6 +81,7 @@ flow = setmetatable({}, { __index = function(made, name)
   made.take_special, made.take_line, made.take_suspect, made.end_revoked = take_special, take_line, take_suspect, end_revoked
   made.repair, made.offer, made.free, made.put_back = repair, offer, free, put_back
   made.hand_on, made.open, made.resume, made.shut, made.save_gates = hand_on, open, resume, shut, save_gates
+  made.superseded, made.watch_controls = superseded, watch_controls
   return rawget(made, name)
 end })
 

@@ -1,6 +1,6 @@
 --@include base
 --@include types
---@include lines
+--@include gated
 -- Put the ledger right: count anew what is scheduled and what stands in lines, and book what is missing of a queue as lost
 -- and what is too much as accepted, so that accepted messages are again those that have ended and those that are here.
 --

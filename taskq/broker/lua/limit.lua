@@ -11,15 +11,14 @@
 -- ARGV  1 task, 2 limits as publish.lua takes them; '-': those of its code
 -- Returns 1, or 0 if no worker has declared that task.  Again: the same.
 local task, limits = ARGV[1], ARGV[2]
-local queue = call('HGET', P .. 'tasks', task)
-if not queue then return 0 end
+if call('HEXISTS', P .. 'tasks', task) == 0 then return 0 end
 expect_common()
 begin_writes()
 if limits == '-' then
   call('HDEL', P .. 'limits', '!' .. task)
 else
   call('HSET', P .. 'limits', '!' .. task, limits)
-  mark(queue, 'l', true)
 end
+watch_controls()
 open_all(task, clock())
 return 1

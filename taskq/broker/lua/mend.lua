@@ -24,13 +24,14 @@ many = ARGV[1] == '1'
 local now = clock()
 local verdicts, seen_before = {}, {}
 
--- The gates at which a message can stand in line: its own, and those of limits that its task has no more.
+-- The lines in which a message can stand: its own, and those of limits that its task has no more.
 local known_gates
 local function gates_for(task, found)
   if not known_gates then
     known_gates = call('HLEN', P .. 'gates') <= 1000 and call('HKEYS', P .. 'gates') or {}
   end
-  local names = { unpack(gates_of(task, found)) }
+  local own, line = gates_of(task, found)
+  local names = { line, unpack(own) }
   for _, name in ipairs(known_gates) do
     if sub(name, 1, #task + 1) == task .. '#' then names[#names + 1] = name end
   end
@@ -46,7 +47,7 @@ end
 
 -- A message stands in a line: whether its gate knows of that.
 local function is_lined_up(place)
-  local queue, gate = string.match(place.key, '^gated:([^|]*)|(.*)$')
+  local queue, gate = string.match(place.key, '^%a+:([^|]*)|(.*)$')
   if not gate or has_line(gate, queue) then return true end
   begin_writes()
   wait_at(gate, queue, select(2, room(gate, now)))

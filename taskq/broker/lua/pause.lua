@@ -13,7 +13,7 @@
 -- Returns 1, or 0 if it was paused before; then the new reason and time hold.
 -- Again: 0.
 expect_common()
-local was = call('HEXISTS', P .. 'paused', (what_to_pause(ARGV[1])))
+local was = call('HEXISTS', P .. 'paused', what_to_pause(ARGV[1]))
 begin_writes()
 pause(ARGV[1], clock(), tonumber(ARGV[2]), ARGV[3])
 return 1 - was

@@ -14,18 +14,19 @@
 --
 -- KEYS  1 prefix
 -- ARGV  1 limit, 2 '1' to only say what would be done
--- Returns {ms until the earliest remaining lease ends (-1: there is none), incarnation, n, id, queue, place, ... (n times),
+-- Returns {ms until the caller is to look again (-1: there is no lease), incarnation, n, id, queue, place, ... (n times),
 --       incarnation, ...}. Under a dry run the places are what is known beforehand: 'held'. Where n is negative there is
 --       more of the incarnation, for another call; where it is a text that says why it cannot be recovered.
 -- Again: finds nothing more to do. Any number of reapers may run at once.
 local limit, dry = tonumber(ARGV[1]), ARGV[2] == '1'
 local lease = setting('lease') or 15000
+local shortest, longest = lease, lease
 local now = clock()
 local out, moved = { -1 }, 0
 if not dry then
-  expect('zset', { 'leases', 'set-leases', 'openings', 'arrivals', 'shut' })
+  expect('zset', { 'leases', 'terms', 'set-leases', 'openings', 'arrivals', 'shut' })
   expect('hash', { 'sets', 'serving', 'breakers' })
-  pulse(now, lease)
+  shortest, longest = pulse(now, lease)
 end
 
 -- What becomes of an incarnation: its moves, and whether there is more.
@@ -73,13 +74,17 @@ local function drop(set, queues)
 end
 
 local letters = 0 -- of the names of queues: a set may have thousands
-for _, set in ipairs(dry and {} or call('ZRANGEBYSCORE', P .. 'set-leases', '-inf', int(now - lease), 'LIMIT', 0, 20)) do
+for _, set in ipairs(dry and {} or call('ZRANGEBYSCORE', P .. 'set-leases', '-inf', int(now - longest), 'LIMIT', 0, 20)) do
   local queues = call('HGET', P .. 'sets', set) or ''
   if letters > 0 and letters + #queues > 50000 then break end
   letters = letters + #queues
   drop(set, queues)
 end
 local first = call('ZRANGE', P .. 'leases', 0, 0, 'WITHSCORES')[2]
-if first then out[1] = int(math.max(0, first - now)) end
+if first then
+  out[1] = math.max(0, first - now)
+  if shortest < lease then out[1] = math.min(out[1], shortest / 3) end
+  out[1] = int(out[1])
+end
 write_counts()
 return out

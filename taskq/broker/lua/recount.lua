@@ -45,7 +45,7 @@ begin_writes()
 for name in pairs(held) do
   if not put_right(name) then
     wrong = wrong + 1
-    if waits_at(name) ~= '' then open(name, now) end
+    open(name, now)
   end
 end
 save_gates(now)

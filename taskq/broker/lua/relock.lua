@@ -14,7 +14,7 @@ local now, given = clock(), 0
 expect('hash', { 'messages', 'reasons', 'revoked', 'unique', 'marks' })
 
 local function ought_to_have(id, mode)
-  if mode == 't' or not alive(id) or call('HEXISTS', P .. 'revoked', id) == 1 then return false end
+  if mode == 't' or not alive(id, now) or call('HEXISTS', P .. 'revoked', id) == 1 then return false end
   return mode == 'd' or #holders_of(id, 1) == 0
 end
 
@@ -22,7 +22,8 @@ begin_writes()
 for _, id in ipairs(ARGV) do
   local value = call('HGET', P .. 'messages', id)
   local _, _, accepted, flags, at = head(value)
-  local text = flags and extras(value, flags, at).u
+  local found = flags and extras(value, flags, at) or {}
+  local text = not found.d and found.u -- a debounced call that has begun has none, and the next one needs none
   if text then
     local lock, mode, ms = lock_in(text)
     local left = ms > 0 and accepted + ms - now or 0

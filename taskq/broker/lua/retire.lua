@@ -1,6 +1,6 @@
 --@include base
 --@include types
--- Dead letters older than their time go.
+-- Dead letters older than their time go. A queue whose dead letters cannot be read keeps no other from it.
 --
 -- KEYS  1 prefix
 -- ARGV  1 limit per queue, then queues
@@ -9,11 +9,10 @@ local limit, ttl, gone = tonumber(ARGV[1]), setting('dead_ttl'), 0
 if not ttl then return 0 end
 local horizon = int(clock() - ttl)
 expect_common()
-for i = 2, #ARGV do expect('zset', { 'dead:' .. ARGV[i] }) end
 begin_writes()
 for i = 2, #ARGV do
   local queue = ARGV[i]
-  local old = call('ZRANGEBYSCORE', P .. 'dead:' .. queue, '-inf', horizon, 'LIMIT', 0, limit)
+  local old = redis.pcall('ZRANGEBYSCORE', P .. 'dead:' .. queue, '-inf', horizon, 'LIMIT', 0, limit)
   if #old > 0 then
     call('ZREM', P .. 'dead:' .. queue, unpack(old))
     call('HDEL', P .. 'reasons', unpack(old))

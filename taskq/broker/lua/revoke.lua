@@ -38,13 +38,21 @@ local function left(key, kind)
   return call('LLEN', P .. key) <= 1000 and call('LREM', P .. key, 1, id) == 1
 end
 
+-- The same of a queue's ranked ones, or a line's: those behind it move up.
+local function left_its_rank(line)
+  local key = P .. 'ranked:' .. queue .. (line and '|' .. line or '')
+  local rank = tonumber(call('ZSCORE', key, id))
+  if rank then
+    call('ZREM', key, id)
+    give_back(queue, { { value, rank } }, line)
+  end
+  return rank ~= nil
+end
+
 begin_writes()
 local gone = left('schedule', 'zset')
 if gone then count(queue, 'scheduled', -1) end
-if not gone and left('ranked:' .. queue, 'zset') then
-  gone = true
-  forget_turns(queue)
-end
+gone = gone or left_its_rank()
 if not gone and left('suspects:' .. queue) then
   gone = true
   -- They stand in a row: those behind it may pass where it had to wait.
@@ -52,11 +60,12 @@ if not gone and left('suspects:' .. queue) then
 end
 gone = gone or left('queue:' .. queue)
 local found = extras(value, flags, at)
-for _, name in ipairs(gone and {} or gates_of(task, found)) do
-  if left('gated:' .. queue .. '|' .. name) then
+local gates, line = gates_of(task, found)
+for _, name in ipairs(gone and {} or { line, unpack(gates) }) do
+  if left_its_rank(name) or left('gated:' .. queue .. '|' .. name) then
     count(queue, 'gated', -1)
     gone = true
-    if call('LLEN', P .. 'gated:' .. queue .. '|' .. name) == 0 then leave_line(name, queue) end
+    if not first_of(queue, name) then leave_line(name, queue) end
     break
   end
 end
@@ -70,5 +79,6 @@ if gone then
 else
   call('HSET', P .. 'revoked', id, ARGV[2])
 end
+if gone and marked(queue, 'r') then forget_turns(queue) end
 write_counts()
 return 'revoked'

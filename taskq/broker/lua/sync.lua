@@ -38,7 +38,7 @@ for i = 1, #flat, 2 do
   if known[id] then
     known[id] = nil
   else
-    local queue, suspect, _, gates = taken_from(flat[i + 1])
+    local queue, suspect, taken_at, gates = taken_from(flat[i + 1])
     call('HDEL', processing, id)
     if end_revoked(queue, id, 'discarded') then -- it had not begun
     elseif suspect then
@@ -49,7 +49,7 @@ for i = 1, #flat, 2 do
       table.insert(queues[queue], id)
     end
     count(queue, 'returned')
-    free(gates, now)
+    free(gates, taken_at, now)
   end
 end
 for queue, ids in pairs(queues) do

@@ -1,6 +1,6 @@
 --@include base
 --@include sizes
---@include lines
+--@include gated
 -- Compare how many messages there are with how many ids stand in places: by the conservation law they are as many.
 --
 -- KEYS  1 prefix

@@ -7,17 +7,18 @@
 -- ARGV  for each tick: name of the entry, its revision, due ms as seen ('now': whatever is due, which stays),
 --       id of the message ('' to send none), value, options as for enqueue, 1 to send only if the last message has ended,
 --       tick ms, next tick ms ('' for none), its due ms, 1 if ticks were left out
--- Returns a character a tick: '+' sent, 's' not sent, since the last message has not ended, 'u' not sent, since another
+-- Returns a character a tick: '+' sent, '-' sent, but no worker serves its queue, 's' not sent, since the last message has not ended, 'u' not sent, since another
 --       message is that unique work already, '=' it had been sent before, '.' there was nothing to send, '!' its queue is
 --       full, so it is due again in a second, 'x' not as seen, so nothing was changed.
 -- Again: not as seen.
 local WIDTH, AGAIN = 11, 1000
 local now = clock()
 --@include accept
+--@include expiry
 
 local function alive(id)
   local value = id and call('HGET', P .. 'messages', id)
-  if not value then return false end
+  if not value or expired(id, value, now) then return false end
   local queue = head(value)
   return not (queue and call('ZSCORE', P .. 'dead:' .. queue, id))
 end
@@ -44,7 +45,8 @@ end
 
 local function take(i, answer)
   local name, due, key = ARGV[i], ARGV[i + 2], P .. 'entry:' .. ARGV[i]
-  if answer == '+' then
+  local sent = answer == '+' or answer == '-'
+  if sent then
     call('HSET', key, 'last', ARGV[i + 7], 'id', ARGV[i + 3])
     call('HINCRBY', key, 'sent', 1)
   elseif answer == 's' or answer == 'u' then
@@ -53,11 +55,11 @@ local function take(i, answer)
   if due == 'now' then return end
   local waits = call('HGET', key, 'waits')
   if waits then call('HDEL', key, 'waits') end
-  if answer == '+' then
+  if sent then
     due = waits or due
     local late = math.max(0, now - (ARGV[i + 10] == '1' and ARGV[i + 7] or due))
     call('HSET', key, 'late', int(late))
-    if late > tonumber(call('HGET', key, 'late-max') or '-1') then call('HSET', key, 'late-max', int(late)) end
+    if late > (tonumber(call('HGET', key, 'late-max') or '') or -1) then call('HSET', key, 'late-max', int(late)) end
   end
   if ARGV[i + 10] == '1' then call('HINCRBY', key, 'left-out', 1) end
   if ARGV[i + 8] == '' then

@@ -66,7 +66,7 @@ tell('workers', workers)
 
 -- What holds it up.
 tell('paused', call('HGET', P .. 'paused', queue))
-tell('task-paused', call('HGET', P .. 'paused', '=' .. task))
+tell('task-paused', call('HGET', P .. 'paused', '=' .. task) or call('HGET', P .. 'paused', task))
 local function tell_holders(name, gate)
   for i = 1, #incarnations do
     local flat = call('HGETALL', P .. 'processing:' .. incarnations[i])
@@ -97,11 +97,22 @@ for _, name in ipairs(own_gates(queue)) do
   own[name] = true
   look_at(name, false)
 end
-for _, name in ipairs(gates_of(task, extras(value, flags, at))) do
-  local line = 'gated:' .. queue .. '|' .. name
-  local here = not place and look_for(line)
-  if here then place, index = line, here end
-  if not own[name] then look_at(name, here) end
+local names, line = gates_of(task, extras(value, flags, at))
+local function look_in(name)
+  if place then return end
+  local above, rank = call('ZCOUNT', P .. 'ranked:' .. queue .. '|' .. name, '-inf', '(0'), call('ZRANK', P .. 'ranked:' .. queue .. '|' .. name, id)
+  local plain = call('LLEN', P .. 'gated:' .. queue .. '|' .. name)
+  index = rank and (rank < above and rank or rank + plain)
+  if not index then
+    index = look_for('gated:' .. queue .. '|' .. name)
+    if index then index = index + above end
+  end
+  if index then place = name end
+end
+if line then look_in(line) end
+for _, name in ipairs(names) do
+  look_in(name)
+  if not own[name] then look_at(name, place == name) end
 end
 if #gates > 0 then tell('gates', gates) end
 
@@ -110,8 +121,7 @@ local ranked = marked(queue, 'r') and call('ZCARD', P .. 'ranked:' .. queue) or 
 local above = ranked > 0 and call('ZCOUNT', P .. 'ranked:' .. queue, '-inf', '(0') or 0
 local plain = call('LLEN', P .. 'queue:' .. queue)
 if place then
-  tell('of', call('LLEN', P .. place))
-  place = sub(place, #queue + 8)
+  tell('of', call('LLEN', P .. 'gated:' .. queue .. '|' .. place) + call('ZCARD', P .. 'ranked:' .. queue .. '|' .. place))
   if sub(place, -2) == '#t' then tell('lanes', served_by(queue, place)) end
 else
   index = look_for('suspects:' .. queue)

@@ -10,35 +10,35 @@ local function used(id)
 end
 
 -- What the options of a message ask for: its answer, due time (ms) or nil, expiry stamp, length of the queue at most, whether
--- the queue is another than its task's own.
+-- the queue is another than its task's own, whether the due time is one of the day.
 local function read_options(options, queue)
-  local due, answer, expiry, most, elsewhere = nil, '+', '', nil, false
+  local due, answer, expiry, most, elsewhere, of_day = nil, '+', '', nil, false, false
   for word, digits in string.gmatch(options, '(%a)(%d*)') do
     local n = tonumber(digits)
     if word == 'w' then
       elsewhere = true
       if call('HEXISTS', P .. 'serving', queue) == 0 then answer = '-' end
     elseif word == 'd' then due = now + n
-    elseif word == 'a' then due = n
+    elseif word == 'a' then due, of_day = n, true
     elseif word == 'x' then expiry = struct.pack('>d', now + n)
     elseif word == 'e' then expiry = struct.pack('>d', n)
     elseif word == 'm' then most = n
     end
   end
   if due and due <= now then due = nil end
-  return answer, due, expiry, most, elsewhere
+  return answer, due, expiry, most, elsewhere, of_day
 end
 
-local locks, replaced -- of unique work: lock -> id, mode and ms; id -> new value and due time of a debounced message
+local locks, replaced -- of unique work: lock -> id, mode and ms; id -> what takes the place of a debounced message
 local flow
 
 -- Look at a message as its producer sent it; answers as enqueue.lua says.
 local function accept(id, value, options)
   local queue_at = 4 + byte(value, 3)
   local queue = sub(value, queue_at + 1, queue_at + byte(value, queue_at))
-  local answer, due, expiry, flags, most, elsewhere, found = '+', nil, '', byte(value, 2), nil, false, nil
+  local answer, due, expiry, flags, most, elsewhere, of_day, found = '+', nil, '', byte(value, 2), nil, false, nil, nil
   if options ~= '' then
-    answer, due, expiry, most, elsewhere = read_options(options, queue)
+    answer, due, expiry, most, elsewhere, of_day = read_options(options, queue)
     if expiry ~= '' then flags = flags + 1 end
   end
   local place = queues[queue]
@@ -52,25 +52,28 @@ local function accept(id, value, options)
 --@include ranked
 --@include unique
 --@include locking
+--@include sweeping
     locks, replaced = {}, {}
     flow = {
       look_before = look_before, extras = extras, mark = mark, offer = offer, all_waiting = all_waiting,
-      first_with_lock = first_with_lock, take_lock = take_lock,
+      first_with_lock = first_with_lock, take_lock = take_lock, replace = replace,
+      dead_in = dead_in, sweep = sweep,
     }
   end
   if flags >= 4 then
     found = flow.extras(value, flags, queue_at + 1 + byte(value, queue_at))
-    if found.d then due = now + tonumber(string.match(found.d, '^%d+')) end
+    if found.d then due, of_day = now + tonumber(string.match(found.d, '^%d+')), false end
   end
   if used(id) then
     answer = '='
   else
     local full = most and flow.all_waiting(queue) + #place.now >= most
+    if full then full = flow.all_waiting(queue) - flow.dead_in(queue) + #place.now >= most end
     local first = found and found.u and flow.first_with_lock(id, found, stored, full) -- that needs no room
     answer = first or full and '!' or answer
   end
   if answer == '+' or answer == '-' then
-    given[id] = true
+    given[id] = queue
     fields[#fields + 1] = id
     fields[#fields + 1] = stored
     if elsewhere then
@@ -85,8 +88,9 @@ local function accept(id, value, options)
       end
       if found.l then place.limited = true end
     end
+    if most and expiry ~= '' then place.expiring = true end
     if due then
-      place.later[#place.later + 1] = { id, due }
+      place.later[#place.later + 1] = { id, due, of_day }
     else
       place.now[#place.now + 1] = id
     end
@@ -107,18 +111,18 @@ local function write_accepted()
     end
   end
   if flow then
-    if #fields > 0 then call('HSET', P .. 'messages', unpack(fields)) end
-    for lock, by in pairs(locks) do flow.take_lock(lock, by[2], by[3], by[1], now) end
-    for id, new in pairs(replaced) do
-      call('HSET', P .. 'messages', id, new[1])
-      call('ZADD', P .. 'schedule', int(new[2]), id)
+    if #fields > 0 then
+      call('HSET', P .. 'messages', unpack(fields))
+      flow.sweep()
     end
+    for lock, by in pairs(locks) do flow.take_lock(lock, by[2], by[3], by[1], now) end
   end
   for _, queue in ipairs(order) do
     local place = queues[queue]
-    for _, item in ipairs(place.later) do schedule(queue, item[1], item[2]) end
+    for _, item in ipairs(place.later) do schedule(queue, item[1], item[2], item[3]) end
     if place.ranked then flow.mark(queue, 'r', true) end
     if place.limited then flow.mark(queue, 'l', true) end
+    if place.expiring then flow.mark(queue, 'x', true) end
     if place.once then flow.mark(queue, 'o', true) end
     for task in pairs(place.guests or {}) do call('HSET', P .. 'guests', queue .. '|' .. task, 1) end
     if place.ranked then flow.offer(queue, place.now, now, false, place.ranked)
@@ -126,5 +130,6 @@ local function write_accepted()
     end
     if #place.now + #place.later > 0 then count(queue, 'accepted', #place.now + #place.later) end
   end
+  for id, new in pairs(replaced or {}) do flow.replace(id, new) end
   if #fields > 0 and not flow then call('HSET', P .. 'messages', unpack(fields)) end
 end

@@ -29,13 +29,15 @@ local function head(value)
 end
 
 -- Letters that say what is special of a queue, so that one without them pays nothing: p paused, r has ranked messages,
--- l has tasks with limits, o was given messages that run at most once and have their own elsewhere.
+-- l has tasks with limits, o was given messages that run at most once and have their own elsewhere, x has a length at most
+-- and messages that expire. Those of `*` are letters of all queues.
 local marks_of = {}
 local rare -- false where a script has seen that no queue has any
 local function marks(queue)
   local letters = marks_of[queue]
   if not letters then
-    letters = rare ~= false and call('HGET', P .. 'marks', queue) or ''
+    local own, common = unpack(rare ~= false and call('HMGET', P .. 'marks', queue, '*') or {})
+    letters = (own or '') .. (common or '')
     marks_of[queue] = letters
   end
   return letters

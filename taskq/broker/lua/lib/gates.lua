@@ -1,5 +1,5 @@
 -- Gates: each limit of a task is one, or one for each of its keys. A message passes all of its gates at the moment it is
--- taken; if one is closed it waits in the line of that gate, or, where the limit is of all that is in the queue, its
+-- taken; if one is closed it waits in a line (see lines.lua), or, where the limit is of all that is in the queue, its
 -- queue waits as a whole. A gate opens when its time has come (a rate) or when a slot is freed (a concurrency).
 -- Source of the rates: the generic cell rate algorithm, ITU-T I.371, with the theoretical arrival time as the state.
 
@@ -18,7 +18,7 @@ local function limits_of(task)
     }
     if string.lower(kind) == 'b' then limits.breaker = limit else limits[#limits + 1] = limit end
   end
-  limits.paused = call('HEXISTS', P .. 'paused', '=' .. task) == 1
+  limits.paused = call('HEXISTS', P .. 'paused', '=' .. task) + call('HEXISTS', P .. 'paused', task) > 0
   limits_of_task[task] = limits
   return limits
 end
@@ -46,7 +46,8 @@ local function shut_until(name)
   return shut_times[name]
 end
 
--- Who waits for a gate: names of queues with a line at it, `*queue` for a whole queue, `!queue` for its suspects.
+-- Who waits for a gate: names of queues with a line of that name or a group, `*queue` for a whole queue, `!queue` for its
+-- suspects.
 local waiters_at = {}
 local anybody_in_line = call('HLEN', P .. 'gates') > 0
 local function waits_at(name)
@@ -55,23 +56,35 @@ local function waits_at(name)
   return waiters_at[name]
 end
 
--- Names of the gates of a message; found is what its head says of keys. The last is the line of its task, if there is one.
+-- Names of the gates of a message, and that of the line in which it waits for them: of those with its keys, so that all
+-- in a line are alike, else of its first; or that of its task, if there is one. `found` is what its head says of keys.
 local function gates_of(task, found)
   local limits = limits_of(task)
-  if limits.names then return limits.names end
-  local names, keyed = {}, false
-  if limits.paused then names[1] = task .. '#p' end
+  if limits.names then return limits.names, limits.line end
+  local names, keys, keyed = {}, {}, false
   for i, limit in ipairs(limits) do
     local key = found[tostring(i)]
     keyed = keyed or limit.keyed
     if not limit.keyed then names[#names + 1] = task .. '#' .. i
-    elseif key then names[#names + 1] = task .. '#' .. i .. '=' .. key end
+    elseif key then
+      names[#names + 1] = task .. '#' .. i .. '=' .. key
+      keys[#keys + 1] = names[#names]
+    end
   end
   if #names == 0 and shut_until(task .. '#0') > 0 then names[1] = task .. '#0' end
   if limits.breaker then names[#names + 1] = task .. '#b' end
-  if waits_at(task .. '#t') ~= '' then names[#names + 1] = task .. '#t' end
-  if not keyed then limits.names = names end -- the same for all of its messages
-  return names
+  local line = keys[1] and table.concat(keys, '|') or names[1]
+  if limits.paused then
+    table.insert(names, 1, task .. '#p')
+    line = line or names[1]
+  end
+  if waits_at(task .. '#t') ~= '' then
+    line = task .. '#t'
+    names[#names + 1] = line
+  end
+  limits.keyed = keyed
+  if not keyed then limits.names, limits.line = names, line end -- the same for all of its messages
+  return names, line
 end
 
 -- Gates of all that is in a queue: those of a task that has it for itself.
@@ -115,15 +128,15 @@ local function save_gates(now)
   new_arrivals, new_slots, new_breakers = {}, {}, {}
 end
 
--- A breaker: 'c' closed (all may pass), 'o' open until a time, 'h' half open (one has passed, and decides); and what the
--- last ones came to, a digit each: 1 failed.
+-- A breaker: 'c' closed (all may pass), 'o' open until a time, 'h' half open (one has passed, and decides); a time (ms), of
+-- 'h' when that one passed, of 'c' when the one did that closed it; and what the last ones came to, a digit each: 1 failed.
 local function breaker_of(task)
   breakers[task] = breakers[task] or call('HGET', P .. 'breakers', task) or 'c 0 '
-  local mode, ends, outcomes = string.match(breakers[task], '^(%a) (%d+) (%d*)$')
-  return mode, tonumber(ends), outcomes
+  local mode, time, outcomes = string.match(breakers[task], '^(%a) (%d+) (%d*)$')
+  return mode, tonumber(time), outcomes
 end
-local function set_breaker(task, mode, ends, outcomes)
-  breakers[task], new_breakers[task] = mode .. ' ' .. int(ends) .. ' ' .. outcomes, true
+local function set_breaker(task, mode, time, outcomes)
+  breakers[task], new_breakers[task] = mode .. ' ' .. int(time) .. ' ' .. outcomes, true
 end
 
 local function room_at_breaker(task, now)
@@ -133,12 +146,16 @@ local function room_at_breaker(task, now)
   return 0, mode == 'o' and ends or nil
 end
 
--- A delivery of a task with a breaker has ended: failed, or not, or (nil) nobody can say.
-local function record(task, failed, now)
-  local breaker, mode, _, outcomes = limits_of(task).breaker, breaker_of(task)
-  if not breaker or mode == 'o' then return end
+-- A delivery of a task with a breaker, taken at a time, has ended: failed, or not, or (nil) nobody can say. What began
+-- before the breaker opened says nothing of how it is now. (A time of 0: written by a version that kept none.)
+local function record(task, failed, now, taken_at)
+  local breaker, mode, time, outcomes = limits_of(task).breaker, breaker_of(task)
+  if not breaker or mode == 'o' or taken_at < time then return end
   if mode == 'h' then
-    if failed == false then set_breaker(task, 'c', 0, '') else set_breaker(task, 'o', failed and now + breaker.slots or now, '') end
+    if time > 0 and taken_at ~= time then return end
+    if failed == false then set_breaker(task, 'c', math.min(time, now), '')
+    else set_breaker(task, 'o', failed and now + breaker.slots or now, '')
+    end
   elseif failed ~= nil then
     outcomes = sub(outcomes .. (failed and '1' or '0'), -breaker.burst)
     local failures = #string.gsub(outcomes, '0', '')
@@ -146,7 +163,7 @@ local function record(task, failed, now)
       set_breaker(task, 'o', now + breaker.slots, '')
       count(task, 'tripped')
     else
-      set_breaker(task, 'c', 0, outcomes)
+      set_breaker(task, 'c', time, outcomes)
     end
   end
 end
@@ -182,7 +199,7 @@ end
 local function pass(name, now)
   local guarded = guarded_by(name)
   if guarded then
-    if breaker_of(guarded) == 'o' then set_breaker(guarded, 'h', 0, '') end
+    if breaker_of(guarded) == 'o' then set_breaker(guarded, 'h', now, '') end
     return true
   end
   local gate = gate_named(name)
@@ -194,8 +211,19 @@ local function pass(name, now)
   return gate.slots > 0
 end
 
+-- What was set for a task by hand, a pause, and what RateLimited asked for hold in whatever queue its messages wait: while
+-- there is any of it, all queues are looked at like those with limits.
+local function watch_controls()
+  local any = call('EXISTS', P .. 'shut') == 1
+  for _, name in ipairs(call('HKEYS', P .. 'limits')) do any = any or byte(name) == 33 end
+  for _, name in ipairs(call('HKEYS', P .. 'paused')) do
+    any = any or byte(name) == 61 or call('HEXISTS', P .. 'tasks', name) == 1
+  end
+  mark('*', 'l', any)
+end
+
 -- No message like this one passes before a time (RateLimited): its first limit is shut, or a gate made for the purpose.
-local function shut(queue, id, time)
+local function shut(id, time)
   local value = call('HGET', P .. 'messages', id)
   local _, task, _, flags, at = head(value)
   if not task then return end
@@ -209,100 +237,7 @@ local function shut(queue, id, time)
     any_shut, shut_times[name] = true, time
     call('ZADD', P .. 'shut', int(math.ceil(time)), name)
   end
-  mark(queue, 'l', true)
+  mark('*', 'l', true)
 end
 
-local function set_waiters(name, waiters)
-  anybody_in_line, waiters_at[name] = true, waiters == ' ' and '' or waiters
-  if waiters == ' ' then call('HDEL', P .. 'gates', name) else call('HSET', P .. 'gates', name, waiters) end
-end
-
-local function has_line(name, queue) return find(waits_at(name), ' ' .. queue .. ' ', 1, true) ~= nil end
-
-local function wait_at(name, who, opens)
-  local waiters = waits_at(name)
-  if not find(waiters, ' ' .. who .. ' ', 1, true) then
-    set_waiters(name, (waiters == '' and ' ' or waiters) .. who .. ' ')
-  end
-  if opens then
-    call('ZADD', P .. 'openings', int(math.ceil(opens)), name)
-    if call('ZRANGE', P .. 'openings', 0, 0)[1] == name then ring(P .. 'alarm') end
-  end
-end
-
-local function leave_line(name, queue)
-  local waiters = waits_at(name)
-  local at, stop = find(waiters, ' ' .. queue .. ' ', 1, true)
-  if at then set_waiters(name, sub(waiters, 1, at) .. sub(waiters, stop + 1)) end
-end
-
--- A gate may let something pass again: tell those that can take what waits at it. The lines stay, whole queues go on.
-local function open(name, now)
-  local lines = ' '
-  for who in string.gmatch(waits_at(name), '%S+') do
-    local first = sub(who, 1, 1)
-    if first == '*' then announce(sub(who, 2), now)
-    elseif first == '!' then announce_suspects(sub(who, 2), now)
-    else
-      announce(who, now, name, true)
-      lines = lines .. who .. ' '
-    end
-  end
-  if lines ~= waits_at(name) then set_waiters(name, lines) end
-end
-
--- Deliveries that passed these gates have ended: their slots are free again, their breakers know; their locks go if they
--- were their last. save_gates() follows.
-local function free(gates, now, failed, times)
-  for name in string.gmatch(gates, '[^\n]+') do
-    local guarded = guarded_by(name)
-    if byte(name) == 42 then
-      release(sub(name, 2), now)
-    elseif guarded then
-      for _ = 1, times or 1 do record(guarded, failed, now) end
-    elseif used_at(name) > 0 then
-      use(name, -(times or 1))
-    end
-    if waits_at(name) ~= '' then open(name, now) end
-  end
-end
-
--- What was taken and not started goes to the head of its queue, or of the line it came from if that is still there. Work
--- that was unique until its start is so again, or superseded by what has come since. With a `line` it goes to the end of that.
-local function put_back(queue, ids, now, line)
-  if not marked(queue, 'l') then return offer(queue, ids, now, true) end
-  for i = #ids, 1, -1 do
-    local value, at_line = call('HGET', P .. 'messages', ids[i]), line
-    local _, task, _, flags, at = head(value)
-    local found = extras(value, flags or 0, at)
-    for _, name in ipairs(task and gates_of(task, found) or {}) do
-      local there = not line and has_line(name, queue) and try('LLEN', P .. 'gated:' .. queue .. '|' .. name)
-      if tonumber(there) then at_line = name end
-    end
-    if found.u and not lock_again(found.u, ids[i], now) then
-      call('HDEL', P .. 'messages', ids[i])
-      count(queue, 'discarded')
-      publish(ids[i], 'Xsuperseded', setting('result_ttl') or 3600000, anybody_waits())
-    elseif at_line then
-      call(line and 'RPUSH' or 'LPUSH', P .. 'gated:' .. queue .. '|' .. at_line, ids[i])
-      count(queue, 'gated')
-      if room(at_line, now) >= 1 then announce(queue, now, at_line) end
-    else
-      offer(queue, { ids[i] }, now, true)
-    end
-  end
-end
-
--- The limits of a task have changed: whatever waits at one of its gates looks again. Returns how many gates there are.
-local function open_all(task, now)
-  limits_of_task[task] = nil
-  if not limits_of(task).breaker then call('HDEL', P .. 'breakers', task) end
-  local n = 0
-  for _, name in ipairs(call('HKEYS', P .. 'gates')) do
-    if sub(name, 1, #task + 1) == task .. '#' then
-      open(name, now)
-      n = n + 1
-    end
-  end
-  return n
-end
+--@include lines

@@ -1,8 +1,14 @@
 -- Unique work at its acceptance: part of accept.lua, whose locals this uses.
 
 -- The answer if another message is it already; else its lock is this one's from now on, unless the queue is full and it
--- is refused. A debounced call replaces the message that still waits for its time, and puts that off; not beyond the
--- longest wait (letter d: ms, colon, ms at most; 0: no limit).
+-- is refused. A debounced call replaces one that still waits for its time and never began, and puts that off; not beyond
+-- the longest wait (letter d: ms, colon, ms at most; 0: no limit). It runs from the queue of the last call.
+local function waits_for_its_time(id, value)
+  local _, _, _, flags, at = head(value)
+  if not at or not extras(value, flags, at).d or call('HEXISTS', P .. 'crashes', id) == 1 then return false end
+  return call('ZSCORE', P .. 'schedule', id) and true
+end
+
 local function first_with_lock(id, found, stored, full)
   local lock, mode, ms = lock_in(found.u)
   local by = locks[lock] and locks[lock][1] or holder(lock, mode, now)
@@ -13,13 +19,28 @@ local function first_with_lock(id, found, stored, full)
   if found.d then
     local wait, longest = string.match(found.d, '^(%d+):(%d+)$')
     local old = not given[by] and call('HGET', P .. 'messages', by)
-    if old and not call('ZSCORE', P .. 'schedule', by) then -- it has come to its turn: this is the first of a new series
+    if old and not waits_for_its_time(by, old) then -- it has come to its turn: this is the first of a new series
       if not full then locks[lock] = { id, mode, ms } end
       return nil
     end
     local due, accepted = now + tonumber(wait), old and sub(old, 3, 10) or stamp
     if longest ~= '0' then due = math.min(due, (struct.unpack('>d', accepted)) + tonumber(longest)) end
-    replaced[by] = { sub(stored, 1, 2) .. accepted .. sub(stored, 11), due }
+    local from = replaced[by] and replaced[by].from or old and head(old) or given[by]
+    replaced[by] = { value = sub(stored, 1, 2) .. accepted .. sub(stored, 11), due = due, from = from, found = found }
   end
   return '~' .. string.gsub(by, '.', function(c) return string.format('%02x', byte(c)) end) .. '.'
+end
+
+-- Let a debounced call take the place of another. In another queue it was accepted there, and superseded here.
+local function replace(id, new)
+  call('HSET', P .. 'messages', id, new.value)
+  call('ZADD', P .. 'schedule', int(new.due), id)
+  local queue = head(new.value)
+  mark(queue, 'l', true)
+  if new.found.p or new.found.f then mark(queue, 'r', true) end
+  if queue == new.from then return end
+  count(new.from, 'scheduled', -1)
+  count(new.from, 'discarded')
+  count(queue, 'accepted')
+  count(queue, 'scheduled')
 end

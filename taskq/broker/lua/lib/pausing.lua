@@ -1,17 +1,17 @@
 -- Paused queues: nothing is taken from them, their suspects included, until they are resumed. A task in a queue that it
--- shares is paused by a gate of its own.
+-- shares is paused by a gate of its own, and so is what one that has a queue for itself has waiting in others.
 
--- The field of `paused` for a name, and the queue to mark.
+-- The field of `paused` for a name.
 local function what_to_pause(name)
   local queue = call('HGET', P .. 'tasks', name)
-  if not queue or queue == name then return name, name end
-  return '=' .. name, queue
+  return queue and queue ~= name and '=' .. name or name
 end
 
 local function pause(name, now, ms, text)
-  local field, queue = what_to_pause(name)
+  local field = what_to_pause(name)
   call('HSET', P .. 'paused', field, int(now) .. ' ' .. (ms > 0 and int(now + ms) or '0') .. ' ' .. text)
-  mark(queue, field == queue and 'p' or 'l', true)
+  if field == name then mark(name, 'p', true) end
+  watch_controls()
   if ms == 0 then call('ZREM', P .. 'openings', '=' .. name)
   else
     call('ZADD', P .. 'openings', int(now + ms), '=' .. name)
@@ -19,19 +19,13 @@ local function pause(name, now, ms, text)
   end
 end
 
-local function resume_task(task, now)
-  if call('HDEL', P .. 'paused', '=' .. task) == 0 then return false end
-  limits_of_task[task] = nil
-  open(task .. '#p', now)
-  return true
-end
-
 local function resume_queue(queue, now)
   if call('HDEL', P .. 'paused', queue) == 0 then return false end
   mark(queue, 'p', false)
   if waiting(queue) > 0 then announce(queue, now) end
   if call('LLEN', P .. 'suspects:' .. queue) > 0 then announce_suspects(queue, now) end
-  for _, gate in ipairs(call('ZRANGE', P .. 'lines:' .. queue, 0, -1)) do announce(queue, now, gate) end
+  for _, line in ipairs(call('ZRANGE', P .. 'lines:' .. queue, 0, 99)) do announce(queue, now, line) end
+  open_by_and_by(call('ZRANGE', P .. 'lines:' .. queue, 100, -1), now)
   call('DEL', P .. 'lines:' .. queue)
   return true
 end
@@ -39,6 +33,9 @@ end
 -- Both, since a worker may have published the task otherwise since it was paused. Returns 1 if anything was.
 local function resume(name, now)
   call('ZREM', P .. 'openings', '=' .. name)
-  local a_task, a_queue = resume_task(name, now), resume_queue(name, now)
+  local a_task, a_queue = call('HDEL', P .. 'paused', '=' .. name) == 1, resume_queue(name, now)
+  limits_of_task[name] = nil
+  open(name .. '#p', now)
+  watch_controls()
   return (a_task or a_queue) and 1 or 0
 end

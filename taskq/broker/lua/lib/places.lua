@@ -32,10 +32,10 @@ local function times_in(key, id)
   return #call('LPOS', key, id, 'COUNT', 0)
 end
 
--- The places of an id: those a message of `queue` can be in (nil: its head does not say, so it may be in any), at these gates,
+-- The places of an id: those a message of `queue` can be in (nil: its head does not say, so it may be in any), in these lines,
 -- and the key `seen` (after the prefix). The best to keep comes first: a worker's, then what waits, then the schedule, then
 -- the dead letters.
-local function places_of(id, queue, seen, gates)
+local function places_of(id, queue, seen, lines)
   local places, queues = {}, queue and { queue } or call('HEXISTS', P .. 'messages', id) == 1 and all_queues() or {}
   local holders = holders_of(id, 1000)
   looked = looked + 4 * call('ZCARD', P .. 'leases')
@@ -56,10 +56,13 @@ local function places_of(id, queue, seen, gates)
     look('list', 'suspects:' .. one, one)
     look('list', 'queue:' .. one, one)
     look('zset', 'ranked:' .. one, one)
-    for _, gate in ipairs(gates) do look('list', 'gated:' .. one .. '|' .. gate, one) end
+    for _, line in ipairs(lines) do
+      look('list', 'gated:' .. one .. '|' .. line, one)
+      look('zset', 'ranked:' .. one .. '|' .. line, one)
+    end
   end
   look('zset', 'schedule', queue)
-  if family == 'dead' or family == 'ranked' then look('zset', seen, name) end
+  if family == 'dead' or family == 'ranked' then look('zset', seen, string.match(name, '^[^|]*')) end
   for _, one in ipairs(queues) do look('zset', 'dead:' .. one, one) end
   return places
 end
@@ -67,20 +70,16 @@ end
 -- Take an id out of one of its places; of several in one list the last goes.
 local function leave(id, place, queue)
   local key = P .. place.key
-  local of, gate = string.match(place.key, '^gated:([^|]*)|(.*)$')
+  local of, line = string.match(place.key, '^%a+:([^|]*)|(.*)$')
   if place.kind == 'hash' then
-    local _, _, _, gates = taken_from(call('HGET', key, id))
+    local _, _, taken_at, gates = taken_from(call('HGET', key, id))
     call('HDEL', key, id)
     local now = clock()
-    free(gates, now)
+    free(gates, taken_at, now)
     save_gates(now)
   elseif place.kind == 'list' then
     looked = looked + call('LLEN', key)
     call('LREM', key, -1, id)
-    if of then
-      count(of, 'gated', -1)
-      if call('EXISTS', key) == 0 then leave_line(gate, of) end
-    end
   else
     call('ZREM', key, id)
     if place.key == 'schedule' then
@@ -88,5 +87,9 @@ local function leave(id, place, queue)
     elseif find(place.key, 'dead:', 1, true) == 1 then
       call('HDEL', P .. 'reasons', id)
     end
+  end
+  if of then
+    count(of, 'gated', -1)
+    if not first_of(of, line) then leave_line(line, of) end
   end
 end

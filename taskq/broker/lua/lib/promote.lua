@@ -11,7 +11,7 @@ local function open_due(now)
   begin_writes()
   call('ZREM', P .. 'openings', unpack(due))
   call('ZREMRANGEBYSCORE', P .. 'arrivals', '-inf', int(now - 1))
-  call('ZREMRANGEBYSCORE', P .. 'shut', '-inf', int(now - 1))
+  if call('ZREMRANGEBYSCORE', P .. 'shut', '-inf', int(now - 1)) > 0 then flow.watch_controls() end
   for _, name in ipairs(due) do
     if sub(name, 1, 1) == '=' then flow.resume(sub(name, 2), now) else flow.open(name, now) end
   end
@@ -22,7 +22,7 @@ local function promote(now, limit)
   local opens = open_due(now)
   local first = tonumber(call('ZRANGE', P .. 'schedule', 0, 0, 'WITHSCORES')[2])
   if not first or first > now then return 0, first and opens and math.min(first, opens) or first or opens end
-  local ids = call('ZRANGEBYSCORE', P .. 'schedule', '-inf', int(now), 'LIMIT', 0, limit)
+  local ids = call('ZRANGEBYSCORE', P .. 'schedule', '-inf', int(math.ceil(now)), 'LIMIT', 0, limit)
   local values = call('HMGET', P .. 'messages', unpack(ids))
   local crashed = call('EXISTS', P .. 'crashes') == 1 and call('HMGET', P .. 'crashes', unpack(ids)) or {}
   local queues, suspects, unreadable = {}, {}, {}

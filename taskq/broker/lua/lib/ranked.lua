@@ -18,9 +18,10 @@ end
 
 local function marked(queue, letter) return find(marks(queue), letter, 1, true) ~= nil end
 local function mark(queue, letter, on)
-  if marked(queue, letter) == on then return end
-  local letters = on and marks(queue) .. letter or string.gsub(marks(queue), letter, '')
-  marks_of[queue] = letters
+  local letters = call('HGET', P .. 'marks', queue) or ''
+  if (find(letters, letter, 1, true) ~= nil) == on then return end
+  letters = on and letters .. letter or string.gsub(letters, letter, '')
+  marks_of, rare = {}, nil
   if letters == '' then call('HDEL', P .. 'marks', queue) else call('HSET', P .. 'marks', queue, letters) end
 end
 
@@ -30,7 +31,13 @@ end
 -- Source: Goyal, Vin, Cheng, "Start-time Fair Queueing", SIGCOMM 1996; the rank is the finish tag.
 local BAND, FIRST, UNIT = 2 ^ 45, 2 ^ 30, 1024
 
--- The rank of one more message; `seen` has what this call has given out: first ranks by band, last turns by key.
+-- The key of a message in a fair queue, within its priority, and how far a turn of it moves the time on.
+local function share_of(found)
+  local level = found.p and byte(found.p) - 128 or 0
+  return level .. '|' .. sub(found.f, 9), math.ceil(UNIT / struct.unpack('>d', sub(found.f, 1, 8)))
+end
+
+-- The rank of one more message, at most the last of its band; `seen` has what this call has given out: first ranks by band, last turns by key.
 local function rank_of(queue, found, at_head, seen)
   local level = found.p and byte(found.p) - 128 or 0
   local base = -level * BAND
@@ -42,13 +49,12 @@ local function rank_of(queue, found, at_head, seen)
   end
   if not found.f then
     seen.turn = (seen.turn or tonumber(call('HGET', P .. 'turns', queue) or 0)) + 1
-    return base + FIRST + seen.turn * UNIT
+    return math.min(base + FIRST + seen.turn * UNIT, base + BAND - 1)
   end
-  local fair, weight = P .. 'fair:' .. queue, struct.unpack('>d', sub(found.f, 1, 8))
-  local key = level .. '|' .. sub(found.f, 9)
+  local fair, key, units = P .. 'fair:' .. queue, share_of(found)
   local served = seen.served[level] or tonumber(call('ZSCORE', fair, level) or base + FIRST)
   local last = seen.last[key] or tonumber(call('ZSCORE', fair, key) or served)
-  seen.served[level], seen.last[key] = served, math.max(served, last) + math.ceil(UNIT / weight)
+  seen.served[level], seen.last[key] = served, math.min(math.max(served, last) + units, base + BAND - 1)
   return seen.last[key]
 end
 
@@ -57,12 +63,12 @@ end
 local function offer(queue, ids, now, at_head, known)
   if not marked(queue, 'r') then return push(queue, ids, now, at_head) end
   local plain, ranked, key = {}, {}, P .. 'ranked:' .. queue
-  local values = known or call('HMGET', P .. 'messages', unpack(ids))
   for i = 1, #ids do
     local found = known and (known[ids[i]] or {})
     if not known then
-      local _, _, _, flags, at = head(values[i])
-      found = extras(values[i], flags or 0, at)
+      local value = call('HGET', P .. 'messages', ids[i])
+      local _, _, _, flags, at = head(value)
+      found = extras(value, flags or 0, at)
     end
     if found.p or found.f then ranked[#ranked + 1] = { ids[i], found } else plain[#plain + 1] = ids[i] end
   end
@@ -79,29 +85,69 @@ local function offer(queue, ids, now, at_head, known)
   push(queue, plain, now, at_head)
 end
 
--- With no ranked message left the turns begin anew.
+-- With no ranked message left, in its lines neither, the turns begin anew.
 local function forget_turns(queue)
-  if call('EXISTS', P .. 'ranked:' .. queue) == 1 then return end
+  local gated = tonumber(call('HGET', P .. 'counters', queue .. '|gated') or 0) + (counts[queue .. '|gated'] or 0)
+  if gated > 0 or call('EXISTS', P .. 'ranked:' .. queue) == 1 then return end
   call('DEL', P .. 'fair:' .. queue)
   call('HDEL', P .. 'turns', queue)
 end
 
--- Take up to n ids from a queue: those above the plain list, those of it, those below. Keeps the virtual time of fair ones.
-local function pop(queue, n)
-  local key, ids = P .. 'ranked:' .. queue, {}
-  local function take_ranked(high)
-    local some = call('ZRANGEBYSCORE', key, '-inf', high, 'WITHSCORES', 'LIMIT', 0, n - #ids)
-    if #some == 0 then return end
-    local fair, served = call('ZCARD', P .. 'fair:' .. queue) > 0 and P .. 'fair:' .. queue, {}
-    for i = 1, #some, 2 do
-      ids[#ids + 1] = some[i]
-      if fair then served[math.floor(some[i + 1] / BAND)] = tonumber(some[i + 1]) end
-    end
-    call('ZREMRANGEBYRANK', key, 0, #some / 2 - 1) -- they are the first: cheaper than looking each up
+-- Messages of these ranks were taken: `served` has the last of each band. That is the virtual time of fair ones.
+local function keep_turns(queue, served)
+  local fair = P .. 'fair:' .. queue
+  if next(served) and call('ZCARD', fair) > 0 then
     for band, last in pairs(served) do
       call('ZREMRANGEBYSCORE', fair, int(band * BAND), '(' .. int(last)) -- keys that have had their share: as if new
       call('ZADD', fair, 'GT', int(last), int(0 - band)) -- not -band: there is a -0, which has another name
     end
+  end
+  forget_turns(queue)
+end
+
+-- Messages that ended unrun give their turns back: those of their keys behind them, among the next 200 of a queue or a line,
+-- move up. `gone`: {value, rank} of each.
+local function give_back(queue, gone, line)
+  local units_of, from_of, lowest = {}, {}, 1 / 0
+  for _, item in ipairs(gone) do
+    local _, _, _, flags, at = head(item[1])
+    local found = extras(item[1], flags or 0, at)
+    if found.f then
+      local key, units = share_of(found)
+      units_of[key] = (units_of[key] or 0) + units
+      from_of[key] = math.max(from_of[key] or item[2], item[2])
+      lowest = math.min(lowest, item[2])
+    end
+  end
+  if not next(units_of) then return end
+  local all_seen = true
+  for _, name in ipairs({ queue, line and queue .. '|' .. line }) do
+    local behind = call('ZRANGEBYSCORE', P .. 'ranked:' .. name, '(' .. int(lowest), '+inf', 'WITHSCORES', 'LIMIT', 0, 200)
+    all_seen = all_seen and #behind < 400
+    for i = 1, #behind, 2 do
+      local value = call('HGET', P .. 'messages', behind[i])
+      local _, _, _, flags, at = head(value)
+      local found = extras(value, flags or 0, at)
+      local units = found.f and units_of[(share_of(found))]
+      if units then call('ZADD', P .. 'ranked:' .. name, int(behind[i + 1] - units), behind[i]) end
+    end
+  end
+  for key, units in pairs(units_of) do
+    local last = tonumber(call('ZSCORE', P .. 'fair:' .. queue, key))
+    if last and (all_seen or last <= from_of[key]) then call('ZADD', P .. 'fair:' .. queue, int(last - units), key) end
+  end
+end
+
+-- Take up to n ids from a queue: those above the plain list, those of it, those below. Returns also the ranks they had.
+local function pop(queue, n)
+  local key, ids, ranks = P .. 'ranked:' .. queue, {}, {}
+  local function take_ranked(high)
+    local some = call('ZRANGEBYSCORE', key, '-inf', high, 'WITHSCORES', 'LIMIT', 0, n - #ids)
+    for i = 1, #some, 2 do
+      ids[#ids + 1] = some[i]
+      ranks[#ids] = tonumber(some[i + 1])
+    end
+    if #some > 0 then call('ZREMRANGEBYRANK', key, 0, #some / 2 - 1) end -- they are the first: cheaper than to look each up
   end
   local any = marked(queue, 'r')
   if any then
@@ -112,8 +158,7 @@ local function pop(queue, n)
     for _, id in ipairs(call('LPOP', P .. 'queue:' .. queue, n - #ids) or {}) do ids[#ids + 1] = id end
   end
   if any and #ids < n then take_ranked('+inf') end
-  if any and #ids > 0 then forget_turns(queue) end
-  return ids
+  return ids, ranks
 end
 
 -- Look at the types of what ranked messages are written to.

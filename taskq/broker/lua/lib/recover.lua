@@ -13,8 +13,8 @@ local function held_in_order(inc)
   local flat = call('HGETALL', P .. 'processing:' .. inc)
   local list, all = {}, #flat / 2
   for i = 1, #flat, 2 do
-    local queue, suspect, _, gates = taken_from(flat[i + 1])
-    list[#list + 1] = { id = flat[i], queue = queue, suspect = suspect, gates = gates }
+    local queue, suspect, taken_at, gates = taken_from(flat[i + 1])
+    list[#list + 1] = { id = flat[i], queue = queue, suspect = suspect, taken_at = taken_at, gates = gates }
   end
   if all > MOST then
     table.sort(list, function(a, b) return a.id > b.id end) -- most ids begin with the time at which they were made
@@ -54,6 +54,7 @@ local function recover(inc, now, running, died, alone, cause)
   call('HDEL', P .. 'workers', inc)
   if #held == all then
     call('ZREM', P .. 'leases', inc)
+    call('ZREM', P .. 'terms', inc)
     call('DEL', P .. 'processing:' .. inc)
   else
     call('ZADD', P .. 'leases', int(now), inc) -- it speaks no more, and whoever reaps goes on with it
@@ -99,7 +100,7 @@ local function recover(inc, now, running, died, alone, cause)
   end
   for queue, list in pairs(back) do put_back(queue, list, now) end
   for queue, list in pairs(suspects) do push_suspects(queue, list, now, true) end
-  for _, item in ipairs(held) do free(item.gates, now) end
+  for _, item in ipairs(held) do free(item.gates, item.taken_at, now) end
   save_gates(now)
   return moves, #held < all
 end

@@ -24,8 +24,8 @@ end
 
 -- Deliveries of this processing value have ended: what they held of their limits is free.
 local function left(value, failed, times)
-  local _, _, _, gates = taken_from(value)
-  if gates ~= '' then flow.free(gates, now, failed, times) end
+  local _, _, taken_at, gates = taken_from(value)
+  if gates ~= '' then flow.free(gates, taken_at, now, failed, times) end
 end
 
 local function settle_done(blob, ttl, first_result, n_results)
@@ -51,7 +51,10 @@ local function settle_done(blob, ttl, first_result, n_results)
   if special then local _ = flow.free end -- made before the first write: it looks at the types of what it writes to
   call('HDEL', messages, unpack(mine))
   if all then call('DEL', processing) else call('HDEL', processing, unpack(mine)) end
-  for value, times in pairs(tally) do count(queue_in(value), 'done', times) end
+  for value, times in pairs(tally) do
+    count(queue_in(value), 'done', times)
+    if no_room and n_results > 0 then count(queue_in(value), 'unkept', times) end
+  end
   if any_crashes then call('HDEL', P .. 'crashes', unpack(mine)) end
   if any_revoked then call('HDEL', P .. 'revoked', unpack(mine)) end
   if special then
@@ -59,7 +62,7 @@ local function settle_done(blob, ttl, first_result, n_results)
   end
   if waits then
     for i = 1, m do publish(mine[i], n_results > 0 and results[i] or '', ttl, true) end
-  elseif n_results > 0 then
+  elseif n_results > 0 and not no_room then
     local prefix = P .. 'result:'
     for i = 1, m do call('PSETEX', prefix .. mine[i], ttl, results[i]) end
   end
@@ -100,16 +103,19 @@ local function settle(kind, i, id, value)
     call('HDEL', P .. 'crashes', id)
     call('HDEL', P .. 'revoked', id)
     publish(id, ARGV[i + 3], ARGV[i + 4], waits)
+    if no_room and ARGV[i + 3] ~= '' then count(queue, 'unkept') end
     if how ~= 'discarded' then failed = how == 'failed' end
   elseif kind == 'dead' then
     bury(queue, id, now, ARGV[i + 2], ARGV[i + 3])
     publish(id, ARGV[i + 4], ARGV[i + 5], waits)
+    if no_room and ARGV[i + 4] ~= '' then count(queue, 'unkept') end
     if ARGV[i + 2] == 'failed' then failed = true end
   elseif kind == 'schedule' then
     local delay = tonumber(ARGV[i + 3])
     call('HSET', messages, id, ARGV[i + 2])
     count(queue, ARGV[i + 4])
-    if delay > 0 then schedule(queue, id, now + delay)
+    if ARGV[i + 4] == 'deferred' and marks(queue) ~= '' and flow.superseded(queue, id, ARGV[i + 2], now) then -- gone
+    elseif delay > 0 then schedule(queue, id, now + delay)
     elseif call('HEXISTS', P .. 'crashes', id) == 1 then push_suspects(queue, { id }, now)
     else (marks(queue) == '' and push or flow.offer)(queue, { id }, now)
     end
@@ -119,7 +125,7 @@ local function settle(kind, i, id, value)
     flow.hand_on(queue, id, value, now + tonumber(ARGV[i + 3]), ARGV[i + 4] == '1')
   else
     count(queue, 'returned')
-    if kind == 'limit' then flow.shut(queue, id, now + tonumber(ARGV[i + 2])) end
+    if kind == 'limit' then flow.shut(id, now + tonumber(ARGV[i + 2])) end
     if byte(value, 1) == 33 then push_suspects(queue, { id }, now, true)
     elseif marks(queue) == '' then push(queue, { id }, now, true)
     else flow.put_back(queue, { id }, now)

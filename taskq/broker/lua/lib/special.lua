@@ -9,71 +9,64 @@ end
 
 local NONE = {}
 
--- The gates of a message, and what its head says of its lock.
+-- The gates of a message, what its head says beside its names, and the line in which it would wait.
 local function gates_in(value)
   local _, task, _, flags, at = head(value)
-  if not task then return NONE end
+  if not task then return NONE, NONE end
   local found = extras(value, flags, at)
-  return gates_of(task, found), found.u
+  local names, line = gates_of(task, found)
+  return names, found, line
 end
 
--- The first of these gates that does not let a message pass now, or where others wait already; when it opens; and whether
--- the message has been in its line before. One that comes from the line of a later gate has, and goes to the head of it: those
--- of two lines would send each other back and forth for ever.
-local function closed_gate(names, queue, from)
-  local been_there = not queue or from ~= nil
-  for _, name in ipairs(names) do
-    if name == from then
-      been_there = false
-    else
-      local n, opens = room(name, now)
-      if n < 1 or (not been_there and has_line(name, queue)) then return name, opens, been_there end
-    end
-  end
-end
-
--- A lock until the start ends here; one until it is done is named beside the gates, so that it ends with the delivery.
-local function pass_all(id, value, names, taken, text)
+-- A lock until the start ends here, as that of a debounced call; one until it is done is named beside the gates, so that it
+-- ends with the delivery.
+local function pass_all(id, value, names, taken, found)
   for _, name in ipairs(names) do
     if pass(name, now) then taken = taken .. '\n' .. name end
   end
-  if text then
-    local lock, mode = lock_in(text)
-    if mode == 's' then unlock(lock, id) elseif mode == 'd' then taken = taken .. '\n*' .. lock end
+  if found.u then
+    local lock, mode = lock_in(found.u)
+    if mode == 's' or found.d then unlock(lock, id) elseif mode == 'd' then taken = taken .. '\n*' .. lock end
   end
   hold(id, value, taken)
 end
 
-local function stand_in_line(queue, name, id, opens, at_head)
-  call(at_head and 'LPUSH' or 'RPUSH', P .. 'gated:' .. queue .. '|' .. name, id)
-  wait_at(name, queue, opens)
+-- What is not to run ends when it comes up, and spends nothing. Returns whether it has ended.
+local function ended(queue, id, value)
+  if value then return end_revoked(queue, id, 'discarded', value) or end_expired(queue, id, value, now) end
+  count(queue, 'dangling')
+  return true
 end
 
--- Take up to n from a queue with limits or ranks; what may not pass a gate of its own goes to its line. Where `careful`, n is 1:
--- what runs at most once ends the fetch, and goes back to the head if that holds something already.
+-- Take up to n from a queue with limits or ranks; what may not pass its gates goes to its line. Where `careful`, n is 1: what
+-- runs at most once ends the fetch, and goes back to the head if that holds something already.
 local function take_some(queue, n, careful)
-  local ids, got, taken, limited, alone = pop(queue, n), 0, int(now) .. ' ' .. queue, marked(queue, 'l'), false
+  local ids, ranks = pop(queue, n)
   if #ids == 0 then return 0, false end
+  local got, taken, limited, served, gone, alone = 0, int(now) .. ' ' .. queue, marked(queue, 'l'), {}, {}, false
   for j, value in ipairs(call('HMGET', messages, unpack(ids))) do
     local once = careful and value and (byte(value, 2) or 0) % 4 >= 2
-    if not value then
-      count(queue, 'dangling')
+    if ended(queue, ids[j], value) then
+      if value and ranks[j] then gone[#gone + 1] = { value, ranks[j] } end
     elseif once and outs > 3 then
       alone = true
       offer(queue, { ids[j] }, now, true)
-    elseif not end_revoked(queue, ids[j], 'discarded', value) then
-      local names, lock = NONE, nil
-      if limited then names, lock = gates_in(value) end
-      local name, opens = closed_gate(names, queue)
-      if name then
-        stand_in_line(queue, name, ids[j], opens)
-        count(queue, 'gated')
+    else
+      local names, found, line = NONE, NONE, nil
+      if limited then names, found, line = gates_in(value) end
+      local name, opens = closed_gate(names, queue, now)
+      if name or (line and anybody_in_line and has_line(line, queue)) then
+        stand(queue, line, ids[j], ranks[j])
+        if first_of(queue, line) == ids[j] then line_waits(queue, line, name, opens, place_of(ranks[j], value), now) end
       else
-        pass_all(ids[j], value, names, taken, lock)
+        pass_all(ids[j], value, names, taken, found)
         got, alone = got + 1, once
+        if ranks[j] then served[math.floor(ranks[j] / BAND)] = ranks[j] end
       end
     end
   end
+  if gone[1] then give_back(queue, gone) end
+  if marked(queue, 'r') then keep_turns(queue, served) end
   return got, waiting(queue) > 0, alone
 end
 
@@ -89,54 +82,109 @@ local function take_special(queue, n)
       return 0, false
     end
   end
-  if not marked(queue, 'o') then return take_some(queue, n) end
   local got, one, more, alone = 0, 0, true, false
-  for _ = 1, n do
-    one, more, alone = take_some(queue, 1, true)
+  local careful = marked(queue, 'o')
+  for _ = 1, careful and n or 10 do -- until it brings something: many may have expired
+    one, more, alone = take_some(queue, careful and 1 or n, careful)
     got = got + one
-    if alone or not more then break end
+    if alone or not more or (got > 0 and not careful) then break end
   end
   return got, more, alone
 end
 
--- Take up to n from the line of a queue at a gate.
-local function take_line(queue, gate, n)
+-- Those of a queue that come before what stands at `place` in its lines go first. Returns how many were taken.
+local function take_those_before(queue, place, n)
+  local first = marked(queue, 'r') and tonumber(call('ZRANGE', P .. 'ranked:' .. queue, 0, 0, 'WITHSCORES')[2])
+  return first and first < place and take_special(queue, n) or 0
+end
+
+-- Take the first of a line, if there is one and its gates let it pass. Returns 1 if so; else 0, the gate that is closed (nil
+-- if the line is empty, false if there may be more), when it opens, and the place of the first. In a group its turn has come;
+-- else it waits behind one. Where its task has a line (#t) it goes there.
+local function take_first(queue, line, in_group)
+  for _ = 1, 100 do
+    local id, rank = first_of(queue, line)
+    if not id then
+      leave_line(line, queue)
+      return 0
+    end
+    local value = call('HGET', messages, id)
+    local dead = ended(queue, id, value)
+    local names, found, own = NONE, NONE, nil
+    if not dead then names, found, own = gates_in(value) end
+    local moves = own and own ~= line and sub(own, -2) == '#t' and has_line(own, queue)
+    local name, opens = closed_gate(moves and NONE or names, nil, now)
+    for _, other in ipairs((in_group or moves) and NONE or names) do
+      if not name and not is_told(line, other) and has_line(group_of(other), queue) then name = other end
+    end
+    if name then return 0, name, opens, place_of(rank, value) end
+    if rank then call('ZREMRANGEBYRANK', P .. 'ranked:' .. queue .. '|' .. line, 0, 0)
+    else call('LPOP', P .. 'gated:' .. queue .. '|' .. line)
+    end
+    count(queue, 'gated', -1)
+    if dead and value and rank then give_back(queue, { { value, rank } }, line) end
+    if moves then
+      stand(queue, own, id)
+    elseif not dead then
+      pass_all(id, value, names, int(now) .. ' ' .. queue, found)
+    end
+    if marked(queue, 'r') then keep_turns(queue, rank and not dead and { [math.floor(rank / BAND)] = rank } or NONE) end
+    if not (dead or moves) then return 1 end
+  end
+  return 0, false, nil, -2 ^ 43
+end
+
+-- Take up to n from the lines that wait as a group, each first message in its order.
+local function take_group(queue, group, n)
+  local key, got = P .. 'heads:' .. queue .. '|' .. group, 0
+  for _ = 1, n + 100 do
+    local line, place = unpack(call('ZPOPMIN', key))
+    if not line then
+      leave_line(group, queue)
+      return got, false
+    end
+    got = got + take_those_before(queue, tonumber(place), n - got)
+    local one, name, opens
+    if got >= n then one = 0 else one, name, opens, place = take_first(queue, line, true) end
+    got = got + one
+    if one == 1 then
+      local id, rank = first_of(queue, line)
+      if id then place = place_of(rank, call('HGET', messages, id)) else leave_line(line, queue) end
+      if id then call('ZADD', key, string.format('%.3f', place), line) end
+    elseif got >= n then
+      call('ZADD', key, place, line)
+    elseif name == false then
+      call('ZADD', key, place, line)
+      return got, true
+    elseif name then
+      line_waits(queue, line, name, opens, place, now)
+      if group_of(name) == group then return got, false end
+    end
+    if got >= n then return got, true end
+  end
+  return got, true
+end
+
+-- Take up to n from a line of a queue, or a group of them.
+local function take_line(queue, line, n)
   if marked(queue, 'p') then
-    call('ZADD', P .. 'lines:' .. queue, int(now), gate)
+    call('ZADD', P .. 'lines:' .. queue, int(now), line)
     return 0, false
   end
-  local key, got, taken = P .. 'gated:' .. queue .. '|' .. gate, 0, int(now) .. ' ' .. queue
-  local free_now, opens = room(gate, now)
-  n = math.min(n, free_now)
-  local ids, ahead = n > 0 and call('LPOP', key, n) or {}, {}
-  for j, value in ipairs(#ids > 0 and call('HMGET', messages, unpack(ids)) or {}) do
-    local names, lock, other, other_opens, been_there
-    if value and not end_revoked(queue, ids[j], 'discarded', value) then
-      names, lock = gates_in(value)
-      other, other_opens, been_there = closed_gate(names, queue, gate)
-    end
-    if been_there then
-      table.insert(ahead, 1, { other, ids[j], other_opens })
-    elseif other then
-      stand_in_line(queue, other, ids[j], other_opens)
-    else
-      count(queue, 'gated', -1)
-      if names then
-        pass_all(ids[j], value, names, taken, lock)
-        got = got + 1
-      elseif not value then
-        count(queue, 'dangling')
-      end
+  if byte(line) == 126 then return take_group(queue, line, n) end
+  local id, rank = first_of(queue, line)
+  local got = id and take_those_before(queue, place_of(rank, not rank and call('HGET', messages, id)), n) or 0
+  while got < n do
+    local one, name, opens, place = take_first(queue, line, false)
+    got = got + one
+    if one == 0 then
+      if name then line_waits(queue, line, name, opens, place, now) end
+      return got, name == false
     end
   end
-  for _, item in ipairs(ahead) do stand_in_line(queue, item[1], item[2], item[3], true) end
-  if call('LLEN', key) == 0 then
-    leave_line(gate, queue)
-    return got, false
-  end
-  free_now, opens = room(gate, now)
-  if free_now < 1 then wait_at(gate, queue, opens) end
-  return got, free_now >= 1
+  if first_of(queue, line) then return got, true end
+  leave_line(line, queue)
+  return got, false
 end
 
 -- Take the first suspect there is, of a queue that is not paused and at gates that are open.
@@ -146,18 +194,16 @@ local function take_suspect()
     local key = P .. 'suspects:' .. name
     local id = not marked(name, 'p') and call('LINDEX', key, 0)
     local value = id and call('HGET', messages, id)
-    local names, lock = {}, nil
-    if value then names, lock = gates_in(value) end
-    local gate, opens = closed_gate(names)
+    local dead, names, found = id and ended(name, id, value), NONE, NONE
+    if id and not dead then names, found = gates_in(value) end
+    local gate, opens = closed_gate(names, nil, now)
     if gate then
       wait_at(gate, '!' .. name, opens)
     elseif id then
       call('LPOP', key)
-      if not value then
-        count(name, 'dangling')
-      elseif not end_revoked(name, id, 'discarded', value) then
+      if not dead then
         out[3] = tonumber(call('HGET', P .. 'crashes', id) or '0')
-        pass_all(id, value, names, '!' .. int(now) .. ' ' .. name, lock)
+        pass_all(id, value, names, '!' .. int(now) .. ' ' .. name, found)
       end
       if call('LLEN', key) > 0 then announce_suspects(name, now) end
     end
@@ -185,7 +231,7 @@ local function hand_on(queue, id, held, opens, again)
   mark(queue, 'l', true)
   wait_at(name, queue)
   limits_of(task).names = nil -- it has one gate more
-  put_back(queue, { id }, now, not again and name or nil)
+  put_back(queue, { id }, now, name, again)
   call('ZREM', P .. 'ready:' .. set, queue .. '|' .. name) -- not for us
   call('ZADD', P .. 'openings', 'LT', int(math.ceil(opens)), name)
   if call('ZRANGE', P .. 'openings', 0, 0)[1] == name then ring(P .. 'alarm') end

@@ -42,10 +42,12 @@ local function pace_of(queue, turns, left)
 end
 
 -- A fetch is full when it holds one budget: a queue of cap n fills it with n messages; and where the next message is one that
--- must be taken alone. If it was not, its queue comes first next time.
+-- must be taken alone. If it was not, its queue comes first next time. It looks at so many names at most; where that was in
+-- vain, the bell is rung again.
+local LOOKS = 128
 local function take_ready()
   local ready, budget, left = P .. 'ready:' .. set, 1, want
-  for turns = call('ZCARD', ready), 1, -1 do
+  for turns = math.min(call('ZCARD', ready), LOOKS), 1, -1 do
     local line = order ~= '' and next_line(ready) or call('ZPOPMIN', ready)[1]
     local queue, got, more, alone = string.match(line, '^[^|]*'), 0, true, false
     local most, ms = pace_of(queue, turns, left)

@@ -1,8 +1,10 @@
 -- The end of a message: its result, those who wait for it, its dead letter.
 
+local no_room = false -- true where memory is too scarce for results to be kept (fetch.lua)
+
 -- Store a result ('' for none) and hand it to whoever waits. `waiting` says whether anybody does.
 local function publish(id, result, ttl, waiting)
-  if result ~= '' then call('SET', P .. 'result:' .. id, result, 'PX', ttl) end
+  if result ~= '' and not no_room then call('SET', P .. 'result:' .. id, result, 'PX', ttl) end
   if not waiting then return end
   local inboxes = call('HGET', P .. 'waiters', id)
   if not inboxes then return end

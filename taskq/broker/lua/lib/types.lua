@@ -16,7 +16,7 @@ local function expect_common()
     'messages', 'counters', 'settings', 'serving', 'calls', 'workers', 'marks', 'crashes', 'reasons', 'revoked', 'waiters',
     'tasks', 'limits', 'paused', 'slots', 'gates', 'breakers', 'unique', 'turns',
   })
-  expect('zset', { 'schedule', 'leases', 'openings', 'arrivals', 'shut' })
+  expect('zset', { 'schedule', 'leases', 'terms', 'openings', 'arrivals', 'shut' })
 end
 
 -- The keys of a queue. Who is told of what waits in it is no matter: see `ring`.

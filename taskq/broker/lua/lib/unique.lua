@@ -1,28 +1,33 @@
--- Unique work: a lock of a task and a key, held by the id of a message. It counts only while that message is alive and no
--- dead letter, so one whose message has gone holds nobody. In a head (letter u): mode (s until its start, d until it is
+-- Unique work: a lock of a task and a key, held by the id of a message. It counts only while that message is alive, no dead
+-- letter, and has not expired unrun, so one whose message has gone holds nobody. In a head (letter u): mode (s until its start, d until it is
 -- done, t for a time, whatever becomes of it), ms it counts at most (0: no limit), colon, lock.
 
+--@include expiry
 local function lock_in(text)
   local mode, ms, lock = string.match(text, '^(%a)(%d+):(.*)$')
   return lock or '', mode, tonumber(ms) or 0
 end
 
-local function alive(id)
-  return call('HEXISTS', P .. 'messages', id) == 1 and call('HEXISTS', P .. 'reasons', id) == 0
+local function alive(id, now)
+  local value = call('HGET', P .. 'messages', id)
+  return value and call('HEXISTS', P .. 'reasons', id) == 0 and not expired(id, value, now)
 end
 
--- The id that holds a lock, or nil.
+-- The server's clock, as if it had never been set back: by this one locks end that count for a time.
+local function steady(now) return now + tonumber(call('GET', P .. 'set-back') or '0') end
+
+-- The id that holds a lock, or nil. (The lock of a throttled call without a time: an earlier version's; it expires.)
 local function holder(lock, mode, now)
-  if mode == 't' then return call('GET', P .. 'throttle:' .. lock) or nil end
-  local ends, id = string.match(call('HGET', P .. 'unique', lock) or '', '^(%d+) (.*)$')
-  if not id or (ends ~= '0' and now >= tonumber(ends)) then return nil end
-  return alive(id) and id or nil
+  local held = mode == 't' and call('GET', P .. 'throttle:' .. lock) or mode ~= 't' and call('HGET', P .. 'unique', lock)
+  local ends, id = string.match(held or '', '^(%d+) (.*)$')
+  if not id then return mode == 't' and held or nil end
+  if ends ~= '0' and steady(now) >= tonumber(ends) then return nil end
+  return (mode == 't' or alive(id, now)) and id or nil
 end
 
 local function take_lock(lock, mode, ms, id, now)
-  if mode == 't' then call('SET', P .. 'throttle:' .. lock, id, 'PX', int(ms))
-  else call('HSET', P .. 'unique', lock, (ms > 0 and int(now + ms) or '0') .. ' ' .. id)
-  end
+  local value = (ms > 0 and int(steady(now) + ms) or '0') .. ' ' .. id
+  if mode == 't' then call('SET', P .. 'throttle:' .. lock, value, 'PX', int(ms)) else call('HSET', P .. 'unique', lock, value) end
 end
 
 -- A message has ended, or may have: its lock goes if it has.
@@ -35,11 +40,12 @@ local function unlock(lock, id)
   if held and string.match(held, '^%d+ (.*)$') == id then call('HDEL', P .. 'unique', lock) end
 end
 
--- A message goes back to where it waits: whether its lock is its own. One that is unique until its start takes it again.
-local function lock_again(text, id, now)
-  local lock, mode, ms = lock_in(text)
-  if mode ~= 's' then return true end
-  if (holder(lock, mode, now) or id) ~= id then return false end
+-- A message goes back to where it waits: whether its lock is its own. One that is unique until its start takes it again;
+-- a debounced one if it can, so that the next call may replace it.
+local function lock_again(found, id, now)
+  local lock, mode, ms = lock_in(found.u)
+  if mode ~= 's' and not found.d then return true end
+  if (holder(lock, mode, now) or id) ~= id then return mode ~= 's' end
   take_lock(lock, mode, ms, id, now)
   return true
 end

@@ -79,9 +79,10 @@ local function push_suspects(queue, ids, now, at_head)
   announce_suspects(queue, now)
 end
 
--- Put an id into the schedule; if it is the earliest now, wake whoever keeps the time.
-local function schedule(queue, id, due)
-  call('ZADD', P .. 'schedule', int(due), id)
+-- Put an id into the schedule; if it is the earliest now, wake whoever keeps the time. A time of day ends in half a
+-- millisecond: it stays when the server's clock is set back.
+local function schedule(queue, id, due, of_day)
+  call('ZADD', P .. 'schedule', int(due) .. (of_day and '.5' or ''), id)
   count(queue, 'scheduled', 1)
   if call('ZRANGE', P .. 'schedule', 0, 0)[1] == id then ring(P .. 'alarm') end
 end

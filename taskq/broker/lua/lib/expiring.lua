@@ -1,0 +1,14 @@
+-- The end of messages that have expired before they began.
+
+-- End a message that has just left its place though its time to run is over: it spends nothing. Returns whether it was.
+local function end_expired(queue, id, value, now)
+  if not is_over(value, now) then return false end
+  local _, _, _, flags, at = head(value)
+  call('HDEL', P .. 'messages', id)
+  call('HDEL', P .. 'crashes', id)
+  local text = extras(value, flags, at).u
+  if text then release(lock_in(text), now) end
+  count(queue, 'discarded')
+  publish(id, 'Xexpired', setting('result_ttl') or 3600000, anybody_waits())
+  return true
+end

@@ -1,0 +1,32 @@
+-- Sets of queues that workers serve: making one known or whole again, and telling it of what waits.
+
+-- A worker serves a set until `ends` at least; another's may last longer. Returns whether anything of it was missing.
+local function serve(set, queues, ends)
+  local missing = call('HSETNX', P .. 'sets', set, queues) == 1
+  for queue in string.gmatch(queues, '%S+') do
+    local sets = call('HGET', P .. 'serving', queue)
+    if not find(' ' .. (sets or '') .. ' ', ' ' .. set .. ' ', 1, true) then
+      call('HSET', P .. 'serving', queue, sets and sets .. ' ' .. set or set)
+      missing = true
+    end
+  end
+  call('ZADD', P .. 'set-leases', 'GT', int(ends), set)
+  return missing
+end
+
+local function tell_what_waits(queues, now)
+  for queue in string.gmatch(queues, '%S+') do
+    if waiting(queue) > 0 then announce(queue, now) end
+    if call('LLEN', P .. 'suspects:' .. queue) > 0 then announce_suspects(queue, now) end
+  end
+end
+
+-- Queues are served together as they never were: the workers are told of the lines there are at gates.
+local function tell_of_lines(queues, now)
+  local waiters = call('HGETALL', P .. 'gates')
+  for i = 1, #waiters, 2 do
+    for who in string.gmatch(waiters[i + 1], '%S+') do
+      if find(' ' .. queues .. ' ', ' ' .. who .. ' ', 1, true) then announce(who, now, waiters[i]) end
+    end
+  end
+end
