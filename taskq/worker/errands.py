@@ -18,6 +18,7 @@ from taskq.broker.pool import Broker
 from taskq.broker.protocol import Protocol
 from taskq.errors import BrokerError
 from taskq.worker.closing import Closer, Closing
+from taskq.worker.vital import vital
 
 log = logging.getLogger("taskq.worker")
 
@@ -62,6 +63,9 @@ class Errands(threading.Thread):
 
     def run(self) -> None:
         """Run errands until the process ends."""
+        vital("the errands of this worker", self._run)
+
+    def _run(self) -> None:
         while True:
             self._called.wait()
             self._called.clear()

@@ -12,12 +12,14 @@ import ctypes
 import signal
 import threading
 from collections.abc import Callable, Generator
+from functools import partial
 from typing import Any
 
 from taskq.broker.protocol import boottime
 from taskq.delivery import Delivery, Revoked
 from taskq.errors import SoftTimeLimitExceeded, TaskRevoked
 from taskq.worker.slots import Slot
+from taskq.worker.vital import vital
 
 Interruption = SoftTimeLimitExceeded | TaskRevoked
 
@@ -86,7 +88,8 @@ class SoftLimits:
         """Interrupt ``delivery`` at that moment (by `boottime`), unless `lift` comes before."""
         self._due = at, delivery
         if self._thread is None:
-            self._thread = threading.Thread(target=self._watch, name="taskq-soft-limits", daemon=True)
+            watch = partial(vital, "the watch over soft limits", self._watch)
+            self._thread = threading.Thread(target=watch, name="taskq-soft-limits", daemon=True)
             self._thread.start()
         elif at < self._looks_at:  # the next one is later, mostly, and need not wake the thread
             self._called.set()
