@@ -91,7 +91,8 @@ def _recover_half_registered(keys: Keys) -> Protocol[Counter[str]]:
     if not half:
         return Counter()
     settings = yield commands.read_settings(keys)
-    yield Pause(int(settings.get(b"lease", b"15000")) / 1000)
+    lease = settings.get(b"lease", b"")
+    yield Pause(int(lease) / 1000 if lease.isdigit() else 15.0)
     recovered: Counter[str] = Counter()
     for incarnation in half & (yield from _half_registered(keys)):
         while (yield from paced(commands.close_lost(keys, incarnation))):

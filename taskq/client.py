@@ -30,7 +30,7 @@ _getpid = os.getpid
 class Client(ByName):
     """The way from an app to its server."""
 
-    def __init__(self, app: str, settings: Settings, home: str) -> None:
+    def __init__(self, app: str, settings: Settings, home: str = "__main__") -> None:
         """Prepare a client of the app that the module ``home`` made; nothing is imported or connected yet."""
         self.app = app
         self.home = home

@@ -183,14 +183,15 @@ class Definition:
         return pack_call
 
     @cached_property
-    def pack_result(self) -> Callable[[Any], bytes]:
-        """What writes a result; raises as `pack_call` does."""
+    def pack_result(self) -> Callable[[Any, str], bytes]:
+        """What writes a result, given what errors call it; raises as `pack_call` does."""
         look = vetter(self._hints.get("return"))
+        if look is None:
+            return codec.pack
 
-        def pack_result(value: Any) -> bytes:
-            data = codec.pack(value, "result")
-            if look is not None:
-                look("result", value)
+        def pack_result(value: Any, name: str) -> bytes:
+            data = codec.pack(value, name)
+            look(name, value)
             return data
 
         return pack_result

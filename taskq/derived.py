@@ -79,7 +79,7 @@ def _doubtful(keys: Keys, limits: dict[bytes, bytes]) -> Protocol[set[bytes]]:
     for incarnation in (yield commands.incarnations(keys)):
         for value in (yield from paced(commands.held_values(keys, incarnation))):
             held.update(name for name in value.split(b"\n")[1:] if name[:1] != b"*")
-    slots = {name: int(n) for name, n in (yield from scanned(keys, "slots")).items()}
+    slots = {name: int(n) if n.isdigit() else -1 for name, n in (yield from scanned(keys, "slots")).items()}
     counted = {name: n for name, n in held.items() if not name.endswith(b"#b")}
     doubtful = {name for name in slots.keys() | counted.keys() if slots.get(name, 0) != counted.get(name, 0)}
     for task, state in (yield from scanned(keys, "breakers")).items():

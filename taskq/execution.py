@@ -183,7 +183,7 @@ class Executor:
         if delivery.route.task.ignore_result if delivery._envelope is None else delivery.ignored:
             return delivery.id, b""
         try:
-            result = SUCCESS + delivery.route.task.pack_result(value)
+            result = SUCCESS + delivery.route.task.pack_result(value, "result")
             limit = self.settings.max_message_bytes
             if len(result) > limit:
                 raise SerializationError(

@@ -114,40 +114,50 @@ def _same_types(value: Any, arrived: Any) -> bool:
 
 def _class(cls: Any, turn: Converter, bound: dict[Any, Any]) -> Vet:
     @functools.cache
-    def fields() -> list[tuple[str, Vet]]:
-        """Made at first use, since a class may refer to itself."""
-        made = ((name, vetter(hint)) for name, hint in field_hints(cls, bound).items())
-        return [(name, look) for name, look in made if look is not None]
+    def known() -> tuple[str, list[tuple[str, Vet]]]:
+        """What is the same for all instances; made at first use, since a class may refer to itself."""
+        hints = {} if issubclass(cls, Enum) else field_hints(cls, bound)
+        made = ((name, vetter(hint)) for name, hint in hints.items())
+        return _not_made_again(cls), [(name, look) for name, look in made if look is not None]
+
+    if typing.is_typeddict(cls):
+        return lambda path, value: _look_at_items(path, value, known()[1])
+    own = _look_at_member if issubclass(cls, Enum) else _look_at_model if hasattr(cls, "model_validate") else None
 
     def look(path: str, value: Any) -> None:
-        if isinstance(value, dict) and typing.is_typeddict(cls):
-            for name, field in fields():
-                if name in value:
-                    field(f"{path}[{name!r}]", value[name])
-        elif type(value) is cls:
-            if problem := _problem_of(value):
-                raise SerializationError(
-                    f"{path}: {cls.__qualname__} cannot be made again from what is sent: {problem}"
-                )
-            if _writes_in_its_own_way(value.__class__):
-                _read_back(path, turn, value)
-            for name, field in fields():
+        if type(value) is cls:
+            problem, fields = known()
+            if problem:
+                raise SerializationError(f"{path}: {_name(value)} cannot be made again from its fields: {problem}")
+            if own is not None:
+                own(path, value, turn)
+            for name, field in fields:
                 if hasattr(value, name):
                     field(f"{path}.{name}", getattr(value, name))
-        elif _is_rich(value):
+        elif type(value) is not dict and _is_rich(value):
             _read_back(path, turn, value)
 
     return look
 
 
-def _problem_of(value: Any) -> str:
-    """Say why an instance of just the annotated class cannot be made again; empty if it can."""
-    if isinstance(value, Enum):
-        return "" if _is_found_again(value) else f"{value!r:.80} is not found by its value"
-    return _not_made_again(value.__class__) or _left_out(value)
+def _look_at_items(path: str, value: Any, fields: list[tuple[str, Vet]]) -> None:
+    for name, field in fields if isinstance(value, dict) else ():
+        if name in value:
+            field(f"{path}[{name!r}]", value[name])
 
 
-@functools.cache
+def _look_at_member(path: str, value: Any, _turn: Converter) -> None:
+    if not _is_found_again(value):
+        raise SerializationError(f"{path}: {value!r:.80} is not found by its value")
+
+
+def _look_at_model(path: str, value: Any, turn: Converter) -> None:
+    if problem := _left_out(value):
+        raise SerializationError(f"{path}: {_name(value)} cannot be made again from what is sent: {problem}")
+    if _writes_in_its_own_way(value.__class__):
+        _read_back(path, turn, value)
+
+
 def _not_made_again(cls: Callable[..., Any]) -> str:
     """Say why a dataclass takes something else than its fields, as one with an ``InitVar`` does; empty if not."""
     if not dataclasses.is_dataclass(cls):

@@ -156,3 +156,12 @@ def test_a_breaker_does_not_wait_for_a_probe_that_is_lost(world: World) -> None:
     assert GUARDED in fleet.take(5)
     fleet.fetch((GUARDED, b""))
     assert world.state()["breakers"][b"guarded"].startswith(b"c ")
+
+
+def test_slots_that_are_no_number_are_counted_anew(world: World) -> None:
+    fleet = everything(world)
+    world.raw("HSET", world.keys["slots"], "own#1", "an operator's hand")
+    fleet.audited = False
+
+    assert audited(world)["gates"] == 1
+    assert world.state()["slots"][b"own#1"] == b"1"

@@ -275,6 +275,7 @@ REFUSED = [
     (GermanDay, GermanDay(day=date(2030, 1, 31)), "GermanDay could not be read back"),
     (list[GermanDay], [GermanDay(day=date(2030, 1, 31))], r"^value\[0\]: GermanDay"),
     (Place, Place.HOME, "is not found by its value"),
+    (Colour, Size.SMALL, "Size could not be read back"),
     (Account, Account(Excluding(name="n", password="p")), r"^value\.login: Excluding"),
 ]
 

@@ -107,7 +107,7 @@ local function arrival_at(name)
   return arrivals[name]
 end
 local function used_at(name)
-  slots_used[name] = slots_used[name] or tonumber(call('HGET', P .. 'slots', name) or 0)
+  slots_used[name] = slots_used[name] or tonumber(call('HGET', P .. 'slots', name) or 0) or 0
   return slots_used[name]
 end
 local function use(name, n)

@@ -23,10 +23,14 @@ end
 
 -- Queues are served together as they never were: the workers are told of the lines there are at gates.
 local function tell_of_lines(queues, now)
-  local waiters = call('HGETALL', P .. 'gates')
+  local waiters, told = call('HGETALL', P .. 'gates'), 0
   for i = 1, #waiters, 2 do
     for who in string.gmatch(waiters[i + 1], '%S+') do
-      if find(' ' .. queues .. ' ', ' ' .. who .. ' ', 1, true) then announce(who, now, waiters[i]) end
+      if find(' ' .. queues .. ' ', ' ' .. who .. ' ', 1, true) then
+        told = told + 1
+        if told <= 200 then announce(who, now, waiters[i]) else call('ZADD', P .. 'openings', int(now), waiters[i]) end
+      end
     end
   end
+  if told > 200 then ring(P .. 'alarm') end -- the rest by and by, as if their time had come
 end
