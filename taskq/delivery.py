@@ -192,7 +192,7 @@ NOWHERE: Any = None
 class Route:
     """What the head of a message leads to, worked out once for all messages that share it."""
 
-    __slots__ = ("body_at", "judged", "limited", "plain", "queue", "quiet", "task", "worker")
+    __slots__ = ("body_at", "judged", "limited", "plain", "queue", "quiet", "task", "watched", "worker")
 
     def __init__(self, task: Definition, queue: str, worker: str) -> None:
         """Find what can be known of every message of ``task`` on ``queue`` in ``worker``."""
@@ -204,6 +204,7 @@ class Route:
         self.judged = task.policy.looks_at_values
         self.quiet = task.ignore_result and not self.judged
         self.limited = bool(task.soft_time_limit or task.time_limit)
+        self.watched = 16  # runs after which is looked whether it has left its surroundings changed
 
 
 #: The call that runs in this context.

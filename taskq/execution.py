@@ -296,6 +296,7 @@ class Executor:
             error=(type(error), error, _own_frames(error)), retries=delivery.retries,
         )  # fmt: skip
         detail = error_detail(type_name(error), safe_text(error), text, worker=self.worker, retries=delivery.retries)
+        forget_frames(error)
         result = b"" if delivery.ignored else FAILURE + detail
         if delivery.task.dead_letter:
             return Dead(raw_id, "failed", detail, result)
@@ -336,6 +337,13 @@ def safe_text(error: BaseException) -> str:
     except BaseException as bug:
         text = f"<{type(error).__name__} whose __str__ raised {type(bug).__name__}>"
     return text[:_MESSAGE_MAX].encode("utf-8", "backslashreplace").decode()
+
+
+def forget_frames(error: BaseException | None) -> None:
+    """Let go of what a failed task held: its frames, and those of the policy's, lead to the error and back."""
+    while error is not None and error.__traceback__ is not None:
+        error.with_traceback(None)
+        error = error.__cause__ or error.__context__
 
 
 def _own_frames(error: BaseException) -> TracebackType | None:

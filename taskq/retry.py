@@ -241,6 +241,7 @@ class Policy:
             if error is attempt.error:
                 return GiveUp(error)
             if isinstance(error, tenacity.RetryError) and error.last_attempt is state.outcome:  # it was the last one
+                error.with_traceback(None)  # its frames lead to itself, and it to the task's
                 again = attempt.error if isinstance(attempt.error, tenacity.TryAgain) else None
                 return GiveUp((again and (again.__cause__ or again.__context__)) or attempt.error)
             note = "(Raised by the retry policy of the task, which has therefore failed for good.)"

@@ -750,16 +750,41 @@ def survey(keys: Keys, queues: Iterable[str] = ()) -> Command[dict[str, QueueSur
 
 @dataclass(frozen=True, slots=True)
 class Backlog:
-    """What waits in queues that are not paused: how much, how long the oldest has (seconds), how many run alone."""
+    """What waits in queues that are not paused, and whether any of it can run.
+
+    Attributes:
+        pending: Messages that wait, suspects included.
+        oldest: How long the oldest has, in seconds.
+        suspects: How many of them run alone.
+        ready: Lines from which something may be taken now.
+        held: Messages that incarnations hold; -1 if one of them is not registered yet.
+        opens: Seconds until a gate opens by itself where some wait; None if none does soon.
+    """
 
     pending: int
     oldest: float
     suspects: int
+    ready: int = 0
+    held: int = 0
+    opens: float | None = None
+
+    @property
+    def stuck(self) -> bool:
+        """Whether nothing runs and nothing can, now or soon."""
+        return not self.ready and self.held == 0 and self.opens is None
 
 
-def backlog(keys: Keys, queues: Iterable[str]) -> Command[Backlog]:
-    """How much waits in some queues."""
-    return Command(script("backlog"), [keys.prefix, *queues], lambda r: Backlog(r[0], int(r[1]) / 1000, r[2]))
+def backlog(
+    keys: Keys, queues: Iterable[str], sets: Iterable[str] = (), incarnations: Iterable[str] = ()
+) -> Command[Backlog]:
+    """How much waits in some queues; for ``sets`` and ``incarnations`` also whether any of it can run."""
+    return Command(script("backlog"), [keys.prefix, " ".join(sets), " ".join(incarnations), *queues], _backlog)
+
+
+def _backlog(reply: Any) -> Backlog:
+    pending, oldest, suspects, ready, held, opens = reply
+    soon = None if int(opens) < 0 else int(opens) / 1000
+    return Backlog(pending, int(oldest) / 1000, suspects, ready, held, soon)
 
 
 def workers(keys: Keys) -> Command[dict[bytes, bytes]]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import sys
 import time
@@ -42,6 +43,8 @@ def app_of(path: str) -> TaskQ:
         return find_app(path)
     except ConfigError as error:
         click.echo(f"taskq: {error}", err=True)
+    except Stopped:
+        raise
     except BaseException as error:  # the user's module may raise anything, SystemExit too
         frames = error.__traceback__
         while frames is not None and _is_ours(frames.tb_frame.f_code.co_filename):
@@ -162,8 +165,30 @@ def broker_for(url: str, app: str) -> Broker:
         sys.exit(USAGE)
 
 
-def wait_for_server(broker: Broker, server_check: str = "warn") -> None:
-    """Wait until the server can be used, saying for what; leave with exit code 2 if it never can, or must not be."""
+class Stopped(BaseException):
+    """The user asked for the end."""
+
+
+def stop_at_once() -> None:
+    """From now on SIGTERM and SIGINT raise `Stopped`, wherever this process is; the second time they end it."""
+    asked = False
+
+    def stop(_number: int, _frame: Any) -> None:
+        nonlocal asked
+        if asked:
+            os._exit(0)
+        asked = True
+        raise Stopped
+
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, stop)
+
+
+def wait_for_server(broker: Broker, server_check: str = "warn", once: bool = False) -> None:
+    """Wait until the server can be used, saying for what; leave with exit code 2 if it never can, or must not be.
+
+    With ``once`` it is asked for some seconds only.
+    """
     from taskq.broker.server import check_server
 
     told = ""
@@ -179,6 +204,9 @@ def wait_for_server(broker: Broker, server_check: str = "warn") -> None:
             click.echo(f"taskq: {error}", err=True)
             sys.exit(USAGE)
         except BrokerError as error:
+            if once:
+                click.echo(f"taskq: {error}", err=True)
+                sys.exit(USAGE)
             if str(error) != told:
                 click.echo(f"taskq: waiting for the server: {error}", err=True)
                 told = str(error)

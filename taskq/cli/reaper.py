@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 
 import click
 
-from taskq.cli.common import USAGE, broker_for, server_url, wait_for_server
+from taskq.cli.common import USAGE, Stopped, broker_for, server_url, wait_for_server
 from taskq.errors import BrokerError, BrokerRefused, ConfigError
 from taskq.spelling import count
 
@@ -68,7 +68,7 @@ def command(url: str | None, names: tuple[str, ...], once: bool, dry_run: bool, 
     stopping.listen()
     try:
         broker = broker_for(server_url(url), names[0] if names else "any")
-        wait_for_server(broker)
+        wait_for_server(broker, once=once or dry_run)
         if dry_run:
             _look(broker, names)
         elif once:
@@ -80,10 +80,6 @@ def command(url: str | None, names: tuple[str, ...], once: bool, dry_run: bool, 
     except (BrokerError, ConfigError) as error:
         click.echo(f"taskq: {error}", err=True)
         sys.exit(USAGE)
-
-
-class Stopped(BaseException):
-    """The user asked for the end."""
 
 
 class Stopping:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 
 import click
 
-from taskq.cli.common import USAGE, app_of, wait_for_server
+from taskq.cli.common import USAGE, Stopped, app_of, stop_at_once, wait_for_server
 from taskq.errors import BrokerError, ConfigError
 from taskq.extras import how_to_install
 from taskq.spelling import count
@@ -67,7 +67,7 @@ _LEVELS = ["debug", "info", "warning", "error", "critical"]
     show_default=True,
     help="Seconds running tasks get after SIGTERM.",
 )
-@click.option("--drain", "--once", "drain", is_flag=True, help="End when the queues are empty.")
+@click.option("--drain", "--once", "drain", is_flag=True, help="End when nothing can run any more.")
 @click.option(
     "--reload", is_flag=True, help="For development: start anew when a Python file below this folder changes."
 )
@@ -77,39 +77,50 @@ def command(path: str, reload: bool, loglevel: str | None, **options: Any) -> No
     SIGTERM or Ctrl-C: start nothing more, let running tasks end within --grace, return the rest to their queues. The
     second time: at once. SIGHUP: replace every child without losing a message. SIGQUIT: show the stack of every thread.
 
-    Exit codes: 0 all ended, 1 running tasks were interrupted (and returned to their queues), 2 wrong usage.
+    Exit codes: 0 all ended, 1 running tasks were interrupted (and returned to their queues), 2 wrong usage, 3 with
+    --drain: messages are left that cannot run now, since something is paused or a limit lets nothing pass.
     """
     if sys.platform == "win32":
         click.echo("taskq: workers need fork or POSIX signals; on Windows run them in WSL or a container", err=True)
         sys.exit(USAGE)
     if reload:
         run_and_reload()
+    stop_at_once()  # until there are children, which are given time
+    try:
+        sys.exit(run(path, loglevel, options))
+    except Stopped:
+        click.echo("taskq: stopped before it began", err=True)
+    except (ConfigError, BrokerError) as error:  # also one that answered, and then refused what a worker begins with
+        click.echo(f"taskq: {error}", err=True)
+        sys.exit(USAGE)
+
+
+def run(path: str, loglevel: str | None, options: dict[str, Any]) -> int:
+    """Run a worker to its end; returns its exit code.
+
+    Raises:
+        ConfigError: Options that cannot work, or an app without tasks.
+        BrokerError: The server refuses what a worker begins with.
+        Stopped: A signal came before there were any children.
+    """
     from taskq.loading import set_up_logging
     from taskq.worker.supervisor import Supervisor
+    from taskq.worker.surroundings import mend_streams
 
     app = app_of(path)
     set_up_logging(loglevel or "")
-    try:
-        plan = plan_of(app, path, loglevel or "", options)
-        broker = app.client.broker
-    except (ConfigError, BrokerError) as error:
-        click.echo(f"taskq: {error}", err=True)
-        sys.exit(USAGE)
+    mend_streams()  # whatever the module has done to them
+    plan = plan_of(app, path, loglevel or "", options)
+    broker = app.client.broker
     wait_for_server(broker, app.settings.server_check)
-    try:
-        if options["queues"]:
-            _check_queues(app, plan, broker)
-    except (ConfigError, BrokerError) as error:
-        click.echo(f"taskq: {error}", err=True)
-        sys.exit(USAGE)
+    if options["queues"]:
+        _check_queues(app, plan, broker)
     supervisor = Supervisor(app, plan)
-    supervisor.catch_signals()
     click.echo(banner(app, broker.where, plan), err=True)
-    try:
-        sys.exit(supervisor.run())
-    except BrokerError as error:  # it answered, and then refused what a worker begins with
-        click.echo(f"taskq: {error}", err=True)
-        sys.exit(USAGE)
+    code = supervisor.run()
+    for line in supervisor.left.lines if supervisor.left else ():
+        click.echo(f"taskq: left: {line}", err=True)
+    return code
 
 
 def plan_of(app: TaskQ, path: str, loglevel: str, options: dict[str, Any]) -> Plan:

@@ -10,6 +10,8 @@ import os
 import signal
 import sys
 import threading
+from contextlib import suppress
+from contextvars import copy_context
 from typing import TYPE_CHECKING, Any
 
 from taskq.broker.commands import QueueSet
@@ -22,6 +24,7 @@ from taskq.worker.plan import Plan
 from taskq.worker.quota import Quota
 from taskq.worker.session import Session
 from taskq.worker.slots import Slot, SlotTable
+from taskq.worker.surroundings import Surroundings
 from taskq.worker.twin import leave_if_twin, watch_for_twins
 
 if TYPE_CHECKING:
@@ -48,38 +51,54 @@ class Child:
         self.app = app
         self.slots = slots.of(number)
         self.parent = parent
-        quota = Quota(plan.max_tasks or None, self._retire)
+        self.surroundings = Surroundings()
+        quota = Quota(plan.max_tasks or None, self._make_room)
         kinds: list[tuple[type[MainLane | LoopLane], QueueSet]]
         kinds = [(MainLane, plan.main), (LoopLane, plan.loop), (LoopLane, plan.thread)]
+        url, around = app.client.url, self.surroundings
         self.lanes = [
-            kind(self._session(queues, slot, alone), self._executor(queues), slot, app.client.url, quota, plan.drain)
+            kind(self._session(queues, slot, alone), self._executor(queues), slot, url, quota, around)
             for (kind, queues), slot in zip(kinds, self.slots, strict=True)
             if queues.id
         ]
 
-    def run(self) -> None:
-        """Run the lanes until told to stop."""
-        self._set_up()
+    def run(self) -> int:
+        """Run the lanes until told to stop; returns the exit code."""
         main_lane = next((lane for lane in self.lanes if isinstance(lane, MainLane)), None)
-        loop_thread = None
+        loop_ended = threading.Event()
         if mains := [lane.main for lane in self.lanes if isinstance(lane, LoopLane)]:
-            loop_thread = threading.Thread(target=run_lanes, args=(mains,), name="taskq-loop")
-            loop_thread.start()
+            arguments = (run_lanes, mains, loop_ended.set)
+            threading.Thread(target=copy_context().run, args=arguments, name="taskq-loop").start()
         if main_lane is not None:
-            try:
-                main_lane.run()
-            except BaseException:
-                leave_if_twin(1)
-                log.critical("the main lane of this child broke", exc_info=True)
-                logging.shutdown()
-                os._exit(1)  # else the loop would live on alone, and the leases of both be renewed
-        if loop_thread is not None:
-            loop_thread.join()
+            main_lane.run()
+        if mains:
+            loop_ended.wait()
+        return self._leave(0)
 
     def run_alone(self) -> int:
         """Run one suspect, with nothing else in this process; returns the exit code."""
-        self._set_up()
-        return 0 if any(lane.run_alone() for lane in self.lanes) else NOTHING_TO_DO
+        ran = any(lane.run_alone(lambda: self._leave(0)) for lane in self.lanes)
+        return self._leave(0 if ran else NOTHING_TO_DO)
+
+    def _leave(self, code: int) -> int:
+        """Say that this child holds nothing any more: its parent waits no longer for what tasks have left in it."""
+        if any(lane.interrupted for lane in self.lanes):
+            code = INTERRUPTED
+        self.slots[0].leave_with(code)
+        self._tell_parent()
+        logging.shutdown()
+        flush()
+        return code
+
+    def _make_room(self) -> None:
+        """Take nothing more, and let another take this one's place while what runs ends."""
+        self.slots[0].retire()
+        self._tell_parent()
+        self._retire()
+
+    def _tell_parent(self) -> None:
+        if os.getppid() == self.parent:
+            os.kill(self.parent, signal.SIGCHLD)
 
     def _executor(self, queues: QueueSet) -> Executor:
         return Executor(self.app.tasks, self.app.settings, self.plan.name, queues.tasks)
@@ -94,16 +113,20 @@ class Child:
         ttl_ms = int(settings.result_ttl * 1000)
         return Session(self.app.client.keys, queues, info, settings.lease_ms, ttl_ms, began, alone, self.plan.announced)
 
-    def _set_up(self) -> None:
+    def set_up(self) -> None:
+        """Make this process a child: its signals, its end with its parent, its output line by line."""
         signal.set_wakeup_fd(-1)
-        signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C goes to the whole group; the parent acts on it
+        signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+        # Ctrl-C goes to the whole group; the parent acts on it. Ignored, it would be so in what tasks start, too.
+        signal.signal(signal.SIGINT, lambda _number, _frame: None)
         signal.signal(signal.SIGTERM, self._on_stop)
         signal.signal(signal.SIGHUP, self._on_retire)
         signal.signal(REVOKED, self._on_revoked)
         signal.signal(signal.SIGQUIT, self._on_quit)
-        faulthandler.register(SHOW_C, all_threads=False)
+        faulthandler.register(SHOW_C, file=2, all_threads=False)  # whatever has become of sys.stderr
         watch_for_twins()
         signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGTERM, signal.SIGINT, signal.SIGHUP})
+        self.surroundings.note()
         die_with_parent(self.parent)
 
     def _on_stop(self, _number: int, _frame: Any) -> None:
@@ -121,7 +144,7 @@ class Child:
             lane.revoke()
 
     def _on_quit(self, _number: int, _frame: Any) -> None:
-        faulthandler.dump_traceback(all_threads=True)
+        faulthandler.dump_traceback(file=2, all_threads=True)
         self.slots[0].shown = True
 
     def _retire(self, grace: float | None = None) -> None:
@@ -148,6 +171,13 @@ def die_with_parent(parent: int) -> None:
     threading.Thread(target=watch, name="taskq-parent-watch", daemon=True).start()
 
 
+def flush() -> None:
+    """Write what the standard streams still hold, whatever has become of them."""
+    for stream in (sys.stdout, sys.stderr):
+        with suppress(Exception):
+            stream.flush()
+
+
 def main(
     plan: Plan, number: int, app: TaskQ | None, slots: SlotTable | str, children: int, parent: int, alone: bool
 ) -> None:
@@ -160,9 +190,14 @@ def main(
     if isinstance(slots, str):
         slots = SlotTable(children, plan.capacities, slots)
     child = Child(plan, number, app, slots, parent, alone)
-    code = 0
-    if alone:
-        code = child.run_alone()
-    else:
-        child.run()
-    sys.exit(INTERRUPTED if any(lane.interrupted for lane in child.lanes) else code)
+    child.set_up()
+    try:
+        code = child.run_alone() if alone else child.run()
+    except BaseException:  # else one lane would live on alone, and the leases of both be renewed
+        leave_if_twin(1)
+        try:
+            log.critical("a lane of this child broke", exc_info=True)
+            flush()
+        finally:
+            os._exit(1)
+    sys.exit(code)

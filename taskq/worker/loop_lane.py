@@ -24,7 +24,7 @@ from taskq.broker.faults import NotSent, Passing, Unanswered
 from taskq.broker.outcomes import Outcome, Returned
 from taskq.broker.protocol import adrive, boottime
 from taskq.delivery import Delivery, Revoked, Taken, current
-from taskq.errors import BrokerRefused
+from taskq.errors import BrokerRefused, TaskqError
 from taskq.execution import UNFINISHED, Executor, finish
 from taskq.worker.interrupt import CoroutineInterrupt, ThreadInterrupt, soft_limit_error
 from taskq.worker.main_lane import UNRENEWED_PAUSE, WAIT
@@ -32,6 +32,7 @@ from taskq.worker.pace import Pace
 from taskq.worker.quota import Quota
 from taskq.worker.session import Session, Stopped
 from taskq.worker.slots import CAPACITY, Slot
+from taskq.worker.surroundings import Surroundings
 from taskq.worker.twin import leave_if_twin
 from taskq.worker.vital import vital
 
@@ -53,14 +54,17 @@ def _loop_factory() -> Callable[[], asyncio.AbstractEventLoop] | None:
     return factory
 
 
-def run_lanes(mains: list[Callable[[], Coroutine[Any, Any, None]]]) -> None:
-    """Run lanes on a new event loop until all have ended; blocks its thread. Uses uvloop if it is installed.
+def run_lanes(mains: list[Callable[[], Coroutine[Any, Any, None]]], ended: Callable[[], object]) -> None:
+    """Run lanes on a new event loop; blocks its thread. Uses uvloop if it is installed.
+
+    ``ended`` is called when all have ended: what tasks have left on the loop may still keep it for ever.
 
     A bug in there ends the process before the runner cancels what runs, which would pass for failures.
     """
 
     async def all_of_them() -> None:
         await asyncio.gather(*(main() for main in mains))
+        ended()
 
     runner = asyncio.Runner(loop_factory=_loop_factory())
     vital("the event loop of this child", lambda: runner.run(all_of_them()))
@@ -75,14 +79,20 @@ class LoopLane:
     """
 
     def __init__(
-        self, session: Session, executor: Executor, slot: Slot, url: str, quota: Quota, drain: bool = False
+        self,
+        session: Session,
+        executor: Executor,
+        slot: Slot,
+        url: str,
+        quota: Quota,
+        surroundings: Surroundings | None = None,
     ) -> None:
-        """Prepare the lane; with ``drain`` it ends when it finds nothing to take and nothing runs."""
+        """Prepare the lane."""
         self.session = session
         self.executor = executor
         self.slot = slot
         self.quota = quota
-        self.drain = drain
+        self._surroundings = surroundings or Surroundings()
         self.stopping = False
         self._url = url
         self._pace = Pace({task.queue for task in executor.tasks.values() if task.at_most_once}, many=True)
@@ -148,14 +158,12 @@ class LoopLane:
                 continue
             if batch.messages:
                 self._start(batch)
-            elif self.drain and not self._running and not self._outcomes:
-                break
             else:
                 mode = await self._rest(free)
         await self._finish()
 
-    def run_alone(self) -> bool:
-        """Run one message, for which the child was made; says whether there was one."""
+    def run_alone(self, ended: Callable[[], object]) -> bool:
+        """Run one message, for which the child was made; says whether there was one, and calls ``ended`` if so."""
         batch: Batch | None = None
 
         async def main() -> None:
@@ -166,7 +174,7 @@ class LoopLane:
                 self._start(batch)
             await self._finish()
 
-        run_lanes([main])
+        run_lanes([main], lambda: ended() if batch is not None and batch.messages else None)
         return batch is not None and bool(batch.messages)
 
     async def _begin(self) -> None:
@@ -191,7 +199,7 @@ class LoopLane:
         """Wait for the bell (if there is room), an outcome, or a stop; answers the next fetch's mode."""
         if self.stopping:
             return ""
-        if self._bell is None and free > 0 and not self.drain:
+        if self._bell is None and free > 0:
             self._bell = asyncio.create_task(self._wait_for_bell())
         changed = asyncio.create_task(self._changed.wait())
         waits = {changed} if self._bell is None else {changed, self._bell}
@@ -244,6 +252,7 @@ class LoopLane:
             self._outcomes += [Returned(raw_id) for raw_id in batch.messages[::2]]
             return
         taken = Taken(batch.now, time.monotonic(), batch.crashes)
+        self._surroundings.restore_if_idle()
         for i in range(0, len(batch.messages), 2):
             place = self.slot.enter(batch.messages[i])  # reading it may already kill this process
             delivery = Delivery(batch.messages[i], batch.messages[i + 1], taken, place)
@@ -261,9 +270,14 @@ class LoopLane:
         if task.time_limit:  # the parent watches it
             self.slot.limit(delivery.place, boottime() + task.time_limit)
         current.set(delivery)
+        self._surroundings.enter()
+        self._surroundings.loop_busy += 1
         logs.started(delivery)
         began = time.monotonic()
-        outcome = await (self._await if task.is_async else self._run_in_thread)(delivery)
+        try:
+            outcome = await (self._await if task.is_async else self._run_in_thread)(delivery)
+        finally:
+            self._surroundings.loop_busy -= 1
         seconds = time.monotonic() - began
         self._pace.saw(delivery.route.queue, seconds, 1)
         self.slot.limit(delivery.place, 0.0)
@@ -286,7 +300,7 @@ class LoopLane:
                 value = await self._run_coroutine(delivery, value)
         except BaseException as error:
             leave_if_twin(1)
-            if isinstance(error, asyncio.CancelledError) and self._cancelled:
+            if self._cancelled and isinstance(error, asyncio.CancelledError) and not isinstance(error, TaskqError):
                 self.interrupted = True
                 return self.executor.interrupted(delivery)
             return self.executor.failed(delivery, error)

@@ -11,9 +11,10 @@ import os
 import threading
 import time
 from collections import deque
+from collections.abc import Callable
 from contextlib import suppress
+from contextvars import copy_context
 from functools import partial
-from typing import Any
 
 from taskq import logs
 from taskq.broker.commands import Batch, Lost
@@ -22,11 +23,12 @@ from taskq.broker.outcomes import Outcome, Returned
 from taskq.broker.protocol import boottime, drive
 from taskq.delivery import NOWHERE, Delivery, Route, Taken, current
 from taskq.execution import UNFINISHED, Executor, finish
-from taskq.worker.interrupt import MainThreadInterrupt, soft_limit_error
+from taskq.worker.interrupt import MainThreadInterrupt, SoftLimits
 from taskq.worker.pace import BATCH, Pace
 from taskq.worker.quota import Quota
 from taskq.worker.session import Session, Stopped
 from taskq.worker.slots import Slot
+from taskq.worker.surroundings import LOOK_EVERY, Surroundings
 from taskq.worker.twin import Twin, leave_if_twin
 from taskq.worker.vital import vital
 
@@ -52,14 +54,19 @@ class MainLane:
     interrupted = False  # nothing here can be interrupted but by the death of the process
 
     def __init__(
-        self, session: Session, executor: Executor, slot: Slot, url: str, quota: Quota, drain: bool = False
+        self,
+        session: Session,
+        executor: Executor,
+        slot: Slot,
+        url: str,
+        quota: Quota,
+        surroundings: Surroundings | None = None,
     ) -> None:
-        """Prepare the lane; with ``drain`` it ends when it finds nothing to take."""
+        """Prepare the lane."""
         self.session = session
         self.executor = executor
         self.slot = slot
         self.quota = quota
-        self.drain = drain
         self.stopping = False
         self._connection = Connection(url)
         self._settler_connection = Connection(url)
@@ -74,7 +81,9 @@ class MainLane:
         self._work = threading.Event()
         self._ended = False
         self._interrupt = MainThreadInterrupt(slot)
-        self._soft_at = 0.0  # when the running task is to be interrupted, 0 for never
+        self._soft_limits = SoftLimits(self._interrupt)
+        self._surroundings = surroundings or Surroundings()
+        self._look_at = 0.0  # when to look next at what tasks have left
 
     def stop(self, grace: float | None = None) -> None:
         """Start nothing more; called by the signal handler, in the lane's own thread."""
@@ -106,21 +115,22 @@ class MainLane:
             if batch is None:
                 continue
             if batch.messages:
-                self._run_batch(batch)
-            elif self.drain:
-                break
+                self._surroundings.begin().run(self._run_batch, batch)
             else:
                 wait = WAIT
         self._end()
 
-    def run_alone(self) -> bool:
-        """Run one message, for which the child was made; says whether there was one."""
+    def run_alone(self, ended: Callable[[], object]) -> bool:
+        """Run one message, for which the child was made; says whether there was one, and calls ``ended`` if so."""
         self._begin()
         batch = None if self.stopping else self._exchange(self._connection, want=1)
         if batch is not None and batch.messages:
-            self._run_batch(batch)
+            self._surroundings.begin().run(self._run_batch, batch)
         self._end()
-        return batch is not None and bool(batch.messages)
+        if batch is None or not batch.messages:
+            return False
+        ended()
+        return True
 
     def _begin(self) -> None:
         with suppress(Stopped):
@@ -193,17 +203,14 @@ class MainLane:
 
     def _run_batch(self, batch: Batch) -> None:
         """Run a batch message by message; the settler may take the rest of it away."""
-        messages, taken = batch.messages, Taken(batch.now, time.monotonic(), batch.crashes)
         buffer, outcomes, slot = self._buffer, self._outcomes, self.slot
         incarnation = self.session.incarnation
         lease_until = slot.lease_until
-        slot.load(messages[::2])
-        buffer.extend([Delivery(messages[i], messages[i + 1], taken, i >> 1) for i in range(0, len(messages), 2)])
-        if len(messages) > 2 and not self._work.is_set():  # behind or before a single one there is nothing to settle
-            self._work.set()
+        self._load(batch)
         self._started = self._batch_began = began = group_began = boottime()
         told, self._starts_told = logs.log.isEnabledFor(logging.INFO), logs.log.isEnabledFor(logging.DEBUG)
         route, ran, once = NOWHERE, 0, False  # measured together: messages of one kind that follow each other
+        context, watched = copy_context(), 1
         while buffer and not self.stopping:
             try:
                 delivery = buffer.popleft()  # this is the claim: one of the two threads gets it
@@ -212,9 +219,8 @@ class MainLane:
             if began > lease_until:
                 lease_until = slot.lease_until
                 if began > lease_until:  # not renewed in time: they may be another's already; if not, they go back
-                    unstarted = [Returned(left.id) for left in (delivery, *self._take_buffer())]
-                    if self.session.incarnation is incarnation:
-                        outcomes.extend(unstarted)
+                    buffer.appendleft(delivery)
+                    self._give_back(incarnation)
                     break
             # From here on it runs, until another does or the server knows how it ended (see _exchange).
             slot.memory[slot.index_at] = delivery.place
@@ -229,15 +235,34 @@ class MainLane:
                 self._measure(route, began - group_began, ran)
                 route, ran, group_began = delivery.route, 0, began
                 once = route is not NOWHERE and route.task.at_most_once
+                watched = 1 if route is NOWHERE else route.watched
             ran += 1
             if once:  # it must not come back: its slot says that it runs until the server knows how it ended
                 self._exchange(self._connection)
                 now = boottime()
             self._started = began = now
+            if watched or began >= self._look_at:
+                watched = self._surroundings.tidy(route, context)
+                self._look_at = began + LOOK_EVERY
         self._measure(route, began - group_began, ran)
+        self._surroundings.main_busy = False
         self._started = 0.0
         current.set(None)
-        self.quota.spend(len(messages) // 2)
+        self.quota.spend(len(batch.messages) // 2)
+
+    def _load(self, batch: Batch) -> None:
+        """Put a batch into the buffer and into the slot's table; none of it runs yet."""
+        messages, taken = batch.messages, Taken(batch.now, time.monotonic(), batch.crashes)
+        self.slot.load(messages[::2])
+        self._buffer.extend([Delivery(messages[i], messages[i + 1], taken, i >> 1) for i in range(0, len(messages), 2)])
+        if len(messages) > 2 and not self._work.is_set():  # behind or before a single one there is nothing to settle
+            self._work.set()
+        self._surroundings.main_busy = True
+
+    def _give_back(self, incarnation: str) -> None:
+        unstarted = [Returned(left.id) for left in self._take_buffer()]
+        if self.session.incarnation is incarnation:
+            self._outcomes.extend(unstarted)
 
     def _measure(self, route: Route, seconds: float, ran: int) -> None:
         if route is not NOWHERE:
@@ -250,54 +275,51 @@ class MainLane:
         current.set(delivery)
         if self._starts_told:
             logs.started(delivery)
-        interrupt = self._interrupt
+        route, interrupt = delivery.route, self._interrupt
         try:
             try:
                 interrupt.running = delivery
-                if delivery.route.limited:
-                    value = self._within_limits(delivery)
+                if route.limited:
+                    self._set_limits(delivery)
+                if route.watched:
+                    value = self._surroundings.call(route, route.task.function, delivery.args, delivery.kwargs)
                 else:
-                    value = delivery.route.task.function(*delivery.args, **delivery.kwargs)
+                    value = route.task.function(*delivery.args, **delivery.kwargs)
                 while value is not None and type(value) in UNFINISHED:
-                    value = finish(value)
+                    value = self._surroundings.call(route, finish, (value,), {})
             finally:
                 interrupt.running = None
         except BaseException as error:  # SystemExit and KeyboardInterrupt too: a task cannot end the worker
             leave_if_twin(1)
+            if route.limited:
+                self._lift_limits(delivery)
             return self.executor.failed(delivery, error)
+        if route.limited:  # not before, where its soft limit may still be raised in the midst of this
+            self._lift_limits(delivery)
         if Twin.here:
             os._exit(0)
         if delivery.route.quiet and delivery._envelope is None:  # nothing to judge, nothing to store
             return delivery.id, b""
         return self.executor.succeeded(delivery, value)
 
-    def _within_limits(self, delivery: Delivery) -> Any:
-        """Run a task that has time limits: the parent watches the hard one, the settler the soft one."""
+    def _set_limits(self, delivery: Delivery) -> None:
+        """Set the time limits of a task that begins: its parent watches the hard one."""
         task, now = delivery.task, boottime()
         if task.time_limit:
             self.slot.limit(delivery.place, now + task.time_limit)
         if task.soft_time_limit:
-            self._soft_at = now + task.soft_time_limit
-            self._work.set()
-        try:
-            try:
-                value = task.function(*delivery.args, **delivery.kwargs)
-                return finish(value) if type(value) in UNFINISHED else value
-            finally:
-                self._interrupt.running = None  # an interruption comes before this, or never: it cannot skip the rest
-        finally:
-            self._soft_at = 0.0
-            self.slot.limit(delivery.place, 0.0)
+            self._soft_limits.set(delivery, now + task.soft_time_limit)
+
+    def _lift_limits(self, delivery: Delivery) -> None:
+        self._soft_limits.lift()
+        self.slot.limit(delivery.place, 0.0)
 
     # -- the settler --------------------------------------------------------------------------------------
 
     def _settle_for_long_tasks(self) -> None:
         while not self._ended:
             self._wait_for_work()
-            started, running = self._started, self._interrupt.running
-            if running is not None and 0 < self._soft_at <= boottime():
-                self._soft_at = 0.0
-                self._interrupt.fire(running, soft_limit_error(running.task.soft_time_limit or 0.0))
+            started = self._started
             if not started:
                 continue  # the main thread is settling them itself
             lasted = boottime() - started
@@ -308,12 +330,11 @@ class MainLane:
                 self._exchange(self._settler_connection)
 
     def _wait_for_work(self) -> None:
-        """Wait a moment while there is something to watch; else until a batch begins or a soft limit is over."""
+        """Wait a moment while there is something to watch; else until a batch begins."""
         exchanging = not self._started and not self._waiting  # more is about to come
         if self._buffer or self._outcomes or exchanging:
             time.sleep(_LOOK_EVERY)
             return
         self._work.clear()
         if not (self._buffer or self._outcomes):  # no batch came between the look and the clear
-            soft_at = self._soft_at
-            self._work.wait(max(0.001, soft_at - boottime()) if soft_at else None)
+            self._work.wait()

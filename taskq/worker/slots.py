@@ -6,6 +6,8 @@ A child has a region a lane::
     16  end of its lease, by the boot-time clock, in seconds (written by the parent)
     24  index of the running message in the table, 255 for none; 254: every entry runs (loop lanes)
     25  1 when the child has shown its stacks (in its first lane)
+    26  0 while the child takes messages, 1 when it takes no more, from 2 on when it holds none: 2 and its exit code
+        (in its first lane)
     32  table: 16 bytes a message, zeros for none
     ..  deadlines: when each must have ended, by the same clock; 0 for no limit
     ..  revoked: messages that must not run (on), as in the table (written by the parent)
@@ -23,6 +25,7 @@ from collections.abc import Sequence
 _DOUBLE = struct.Struct("<d")
 _TABLE = 32
 _IDLE, _ALL = 255, 254
+_RETIRING, _LEFT = 1, 2
 _EMPTY = bytes(16)
 
 #: Messages a lane can hold at most.
@@ -94,6 +97,14 @@ class Slot:
         """Say when the message at ``place`` must have ended; 0 for no limit."""
         _DOUBLE.pack_into(self.memory, self._deadlines_at + 8 * place, deadline)
 
+    def retire(self) -> None:
+        """Say that the child takes nothing more, and ends when what it runs has ended."""
+        self.memory[self._offset + 26] = _RETIRING
+
+    def leave_with(self, code: int) -> None:
+        """Say that the child holds nothing any more and leaves with that exit code."""
+        self.memory[self._offset + 26] = _LEFT + code
+
     # -- either writes and reads --------------------------------------------------------------------------
 
     @property
@@ -106,6 +117,17 @@ class Slot:
         self.memory[self._offset + 25] = value
 
     # -- the parent writes, either reads ------------------------------------------------------------------
+
+    @property
+    def retiring(self) -> bool:
+        """Whether the child has said that it takes nothing more."""
+        return self.memory[self._offset + 26] >= _RETIRING
+
+    @property
+    def exit_code(self) -> int | None:
+        """With which code the child leaves, if it has said that it holds nothing any more."""
+        state = self.memory[self._offset + 26]
+        return state - _LEFT if state >= _LEFT else None
 
     @property
     def incarnation(self) -> str:

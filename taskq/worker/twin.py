@@ -43,6 +43,7 @@ def _became_twin() -> None:
     Twin.here = True
     for number in _DRAINS:
         signal.signal(number, signal.SIG_DFL)
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     _let_signals_in()
 
 

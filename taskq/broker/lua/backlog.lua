@@ -1,15 +1,19 @@
 --@include base
 --@include sizes
--- How much waits in some queues that are not paused, and how long its oldest has.
+-- How much waits in some queues that are not paused, how long its oldest has, and whether any of it can run.
 --
 -- KEYS  1 prefix
--- ARGV  queues
--- Returns {messages waiting, ms since the oldest of the next ones was accepted, suspects among them}.
+-- ARGV  1 sets of queues and 2 incarnations, each joined by spaces; then queues
+-- Returns {messages waiting, ms since the oldest of the next ones was accepted, suspects among them, lines and queues
+--       that the sets have ready, messages that the incarnations hold (-1: one is not registered yet), ms until a gate
+--       opens by itself that some of the queues stand at (-1: none does within five seconds)}.
 -- Again: the same.
-local names = {}
+local names, ours = {}, {}
 local letters, flat = {}, call('HGETALL', P .. 'marks')
 for i = 1, #flat, 2 do letters[flat[i]] = flat[i + 1] end
-for _, queue in ipairs(ARGV) do
+for i = 3, #ARGV do
+  local queue = ARGV[i]
+  ours[queue] = true
   if not find(letters[queue] or '', 'p', 1, true) then names[#names + 1] = queue end
 end
 local pending, oldest, suspects, now = 0, 0, 0, clock()
@@ -42,4 +46,19 @@ end
 for _, queue in ipairs(names) do
   if find(letters[queue] or '', 'l', 1, true) then look_at_lines(queue) end
 end
-return { pending + suspects, int(oldest), suspects }
+
+local ready, held, opens = 0, 0, -1
+for set in string.gmatch(ARGV[1], '%S+') do
+  ready = ready + call('ZCARD', P .. 'ready:' .. set) + call('ZCARD', P .. 'solo:' .. set)
+end
+for inc in string.gmatch(ARGV[2], '%S+') do
+  if call('HEXISTS', P .. 'calls', inc) == 0 then held = -1 end
+  if held >= 0 then held = held + call('HLEN', P .. 'processing:' .. inc) end
+end
+local soon = ARGV[1] ~= '' and call('ZRANGEBYSCORE', P .. 'openings', '-inf', int(now + 5000), 'WITHSCORES', 'LIMIT', 0, 100) or {}
+for i = 1, #soon, 2 do
+  for queue in string.gmatch(call('HGET', P .. 'gates', soon[i]) or '', '[^%s*!]+') do
+    if ours[queue] and opens < 0 then opens = math.max(0, soon[i + 1] - now) end
+  end
+end
+return { pending + suspects, int(oldest), suspects, ready, held, int(opens) }

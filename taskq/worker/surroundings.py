@@ -1,0 +1,202 @@
+"""What tasks of one process share and must not leave changed: clean surroundings for each, at no cost for most.
+
+A task runs in a context of its own (`contextvars`, and with it the context of `decimal`), and after it the working
+folder, signals, timers and standard streams are as before. To look costs more than a small task, so each task is looked
+at after its first runs, and for good once it has left something; all others after two milliseconds at most.
+
+Left alone is what libraries set once a process, in whichever task comes first: environment variables, locale, umask,
+modules and their globals.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import logging
+import os
+import signal
+import sys
+from collections.abc import Callable
+from contextvars import Context, ContextVar, copy_context
+from typing import Any, TextIO
+
+from taskq.delivery import NOWHERE, Route, current
+
+log = logging.getLogger("taskq.worker")
+
+#: Seconds between two looks.
+LOOK_EVERY = 0.002
+#: Signals that a child or its tasks use.
+_SIGNALS = (
+    signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGQUIT, signal.SIGUSR1, signal.SIGUSR2, signal.SIGCHLD,
+    signal.SIGALRM, signal.SIGVTALRM, signal.SIGPROF, signal.SIGPIPE,
+)  # fmt: skip
+_TIMERS = (signal.ITIMER_REAL, signal.ITIMER_VIRTUAL, signal.ITIMER_PROF)
+_FOR_EVER = 1 << 62
+#: Standard streams by their descriptors.
+_NAMES = {1: "stdout", 2: "stderr"}
+
+
+class Surroundings:
+    """Those of the tasks of one child.
+
+    Attributes:
+        main_busy: Whether a task runs in the main thread; kept by its lane.
+        loop_busy: How many run on the event loop and in threads; kept on the loop.
+    """
+
+    def __init__(self) -> None:
+        """Prepare; they are not looked at before `note`."""
+        self.main_busy = False
+        self.loop_busy = 0
+        self._noted = False
+        self._decimal: tuple[ContextVar[Any], Any] | None = None
+
+    def note(self) -> None:
+        """Note how they are; called in the main thread of a child that is set up."""
+        for descriptor, name in _NAMES.items():
+            _shield(descriptor, getattr(sys, name))
+        mend_streams()
+        self._folder = _folder()
+        self._handlers = {number: signal.getsignal(number) for number in _SIGNALS}
+        self._mask = signal.pthread_sigmask(signal.SIG_BLOCK, ())
+        self._streams = (sys.stdout, sys.stderr)
+        self._look_at_decimal()
+        self._noted = True
+
+    def begin(self) -> Context:
+        """Return the context of a batch."""
+        self._look_at_decimal()
+        return copy_context()
+
+    def _look_at_decimal(self) -> None:
+        if self._decimal is None and "decimal" in sys.modules:
+            # One that is there already is changed in place, by tasks that compute with decimals as by others.
+            sys.modules["decimal"].getcontext()
+            for variable in copy_context():
+                if variable.name == "decimal_context":
+                    self._decimal = variable, variable.get().copy()
+
+    def enter(self) -> None:
+        """Give the calling context, which is a coroutine's own, its own context of `decimal`."""
+        if self._decimal is not None:
+            self._decimal[0].set(self._decimal[1].copy())
+
+    def call(self, route: Route, function: Callable[..., Any], args: Any, kwargs: dict[str, Any]) -> Any:
+        """Call a task that is watched, in a context of its own."""
+        context, before = copy_context(), copy_context()
+        try:
+            return context.run(self._call, function, args, kwargs)
+        finally:
+            if _changed(before, context, self._decimal):
+                route.watched = _FOR_EVER
+
+    def _call(self, function: Callable[..., Any], args: Any, kwargs: dict[str, Any]) -> Any:
+        self.enter()
+        return function(*args, **kwargs)
+
+    def tidy(self, route: Route, batch: Context) -> int:
+        """Put everything back that a task has left changed; answers for how many more runs it is watched."""
+        changed = self._noted and self.restore()
+        if self._decimal is not None and _settings(self._decimal[0].get()) != _settings(self._decimal[1]):
+            self.enter()
+            changed = True
+        if route is NOWHERE:
+            return 1
+        if changed or (not route.watched and _changed(batch, copy_context(), self._decimal)):
+            route.watched = _FOR_EVER
+        elif 0 < route.watched < _FOR_EVER:
+            route.watched -= 1
+        return route.watched
+
+    def restore(self) -> bool:
+        """Put back what belongs to the process; answers whether anything was changed."""
+        changed = self.restore_shared()
+        for number, handler in self._handlers.items():
+            if signal.getsignal(number) is not handler and handler is not None:
+                signal.signal(number, handler)
+                changed = True
+        if signal.pthread_sigmask(signal.SIG_BLOCK, ()) != self._mask:
+            signal.pthread_sigmask(signal.SIG_SETMASK, self._mask)
+            changed = True
+        for timer in _TIMERS:
+            if signal.getitimer(timer)[0]:
+                signal.setitimer(timer, 0)
+                changed = True
+        return changed
+
+    def restore_if_idle(self) -> None:
+        """Put back what coroutines and threads have left, before more of them begin, if nothing else runs."""
+        if self._noted and not (self.main_busy or self.loop_busy):
+            self.restore_shared()
+
+    def restore_shared(self) -> bool:
+        """Put back what may be put back by any thread: the working folder, the standard streams."""
+        changed = False
+        if self._folder is not None and _folder() != self._folder:
+            with contextlib.suppress(OSError):  # it is gone
+                os.chdir(self._folder)
+            changed = True
+        if (sys.stdout, sys.stderr) != self._streams or any(map(_is_closed, self._streams)):
+            sys.stdout, sys.stderr = self._streams
+            mend_streams()
+            self._streams = (sys.stdout, sys.stderr)
+            changed = True
+        return changed
+
+
+def _changed(before: Context, after: Context, decimal: tuple[ContextVar[Any], Any] | None) -> bool:
+    for variable, value in after.items():
+        if decimal is not None and variable is decimal[0]:
+            if _settings(value) != _settings(decimal[1]):
+                return True
+        elif variable is not current and before.get(variable, NOWHERE) is not value:
+            return True
+    return False
+
+
+def _settings(context: Any) -> Any:
+    """Return what a context of `decimal` says, but for its flags: any computation sets those."""
+    return context.prec, context.rounding, context.Emin, context.Emax, context.capitals, context.clamp, context.traps
+
+
+def _folder() -> str | None:
+    try:
+        return os.getcwd()
+    except OSError:  # it was deleted
+        return None
+
+
+def mend_streams() -> None:
+    """Put a stream in the place of a standard one that is closed or missing; each writes line by line."""
+    for n, name in _NAMES.items():
+        stream: TextIO | None = getattr(sys, name)
+        if stream is None or _is_closed(stream):
+            mended = _open(n)
+            setattr(sys, name, mended)
+            loggers = [logging.root, *logging.root.manager.loggerDict.values()]
+            for handler in [handler for logger in loggers for handler in getattr(logger, "handlers", ())]:
+                if isinstance(handler, logging.StreamHandler) and handler.stream is stream:
+                    handler.stream = mended
+        elif hasattr(stream, "reconfigure"):
+            with contextlib.suppress(ValueError, OSError):
+                stream.reconfigure(line_buffering=True)
+
+
+def _shield(descriptor: int, stream: Any) -> None:
+    """Put another in the place of a standard stream, so that a task that closes it does not close what it writes to."""
+    if isinstance(stream, io.TextIOWrapper) and not stream.closed:
+        stream.flush()
+        setattr(sys, _NAMES[descriptor], _open(descriptor, stream.encoding, stream.errors))
+
+
+def _open(descriptor: int, encoding: str | None = None, errors: str | None = "backslashreplace") -> TextIO:
+    try:
+        os.fstat(descriptor)
+        return open(descriptor, "w", buffering=1, encoding=encoding, errors=errors, closefd=False)
+    except OSError:
+        return open(os.devnull, "w")
+
+
+def _is_closed(stream: Any) -> bool:
+    return bool(getattr(stream, "closed", False))
