@@ -44,7 +44,7 @@ def test_it_outlives_bad_data_and_says_once_what_is_wrong(
     raw(line, "HSET", keys["messages"], b"\x01" * 16, b"no head")
 
     wait_until(lambda: raw(line, "ZCARD", keys["dead:unreadable"]) == 1, "the next audit")
-    assert len(caplog.records) == 1
+    assert len([record for record in caplog.records if record.name == "taskq.upkeep"]) == 1
     thread.end()
     thread.join(5)
     assert not thread.is_alive()
