@@ -79,6 +79,7 @@ from taskq.broker.connection import Connection
 from taskq.broker.faults import NotSent, Unanswered
 from taskq.broker.protocol import drive
 from taskq.entries import Entry
+from taskq.errors import BrokerError
 from taskq.reaper import Reaper
 from jobs import *
 
@@ -161,6 +162,20 @@ broker.run(commands.why(keys, b"nothing"))
 broker.run(commands.scan_ids(keys, b"0", 10))
 broker.run(commands.mend(keys, [(b"nothing", "")]))
 broker.run(commands.adopt(keys, 3_600_000, b"", ["jobs.nothing"]))
+for command in (
+    commands.tally(keys, ["jobs.double"]),
+    commands.restore(keys, [("jobs.nothing", False, "")]),
+    commands.reopen(keys, [b"jobs.nothing#1"]),
+    commands.recount(keys, [b"jobs.nothing#1"]),
+    commands.tidy(keys, "waiters", [b"nothing"]),
+    commands.relock(keys, [b"nothing"]),
+    commands.rouse(keys, ["nothing"]),
+):
+    broker.run(command)
+try:
+    broker.run(commands.ledger(keys, {}))
+except BrokerError:  # it is for the next audit to do it again
+    pass
 """
 
 

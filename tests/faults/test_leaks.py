@@ -57,9 +57,9 @@ def die(a):
 """
 
 #: Names of keys that stay for as long as the app exists.
-REGISTRY = {b"counters", b"settings", b"pulse", b"tasks", b"declared", b"revisions"}
+REGISTRY = {b"counters", b"settings", b"pulse", b"tasks", b"homes", b"published", b"declared", b"revisions"}
 #: Names of keys that end by themselves.
-PASSING = {b"audited", b"producer", b"inbox", b"keeper"}
+PASSING = {b"name", b"audited", b"producer", b"inbox", b"keeper"}
 
 
 def raw(module: ModuleType, *words: Any) -> Any:
