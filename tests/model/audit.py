@@ -119,6 +119,11 @@ class Snapshot:
         """When a message was accepted."""
         return _head(self["messages"][id_])[1]
 
+    def expired(self) -> set[bytes]:
+        """Messages whose time to run is over."""
+        times = ((id_, decode_head(value)[3]) for id_, value in self.table("messages").items())
+        return {id_ for id_, expires in times if expires is not None and expires <= self.now}
+
     def in_order(self, ids: Any) -> list[bytes]:
         """Messages in the order in which they were accepted."""
         return sorted(ids, key=lambda id_: (self.accepted(id_), id_))

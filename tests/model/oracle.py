@@ -48,6 +48,8 @@ class Board:
     told: dict[bytes, bytes] = field(default_factory=dict)
     paused: dict[str, float] = field(default_factory=dict)
     tasks: dict[bytes, str] = field(default_factory=dict)
+    #: Expired ones that the server ended when it came across them, where it has to look at each anyway.
+    over: set[bytes] = field(default_factory=set)
     passed: int = 0
 
     @classmethod
@@ -159,7 +161,7 @@ class Board:
             if queue not in self.paused:
                 ids = [id_ for line, of in self.lines.items() if line.startswith(queue + "|") for id_ in of]
                 ids += self.queues.get(queue, [])
-                found += sum(id_ not in self.marked and not self.held_up(id_) for id_ in ids)
+                found += sum(id_ not in self.over and id_ not in self.marked and not self.held_up(id_) for id_ in ids)
         return found
 
     def take(self, inc: str, ids: Iterable[bytes], queue_of: dict[bytes, str]) -> None:
@@ -205,7 +207,11 @@ class Board:
         """How many queues have a suspect that is taken next."""
         found = 0
         for queue in queues:
-            standing = [id_ for id_ in self.suspects.get(queue, []) if id_ not in self.marked or self.held_up(id_)]
+            standing = [
+                id_
+                for id_ in self.suspects.get(queue, [])
+                if (id_ not in self.marked and id_ not in self.over) or self.held_up(id_)
+            ]
             found += bool(standing) and queue not in self.paused and not self.held_up(standing[0])
         return found
 
@@ -304,9 +310,10 @@ class Board:
         return "revoked"
 
     def _ends(self, id_: bytes) -> bool:
-        """A message that is marked ends; returns whether it was."""
-        if id_ not in self.marked:
+        """A message that is marked, or over, ends; returns whether it was."""
+        if id_ in self.marked:
+            self.told[id_] = self.marked.pop(id_)
+        elif id_ not in self.over:
             return False
-        self.told[id_] = self.marked.pop(id_)
         self.crashes.pop(id_, None)
         return True

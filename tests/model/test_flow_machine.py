@@ -29,6 +29,7 @@ HOW = st.sampled_from(["done", "done", "failed", "dead", "again", "later", "retu
 REGISTRY = {
     *("leases", "calls", "workers", "sets", "set-leases", "serving", "counters", "tasks", "limits", "marks"),
     *("result", "producer", "keeper", "pulse", "bell", "solo-bell", "alarm", "ready", "solo", "arrivals", "openings"),
+    *("terms", "published"),
 }
 
 

@@ -44,6 +44,7 @@ faults = st.one_of(st.just([]), st.lists(st.sampled_from(["away", "before", "lat
 #: What is left of an app in which all has ended: who works, what was counted and stored for a time, who is to be woken.
 REGISTRY = {
     *("leases", "calls", "workers", "sets", "set-leases", "serving", "counters", "settings", "tasks", "marks"),
+    *("terms", "published"),
     *("result", "producer", "inbox", "control", "keeper", "pulse", "bell", "solo-bell", "alarm", "ready", "solo"),
 }
 
@@ -132,7 +133,7 @@ class Machine(RuleBasedStateMachine):
         before, now = self.seen, self.system.look()
         self.seen = now
         assert violations(now) == []
-        self._end_the_refused(now)
+        self._end_the_refused(before, now)
         assert set(now.table("messages")) == self.living
         for worker in self.workers:
             if worker.session and worker.session.incarnation.encode() in now.table("calls"):
@@ -141,11 +142,11 @@ class Machine(RuleBasedStateMachine):
         assert silent_bells(now) <= self.unheard | waking, "something is ready and no bell rings"
         assert unsound(before, now) == []
 
-    def _end_the_refused(self, now: Snapshot) -> None:
-        """What has gone and was not settled was revoked, and its result says so."""
+    def _end_the_refused(self, before: Snapshot, now: Snapshot) -> None:
+        """What has gone and was not settled was revoked, or had expired, and its result says so."""
         for id_ in self.living - set(now.table("messages")):
-            assert id_ in self.refused, "lost"
-            assert now.result(id_) == revoked(self.refused[id_])
+            assert id_ in self.refused or id_ in before.expired(), "lost"
+            assert now.result(id_) == (revoked(self.refused[id_]) if id_ in self.refused else b"Xexpired")
             self._end([id_])
 
     def unchanged(self) -> None:
@@ -320,6 +321,7 @@ class Machine(RuleBasedStateMachine):
     ) -> None:  # fmt: skip
         """Without faults, all of it is known beforehand: what goes where, and that the next in order are taken."""
         board, now = Board.of(before), self.system.now
+        board.over = before.expired() - set(after.table("messages"))
         assert board.settle(session.incarnation, outcomes, QUEUE_OF, now) == []
         board.promote(QUEUE_OF, now)
         if worker.alone:
