@@ -47,6 +47,7 @@ def parent(app: TaskQ, caplog: pytest.LogCaptureFixture) -> Parent:
 def test_said_again_to_a_server_that_has_lost_nothing_it_changes_nothing_and_is_not_told(
     parent: Parent, caplog: pytest.LogCaptureFixture
 ) -> None:
+    caplog.set_level(logging.INFO, "taskq")
     parent.announce()
     assert [record.getMessage() for record in caplog.records] == ["periodic entry nightly is added"]
     caplog.clear()

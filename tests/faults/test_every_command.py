@@ -163,6 +163,7 @@ broker.run(commands.scan_ids(keys, b"0", 10))
 broker.run(commands.mend(keys, [(b"nothing", "")]))
 broker.run(commands.adopt(keys, 3_600_000, b"", ["jobs.nothing"]))
 for command in (
+    commands.audit(keys, 1),
     commands.tally(keys, ["jobs.double"]),
     commands.restore(keys, [("jobs.nothing", False, "")]),
     commands.reopen(keys, [b"jobs.nothing#1"]),

@@ -28,8 +28,8 @@ def uses(i):
 
 def test_a_child_inherits_no_lock_that_another_thread_held(jobs: Write, start_worker: Start) -> None:
     module = jobs(JOBS)
-    results = module.uses.delay_many([(i,) for i in range(12)])
+    results = module.uses.delay_many([(i,) for i in range(8)])
 
     start_worker("-c", "1", "--max-tasks-per-child", "1")
 
-    assert [result.get(timeout=20) for result in results] == list(range(12))
+    assert [result.get(timeout=50) for result in results] == list(range(8))

@@ -15,9 +15,9 @@ from tests.model.system import System
 from tests.support import Server, programs
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def model_server(short_folder: Path) -> Iterator[Server]:
-    """A Valkey on which nothing else is."""
+    """A Valkey on which nothing else is; a module's own, since a restart reads all that was ever written there."""
     server = Server(programs()["valkey"], Path(tempfile.mkdtemp(dir=short_folder)))
     server.start()
     never_behind(server)

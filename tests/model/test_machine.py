@@ -703,7 +703,7 @@ def test_whatever_happens_nothing_is_lost_doubled_or_misplaced(model_server: Ser
     run_state_machine_as_test(
         OnThisServer,
         settings=settings(
-            max_examples=5000 if SOAK else 300,
+            max_examples=5000 if SOAK else 150,
             stateful_step_count=60 if SOAK else 40,
             deadline=None,
             suppress_health_check=list(HealthCheck),
