@@ -6,7 +6,7 @@ import os
 import shutil
 import signal
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from pathlib import Path
 from types import ModuleType
 
@@ -23,6 +23,8 @@ signal.signal(signal.SIGINT, signal.default_int_handler)
 # A clock decides nothing in a test: a busy machine makes any example slow once in a while.
 settings.register_profile("taskq", deadline=None)
 settings.load_profile("taskq")
+
+FAILED = pytest.StashKey[bool]()
 
 os.environ["TASKQ_TEST_CLOCK"] = "1"  # the server's clock can be moved by the key `clock`
 
@@ -104,9 +106,19 @@ def jobs(tmp_path: Path, session_server: Server) -> Iterator[Callable[..., Modul
         module.app.close()
 
 
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(item: pytest.Item) -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    """Let the fixtures know whether a test has failed."""
+    report = yield
+    item.stash[FAILED] = item.stash.get(FAILED, False) or report.failed
+    return report
+
+
 @pytest.fixture
-def start_worker(tmp_path: Path, session_server: Server) -> Iterator[Callable[..., Worker]]:
-    """Start workers on modules in ``tmp_path``; what still runs at the end is killed."""
+def start_worker(
+    tmp_path: Path, session_server: Server, request: pytest.FixtureRequest
+) -> Iterator[Callable[..., Worker]]:
+    """Start workers on modules in ``tmp_path``; what still runs at the end is killed, and shown if the test failed."""
     started: list[Worker] = []
 
     def start(*options: str, url: str = session_server.url, **more: object) -> Worker:
@@ -115,5 +127,7 @@ def start_worker(tmp_path: Path, session_server: Server) -> Iterator[Callable[..
 
     yield start
     for worker in started:
+        if request.node.stash.get(FAILED, False):
+            worker.show()
         if worker.process.poll() is None:
             worker.kill_group()

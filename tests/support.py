@@ -6,6 +6,7 @@ import hashlib
 import importlib.util
 import os
 import shutil
+import signal
 import socket
 import subprocess
 import sys
@@ -177,6 +178,13 @@ class Worker:
         """Pids of the child processes."""
         path = Path(f"/proc/{self.process.pid}/task/{self.process.pid}/children")
         return [int(pid) for pid in path.read_text().split()] if path.exists() else []
+
+    def show(self) -> None:
+        """Print its log, and what each of its threads is doing if it still runs."""
+        if self.process.poll() is None:
+            self.process.send_signal(signal.SIGQUIT)
+            time.sleep(2)  # as long as it may take; nothing says when all stacks are written
+        print(self.log[-20_000:])
 
     def stop(self, number: int = 15, seconds: float = 30.0) -> int:
         """Send a signal and wait for the end; returns the exit code."""

@@ -32,7 +32,7 @@ log = logging.getLogger("taskq.worker")
 #: Seconds a child has to show its stacks, else it is deep in C; between two looks whether it has.
 _STACK_TAKES, _STACK_LOOK = 0.5, 0.005
 #: Seconds for which a child that holds nothing any more is waited for, whatever a task has left running in it.
-_LEAVES_WITHIN = 1.0
+_LEAVES_WITHIN = 3.0
 #: Children that may end what they run beside those that have taken their places, at least.
 _ENDING = 8
 

@@ -44,7 +44,7 @@ faults = st.one_of(st.just([]), st.lists(st.sampled_from(["away", "before", "lat
 #: What is left of an app in which all has ended: who works, what was counted and stored for a time, who is to be woken.
 REGISTRY = {
     *("leases", "calls", "workers", "sets", "set-leases", "serving", "counters", "settings", "tasks", "marks"),
-    *("terms", "published"),
+    *("terms", "published", "guests"),
     *("result", "producer", "inbox", "control", "keeper", "pulse", "bell", "solo-bell", "alarm", "ready", "solo"),
 }
 
