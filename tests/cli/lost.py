@@ -16,7 +16,8 @@ def publish(app: TaskQ) -> None:
     """Tell the server what a worker of the app tells it at its start."""
     keys, run = app.client.keys, app.client.broker.run
     run(commands.announce_app(keys))
-    run(commands.publish(keys, (), settings_for_scripts(app.settings, app.tasks)))
+    tasks = [(task.name, task.queue, "") for task in app.tasks.values()]
+    run(commands.publish(keys, tasks, settings_for_scripts(app.settings, app.tasks)))
 
 
 def take(app: TaskQ, queue: str, n: int, *, lease_ms: int = 60_000, incarnation: str = "lost") -> list[bytes]:

@@ -5,6 +5,7 @@ The workload below reaches every script; a new one that it does not reach makes 
 
 from __future__ import annotations
 
+import itertools
 import os
 import signal
 import subprocess
@@ -203,7 +204,7 @@ class Case:
             environ = {**os.environ, "PYTHONPATH": str(self.folder), **self.environment}
             return subprocess.Popen([sys.executable, "client.py"], cwd=self.folder, env=environ, stdout=log, stderr=log)
 
-    def run(self, seconds: float = 40.0) -> None:
+    def run(self, seconds: float = 120.0) -> None:
         """Run until the client has had all it wants and nothing is left to do, then stop the worker."""
         deadline = time.monotonic() + seconds
         while not (self.client.poll() == 0 and self.idle()):
@@ -291,33 +292,40 @@ def check(case: Case) -> None:
 
 #: The lost replies of some fetches are part of the workload, since nothing else makes a worker sync.
 LOST_FETCHES = [("fetch", "fail-after", n) for n in (3, 5, 8)]
-COMMANDS = [*(script.name for script in all_scripts()), PLAIN]
+SCRIPTS = [script.name for script in all_scripts()]
 
 
-def break_and_check(begin: Begin, folder: Path, command: str, *breaks: tuple[str, int]) -> None:
-    case = begin(faults(folder, *((command, mode, n) for mode, n in breaks), *LOST_FETCHES))
+def break_and_check(begin: Begin, folder: Path, *breaks: tuple[str, str, int]) -> None:
+    case = begin(faults(folder, *breaks, *LOST_FETCHES))
     case.run()
 
     check(case)
-    for mode, n in breaks:
+    for command, mode, n in breaks:
         names = [name.removesuffix(f"-{mode}") for name in happened(folder) if name.endswith(mode)]
         reached = names if command == PLAIN else command in names
         assert reached or n > 1, f"the workload does not reach {command}: extend it\n{case}"
 
 
+#: What breaks in one run of the workload: a few scripts, or every plain command.
+TOGETHER = [*(SCRIPTS[i : i + 4] for i in range(0, len(SCRIPTS), 4)), [PLAIN]]
+
+
+@pytest.mark.timeout(150)
 @pytest.mark.parametrize("what", ["fail", "die"])
-@pytest.mark.parametrize("command", COMMANDS)
-def test_nothing_is_lost_or_doubled_when_a_call_breaks_before_and_then_after_it_is_executed(
-    command: str, what: str, begin: Begin, tmp_path: Path
+@pytest.mark.parametrize("commands", TOGETHER, ids="-".join)
+def test_nothing_is_lost_or_doubled_when_calls_break_before_and_then_after_they_are_executed(
+    commands: list[str], what: str, begin: Begin, tmp_path: Path
 ) -> None:
-    break_and_check(begin, tmp_path / "faults", command, (f"{what}-before", 1), (f"{what}-after", 1))
+    breaks = [(command, f"{what}-{when}", 1) for command in commands for when in ("before", "after")]
+    break_and_check(begin, tmp_path / "faults", *breaks)
 
 
-@pytest.mark.skipif(not SOAK, reason="takes minutes; TASKQ_SOAK=1 runs it")
-@pytest.mark.parametrize("n", [1, 2, 3, 5, 8])
-@pytest.mark.parametrize("mode", MODES)
-@pytest.mark.parametrize("command", COMMANDS)
+#: Each by itself: hundreds, which take many minutes.
+ALL = [*itertools.product([*SCRIPTS, PLAIN], MODES, (1, 2, 3, 5, 8))] if SOAK else []
+
+
+@pytest.mark.parametrize(("command", "mode", "n"), ALL)
 def test_nothing_is_lost_or_doubled_when_the_nth_call_breaks(
     command: str, mode: str, n: int, begin: Begin, tmp_path: Path
 ) -> None:
-    break_and_check(begin, tmp_path / "faults", command, (mode, n))
+    break_and_check(begin, tmp_path / "faults", (command, mode, n))
