@@ -10,6 +10,7 @@ import pytest
 from taskq.broker import commands
 from taskq.broker.outcomes import Dead, Returned
 from taskq.broker.protocol import drive
+from taskq.envelope import encode_envelope, encode_head
 from taskq.upkeep import upkeep
 from tests.contract.fleet import Fleet, more, sent
 from tests.contract.world import LEASE, World, raw_id
@@ -109,6 +110,23 @@ def test_everything_is_sound_and_an_audit_finds_nothing(world: World) -> None:
     assert audited(world) == {}
     ends(fleet)
     assert left(world) == {}
+
+
+@pytest.mark.parametrize("head", [b"", more(priority=3)], ids=["in order", "by rank"])
+def test_what_runs_at_most_once_and_waits_is_no_riddle_for_an_audit(world: World, head: bytes) -> None:
+    fleet = Fleet(world, "own", "q")
+    fleet.publish("once", "", queue="own")
+    for id_, queue, options in ((OWN, "own", b""), (PLAIN, "q", b"w")):
+        value = encode_head("once", queue, at_most_once=True, more=head) + encode_envelope(id_, {}, b"")
+        fleet.send_all([(id_, value, options)])
+    letters = set(world.state()["marks"][b"q"])
+
+    assert audited(world) == {}
+
+    world.raw("HDEL", world.keys["marks"], "q")
+    fleet.audited = False
+    assert audited(world)["mark"] == len(letters)
+    assert set(world.state()["marks"][b"q"]) == letters, "that it is a guest there is known again"
 
 
 NAMES = [

@@ -944,6 +944,7 @@ MUTANTS = [
     ),
     # -- what is worked out anew
     lua("a mark that is missing stays so", "restore", "mark(queue, letter, on)"),
+    lua("a guest that runs at most once is not known again", "restore", "(flags % 4 >= 2 and", "(false and"),
     lua("who serves a queue is not worked out", "restore", "call('HSET', P .. 'serving', queue, right)"),
     lua("what waits is not told of anew", "restore", "    announce(queue, now)\n"),
     lua("suspects are not told of anew", "restore", "    announce_suspects(queue, now)\n"),
