@@ -129,6 +129,18 @@ def test_what_runs_at_most_once_and_waits_is_no_riddle_for_an_audit(world: World
     assert set(world.state()["marks"][b"q"]) == letters, "that it is a guest there is known again"
 
 
+def test_a_lock_whose_time_is_over_or_whose_message_has_expired_is_nothing_to_mend(world: World) -> None:
+    fleet = Fleet(world, "q")
+    fleet.send(OWN, head=more(limited=True, lock="d500:t|for a time"))
+    fleet.send(PLAIN, head=more(limited=True, lock="d0:t|expires"), options=b"x500")
+    world.at(world.now + 1000)
+
+    assert audited(world) == {}
+    assert fleet.take(5) == [OWN]
+    fleet.fetch((OWN, b""))
+    assert left(world) == {}, "each goes with its message"
+
+
 NAMES = [
     "alarm", "arrivals", "audited", "bell:set", "breakers", "calls", "counters", "crashes", "dead:p", "dead:q", "gates",
     "leases", "limits", "marks", "messages", "openings", "paused", "processing:inc", "queue:own", "queue:p", "queue:q",
