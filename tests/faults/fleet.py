@@ -120,11 +120,13 @@ class Fleet:
     """
 
     def __init__(self, start: Callable[..., Worker], size: int, *options: str, **more: Any) -> None:
-        self._start: Callable[[int], Worker] = lambda place: start(
-            *options, *self.own(place)[0], **more, **self.own(place)[1]
-        )
+        self._start_any, self._options, self._more = start, options, more
         self.victims: set[int] = set()
         self.workers = [self._start(place) for place in range(size)]
+
+    def _start(self, place: int) -> Worker:
+        options, more = self.own(place)
+        return self._start_any(*self._options, *options, **self._more, **more)
 
     def own(self, place: int) -> tuple[list[str], dict[str, Any]]:
         """What the worker at a place is given beside what all are: options, and more."""

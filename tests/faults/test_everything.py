@@ -41,26 +41,31 @@ OF_MESSAGES = (
 )  # fmt: skip
 ROUND, MAX_CRASHES = 10.0, 1_000_000
 SHORT = SECONDS < 2 * ROUND
+#: Every queue but those of the tasks that nothing is to happen to.
+ALL = [URGENT, *(f"jobs.{name}" for name in STORMY)]
 
 
 class MixedFleet(Fleet):
-    """Workers that differ in their leases, in how they make children and when they replace them, in what they serve."""
+    """Workers that differ in their leases, in how they make children and in what they serve; the rest is by chance."""
 
     SIZE = 2 if SHORT else 3
+    SERVED = (",".join(ALL), ",".join(ALL), f"{URGENT}:3,jobs.work,jobs.fair,jobs.sole,jobs.once")
+    LEASES = (LEASE, 2 * LEASE, 20.0)
+    SIZES = (["-c", "2"], ["-c", "1"], ["--autoscale", "1,3"])
+    MORE = (
+        ["--max-tasks-per-child", "100"], ["--max-memory-per-child", "150"], ["--threads", "3"], ["--async-slots", "3"],
+        ["--strict"],
+    )  # fmt: skip
+
+    def __init__(self, *args: Any, **more: Any) -> None:
+        self._chance = random.Random(SEED)
+        super().__init__(*args, **more)
 
     def own(self, place: int) -> tuple[list[str], dict[str, Any]]:
-        lease, method, options = [
-            (LEASE, "fork", ["-c", "2", "--max-tasks-per-child", "100"]),
-            (2 * LEASE, "fork" if SHORT else "spawn", ["-c", "1", "--threads", "3", "--max-memory-per-child", "150"]),
-            (
-                20.0,
-                "fork",
-                ["-c", "2", "--async-slots", "3", "-Q", f"{URGENT}:3,jobs.work,jobs.fair,jobs.sole,jobs.once"],
-            ),
-        ][place]
-        if "-Q" not in options:
-            options += ["-Q", ",".join([URGENT, *(f"jobs.{name}" for name in STORMY)])]
-        return options, {"env": {"TASKQ_LEASE": str(lease), "TASKQ_START_METHOD": method}}
+        options = sum(self._chance.sample(self.MORE, self._chance.randrange(3)), self.SIZES[place])
+        method = "spawn" if place == 1 and not SHORT else "fork"  # the one that takes a second to start
+        environ = {"TASKQ_LEASE": str(self.LEASES[place]), "TASKQ_START_METHOD": method}
+        return [*options, "-Q", self.SERVED[place]], {"env": environ}
 
 
 @pytest.fixture
@@ -161,7 +166,8 @@ class Facts:
         """What the product's own audit finds to be mended; nothing, for it is there for what others have broken."""
         keys, broker = self.module.app.client.keys, self.module.app.client.broker
         queues = broker.drive(queues_of(keys))
-        return broker.drive(audit(keys, queues)) + broker.drive(restore(keys, queues))
+        found: Counter[str] = broker.drive(audit(keys, queues)) + broker.drive(restore(keys, queues))
+        return found
 
     def _look_at(self, one: Sent, load: Load) -> None:
         if one.task == "silent":
