@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from taskq.broker import commands
-from taskq.broker.outcomes import Dead, Returned
+from taskq.broker.outcomes import Again, Dead, Returned
 from taskq.broker.protocol import drive
 from taskq.envelope import encode_envelope, encode_head
 from taskq.upkeep import upkeep
@@ -139,6 +139,26 @@ def test_a_lock_whose_time_is_over_or_whose_message_has_expired_is_nothing_to_me
     assert fleet.take(5) == [OWN]
     fleet.fetch((OWN, b""))
     assert left(world) == {}, "each goes with its message"
+
+
+@pytest.mark.parametrize("again", ["suspect", "retry"])
+def test_what_was_unique_until_its_start_and_waits_for_another_run_is_nothing_to_mend(world: World, again: str) -> None:
+    fleet, head = Fleet(world, "q", incarnations=("inc", "other")), more(limited=True, lock="s0:t|k")
+    fleet.send(OWN, head=head)
+    assert fleet.take(1) == [OWN]
+    if again == "suspect":
+        fleet.lose("inc", OWN)
+    else:
+        stored = world.state()["messages"][OWN]
+        fleet.fetch(Again(OWN, stored, 5.0, "retried"))
+
+    assert audited(world) == {}
+    assert "locks" not in audited(world)
+    world.at(world.now + 6000)
+    fleet.promote()
+    assert fleet.take(1, mode="solo" if again == "suspect" else "", inc="other") == [OWN]
+    fleet.fetch((OWN, b""), inc="other")
+    assert left(world) == {}
 
 
 NAMES = [

@@ -961,6 +961,7 @@ MUTANTS = [
         "return not string.find(call('HGET', key, lock), '^0 ') or",
     ),
     lua("locks of messages that are gone stay", "tidy", "if is_of_none(field) then", "if false then"),
+    lua("a lock until a start that was is mended", "relock", "if mode == 'd' then given", "if true then given"),
     lua("a lock that is missing stays so", "relock", "      take_lock(lock, mode, left, id, now)\n"),
     lua("an entry without a tick stays silent", "rouse", "      call('ZADD', P .. 'ticks', due, name)\n"),
     py("a single walk is believed", "audit", "doubtful = yield from _walk(keys, names, doubtful)", "pass"),
