@@ -125,9 +125,9 @@ class Pool(Producers):
         return [Sent(*one) for one in json.loads(line)]
 
 
-def start_producers(folder: Path, url: str) -> list[Producers]:
-    """Start the programs that there are."""
-    made: list[Producers] = [Pool(folder, url, "forkserver")]
+def start_producers(folder: Path, url: str, *methods: str) -> list[Producers]:
+    """Start the programs that there are: a pool for each method of starting processes, and uWSGI."""
+    made: list[Producers] = [Pool(folder, url, method) for method in methods]
     if shutil.which(Uwsgi.PROGRAM):
         made.append(Uwsgi(folder, url))
     else:

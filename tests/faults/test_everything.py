@@ -41,6 +41,7 @@ OF_MESSAGES = (
 )  # fmt: skip
 ROUND, MAX_CRASHES = 10.0, 1_000_000
 SHORT = SECONDS < 2 * ROUND
+METHODS = ["forkserver"] if SHORT else ["forkserver", "spawn"]
 #: Every queue but those of the tasks that nothing is to happen to.
 ALL = [URGENT, *(f"jobs.{name}" for name in STORMY)]
 
@@ -96,7 +97,7 @@ def start_programs(server: Server, tmp_path: Path) -> Iterator[Callable[[], list
     made: list[Producers] = []
 
     def start() -> list[Producers]:  # the module that they import is there by then
-        made.extend(start_producers(tmp_path, server.url))
+        made.extend(start_producers(tmp_path, server.url, *METHODS))
         return made
 
     yield start
