@@ -56,7 +56,7 @@ declare("twice_limited", limits=[Limit(rate="200/s"), Limit(max_concurrency=1, k
 declare("unique", unique="until_done", unique_by=kind)
 declare("unique_for", unique="until_done", unique_by=kind, unique_for=0.5, on_duplicate="raise")
 declare("until_start", unique="until_start", unique_by=kind, pool="thread")
-declare("debounced", debounce=0.1, max_wait=0.4, unique_by=kind)
+declare("debounced", debounce=0.5, max_wait=1.5, unique_by=kind)
 declare("throttled", throttle=0.1, unique_by=kind)
 declare("short", max_length=5)
 declare("short_waits", max_length=5, full_timeout=1.0, priority=-5)
@@ -209,6 +209,8 @@ class Caller:
         if task_name in CALM:
             del choices["queue"]  # nothing else is to run beside them, nor they elsewhere
         names = self._chance.sample(sorted(choices), self._chance.choice([0, 0, 0, 1, 1, 2, 3]))
+        if task_name == "debounced" and self._chance.random() < 0.4:
+            names.append("queue")  # it moves what waits, if there is something
         return {name: choices[name]() for name in names}
 
     def _elsewhere(self) -> str:
