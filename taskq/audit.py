@@ -127,6 +127,8 @@ def _mend(keys: Keys, doubtful: list[Doubtful]) -> Protocol[Counter[str]]:
 def _balance(keys: Keys, queues: list[str]) -> Protocol[Counter[str]]:
     """Put the ledger right. What does not balance now does not later either, so nothing needs to stand still."""
     wrong: int = yield from paced(commands.ledger(keys, {}))
+    if wrong:
+        log.warning("audit: %d counters of what waits for its time or at gates were wrong; put right", wrong)
     surveys = yield from paced(commands.survey(keys, queues))
     missing = {queue: survey.balance for queue, survey in surveys.items() if survey.balance}
     for queue, n in missing.items():

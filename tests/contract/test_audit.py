@@ -258,6 +258,16 @@ def test_after_an_audit_everything_is_in_one_place_and_the_ledger_balances(
     assert audited(world) == {}
 
 
+def test_that_the_ledger_was_wrong_is_said(world: World, caplog: pytest.LogCaptureFixture) -> None:
+    world.seed(serving("inc"), pending(A))
+    world.raw("HINCRBY", world.keys["counters"], "q|scheduled", 2)
+
+    with caplog.at_level("WARNING", "taskq.audit"):
+        assert audited(world)["recounted"] >= 1
+
+    assert "counters of what waits for its time or at gates were wrong" in caplog.text
+
+
 class Watched:
     """A connection that notes what is asked, and lets something happen before each of a kind."""
 

@@ -8,8 +8,9 @@ from typing import Any
 import pytest
 
 from taskq.broker import commands
-from taskq.broker.outcomes import Dead, Returned
+from taskq.broker.outcomes import Again, Dead, Returned
 from taskq.broker.protocol import drive
+from taskq.envelope import encode_envelope, encode_head
 from taskq.upkeep import upkeep
 from tests.contract.fleet import Fleet, more, sent
 from tests.contract.world import LEASE, World, raw_id
@@ -108,6 +109,55 @@ def test_everything_is_sound_and_an_audit_finds_nothing(world: World) -> None:
 
     assert audited(world) == {}
     ends(fleet)
+    assert left(world) == {}
+
+
+@pytest.mark.parametrize("head", [b"", more(priority=3)], ids=["in order", "by rank"])
+def test_what_runs_at_most_once_and_waits_is_no_riddle_for_an_audit(world: World, head: bytes) -> None:
+    fleet = Fleet(world, "own", "q")
+    fleet.publish("once", "", queue="own")
+    for id_, queue, options in ((OWN, "own", b""), (PLAIN, "q", b"w")):
+        value = encode_head("once", queue, at_most_once=True, more=head) + encode_envelope(id_, {}, b"")
+        fleet.send_all([(id_, value, options)])
+    letters = set(world.state()["marks"][b"q"])
+
+    assert audited(world) == {}
+
+    world.raw("HDEL", world.keys["marks"], "q")
+    fleet.audited = False
+    assert audited(world)["mark"] == len(letters)
+    assert set(world.state()["marks"][b"q"]) == letters, "that it is a guest there is known again"
+
+
+def test_a_lock_whose_time_is_over_or_whose_message_has_expired_is_nothing_to_mend(world: World) -> None:
+    fleet = Fleet(world, "q")
+    fleet.send(OWN, head=more(limited=True, lock="d500:t|for a time"))
+    fleet.send(PLAIN, head=more(limited=True, lock="d0:t|expires"), options=b"x500")
+    world.at(world.now + 1000)
+
+    assert audited(world) == {}
+    assert fleet.take(5) == [OWN]
+    fleet.fetch((OWN, b""))
+    assert left(world) == {}, "each goes with its message"
+
+
+@pytest.mark.parametrize("again", ["suspect", "retry"])
+def test_what_was_unique_until_its_start_and_waits_for_another_run_is_nothing_to_mend(world: World, again: str) -> None:
+    fleet, head = Fleet(world, "q", incarnations=("inc", "other")), more(limited=True, lock="s0:t|k")
+    fleet.send(OWN, head=head)
+    assert fleet.take(1) == [OWN]
+    if again == "suspect":
+        fleet.lose("inc", OWN)
+    else:
+        stored = world.state()["messages"][OWN]
+        fleet.fetch(Again(OWN, stored, 5.0, "retried"))
+
+    assert audited(world) == {}
+    assert "locks" not in audited(world)
+    world.at(world.now + 6000)
+    fleet.promote()
+    assert fleet.take(1, mode="solo" if again == "suspect" else "", inc="other") == [OWN]
+    fleet.fetch((OWN, b""), inc="other")
     assert left(world) == {}
 
 

@@ -46,6 +46,8 @@ class Journal:
         starts: By message, the processes in which it was started.
         ends: By message, how often it came to its end.
         pids: By process, how many it has started.
+        doomed: Processes that a task has taken along.
+        passes: In order, who went ``in`` or ``out`` where so many may be at once: word, gate, message and process.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -54,6 +56,8 @@ class Journal:
         self.starts: dict[str, list[int]] = {}
         self.ends: Counter[str] = Counter()
         self.pids: Counter[int] = Counter()
+        self.doomed: set[int] = set()
+        self.passes: list[tuple[str, str, str, int]] = []
 
     def read(self) -> Journal:
         """Read what is new."""
@@ -64,8 +68,13 @@ class Journal:
                 self._at += len(text)
             for line in text.decode().splitlines():
                 word, i, pid = line.split()
+                word, _, gate = word.partition(":")
                 if word == "end":
                     self.ends[i] += 1
+                elif word == "doomed":
+                    self.doomed.add(int(pid))
+                elif gate:
+                    self.passes.append((word, gate, i, int(pid)))
                 else:
                     self.starts.setdefault(i, []).append(int(pid))
                     self.pids[int(pid)] += 1
@@ -80,6 +89,17 @@ class Journal:
     def repeats(self) -> int:
         """How many of them were not the first of their message."""
         return self.started - len(self.starts)
+
+    def crowd(self, but: Callable[[str, int], bool]) -> Counter[str]:
+        """The most that were inside of each gate at once since the last call, ``but`` some messages and processes."""
+        most, inside = Counter[str](), Counter[str]()
+        self.read()
+        for word, gate, i, pid in self.passes:
+            if not but(i, pid):
+                inside[gate] += 1 if word == "in" else -1
+                most[gate] = max(most[gate], inside[gate])
+        self.passes.clear()
+        return most
 
     def unexplained(self, victims: set[int]) -> dict[str, list[int]]:
         """Messages that were started twice by processes that nobody hurt."""
@@ -100,13 +120,23 @@ class Fleet:
     """
 
     def __init__(self, start: Callable[..., Worker], size: int, *options: str, **more: Any) -> None:
-        self._start = lambda: start(*options, **more)
-        self.workers = [self._start() for _ in range(size)]
+        self._start_any, self._options, self._more = start, options, more
         self.victims: set[int] = set()
+        self.workers = [self._start(place) for place in range(size)]
+
+    def _start(self, place: int) -> Worker:
+        options, more = self.own(place)
+        return self._start_any(*self._options, *options, **self._more, **more)
+
+    def own(self, place: int) -> tuple[list[str], dict[str, Any]]:
+        """What the worker at a place is given beside what all are: options, and more."""
+        return [], {}
 
     def tend(self) -> None:
         """Start anew those that are gone."""
-        self.workers = [self._start() if worker.process.poll() is not None else worker for worker in self.workers]
+        for place, worker in enumerate(self.workers):
+            if worker.process.poll() is not None:
+                self.workers[place] = self._start(place)
 
     def kill_one(self, chance: random.Random) -> str:
         """Kill a child, a parent or a whole group; answers which."""
@@ -132,7 +162,7 @@ class Fleet:
         wait_until(lambda: gone.children() or gone.process.poll() is not None, "it has started, or gone")
         self.victims.update(gone.children())
         gone.process.send_signal(signal.SIGTERM)
-        self.workers[place] = self._start()
+        self.workers[place] = self._start(place)
         return gone.stop(signal.SIGCONT)
 
     @property
@@ -177,7 +207,8 @@ def wait_until_idle(module: ModuleType, seconds: float = 10.0) -> dict[str, Any]
     """Wait until nothing waits or runs; answers the ledger."""
 
     def idle() -> bool:
-        return not any(q.pending or q.suspects or q.scheduled or q.processing for q in survey(module.app).values())
+        queues = survey(module.app).values()
+        return not any(q.pending or q.suspects or q.scheduled or q.gated or q.processing for q in queues)
 
     wait_until(idle, "nothing waits or runs", seconds)
     return survey(module.app)

@@ -944,6 +944,7 @@ MUTANTS = [
     ),
     # -- what is worked out anew
     lua("a mark that is missing stays so", "restore", "mark(queue, letter, on)"),
+    lua("a guest that runs at most once is not known again", "restore", "(flags % 4 >= 2 and", "(false and"),
     lua("who serves a queue is not worked out", "restore", "call('HSET', P .. 'serving', queue, right)"),
     lua("what waits is not told of anew", "restore", "    announce(queue, now)\n"),
     lua("suspects are not told of anew", "restore", "    announce_suspects(queue, now)\n"),
@@ -953,7 +954,14 @@ MUTANTS = [
     lua("a breaker waits for a probe that is lost", "recount", "    set_breaker(task, 'o', now, '')\n"),
     lua("a dead letter that stands nowhere runs again", "mend", "call('HEXISTS', P .. 'reasons', id) == 1", "false"),
     lua("a line that no gate knows stays so", "mend", "  wait_at(gate, queue, select(2, room(gate, now)))\n"),
-    lua("locks of messages that are gone stay", "tidy", "if not holder(field, 'd', now) then", "if false then"),
+    lua(
+        "a lock whose time is over is mended",
+        "tidy",
+        "return not id or call('HEXISTS', P .. 'messages', id) == 0 or",
+        "return not string.find(call('HGET', key, lock), '^0 ') or",
+    ),
+    lua("locks of messages that are gone stay", "tidy", "if is_of_none(field) then", "if false then"),
+    lua("a lock until a start that was is mended", "relock", "if mode == 'd' then given", "if true then given"),
     lua("a lock that is missing stays so", "relock", "      take_lock(lock, mode, left, id, now)\n"),
     lua("an entry without a tick stays silent", "rouse", "      call('ZADD', P .. 'ticks', due, name)\n"),
     py("a single walk is believed", "audit", "doubtful = yield from _walk(keys, names, doubtful)", "pass"),

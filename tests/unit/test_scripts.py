@@ -9,6 +9,7 @@ from importlib.resources import files
 import pytest
 
 from taskq.broker.scripts import Script, all_scripts, script
+from tests.lua_names import undeclared
 
 LUA = files("taskq.broker") / "lua"
 NAMES = {f.name.removesuffix(".lua") for f in LUA.iterdir() if f.name.endswith(".lua")}
@@ -28,6 +29,24 @@ def test_a_script_has_its_parts_and_no_comments(made: Script) -> None:
     assert "local function clock()" in text
     assert not re.search(r"^\s*--", text, re.M)
     assert made == script(made.name)
+
+
+@pytest.mark.parametrize("made", all_scripts(), ids=lambda s: s.name)
+def test_a_script_uses_no_name_that_nobody_has_declared(made: Script) -> None:
+    assert undeclared(made.text.decode()) == []
+
+
+@pytest.mark.parametrize(
+    ("text", "names"),
+    [
+        ("local a, b = 1; for i = a, b do c(i) end; return i", ["c", "i"]),
+        ("local function f(x) if x then local y = f(y) else return y end end", ["y"]),
+        ("local t = { k = v, [w] = 1 }; t.k = t:m('v'); u = 1", ["v", "w", "u"]),
+        ("repeat local a = 1 until b; while a do end", ["b", "a"]),
+    ],
+)
+def test_which_names_those_are(text: str, names: list[str]) -> None:
+    assert undeclared(text) == names
 
 
 #: One step of a scan; the search in a list for an id in a second place (seldom needed), in one of 1,000 at most, or for

@@ -27,7 +27,7 @@ local function what_of(id)
 end
 
 local function restore_marks(queue, limited)
-  local _, found, flags = what_of(first_of('queue:' .. queue) or call('ZRANGE', P .. 'ranked:' .. queue, 0, 0)[1])
+  local task, found, flags = what_of(first_of('queue:' .. queue) or call('ZRANGE', P .. 'ranked:' .. queue, 0, 0)[1])
   local ought = {
     p = call('HEXISTS', P .. 'paused', queue) == 1,
     r = marked(queue, 'r') or call('EXISTS', P .. 'ranked:' .. queue) == 1,

@@ -1,22 +1,28 @@
 --@include base
 --@include types
---@include unique
 -- What is kept of messages goes when they are gone: locks, marks of revocation, counted deaths, who waits for them. Of dead
--- letters without a reason it is said that it is not known.
+-- letters without a reason it is said that it is not known. A lock whose time is over, or whose message has expired where it
+-- waits, is nothing wrong: it goes when that message does.
 --
 -- KEYS  1 prefix
 -- ARGV  1 which: unique | revoked | crashes | waiters | reasons | dead, then fields of it (of `dead`: ids of dead letters)
 -- Returns how many were put right.
 -- Again: 0.
-local kind, key, now, wrong = ARGV[1], P .. ARGV[1], clock(), 0
+local kind, key, wrong = ARGV[1], P .. ARGV[1], 0
 expect('hash', { 'messages', 'reasons', 'unique', 'revoked', 'crashes', 'waiters' })
+
+local function is_of_none(lock)
+  local id = string.match(call('HGET', key, lock) or '', '^%d+ (.*)$')
+  return not id or call('HEXISTS', P .. 'messages', id) == 0 or call('HEXISTS', P .. 'reasons', id) == 1
+end
+
 begin_writes()
 for i = 2, #ARGV do
   local field = ARGV[i]
   if kind == 'dead' then
     wrong = wrong + call('HSETNX', P .. 'reasons', field, 'unknown\n')
   elseif kind == 'unique' then
-    if not holder(field, 'd', now) then wrong = wrong + call('HDEL', key, field) end
+    if is_of_none(field) then wrong = wrong + call('HDEL', key, field) end
   elseif call('HEXISTS', P .. 'messages', field) == 0 then
     wrong = wrong + call('HDEL', key, field)
   end
