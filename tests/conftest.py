@@ -24,6 +24,9 @@ signal.signal(signal.SIGINT, signal.default_int_handler)
 settings.register_profile("taskq", deadline=None)
 settings.load_profile("taskq")
 
+# Workers have the standard streams that users give them: without a buffer they lack a lock, and with it some faults.
+os.environ.pop("PYTHONUNBUFFERED", None)
+
 FAILED = pytest.StashKey[bool]()
 
 os.environ["TASKQ_TEST_CLOCK"] = "1"  # the server's clock can be moved by the key `clock`

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 from taskq.errors import ConfigError
 from taskq.worker import child as child_process
-from taskq.worker.forking import fork_between_imports
+from taskq.worker.forking import fork_beside_threads
 from taskq.worker.plan import Plan
 from taskq.worker.revocations import REVOKE_GRACE, Revocations
 from taskq.worker.signals import STOP_SIGNALS
@@ -105,7 +105,7 @@ class Children:
             os.close(descriptor)
         self.slots = SlotTable(self.isolation + 1, plan.capacities, self._slot_file)
         self.running: dict[int, Running] = {}
-        fork_between_imports()
+        fork_beside_threads()
         for slot in self.every_slot():
             slot.clear()
 

@@ -21,6 +21,7 @@ from contextvars import Context, ContextVar, copy_context
 from typing import Any, TextIO
 
 from taskq.delivery import NOWHERE, Route, current
+from taskq.worker.forking import every_handler
 
 log = logging.getLogger("taskq.worker")
 
@@ -172,27 +173,34 @@ def mend_streams() -> None:
     for n, name in _NAMES.items():
         stream: TextIO | None = getattr(sys, name)
         if stream is None or _is_closed(stream):
-            mended = _open(n)
-            setattr(sys, name, mended)
-            loggers = [logging.root, *logging.root.manager.loggerDict.values()]
-            for handler in [handler for logger in loggers for handler in getattr(logger, "handlers", ())]:
-                if isinstance(handler, logging.StreamHandler) and handler.stream is stream:
-                    handler.stream = mended
+            _replace(n, stream)
         elif hasattr(stream, "reconfigure"):
             with contextlib.suppress(ValueError, OSError):
                 stream.reconfigure(line_buffering=True)
 
 
 def _shield(descriptor: int, stream: Any) -> None:
-    """Put another in the place of a standard stream, so that a task that closes it does not close what it writes to."""
+    """Put another in the place of a standard stream, so that a task that closes it does not close what it writes to.
+
+    The old one is not even flushed: a thread of the parent may have been writing to it when this process was forked,
+    and then its lock is held for ever. What it holds its parent writes.
+    """
     if isinstance(stream, io.TextIOWrapper) and not stream.closed:
-        stream.flush()
-        setattr(sys, _NAMES[descriptor], _open(descriptor, stream.encoding, stream.errors))
+        _replace(descriptor, stream, stream.encoding, stream.errors)
 
 
-def _open(descriptor: int, encoding: str | None = None, errors: str | None = "backslashreplace") -> TextIO:
+def _replace(descriptor: int, old: TextIO | None, encoding: str | None = None, errors: str | None = None) -> None:
+    """Put another in the place of a standard stream, and one of its own, which no task closes, where a handler logs."""
+    setattr(sys, _NAMES[descriptor], _open(descriptor, encoding, errors))
+    for handler in every_handler():
+        if old is not None and isinstance(handler, logging.StreamHandler) and handler.stream is old:
+            handler.stream = _open(descriptor, encoding, errors)  # the method for it would flush the old one
+
+
+def _open(descriptor: int, encoding: str | None, errors: str | None) -> TextIO:
     try:
         os.fstat(descriptor)
+        errors = errors or "backslashreplace"
         return open(descriptor, "w", buffering=1, encoding=encoding, errors=errors, closefd=False)
     except OSError:
         return open(os.devnull, "w")

@@ -10,17 +10,18 @@ import logging, sys, threading
 def work():
     while True:
         print("beside")
-        logging.getLogger("beside").warning("beside")
+        logging.getLogger("beside").warning("beside")  # by two handlers: on standard error, and into a file
         sys.modules.pop("colorsys", None)
         import colorsys
 
+logging.getLogger("beside").addHandler(logging.FileHandler("beside.log"))
 if "worker" in sys.argv:
     threading.Thread(target=work, daemon=True).start()
 
 @app.task
 def uses(i):
     print("in a task")
-    logging.getLogger("task").warning("in a task")
+    logging.getLogger("beside").warning("in a task")
     import colorsys
     return i
 """
