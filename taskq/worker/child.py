@@ -18,6 +18,7 @@ from taskq.broker.commands import QueueSet
 from taskq.broker.protocol import boottime
 from taskq.delivery import Stopping
 from taskq.execution import Executor
+from taskq.worker.forking import fork_beside_threads
 from taskq.worker.loop_lane import LoopLane, run_lanes
 from taskq.worker.main_lane import MainLane
 from taskq.worker.plan import Plan
@@ -125,6 +126,7 @@ class Child:
         signal.signal(signal.SIGQUIT, self._on_quit)
         faulthandler.register(SHOW_C, file=2, all_threads=False)  # whatever has become of sys.stderr
         watch_for_twins()
+        fork_beside_threads()
         signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGTERM, signal.SIGINT, signal.SIGHUP})
         self.surroundings.note()
         die_with_parent(self.parent)

@@ -1,8 +1,9 @@
 """Forking beside other threads: what they hold would be held for ever in the child.
 
 The interpreter and `logging` make their own locks anew in a fork. Left are the lock of a module that another thread is
-importing at that moment, and that of the file to which a handler of `logging` is writing: a fork waits for both. Locks
-of the app's own threads cannot be known; the documentation says so.
+importing at that moment, and that of the file to which a handler of `logging` is writing: a fork waits for both, in a
+worker's parent as in a child, where a task forks beside other lanes. Locks of the app's own threads cannot be known;
+the documentation says so.
 """
 
 from __future__ import annotations
@@ -22,13 +23,13 @@ _LOGGING_TAKES = 1.0
 
 def fork_beside_threads() -> None:
     """Let this process fork only when no other thread imports or logs anything; its forks fork as they like."""
-    parent = os.getpid()
+    here = os.getpid()
     imports_held = False
     handlers_held: list[Any] = []
 
     def hold() -> None:
         nonlocal imports_held
-        if os.getpid() == parent:
+        if os.getpid() == here:
             _hold_handlers(handlers_held)
             _hold_imports()
             imports_held = True

@@ -55,8 +55,8 @@ class Surroundings:
 
     def note(self) -> None:
         """Note how they are; called in the main thread of a child that is set up."""
-        for descriptor, name in _NAMES.items():
-            _shield(descriptor, getattr(sys, name))
+        _shield_streams()
+        os.register_at_fork(after_in_child=_shield_streams)
         mend_streams()
         self._folder = _folder()
         self._handlers = {number: signal.getsignal(number) for number in _SIGNALS}
@@ -179,14 +179,16 @@ def mend_streams() -> None:
                 stream.reconfigure(line_buffering=True)
 
 
-def _shield(descriptor: int, stream: Any) -> None:
-    """Put another in the place of a standard stream, so that a task that closes it does not close what it writes to.
+def _shield_streams() -> None:
+    """Put others in the place of the standard streams, so that a task that closes one does not close what it writes to.
 
-    The old one is not even flushed: a thread of the parent may have been writing to it when this process was forked,
-    and then its lock is held for ever. What it holds its parent writes.
+    The old ones are not even flushed: another thread may have been writing to one when this process was forked, and
+    then its lock is held for ever. What they hold is written by the process that this was forked from.
     """
-    if isinstance(stream, io.TextIOWrapper) and not stream.closed:
-        _replace(descriptor, stream, stream.encoding, stream.errors)
+    for descriptor, name in _NAMES.items():
+        stream = getattr(sys, name)
+        if isinstance(stream, io.TextIOWrapper) and not stream.closed:
+            _replace(descriptor, stream, stream.encoding, stream.errors)
 
 
 def _replace(descriptor: int, old: TextIO | None, encoding: str | None = None, errors: str | None = None) -> None:

@@ -34,3 +34,38 @@ def test_a_child_inherits_no_lock_that_another_thread_held(jobs: Write, start_wo
     start_worker("-c", "1", "--max-tasks-per-child", "1")
 
     assert [result.get(timeout=50) for result in results] == list(range(8))
+
+
+FORKS = """
+import logging, multiprocessing
+
+@app.task
+async def logs_beside(i):
+    for _ in range(20):
+        logging.getLogger("beside").warning("beside")
+        await asyncio.sleep(0)
+
+def log_and_print():
+    logging.getLogger("forked").warning("forked")
+    print("forked")
+
+@app.task
+def forks(n):
+    exits = []
+    for _ in range(n):
+        process = multiprocessing.get_context("fork").Process(target=log_and_print)
+        process.start()
+        process.join(10)
+        exits.append(process.exitcode)
+        process.kill()
+    return exits
+"""
+
+
+def test_a_process_that_a_task_forks_inherits_no_lock_that_another_lane_held(jobs: Write, start_worker: Start) -> None:
+    module = jobs(FORKS)
+    module.logs_beside.delay_many([(i,) for i in range(2000)])
+
+    start_worker("-c", "1")
+
+    assert module.forks.delay(20).get(timeout=50) == [0] * 20
