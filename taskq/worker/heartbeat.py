@@ -88,6 +88,7 @@ class Heartbeat(threading.Thread):
         self._chores = [*chores, Chore("say what its lanes run", _ENLIST_EVERY, self._enlist)]
         self._describe = describe
         self._unknown: set[str] = set()
+        self._serves = False  # whether it ever renewed: before, nobody may have told the server yet
         self._renew_at = self._reap_at = 0.0
         self._reaper = Reaper(keys, plan.name, lease)
         self._bells = ["alarm", *("solo-bell:" + queues.id for queues in plan.sets)]
@@ -149,9 +150,10 @@ class Heartbeat(threading.Thread):
             self._suspects()
         for incarnation, raw_id in renewal.revoked:  # of which nobody may have heard
             self._revoked(incarnation, raw_id)
-        if renewal.healed:
-            log.warning("the server had lost what this worker serves, and is told again: %s", ", ".join(renewal.healed))
-        if renewal.unannounced or renewal.healed:
+        healed, self._serves = renewal.healed if self._serves else [], True
+        if healed:
+            log.warning("the server had lost what this worker serves, and is told again: %s", ", ".join(healed))
+        if renewal.unannounced or healed:
             for chore in self._chores:
                 chore.at = 0.0
         return renewal.next_end

@@ -221,3 +221,16 @@ def test_the_server_learns_again_what_an_incarnation_is(parent: Parent) -> None:
     parent.turn()
 
     assert parent.raw("HGET", "workers", INCARNATION) == b"what it is"
+
+
+def test_what_a_worker_serves_is_lost_only_if_it_was_known_before(
+    parent: Parent, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The first renewal may come before any child has said what it serves."""
+    parent.raw("DEL", "sets")
+    parent.beat()
+    assert caplog.text == ""
+
+    parent.raw("DEL", "sets")
+    parent.beat()
+    assert "the server had lost what this worker serves" in caplog.text
