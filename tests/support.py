@@ -175,9 +175,10 @@ class Worker:
         return self.log_path.read_text()
 
     def children(self) -> list[int]:
-        """Pids of the child processes."""
+        """Pids of the child processes, without the tracker that Python starts beside those that are spawned."""
         path = Path(f"/proc/{self.process.pid}/task/{self.process.pid}/children")
-        return [int(pid) for pid in path.read_text().split()] if path.exists() else []
+        pids = path.read_text().split() if path.exists() else []
+        return [int(pid) for pid in pids if b"resource_tracker" not in _command_of(pid)]
 
     def show(self) -> None:
         """Print its log, and what each of its threads is doing if it still runs."""
@@ -196,6 +197,13 @@ class Worker:
         """SIGKILL the parent and all its children at once."""
         os.killpg(self.process.pid, 9)
         self.process.wait()
+
+
+def _command_of(pid: str) -> bytes:
+    try:
+        return Path(f"/proc/{pid}/cmdline").read_bytes()
+    except OSError:  # it has ended
+        return b""
 
 
 #: What the fixtures `jobs` and `start_worker` give.
