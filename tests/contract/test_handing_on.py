@@ -165,6 +165,22 @@ def test_a_suspect_goes_to_the_lane_that_runs_it_and_stays_one(world: World) -> 
     assert fleet.as_lane("main", mode="solo") == [B]
 
 
+def test_a_suspect_that_was_handed_on_is_no_riddle_for_an_audit(world: World) -> None:
+    fleet = Lanes(world)
+    fleet.send(A)
+    fleet.as_lane("main")
+    world.run(commands.close(world.keys, "main", died=True, alone=False, running=[A]))
+    fleet.join("main")
+    fleet.as_lane("main", mode="solo")
+    fleet.as_lane("main", *passed(A), want=0)
+    restore = commands.restore(world.keys, [("q", False, "main other")])
+
+    assert not world.run(restore)
+    world.raw("DEL", world.keys["solo:loop"])
+    assert world.run(restore)
+    assert fleet.as_lane("main", mode="solo") == [A], "to be handed on again"
+
+
 def test_the_limits_of_its_task_hold_in_its_line(world: World) -> None:
     fleet = Lanes(world)
     fleet.publish("t", "s 0 1 1", queue="own")

@@ -284,13 +284,25 @@ def _dead_letters(snap: Snapshot) -> list[str]:
 
 
 def _wake_ups(snap: Snapshot) -> list[str]:
-    """What can be taken is announced to every set that serves it; for the bells see `silent_bells`."""
+    """What can be taken is announced to every set that serves it; for the bells see `silent_bells`.
+
+    A suspect that a lane has handed on is announced to the lanes that run its task.
+    """
     wrong = []
     for queue, list_ in _takeable(snap):
-        for name in snap.table("serving").get(queue.encode(), b"").decode().split():
-            if queue.encode() not in snap.table(f"{list_}:{name}"):
-                wrong.append(f"{queue} has something, {list_}:{name} does not say so")
+        sets = snap.table("serving").get(queue.encode(), b"").decode().split()
+        silent = [name for name in sets if queue.encode() not in snap.table(f"{list_}:{name}")]
+        able = _able(snap, sets, _task(snap, snap.under("suspects")[queue][0])) if list_ == "solo" else []
+        if not able or any(queue.encode() not in snap.table(f"solo:{name}") for name in able):
+            wrong += [f"{queue} has something, {list_}:{name} does not say so" for name in silent]
     return wrong
+
+
+def _able(snap: Snapshot, sets: list[str], task: str) -> list[str]:
+    """Lanes that run a task, of the workers of these sets."""
+    runs = snap.table("runs")
+    lanes = [line.split() for name in sets for line in runs.get(name.encode(), b"").decode().splitlines()]
+    return [lane for lane, *tasks in lanes if task in tasks]
 
 
 def _takeable(snap: Snapshot) -> list[tuple[str, str]]:

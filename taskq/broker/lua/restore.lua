@@ -55,8 +55,8 @@ local function restore_serving(queue, sets)
   restored(queue, 'serving')
 end
 
-local function is_told(family, queue)
-  for set in string.gmatch(call('HGET', P .. 'serving', queue) or '', '%S+') do
+local function is_told(family, queue, sets)
+  for set in string.gmatch(sets, '%S+') do
     if not call('ZSCORE', P .. family .. ':' .. set, queue) then return false end
   end
   return true
@@ -67,15 +67,22 @@ local function waits(gates, who)
   end
 end
 
+-- Suspects: a lane that does not run the first one's task may have handed it on to those that do, and only told them.
+local function lanes_are_told(queue, task)
+  local lanes = task and served_by(queue, task .. '#t') or ''
+  return lanes ~= '' and is_told('solo', queue, lanes)
+end
+
 local function restore_words(queue)
-  if waiting(queue) > 0 and not is_told('ready', queue) and not waits(own_gates(queue), '*' .. queue) then
+  local sets = call('HGET', P .. 'serving', queue) or ''
+  if waiting(queue) > 0 and not is_told('ready', queue, sets) and not waits(own_gates(queue), '*' .. queue) then
     announce(queue, now)
     restored(queue, 'ready')
   end
   local first = first_of('suspects:' .. queue)
-  if not first or is_told('solo', queue) then return end
+  if not first or is_told('solo', queue, sets) then return end
   local task, found = what_of(first)
-  if not (task and waits(gates_of(task, found), '!' .. queue)) then
+  if not lanes_are_told(queue, task) and not (task and waits(gates_of(task, found), '!' .. queue)) then
     announce_suspects(queue, now)
     restored(queue, 'solo')
   end
