@@ -140,6 +140,7 @@ class Together(RuleBasedStateMachine):
         self.sent: dict[bytes, Sent] = {}
         self.order: list[bytes] = []
         self.by_hand: dict[str, int] = {}
+        self.uncounted: set[bytes] = set()  # ran when the limits of their task were changed: they have no slot of these
         self.paused: set[str] = set()
         self.shut: dict[tuple[str, str], float] = {}
         self.starts: dict[str, list[float]] = {"own": [], "two": []}
@@ -229,13 +230,14 @@ class Together(RuleBasedStateMachine):
 
     def _started(self, id_: bytes, worker: Worker) -> None:
         about, now = self.sent[id_], self.world.now
+        self.uncounted.discard(id_)
         assert about.task not in self.paused, "a paused task runs"
         assert about.queue not in self.paused, "something of a paused queue runs"
         assert self.shut.get((about.task, about.key if about.task == "fair" else ""), 0.0) <= now, "it was to slow down"
         most = self.by_hand.get(about.task, SLOTS.get(about.task, 0))
         if most:
             keyed = about.task not in self.by_hand
-            running = [i for i in self._running() if self.sent[i].task == about.task]
+            running = [i for i in self._running() if self.sent[i].task == about.task and i not in self.uncounted]
             running = [i for i in running if not keyed or self.sent[i].key == about.key]
             assert len(running) <= most, f"{len(running)} of {about.task} at once"
         if about.task in self.starts and about.task not in self.by_hand and about.expires > now:
@@ -367,7 +369,8 @@ class Together(RuleBasedStateMachine):
             assert answer.startswith(b"~"), answer
             first = bytes.fromhex(answer[1:-1].decode())
             holder = self.sent[first]
-            assert not holder.revoked, "its place was taken by one that will not run: it was revoked"
+            runs = first in self._running()
+            assert runs or not holder.revoked, "its place was taken by one that will not run: it was revoked"
             assert holder.expires > self.world.now, "its place was taken by one that will not run: it has expired"
             assert about.task == holder.task
             assert about.task != "late" or not holder.runs, "it was put in the place of one that has begun"
@@ -406,11 +409,7 @@ class Together(RuleBasedStateMachine):
 
     def _limit(self, task: str, most: int) -> None:
         """A number that may run at once is set by hand, or (0) the limits of the code hold again."""
-        running = sum(self.sent[id_].task == task for id_ in self._running())
-        if most and running > most:
-            return
-        if not most and task in SLOTS and running > SLOTS[task]:
-            return
+        self.uncounted.update(id_ for id_ in self._running() if self.sent[id_].task == task)
         self._run(commands.limit(self.world.keys, task, f"s 0 1 {most}" if most else "-"))
         self.starts = {task: [] for task in self.starts}
         if most:
