@@ -101,6 +101,17 @@ def test_a_task_that_no_live_worker_knows_is_given_up_when_its_time_is_over(worl
     assert world.state()["queue:old"] == [B]
 
 
+def test_a_task_that_a_live_worker_knows_is_never_given_up(world: World) -> None:
+    """It was sent to a queue that nobody serves, on purpose."""
+    fleet = Workers(world)
+    fleet.send_all([sent(A, queue="old", options=b"w")])
+    for _ in range(2):
+        assert fleet.adopt() == [Stray("old", 1, "t", 0, 0)]
+        world.at(world.now + HOUR)
+
+    assert fleet.adopt(patience=0) == [Stray("old", 1, "t", 0, 0)]
+
+
 def test_time_in_which_nobody_looked_does_not_count(world: World) -> None:
     """Its workers were there, and have gone again."""
     fleet = Workers(world)
