@@ -6,6 +6,7 @@ from tests.support import Start, Write
 
 JOBS = """
 import logging, sys, threading
+HERE = os.path.dirname(os.path.abspath(__file__))
 
 def work():
     while True:
@@ -14,8 +15,8 @@ def work():
         sys.modules.pop("colorsys", None)
         import colorsys
 
-logging.getLogger("beside").addHandler(logging.FileHandler("beside.log"))
 if "worker" in sys.argv:
+    logging.getLogger("beside").addHandler(logging.FileHandler(os.path.join(HERE, "beside.log")))
     threading.Thread(target=work, daemon=True).start()
 
 @app.task
