@@ -12,70 +12,94 @@ import _imp
 import importlib
 import logging
 import os
+import threading
 import time
 from typing import Any
 
-#: Seconds for which a fork waits for imports of other threads, and for handlers of `logging` in which they are.
-_IMPORT_TAKES = 2.0
-_IMPORT_LOOK = 0.001
-_LOGGING_TAKES = 1.0
+#: Seconds for which a fork waits for other threads; for one lock at a time; between two looks.
+_PATIENCE = 2.0
+_LOCK_TAKES = 0.01
+_LOOK = 0.001
+
+
+class _Held(threading.local):
+    """What the calling thread holds while it forks: others may be forking as well."""
+
+    def __init__(self) -> None:
+        self.imports = False
+        self.logging: list[Any] = []
 
 
 def fork_beside_threads() -> None:
     """Let this process fork only when no other thread imports or logs anything; its forks fork as they like."""
-    here = os.getpid()
-    imports_held = False
-    handlers_held: list[Any] = []
+    here, held = os.getpid(), _Held()
 
     def hold() -> None:
-        nonlocal imports_held
         if os.getpid() == here:
-            _hold_handlers(handlers_held)
-            _hold_imports()
-            imports_held = True
+            _hold(held)
 
-    def let_go(in_child: bool) -> None:
-        nonlocal imports_held
-        if imports_held:
-            imports_held = False
+    def let_go() -> None:
+        let_imports_go()
+        while held.logging:
+            held.logging.pop().release()
+
+    def let_imports_go() -> None:  # in the child that is all: there `logging` has made its locks anew
+        if held.imports:
+            held.imports = False
             _imp.release_lock()
-        while handlers_held:
-            lock = handlers_held.pop()
-            if not in_child:  # where `logging` has made it anew
-                lock.release()
 
-    os.register_at_fork(
-        before=hold, after_in_parent=lambda: let_go(in_child=False), after_in_child=lambda: let_go(in_child=True)
-    )
+    os.register_at_fork(before=hold, after_in_parent=let_go, after_in_child=let_imports_go)
+
+
+def _hold(held: _Held) -> None:
+    """Take what imports and logging begin with, at a moment when none is under way.
+
+    Both or none, with a pause in between: a thread that has the one may need the other to come to its end. What is
+    under way for longer than the patience, such as a handler whose pipe nobody reads, is not waited for.
+    """
+    until = time.monotonic() + _PATIENCE
+    while True:
+        _imp.acquire_lock()
+        over = time.monotonic() > until
+        if over or _no_imports():
+            held.logging, complete = _take_logging()
+            if complete or (over and held.logging):
+                held.imports = True
+                return
+        while held.logging:
+            held.logging.pop().release()
+        _imp.release_lock()
+        if over:
+            return
+        time.sleep(_LOOK)
+
+
+def _no_imports() -> bool:
+    """Whether no module is being imported; those under way come to their end, unless they import in turn."""
+    locks: dict[str, Any] = getattr(importlib._bootstrap, "_module_locks", {})
+    for _ in range(10):
+        if not any(_is_held(ref()) for ref in list(locks.values())):
+            return True
+        time.sleep(_LOOK)
+    return False
+
+
+def _take_logging() -> tuple[list[Any], bool]:
+    """Take the lock of `logging`, then those of its handlers, as where it is configured; answers which, and if all."""
+    taken: list[Any] = []
+    locks = [getattr(logging, "_lock", None), *(handler.lock for handler in every_handler())]
+    for lock in [lock for lock in locks if lock is not None]:
+        if lock.acquire(timeout=_LOCK_TAKES):
+            taken.append(lock)
+        elif not taken:  # without the first one, none
+            break
+    return taken, len(taken) == sum(lock is not None for lock in locks)
 
 
 def every_handler() -> list[logging.Handler]:
     """Return all handlers of `logging`, wherever they are."""
     found = [reference() for reference in list(getattr(logging, "_handlerList", ()))]
     return [handler for handler in found if handler is not None]
-
-
-def _hold_handlers(held: list[Any]) -> None:
-    """Take the locks of all handlers, so that none is writing; without those that are not free in time."""
-    until = time.monotonic() + _LOGGING_TAKES
-    for handler in every_handler():
-        lock = handler.lock
-        if lock is not None and lock.acquire(timeout=max(0.0, until - time.monotonic())):
-            held.append(lock)
-
-
-def _hold_imports() -> None:
-    """Take the lock that each import begins with, at a moment when none is under way."""
-    locks: dict[str, Any] = getattr(importlib._bootstrap, "_module_locks", {})
-    until = time.monotonic() + _IMPORT_TAKES
-    while True:
-        _imp.acquire_lock()
-        for _ in range(10):  # those under way come to their end, unless they import in turn
-            if time.monotonic() > until or not any(_is_held(ref()) for ref in list(locks.values())):
-                return
-            time.sleep(_IMPORT_LOOK)
-        _imp.release_lock()
-        time.sleep(_IMPORT_LOOK)
 
 
 def _is_held(lock: Any) -> bool:

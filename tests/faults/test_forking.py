@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
+
 from tests.support import Start, Write
 
 JOBS = """
@@ -70,3 +73,45 @@ def test_a_process_that_a_task_forks_inherits_no_lock_that_another_lane_held(job
     start_worker("-c", "1")
 
     assert module.forks.delay(20).get(timeout=50) == [0] * 20
+
+
+SEVERAL = """
+import logging.config, os, threading, time
+from taskq.worker.forking import fork_beside_threads
+
+def configure():
+    while True:
+        logging.config.dictConfig({
+            "version": 1,
+            "handlers": {"h": {"class": "logging.FileHandler", "filename": os.devnull}},
+            "root": {"handlers": ["h"]},
+        })
+        logging.warning("beside")
+        time.sleep(0.01)
+
+def fork_often():
+    for _ in range(50):
+        pid = os.fork()
+        if pid == 0:
+            logging.warning("forked")
+            os._exit(0)
+        assert os.waitpid(pid, 0)[1] == 0
+        logging.warning("after")
+
+fork_beside_threads()
+threading.Thread(target=configure, daemon=True).start()
+threads = [threading.Thread(target=fork_often) for _ in range(3)]
+for thread in threads:
+    thread.start()
+for thread in threads:
+    thread.join()
+print("all came back")
+"""
+
+
+def test_threads_that_fork_at_once_let_go_what_they_held_while_another_configures_logging() -> None:
+    done = subprocess.run([sys.executable, "-W", "ignore", "-c", SEVERAL], capture_output=True, text=True, timeout=50)
+
+    assert done.stdout == "all came back\n"
+    assert "Traceback" not in done.stderr
+    assert "Exception ignored" not in done.stderr
