@@ -35,9 +35,13 @@ def faults(folder: Path, *breaks: tuple[str, str, int]) -> dict[str, str]:
     return {VARIABLE: json.dumps([str(folder), breaks])}
 
 
-def happened(folder: Path) -> list[str]:
-    """Name the commands that were broken, each with the mode."""
-    return sorted(path.name.removeprefix("broken-") for path in folder.glob("broken-*"))
+def happened(folder: Path, mode: str, n: int) -> set[str]:
+    """Name the commands that came to their n-th execution, as counted for a mode.
+
+    Only the counting says so: the fault of another thread may kill the process right after it.
+    """
+    start = f"count-{mode.partition('-')[2]}-"
+    return {path.name.removeprefix(start) for path in folder.glob(f"{start}*") if path.stat().st_size >= n}
 
 
 def last_command(packed: bytes) -> list[bytes]:
@@ -86,11 +90,7 @@ class Breaks:
         os.write(counted, b".")
         n = os.lseek(counted, 0, os.SEEK_CUR)  # with O_APPEND: the end of what this very write wrote
         os.close(counted)
-        mode = modes.get(n, "")
-        if mode:
-            with open(os.path.join(self.folder, f"broken-{name}-{mode}"), "a") as log:
-                log.write(f"{n} {os.getpid()}\n")
-        return mode.partition("-")[0]
+        return modes.get(n, "").partition("-")[0]
 
 
 def install() -> None:

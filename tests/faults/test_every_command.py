@@ -301,8 +301,8 @@ def break_and_check(begin: Begin, folder: Path, *breaks: tuple[str, str, int]) -
 
     check(case)
     for command, mode, n in breaks:
-        names = [name.removesuffix(f"-{mode}") for name in happened(folder) if name.endswith(mode)]
-        reached = names if command == PLAIN else command in names
+        names = happened(folder, mode, n)
+        reached = names - set(SCRIPTS) if command == PLAIN else command in names
         assert reached or n > 1, f"the workload does not reach {command}: extend it\n{case}"
 
 
