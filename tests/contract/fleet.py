@@ -9,6 +9,7 @@ from contextlib import contextmanager
 from taskq.broker import commands
 from taskq.broker.commands import Batch, Lost, QueueSet
 from taskq.broker.outcomes import Outcome, words
+from taskq.derived import restore
 from taskq.envelope import encode_envelope, encode_head
 from tests.contract.world import LEASE, MINUTE, World
 from tests.model.audit import SCRIPT, Snapshot, violations
@@ -65,6 +66,8 @@ class Fleet:
         wrong = violations(snap) + (over_limit(snap) if below_limits else [])
         assert not wrong, wrong
         assert set(self.world.balances().values()) <= {0}
+        found = self.world.go_through(restore(self.world.keys, list(self.queues.queues)))
+        assert not found, f"an audit puts right what was sound: {found}"
 
     @contextmanager
     def unaudited(self) -> Iterator[None]:

@@ -371,10 +371,11 @@ def test_a_clock_that_went_back_by_less_than_a_second_is_not_worth_a_walk_throug
     before = {name: dump for name, dump in fleet.look().dump.items() if name in ("openings", "arrivals")}
 
     fleet.world.at(T0 - 900)
-    fleet.renew()
+    with fleet.unaudited():
+        fleet.renew()
 
-    assert len(before) == 2
-    assert {name: fleet.look().dump[name] for name in before} == before
+        assert len(before) == 2
+        assert {name: fleet.look().dump[name] for name in before} == before
 
 
 def test_a_clock_that_was_set_back_leaves_timed_pauses_alone(fleet: Fleet) -> None:

@@ -245,6 +245,53 @@ def test_lines_in_a_group_are_sound_and_come_back_when_the_group_is_lost(fleet: 
             assert fleet.world.now < T0 + 60_000, f"only {done} were done"
 
 
+@pytest.mark.parametrize("limit", [RATE, "o 100.000000 1 0"])
+@pytest.mark.parametrize("keyed", [False, True])
+def test_an_audit_leaves_a_gate_that_is_about_to_be_opened_to_whoever_keeps_the_time(
+    fleet: Fleet, limit: str, keyed: bool
+) -> None:
+    """After a server was away for a while all openings are late, and nothing is missing."""
+    fleet.publish("t", *[ONE_EACH] * keyed, limit)
+    fleet.send(A, B, C, head=more(_1="k") if keyed else more(limited=True))
+    assert fleet.take(2) == [A]
+    fleet.done(A)
+
+    fleet.world.at(T0 + 60_000)
+
+    fleet.sound()
+    fleet.promote()
+    assert fleet.take(1) == [B]
+
+
+def test_an_audit_leaves_a_line_that_was_told_to_see_for_itself(fleet: Fleet) -> None:
+    """It was told of its key's slot, and another gate has been shut since: it says when that opens once it has looked."""
+    fleet.publish("t", ONE_EACH, RATE)
+    fleet.send(A, B, head=more(_1="k"))
+    fleet.send(C, D, head=more(_1="other"))
+    fleet.take(1)
+    fleet.world.at(T0 + 100)
+    fleet.fetch((A, b""))
+
+    fleet.take(1, inc="other")
+
+    fleet.sound()
+
+
+def test_a_line_that_waits_at_an_open_gate_only_behind_others_is_told(fleet: Fleet) -> None:
+    """Those others are of limits that somebody has replaced by hand since."""
+    fleet.publish("t", ONE_EACH, RATE)
+    fleet.send_all([sent(A, more(_1="k")), sent(B, more(_1="other"))])
+    assert fleet.take(2) == [A]
+    fleet.limit("t", "s 100.000000 1 0")
+    fleet.world.at(T0 + 1000)
+    fleet.send(C, head=more(priority=5, limited=True))
+
+    assert fleet.fetch(want=1, caps=" q=128 ").messages[::2] == [B]
+
+    assert fleet.look().table("gates")[b"t#1"] == b" q "
+    assert run_all(fleet, 1)[0] == [C]
+
+
 # -- what an earlier version left ------------------------------------------------------------------------------------
 
 

@@ -69,11 +69,12 @@ def test_until_its_start_means_until_it_is_taken(world: World) -> None:
     before = world.seed(
         serving("inc"),
         {
-            "messages": {A: message(A, more=START)},
+            "messages": {A: message(A, more=START), B: message(B, more=more(lock="s0:t|other"))},
             "queue:q": [A],
+            "schedule": Scores({B: float(T0 + MINUTE)}),
             "marks": {b"q": b"l"},
             "unique": {b"t|k": b"0 " + A, b"t|other": b"0 " + B},
-            "counters": {b"q|accepted": b"1"},
+            "counters": {b"q|accepted": b"2", b"q|scheduled": b"1"},
             "ready:set": Scores({b"q": 1.0}),
         },
     )
@@ -87,7 +88,7 @@ def test_until_its_start_means_until_it_is_taken(world: World) -> None:
         "processing:inc": {A: Taken(T0, "q")},
         "unique": {b"t|other": b"0 " + B},
     }
-    assert fleet.send(B, head=START) == b"+"
+    assert fleet.send(raw_id(3), head=START) == b"+"
 
 
 @pytest.mark.parametrize(

@@ -12,6 +12,7 @@ from taskq.broker import keys as key_names
 from taskq.broker.commands import Command, QueueSet
 from taskq.broker.connection import Connection
 from taskq.broker.keys import Keys
+from taskq.broker.protocol import Now, Pause, Protocol
 from taskq.envelope import encode_envelope, encode_head
 from tests.support import stopped, unique_name
 
@@ -140,6 +141,16 @@ class World:
     def run(self, command: Command[T]) -> T:
         """Run a command of `commands`."""
         return self.connection.execute(stopped(command) if self.stopped else command)
+
+    def go_through(self, protocol: Protocol[T]) -> T:
+        """Run a protocol from beginning to end, at one instant."""
+        answer: Any = None
+        while True:
+            try:
+                step = protocol.send(answer)
+            except StopIteration as stop:
+                return stop.value  # type: ignore[no-any-return]
+            answer = self.now / 1000 if isinstance(step, Now | Pause) else self.run(step)
 
     def at(self, ms: float) -> None:
         """Set the clock of the scripts to ``ms`` since the epoch; it runs on from there, if it was not stopped."""

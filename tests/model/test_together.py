@@ -458,9 +458,9 @@ class Together(RuleBasedStateMachine):
 
     # -- time ---------------------------------------------------------------------------------------------
 
-    @rule(steps=st.integers(1, 6))
-    def time_passes(self, steps: int) -> None:
-        """Everybody who is well renews in time; every parent looks after the rest."""
+    @rule(steps=st.integers(1, 6), kept=st.booleans())
+    def time_passes(self, steps: int, kept: bool = True) -> None:
+        """Everybody who is well renews in time; every parent looks after the rest, or nobody gets to what is due."""
         for _ in range(steps):
             self.world.at(self.world.now + 1000)
             for worker in self.workers:
@@ -470,7 +470,8 @@ class Together(RuleBasedStateMachine):
                     worker.renew_at = self.world.now + worker.lease / 3
             with Probe(self, [id_ for one in self.workers if one.cut_off for id_ in one.held]):
                 self._run(commands.reap(self.world.keys, 10))
-            self._run(commands.promote(self.world.keys, "parent", 100, MINUTE))
+            if kept:
+                self._run(commands.promote(self.world.keys, "parent", 100, MINUTE))
         snap = self.fleet.look()
         for worker in self.workers:
             if not worker.cut_off:

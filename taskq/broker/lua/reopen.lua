@@ -24,67 +24,138 @@ local function set_time(name, time)
   restored(name, 'opening')
 end
 
--- The gate for which a line of a queue waits, or a group by the first of its lines, if it is closed; when it opens; and the
--- place of the first.
-local function waits_for(queue, name)
-  local line = byte(name) == 126 and call('ZRANGE', P .. 'heads:' .. queue .. '|' .. name, 0, 0)[1] or name
+-- The first line of a group in which there is anything; those of which all was revoked, or has moved, leave it.
+local function first_line(queue, group)
+  local heads = P .. 'heads:' .. queue .. '|' .. group
+  for _ = 1, 100 do
+    local line = call('ZRANGE', heads, 0, 0)[1]
+    if not line or first_of(queue, line) then return line end
+    call('ZREM', heads, line)
+  end
+end
+
+-- Of the first message in a line or a group: its gates, its place, its line; nothing if there is none.
+local function first_in(queue, name)
+  local line = byte(name) == 126 and first_line(queue, name) or name
   local id, rank = first_of(queue, line)
-  local value = id and call('HGET', P .. 'messages', id)
+  if not id then return end
+  local value = call('HGET', P .. 'messages', id)
   local _, task, _, flags, at = head(value)
-  local gate, opens = closed_gate(task and gates_of(task, extras(value, flags, at)) or {}, nil, now)
-  return gate, opens, place_of(rank, value)
+  return task and gates_of(task, extras(value, flags, at)) or {}, place_of(rank, value), line
+end
+
+-- Of some gates those that tell a line, or a group, when they open.
+local function telling(gates, name)
+  local found = {}
+  for _, gate in ipairs(gates) do
+    if byte(name) == 126 and group_of(gate) == name or is_told(name, gate) then found[#found + 1] = gate end
+  end
+  return found
 end
 
 local function in_group(queue, line, group)
   return call('ZSCORE', P .. 'heads:' .. queue .. '|' .. group, line) and has_line(group, queue)
 end
 
--- Whether a line or a group that may pass all of its gates has been announced. One that may not is where it waits.
+local function in_any_group(queue, line, gates)
+  if in_group(queue, line, '~' .. string.match(line, '^[^#]*')) then return true end
+  for _, gate in ipairs(gates) do
+    if in_group(queue, line, group_of(gate)) then return true end
+  end
+  return false
+end
+
+-- Whether of those who serve a queue any, and all, have been told of a line, of all of it, or of its suspects.
+local function announced(kind, queue, line)
+  local any, all = false, true
+  for set in string.gmatch(served_by(queue, line), '%S+') do
+    local told = call('ZSCORE', P .. kind .. set, line and queue .. '|' .. line or queue)
+    any, all = any or told, all and told
+  end
+  return any, all
+end
+
+-- Whether a queue is paused that will be told of a line, of all of it or of its suspects, when it goes on.
+local function is_paused(queue, line)
+  return call('HEXISTS', P .. 'paused', queue) == 1 and (not line or call('ZSCORE', P .. 'lines:' .. queue, line))
+end
+
+-- Whether any is about to look, and sees for himself when a gate opens. Where nobody serves, nobody needs to.
+local function is_looked_at(kind, queue, line)
+  local any, all = announced(kind, queue, line)
+  return any or all or is_paused(queue, line)
+end
+
+-- Whether one of these gates is about to be opened, by whoever keeps the time.
+local function is_due(names)
+  for _, name in ipairs(names) do
+    local time = tonumber(call('ZSCORE', P .. 'openings', name))
+    if time and time <= now + 1 then return true end
+  end
+  return false
+end
+
+-- Whether a line or a group is where it ought to be: it waits at a gate that tells it, or has been announced, or is about to
+-- be. A line in a group is, since that is looked at too.
 local function is_ready(queue, name)
-  local gate, opens, place = waits_for(queue, name)
+  local gates, place, line = first_in(queue, name)
+  if not gates then
+    leave_line(name, queue)
+    return true
+  end
+  local single = byte(name) ~= 126
+  if single and in_any_group(queue, name, gates) then return true end
+  local gate, opens = closed_gate(telling(gates, name), nil, now)
   if gate then
-    if opens then set_time(gate, opens) end
-    if byte(name) ~= 126 and not is_told(name, gate) and not in_group(queue, name, group_of(gate)) then
+    if opens and not is_looked_at('ready:', queue, name) then set_time(gate, opens) end
+    return true
+  end
+  gate, opens = closed_gate(single and gates or {}, nil, now)
+  if gate then
+    if not is_looked_at('ready:', queue, name) then
       line_waits(queue, name, gate, opens, place, now)
       restored(name, 'line')
     end
     return true
   end
-  if in_group(queue, name, '~' .. string.match(name, '^[^#]*')) then return true end
-  if call('HEXISTS', P .. 'paused', queue) == 1 and call('ZSCORE', P .. 'lines:' .. queue, name) then return true end
-  for set in string.gmatch(served_by(queue, name), '%S+') do
-    if not call('ZSCORE', P .. 'ready:' .. set, queue .. '|' .. name) then return false end
-  end
-  return true
+  gates[#gates + 1] = name
+  if is_due(gates) or is_paused(queue, name) then return true end
+  return select(2, announced('ready:', queue, name)) or (select(2, announced('ready:', queue, line)))
 end
 
--- Whether all who can take what waits at a gate have been told of it. Who waits as a whole stands at no open gate.
-local function all_told(name)
-  for who in string.gmatch(waits_at(name), '%S+') do
-    if find(who, '^[*!]') or not is_ready(who, name) then return false end
-  end
-  return true
-end
-
-local function is_there(queue, name)
+-- Whether there is nothing in a line or a group, and nobody is about to see that.
+local function is_forgotten(queue, name)
   local line = queue .. '|' .. name
-  return call('EXISTS', P .. 'gated:' .. line, P .. 'ranked:' .. line, P .. 'heads:' .. line) > 0
+  if call('EXISTS', P .. 'gated:' .. line, P .. 'ranked:' .. line, P .. 'heads:' .. line) > 0 then return false end
+  return not announced('ready:', queue, name)
+end
+
+-- Whether who waits at a gate as a whole, `*` or its suspects `!`, is about to be told, or will be when it opens.
+local function is_known(kind, queue, name)
+  local n, opens = room(name, now)
+  if n >= 1 then return is_due({ name }) end
+  if opens and not is_looked_at(kind, queue) then set_time(name, opens) end
+  return true
+end
+
+local function is_well(who, name)
+  local first = sub(who, 1, 1)
+  if first == '*' then return is_known('ready:', sub(who, 2), name) end
+  if first == '!' then return is_known('solo:', sub(who, 2), name) end
+  if is_forgotten(who, name) then
+    leave_line(name, who)
+    restored(name, 'line')
+    return true
+  end
+  return is_ready(who, name)
 end
 
 local function look_at(name)
   for who in string.gmatch(waits_at(name), '%S+') do
-    if not find(who, '^[*!]') and not is_there(who, name) then
-      leave_line(name, who)
-      restored(name, 'line')
+    if not is_well(who, name) then
+      open(name, now)
+      return restored(name, 'open')
     end
-  end
-  if waits_at(name) == '' then return end
-  local n, opens = room(name, now)
-  if n < 1 then
-    if opens then set_time(name, opens) end
-  elseif not all_told(name) then
-    open(name, now)
-    restored(name, 'open')
   end
 end
 

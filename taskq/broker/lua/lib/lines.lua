@@ -65,15 +65,17 @@ local function is_told(line, name)
   return sub(line, -2) == '#t' or name == line and (find(name, '=', 1, true) or not limits_of(string.match(name, '^[^#]*')).keyed)
 end
 
--- A line whose first message may not pass a gate waits there.
+-- A line whose first message may not pass a gate waits there. If the gate is open it waits only for others, who may be gone.
 local function line_waits(queue, line, name, opens, place, now)
+  local who = line
   wait_at(line, queue)
   if opens then opens_at(name, opens) end
-  if is_told(line, name) then return end
-  local group = group_of(name)
-  call('ZADD', P .. 'heads:' .. queue .. '|' .. group, string.format('%.3f', place), line)
-  wait_at(group, queue)
-  if not opens and room(name, now) >= 1 then announce(queue, now, group) end -- it waits for others, and they may be gone
+  if not is_told(line, name) then
+    who = group_of(name)
+    call('ZADD', P .. 'heads:' .. queue .. '|' .. who, string.format('%.3f', place), line)
+    wait_at(who, queue)
+  end
+  if not opens and room(name, now) >= 1 then announce(queue, now, who) end
 end
 
 -- A gate may let something pass again: tell those that can take what waits at it. Lines and groups stay, queues go on.

@@ -158,7 +158,10 @@ local function take_group(queue, group, n)
       return got, true
     elseif name then
       line_waits(queue, line, name, opens, place, now)
-      if group_of(name) == group then return got, false end
+      if group_of(name) == group then
+        if call('EXISTS', key) == 0 then leave_line(group, queue) end -- it was the last, and is told by its own name
+        return got, false
+      end
     end
     if got >= n then return got, true end
   end
