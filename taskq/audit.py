@@ -21,6 +21,7 @@ from taskq.broker.commands import Command
 from taskq.broker.keys import Keys
 from taskq.broker.protocol import Now, Pause, Protocol
 from taskq.envelope import id_to_text
+from taskq.spelling import count
 
 log = logging.getLogger("taskq.audit")
 
@@ -128,7 +129,7 @@ def _balance(keys: Keys, queues: list[str]) -> Protocol[Counter[str]]:
     """Put the ledger right. What does not balance now does not later either, so nothing needs to stand still."""
     wrong: int = yield from paced(commands.ledger(keys, {}))
     if wrong:
-        log.warning("audit: %d counters of what waits for its time or at gates were wrong; put right", wrong)
+        log.warning("audit: %s of what waits for its time or at gates put right", count(wrong, "wrong counter"))
     surveys = yield from paced(commands.survey(keys, queues))
     missing = {queue: survey.balance for queue, survey in surveys.items() if survey.balance}
     for queue, n in missing.items():

@@ -150,7 +150,8 @@ class Heartbeat(threading.Thread):
             self._suspects()
         for incarnation, raw_id in renewal.revoked:  # of which nobody may have heard
             self._revoked(incarnation, raw_id)
-        healed, self._serves = renewal.healed if self._serves else [], True
+        healed = renewal.healed if self._serves else []  # the first renewal is what makes it known
+        self._serves = True
         if healed:
             log.warning("the server had lost what this worker serves, and is told again: %s", ", ".join(healed))
         if renewal.unannounced or healed:

@@ -265,7 +265,7 @@ def test_that_the_ledger_was_wrong_is_said(world: World, caplog: pytest.LogCaptu
     with caplog.at_level("WARNING", "taskq.audit"):
         assert audited(world)["recounted"] >= 1
 
-    assert "counters of what waits for its time or at gates were wrong" in caplog.text
+    assert "of what waits for its time or at gates put right" in caplog.text
 
 
 class Watched:

@@ -11,6 +11,7 @@ import subprocess
 import sys
 import threading
 import urllib.request
+from abc import ABC, abstractmethod
 from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType
@@ -58,7 +59,7 @@ if __name__ == "__main__":
 """
 
 
-class Producers:
+class Producers(ABC):
     """A program whose processes send calls when they are asked to.
 
     Attributes:
@@ -76,9 +77,9 @@ class Producers:
                 stdin=subprocess.PIPE, stdout=log if name == "wsgi" else subprocess.PIPE, stderr=log, text=True,
             )  # fmt: skip
 
+    @abstractmethod
     def ask(self, number: int) -> list[Sent]:
         """Let them make so many calls; answers what was accepted."""
-        raise NotImplementedError
 
     def stop(self) -> None:
         """End it."""

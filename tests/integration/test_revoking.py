@@ -15,6 +15,9 @@ from taskq.worker.revocations import REVOKE_GRACE, Revocations
 from taskq.worker.slots import SlotTable, digest
 from tests.support import Start, Write, survey, wait_until
 
+#: A child that has just begun is told of a revocation by its parent's next renewal.
+TOLD_SOON = "lease=6"
+
 JOBS = """
 import threading, taskq
 HERE = os.path.dirname(os.path.abspath(__file__))
@@ -129,7 +132,7 @@ def test_a_running_task_is_told_and_never_runs_again(
     kind: str, how: str, jobs: Write, start_worker: Start, tmp_path: Path
 ) -> None:
     """Its policy would retry whatever it raises."""
-    module = jobs(JOBS, settings="lease=6")  # a child that has just begun is told by the next renewal
+    module = jobs(JOBS, settings=TOLD_SOON)
     worker = start_worker("-c", "1")
     result = getattr(module, kind).delay(how=how)
     wait_until(lambda: notes(tmp_path) == ["began"], "it runs")
@@ -149,7 +152,7 @@ def test_a_running_task_is_told_and_never_runs_again(
 def test_a_task_that_returns_all_the_same_has_its_value(
     kind: str, jobs: Write, start_worker: Start, tmp_path: Path
 ) -> None:
-    module = jobs(JOBS, settings="lease=6")  # a child that has just begun is told by the next renewal
+    module = jobs(JOBS, settings=TOLD_SOON)
     start_worker("-c", "1")
     result = getattr(module, kind).delay(how="returns")
     wait_until(lambda: notes(tmp_path) == ["began"], "it runs")
@@ -164,7 +167,7 @@ def test_a_task_that_returns_all_the_same_has_its_value(
 def test_a_task_that_does_not_listen_is_killed_and_its_neighbours_are_returned(
     kind: str, jobs: Write, start_worker: Start, tmp_path: Path
 ) -> None:
-    module = jobs(JOBS, settings="lease=6")  # a child that has just begun is told by the next renewal
+    module = jobs(JOBS, settings=TOLD_SOON)
     worker = start_worker("-c", "1")
     result = getattr(module, kind).delay(how="ignores")
     wait_until(lambda: notes(tmp_path) == ["began"], "it runs")
@@ -190,7 +193,7 @@ def test_a_task_that_does_not_listen_is_killed_and_its_neighbours_are_returned(
 def test_a_message_in_the_hands_of_a_worker_that_has_not_begun_is_not_run(
     jobs: Write, start_worker: Start, tmp_path: Path
 ) -> None:
-    module = jobs(JOBS, settings="lease=6")  # a child that has just begun is told by the next renewal
+    module = jobs(JOBS, settings=TOLD_SOON)
     results = module.beside.delay_many([(i, 0.5) for i in range(6)])
     start_worker("-c", "1")
     wait_until(lambda: "beside 0" in notes(tmp_path), "the first one runs")
@@ -208,7 +211,7 @@ def test_a_message_in_the_hands_of_a_worker_that_has_not_begun_is_not_run(
 
 
 def test_a_suspect_that_runs_alone_is_told_as_well(jobs: Write, start_worker: Start, tmp_path: Path) -> None:
-    module = jobs(JOBS, settings="lease=6")  # a child that has just begun is told by the next renewal
+    module = jobs(JOBS, settings=TOLD_SOON)
     start_worker("-c", "1")
     result = module.crash_once.delay("suspect")
     wait_until(lambda: notes(tmp_path) == ["began"], "it runs again, alone")
@@ -239,7 +242,7 @@ def test_what_ran_in_a_lost_worker_is_not_run_by_another(jobs: Write, start_work
 
 
 def test_the_error_of_what_a_coroutine_waits_for_is_its_own_to_catch(jobs: Write, start_worker: Start) -> None:
-    module = jobs(JOBS, settings="lease=6")  # a child that has just begun is told by the next renewal
+    module = jobs(JOBS, settings=TOLD_SOON)
     start_worker("-c", "1")
 
     assert module.acatch.delay().get(timeout=30) == "caught"
@@ -282,7 +285,7 @@ def test_a_child_is_told_once_and_again_while_the_task_runs() -> None:
 def test_all_of_a_task_a_queue_or_a_header_are_revoked_at_once(
     jobs: Write, start_worker: Start, tmp_path: Path
 ) -> None:
-    module = jobs(JOBS, settings="lease=6")  # a child that has just begun is told by the next renewal
+    module = jobs(JOBS, settings=TOLD_SOON)
     module.app.pause("jobs.beside")
     ours = [module.beside.apply_async((i,), headers={"tenant": 7, "odd": i % 2}) for i in range(250)]
     module.beside.apply_async((0,), headers={"tenant": "7"})

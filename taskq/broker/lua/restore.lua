@@ -67,7 +67,7 @@ local function waits(gates, who)
   end
 end
 
--- Suspects: a lane that does not run the first one's task may have handed it on to those that do, and only told them.
+-- Suspects: a lane that does not run the first one's task may have handed it on, and told only those that do.
 local function lanes_are_told(queue, task)
   local lanes = task and served_by(queue, task .. '#t') or ''
   return lanes ~= '' and is_told('solo', queue, lanes)
