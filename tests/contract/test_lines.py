@@ -264,7 +264,7 @@ def test_an_audit_leaves_a_gate_that_is_about_to_be_opened_to_whoever_keeps_the_
 
 
 def test_an_audit_leaves_a_line_that_was_told_to_see_for_itself(fleet: Fleet) -> None:
-    """It was told of its key's slot, and another gate has been shut since: it sees that, and when it opens, by itself."""
+    """It was told of the slot of its key, another gate has shut since: it sees that, and when it opens, by itself."""
     fleet.publish("t", ONE_EACH, RATE)
     fleet.send(A, B, head=more(_1="k"))
     fleet.send(C, D, head=more(_1="other"))
