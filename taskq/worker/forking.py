@@ -85,15 +85,15 @@ def _no_imports() -> bool:
 
 
 def _take_logging() -> tuple[list[Any], bool]:
-    """Take the lock of `logging`, then those of its handlers, as where it is configured; answers which, and if all."""
+    """Take the lock of `logging`, under which it is configured, then those of its handlers; answers which, and if all."""
     taken: list[Any] = []
-    locks = [getattr(logging, "_lock", None), *(handler.lock for handler in every_handler())]
-    for lock in [lock for lock in locks if lock is not None]:
-        if lock.acquire(timeout=_LOCK_TAKES):
-            taken.append(lock)
-        elif not taken:  # without the first one, none
-            break
-    return taken, len(taken) == sum(lock is not None for lock in locks)
+    lock = getattr(logging, "_lock", None)
+    if lock is None or not lock.acquire(timeout=_LOCK_TAKES):
+        return taken, lock is None
+    taken.append(lock)
+    locks = [handler.lock for handler in every_handler() if handler.lock is not None]  # none comes or goes now
+    taken += [lock for lock in locks if lock.acquire(timeout=_LOCK_TAKES)]
+    return taken, len(taken) == 1 + len(locks)
 
 
 def every_handler() -> list[logging.Handler]:
