@@ -57,10 +57,10 @@ local function in_group(queue, line, group)
   return call('ZSCORE', P .. 'heads:' .. queue .. '|' .. group, line) and has_line(group, queue)
 end
 
-local function in_any_group(queue, line, gates)
-  if in_group(queue, line, '~' .. string.match(line, '^[^#]*')) then return true end
+local function in_another_group(queue, line, gates, group)
   for _, gate in ipairs(gates) do
-    if in_group(queue, line, group_of(gate)) then return true end
+    local other = group_of(gate)
+    if other ~= group and in_group(queue, line, other) then return true end
   end
   return false
 end
@@ -96,16 +96,18 @@ local function is_due(names)
 end
 
 -- Whether a line or a group is where it ought to be: it waits at a gate that tells it, or has been announced, or is about to
--- be. A line in a group is, since that is looked at too.
+-- be. A line in a group is, since that is looked at too; a group of limits that are no more is, since its lines are.
 local function is_ready(queue, name)
   local gates, place, line = first_in(queue, name)
   if not gates then
     leave_line(name, queue)
     return true
   end
+  if in_another_group(queue, line, gates, name) then return true end
   local single = byte(name) ~= 126
-  if single and in_any_group(queue, name, gates) then return true end
-  local gate, opens = closed_gate(telling(gates, name), nil, now)
+  local tell = telling(gates, name)
+  if not (single or tell[1]) then return true end
+  local gate, opens = closed_gate(tell, nil, now)
   if gate then
     if opens and not is_looked_at('ready:', queue, name) then set_time(gate, opens) end
     return true
