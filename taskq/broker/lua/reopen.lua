@@ -17,8 +17,10 @@ expect_common()
 
 local function restored(name, what) out[#out + 1], out[#out + 2] = name, what end
 
+-- A gate whose slots are all in use is opened when one is free again, whatever else shuts it.
 local function set_time(name, time)
-  if call('ZSCORE', P .. 'openings', name) then return end
+  local slots = gate_named(name).slots
+  if call('ZSCORE', P .. 'openings', name) or (slots > 0 and used_at(name) >= slots) then return end
   call('ZADD', P .. 'openings', int(math.ceil(time)), name)
   ring(P .. 'alarm')
   restored(name, 'opening')
@@ -57,14 +59,6 @@ local function in_group(queue, line, group)
   return call('ZSCORE', P .. 'heads:' .. queue .. '|' .. group, line) and has_line(group, queue)
 end
 
-local function in_another_group(queue, line, gates, group)
-  for _, gate in ipairs(gates) do
-    local other = group_of(gate)
-    if other ~= group and in_group(queue, line, other) then return true end
-  end
-  return false
-end
-
 -- Whether of those who serve a queue any, and all, have been told of a line, of all of it, or of its suspects.
 local function announced(kind, queue, line)
   local any, all = false, true
@@ -73,6 +67,19 @@ local function announced(kind, queue, line)
     any, all = any or told, all and told
   end
   return any, all
+end
+
+-- Whether a line is in a group beside this one: one of its gates, or one of gates that it had, if that is about to be taken.
+local function in_another_group(queue, line, gates, group)
+  for _, gate in ipairs(gates) do
+    local other = group_of(gate)
+    if other ~= group and in_group(queue, line, other) then return true end
+  end
+  for name in string.gmatch(string.match(line, '^[^#]*') .. '|' .. line, '[^|]+') do
+    local other = '~' .. name
+    if other ~= group and in_group(queue, line, other) and select(2, announced('ready:', queue, other)) then return true end
+  end
+  return false
 end
 
 -- Whether a queue is paused that will be told of a line, of all of it or of its suspects, when it goes on.
