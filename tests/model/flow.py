@@ -44,7 +44,7 @@ def gates(snap: Snapshot) -> list[str]:
             wrong.append(f"{who} waits at {gate}, which is open")
         elif queue.encode() in snap.table("paused") and gate.encode() in snap.table("lines:" + queue):
             continue
-        elif any(line not in snap.table("ready:" + name) for name in sets):
+        elif not is_told(snap, who, gate, sets) and not all_elsewhere(snap, who, gate, sets):
             wrong.append(f"the line {line!r} at an open gate is not announced")
     return wrong
 
@@ -54,6 +54,21 @@ def heads(snap: Snapshot) -> list[tuple[str, str, str]]:
     lines = snap.lines()
     names = ((*name.split("|", 1), line.decode()) for name, some in snap.under("heads").items() for line in some)
     return [(queue, group, line) for queue, group, line in names if (queue, line) in lines]
+
+
+def is_told(snap: Snapshot, queue: str, line: str, sets: list[str]) -> bool:
+    """Whether all who serve a line have been told of it."""
+    return all(f"{queue}|{line}".encode() in snap.table("ready:" + name) for name in sets)
+
+
+def all_elsewhere(snap: Snapshot, queue: str, group: str, sets: list[str]) -> bool:
+    """Whether what is in a group, since its limits were replaced, is in another one too, or told by its own name."""
+    groups: dict[str, set[str]] = {}
+    for of, name, line in heads(snap):
+        if of == queue:
+            groups.setdefault(line, set()).add(name)
+    inside = [line for line, names in groups.items() if group in names]
+    return bool(inside) and all(len(groups[line]) > 1 or is_told(snap, queue, line, sets) for line in inside)
 
 
 def gates_behind(snap: Snapshot, who: str, name: str) -> list[str]:

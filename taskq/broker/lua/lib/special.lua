@@ -98,8 +98,9 @@ local function take_those_before(queue, place, n)
   return first and first < place and take_special(queue, n) or 0
 end
 
--- Take the first of a line, if there is one and its gates let it pass. Returns 1 if so; else 0, the gate that is closed (nil
--- if the line is empty, false if there may be more), when it opens, and the place of the first. In a group its turn has come;
+-- Take the first of a line, if there is one and its gates let it pass. Returns 1 if so, and whether it would wait in another
+-- line now; else 0, the gate that is closed (nil if the line is empty, false if there may be more), when it opens, and the
+-- place of the first. In a group its turn has come;
 -- else it waits behind one. Where its task has a line (#t) it goes there.
 local function take_first(queue, line, in_group)
   for _ = 1, 100 do
@@ -129,7 +130,7 @@ local function take_first(queue, line, in_group)
       pass_all(id, value, names, int(now) .. ' ' .. queue, found)
     end
     if marked(queue, 'r') then keep_turns(queue, rank and not dead and { [math.floor(rank / BAND)] = rank } or NONE) end
-    if not (dead or moves) then return 1 end
+    if not (dead or moves) then return 1, own ~= line end
   end
   return 0, false, nil, -2 ^ 43
 end
@@ -149,8 +150,10 @@ local function take_group(queue, group, n)
     got = got + one
     if one == 1 then
       local id, rank = first_of(queue, line)
-      if id then place = place_of(rank, call('HGET', messages, id)) else leave_line(line, queue) end
-      if id then call('ZADD', key, string.format('%.3f', place), line) end
+      if not id then leave_line(line, queue)
+      elseif name then announce(queue, now, line) -- its limits were replaced: the next may wait for something else
+      else call('ZADD', key, string.format('%.3f', place_of(rank, call('HGET', messages, id))), line)
+      end
     elseif got >= n then
       call('ZADD', key, place, line)
     elseif name == false then
