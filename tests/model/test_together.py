@@ -374,6 +374,8 @@ class Together(RuleBasedStateMachine):
             assert holder.expires > self.world.now, "its place was taken by one that will not run: it has expired"
             assert about.task == holder.task
             assert about.task != "late" or not holder.runs, "it was put in the place of one that has begun"
+            if about.task == "late":
+                self.sent[first] = about  # the id is the first's, all else that of the last
             del self.sent[id_]
         else:
             self.order.append(id_)

@@ -119,6 +119,7 @@ local function is_ready(queue, name)
     if opens and not is_looked_at('ready:', queue, name) then set_time(gate, opens) end
     return true
   end
+  if is_due(gates) or is_due({ name }) or is_paused(queue, name) then return true end
   gate, opens = closed_gate(single and gates or {}, nil, now)
   if gate then
     if not is_looked_at('ready:', queue, name) then
@@ -127,8 +128,6 @@ local function is_ready(queue, name)
     end
     return true
   end
-  gates[#gates + 1] = name
-  if is_due(gates) or is_paused(queue, name) then return true end
   return select(2, announced('ready:', queue, name)) or (select(2, announced('ready:', queue, line)))
 end
 

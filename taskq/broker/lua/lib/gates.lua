@@ -56,6 +56,12 @@ local function waits_at(name)
   return waiters_at[name]
 end
 
+-- The name of a line of a task in which some wait still, though what made them wait may be over: others stand behind them.
+local function line_left(task, which)
+  local name = task .. '#' .. which
+  return waits_at(name) ~= '' and name or nil
+end
+
 -- Names of the gates of a message, and that of the line in which it waits for them: of those with its keys, so that all
 -- in a line are alike, else of its first; or that of its task, if there is one. `found` is what its head says of keys.
 local function gates_of(task, found)
@@ -71,14 +77,14 @@ local function gates_of(task, found)
       keys[#keys + 1] = names[#names]
     end
   end
-  if #names == 0 and shut_until(task .. '#0') > 0 then names[1] = task .. '#0' end
-  if limits.breaker then names[#names + 1] = task .. '#b' end
+  if #names == 0 then names[1] = shut_until(task .. '#0') > 0 and task .. '#0' or line_left(task, '0') or line_left(task, '1') end
+  if limits.breaker or (#names == 0 and line_left(task, 'b')) then names[#names + 1] = task .. '#b' end
   local line = keys[1] and table.concat(keys, '|') or names[1]
-  if limits.paused then
+  if limits.paused or line_left(task, 'p') then
     table.insert(names, 1, task .. '#p')
     line = line or names[1]
   end
-  if waits_at(task .. '#t') ~= '' then
+  if line_left(task, 't') then
     line = task .. '#t'
     names[#names + 1] = line
   end
