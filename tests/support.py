@@ -20,6 +20,7 @@ from types import ModuleType
 from typing import TypeVar
 
 import pytest
+from hypothesis import Phase
 
 from taskq import TaskQ
 from taskq.broker import commands
@@ -45,6 +46,8 @@ def wait_until(condition: Callable[[], object], what: str, seconds: float = 20.0
 #: Whether the long runs are wanted, and what random ones begin with.
 SOAK = bool(os.environ.get("TASKQ_SOAK"))
 SEED = int(os.environ.get("TASKQ_SEED", "4"))
+#: Of a state machine: to look for a shorter history than the first that fails takes longer than a run of CI may.
+PHASES = [Phase.generate] if {"CI", "TASKQ_MODEL_FIND"} & os.environ.keys() else list(Phase)
 
 
 @cache

@@ -85,7 +85,7 @@ def _no_imports() -> bool:
 
 
 def _take_logging() -> tuple[list[Any], bool]:
-    """Take the lock of `logging`, under which it is configured, then those of its handlers; answers which, and if all."""
+    """Take the lock under which `logging` is configured, then those of its handlers; answers which, and if all."""
     taken: list[Any] = []
     lock = getattr(logging, "_lock", None)
     if lock is None or not lock.acquire(timeout=_LOCK_TAKES):

@@ -8,7 +8,7 @@ from collections import Counter
 import pytest
 
 from taskq.broker import commands
-from taskq.broker.outcomes import Returned
+from taskq.broker.outcomes import Ended, Limited, Returned
 from tests.contract.fleet import Fleet, more, sent
 from tests.contract.world import T0, Scores, World, message, raw_id
 
@@ -290,6 +290,34 @@ def test_a_line_that_waits_at_an_open_gate_only_behind_others_is_told(fleet: Fle
 
     assert fleet.look().table("gates")[b"t#1"] == b" q "
     assert run_all(fleet, 1)[0] == [C]
+
+
+@pytest.mark.parametrize("by", ["a pause", "RateLimited", "a limit by hand", "a breaker"])
+def test_what_comes_after_a_limit_has_gone_runs_after_what_that_has_left_waiting(fleet: Fleet, by: str) -> None:
+    fleet.publish("t", *["b 0.5 1 1000"] * (by == "a breaker"))
+    fleet.send(A, B, C)
+    match by:
+        case "a pause":
+            fleet.pause("t")
+        case "RateLimited":
+            fleet.fetch(Limited(*fleet.take(1), 1.0))
+        case "a limit by hand":
+            fleet.limit("t", "s 1000.000000 1 0")
+            fleet.done(*fleet.take(1))
+        case _:
+            fleet.fetch(Ended(*fleet.take(1), "failed", b""))
+    assert fleet.take(3) == []
+    fleet.send(D)
+    if by == "a pause":
+        fleet.resume("t")
+    fleet.limit("t", "-")
+    fleet.publish("t")
+    fleet.world.at(T0 + 2000)
+
+    order, _ = run_all(fleet, int(fleet.look().table("counters")[b"q|gated"]) + 1)
+
+    assert order == sorted(order)
+    assert order[-1] == D
 
 
 # -- what an earlier version left ------------------------------------------------------------------------------------

@@ -114,7 +114,7 @@ class Board:
         line = self.line(queue, id_)
         if suspect:
             self.suspects.setdefault(queue, []).insert(0, id_)
-        elif self.held_up(id_) and self.lines.get(line):
+        elif self.lines.get(line):
             self.lines[line].insert(0, id_)
         else:
             self.queues.setdefault(queue, []).insert(0, id_)
@@ -172,6 +172,9 @@ class Board:
             assert not self.held_up(id_), f"the task of {id_!r} is paused, and it was taken"
             assert id_ not in self.marked, f"{id_!r} is revoked, and it was taken"
             line = self.line(queue, id_)
+            assert id_ in self.lines.get(line, [id_]) or not self.lines[line], (
+                f"{id_!r} was taken before {self.lines[line]}"
+            )
             standing = self.lines[line] if id_ in self.lines.get(line, ()) else self.queues.get(queue, [])
             while standing and standing[0] != id_ and self._passes(queue, standing):
                 pass
@@ -179,10 +182,15 @@ class Board:
             standing.pop(0)
             self.held.setdefault(inc, {})[id_] = Held(queue, suspect=False)
 
-    def pass_by(self, after: Board) -> None:
-        """What a fetch came across and did not take: from a head, and to where it belongs."""
+    @property
+    def standing(self) -> set[str]:
+        """The lines in which there is something."""
+        return {line for line, ids in self.lines.items() if ids}
+
+    def pass_by(self, after: Board, stood: Iterable[str] = ()) -> None:
+        """What a fetch came across and did not take: from a head to where it belongs, as a line that stood."""
         for queue, standing in self.queues.items():
-            while standing and standing[0] not in after.queues.get(queue, ()) and self._passes(queue, standing):
+            while standing and standing[0] not in after.queues.get(queue, ()) and self._passes(queue, standing, stood):
                 pass
         for line, standing in self.lines.items():
             while standing and standing[0] not in after.lines.get(line, ()) and self._ends(standing[0]):
@@ -192,13 +200,14 @@ class Board:
             while standing and standing[0] not in after.suspects.get(queue, ()) and self._ends(standing[0]):
                 standing.pop(0)
 
-    def _passes(self, queue: str, standing: list[bytes]) -> bool:
-        """The first that stand there makes way, if it is revoked or its task is paused."""
+    def _passes(self, queue: str, standing: list[bytes], stood: Iterable[str] = ()) -> bool:
+        """The first that stands there makes way if it is revoked, or its task is paused, or some of it wait."""
         id_ = standing[0]
         if not self._ends(id_):
-            if not self.held_up(id_) or queue in self.paused:
+            line = self.line(queue, id_)
+            if not (self.held_up(id_) or self.lines.get(line) or line in stood) or queue in self.paused:
                 return False
-            self.lines.setdefault(self.line(queue, id_), []).append(id_)
+            self.lines.setdefault(line, []).append(id_)
         standing.pop(0)
         self.passed += 1
         return True
@@ -298,9 +307,6 @@ class Board:
         if id_ not in self.tasks:
             return "unknown"
         self.told[id_] = why
-        if any(id_ in ids for ids in self.lines.values()) and not self.held_up(id_):
-            self.marked[id_] = why  # the line is open and empties itself: it ends when its turn comes
-            return "revoked"
         self.due.pop(id_, None)
         for lists in (self.queues, self.suspects, self.lines):
             for ids in lists.values():

@@ -227,8 +227,9 @@ class Search:
             there = board.takeable("q")
             standing = [id_ for lists in (board.lines, board.queues) for ids in lists.values() for id_ in ids]
             taken = sorted(set(after.held.get(worker, ())) - set(held), key=standing.index)
+            stood = board.standing
             board.take(worker, taken, QUEUE_OF)
-            board.pass_by(after)
+            board.pass_by(after, stood)
             assert len(taken) <= want
             assert len(taken) + board.passed >= min(want, there), "something was there and was not taken"
 

@@ -6,10 +6,8 @@ run at once, how many start in a time, in which order, and that all of it drains
 
 from __future__ import annotations
 
-import os
-
 import pytest
-from hypothesis import HealthCheck, Phase, settings
+from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, precondition, rule, run_state_machine_as_test
 
@@ -17,7 +15,7 @@ from taskq.broker import commands
 from taskq.broker.outcomes import Again, Dead, Ended, Outcome, Returned, id_of
 from tests.contract.fleet import Fleet, more
 from tests.contract.world import LEASE, World, raw_id
-from tests.support import SOAK, Server
+from tests.support import PHASES, SOAK, Server
 
 SLOTS, BURST, INTERVAL = 2, 2, 1000.0
 LIMITS = {"slots": f"s 0 1 {SLOTS}", "rate": f"s {INTERVAL:.6f} {BURST} 0"}
@@ -220,7 +218,7 @@ def test_whatever_happens_limits_order_and_uniqueness_hold(unkept_server: Server
             max_examples=2000 if SOAK else 120,
             stateful_step_count=30,
             deadline=None,
-            phases=[Phase.generate] if os.environ.get("TASKQ_MODEL_FIND") else list(Phase),
+            phases=PHASES,
             suppress_health_check=list(HealthCheck),
             print_blob=True,
         ),

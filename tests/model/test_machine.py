@@ -6,11 +6,10 @@ Few ids and few workers, so that they meet. What a step must do to the places of
 
 from __future__ import annotations
 
-import os
 from collections.abc import Sequence
 
 import pytest
-from hypothesis import HealthCheck, Phase, settings
+from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import (
     RuleBasedStateMachine,
@@ -31,7 +30,7 @@ from tests.model.audit import Snapshot, silent_bells, unsound, violations
 from tests.model.conftest import never_behind
 from tests.model.oracle import Board
 from tests.model.system import BOTH, DELAY, IDS, LEASE, ONE, QUEUE_OF, STEP, System, stored
-from tests.support import SOAK, Server
+from tests.support import PHASES, SOAK, Server
 
 ids = st.sampled_from(IDS)
 workers = st.integers(0, 2)
@@ -324,6 +323,7 @@ class Machine(RuleBasedStateMachine):
         board.over = before.expired() - set(after.table("messages"))
         assert board.settle(session.incarnation, outcomes, QUEUE_OF, now) == []
         board.promote(QUEUE_OF, now)
+        stood = board.standing
         if worker.alone:
             there = board.takeable_suspects(worker.queues.queues)
             if worker.queues.id.encode() not in before.table("sets"):
@@ -333,7 +333,7 @@ class Machine(RuleBasedStateMachine):
         else:
             there = board.takeable(worker.queues.queues)
             board.take(session.incarnation, taken, QUEUE_OF)
-        board.pass_by(Board.of(after))
+        board.pass_by(Board.of(after), stood)
         assert len(taken) <= want
         assert len(taken) + board.passed >= min(want, there), "something was there and was not taken"
         assert Board.of(after) == board
@@ -708,7 +708,7 @@ def test_whatever_happens_nothing_is_lost_doubled_or_misplaced(model_server: Ser
             deadline=None,
             suppress_health_check=list(HealthCheck),
             # Shrinking on a real server takes its time; who only asks whether there is a failure does without.
-            phases=[Phase.generate] if os.environ.get("TASKQ_MODEL_FIND") else list(Phase),
+            phases=PHASES,
             print_blob=True,
         ),
     )
