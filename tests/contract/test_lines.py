@@ -320,6 +320,25 @@ def test_what_comes_after_a_limit_has_gone_runs_after_what_that_has_left_waiting
     assert order[-1] == D
 
 
+def test_what_is_left_of_a_line_of_other_limits_looks_for_its_own_gates(fleet: Fleet) -> None:
+    """In it stand those with a key and those without, and only the first waits for that key, as another line does."""
+    fleet.publish("t", "k 300.000000 1 0", "k 0.000000 1 9")
+    fleet.limit("t", "s 10000.000000 1 0")
+    fleet.send(A, B, C, head=more(_1="x"))
+    assert fleet.take(3) == [A]
+    fleet.limit("t", "-")
+    assert fleet.take(3) == [B]
+    for id_, head in [(D, more(_1="x", _2="y")), (E, more(limited=True))]:
+        fleet.world.at(fleet.world.now + 1)
+        fleet.send(id_, head=head)
+        assert fleet.take(3) == []
+
+    fleet.world.at(T0 + 301)
+    fleet.promote()
+
+    assert fleet.take(3) == [C, E]
+
+
 # -- what an earlier version left ------------------------------------------------------------------------------------
 
 

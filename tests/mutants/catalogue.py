@@ -123,7 +123,7 @@ MUTANTS = [
         "lib/special",
         "call('ZADD', P .. 'openings', 'LT', int(math.ceil(opens)), name)",
     ),
-    lua("what comes later passes the line of its task", "lib/gates", "if waits_at(task .. '#t') ~= ''", "if false"),
+    lua("what comes later passes the line of its task", "lib/gates", "if line_left(task, 't') then", "if false then"),
     lua(
         "what runs at most once is taken with others",
         "lib/special",
@@ -369,7 +369,47 @@ MUTANTS = [
         "not marked(name, 'p') and call('LINDEX'",
         "call('LINDEX'",
     ),
-    lua("a paused task is taken", "lib/gates", "if limits.paused then", "if false then"),
+    lua("a paused task is taken", "lib/gates", "if limits.paused or line_left(task, 'p') then", "if false then"),
+    lua(
+        "what comes after a pause passes what it left waiting",
+        "lib/gates",
+        "limits.paused or line_left(task, 'p')",
+        "limits.paused",
+    ),
+    lua(
+        "what comes after a limit passes what it left waiting",
+        "lib/gates",
+        " or line_left(task, '0') or line_left(task, '1')",
+        "",
+    ),
+    lua(
+        "a line behind others at an open gate is told to nobody",
+        "lib/lines",
+        "  if not opens and room(name, now) >= 1 then announce(queue, now, who) end\n",
+    ),
+    lua(
+        "what is left of a line of other limits stays in its group",
+        "lib/special",
+        "elseif name then announce(queue, now, line)",
+        "elseif false then",
+    ),
+    lua(
+        "a group that has been emptied waits on",
+        "lib/special",
+        "        if call('EXISTS', key) == 0 then leave_line(group, queue) end",
+    ),
+    lua(
+        "an audit opens a gate before its time is looked at",
+        "reopen",
+        "if time and time <= now + 1 then return true end",
+        "",
+    ),
+    lua(
+        "an audit opens what somebody is about to look at",
+        "reopen",
+        "return any or all or is_paused(queue, line)",
+        "return false",
+    ),
     lua("a queue is resumed in silence", "lib/pausing", "if waiting(queue) > 0 then announce(queue, now) end"),
     lua(
         "suspects are resumed in silence",

@@ -24,15 +24,16 @@ local function limits_of(task)
 end
 
 -- A gate by its name: <task>#<which of its limits>, <task>#<which>=<key>; <task>#p, shut while the task is paused;
--- <task>#0, which RateLimited shuts where there is no limit. It is open if that limit is no more. <task>#t never shuts: in its
--- line waits what was taken by a lane that does not run the task, for one that does.
+-- <task>#0, which RateLimited shuts where there is no limit. It is open if that limit is no more, or has keys by now, or none.
+-- <task>#t never shuts: in its line waits what was taken by a lane that does not run the task, for one that does.
 local OPEN = { interval = 0, burst = 1, slots = 0 }
 local SHUT = { interval = 0, burst = 1, slots = 0, shut = true }
 local function gate_named(name)
-  local task, which = string.match(name, '^([^#]*)#(%w+)')
+  local task, which, key = string.match(name, '^([^#]*)#(%w+)(=?)')
   local limits = task and limits_of(task) or {}
   if which == 'p' then return limits.paused and SHUT or OPEN end
-  return limits[tonumber(which)] or OPEN
+  local limit = limits[tonumber(which)]
+  return limit and limit.keyed == (key == '=') and limit or OPEN
 end
 
 -- The task whose breaker a gate is, if it is one.
