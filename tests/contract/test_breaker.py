@@ -134,6 +134,19 @@ def test_a_refused_outcome_decides_nothing(fleet: Fleet) -> None:
     assert mode(fleet) == b"h"
 
 
+def test_a_run_that_began_before_the_clock_was_set_back_decides_nothing(fleet: Fleet) -> None:
+    ids = fleet.take(8)
+    fleet.world.at(T0 - 7_200_000)
+    fleet.renew()
+    fleet.fetch(*map(failed, ids[:4]))
+    fleet.world.at(T0 - 7_200_000 + 60_500)
+    assert len(fleet.take(5, inc="other")) == 1
+
+    fleet.done(ids[4])
+
+    assert mode(fleet) == b"h"
+
+
 def test_what_ends_while_it_is_open_changes_nothing(fleet: Fleet) -> None:
     ids = fleet.take(8)
     fleet.fetch(*map(failed, ids[:4]))
