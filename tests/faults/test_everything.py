@@ -73,7 +73,7 @@ class MixedFleet(Fleet):
 @pytest.fixture
 def server(short_folder: Path) -> Iterator[Server]:
     """A server of which a kill loses nothing: every write reaches its file before the answer leaves."""
-    made = Server(programs()["valkey"], Path(tempfile.mkdtemp(dir=short_folder)), "--appendfsync", "no")
+    made = Server(programs()["valkey"], Path(tempfile.mkdtemp(dir=short_folder)))
     made.start()
     yield made
     made.stop()

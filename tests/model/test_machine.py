@@ -27,7 +27,6 @@ from taskq.errors import BrokerRefused
 from taskq.revoking import Which, revoke_all
 from taskq.worker.session import Session
 from tests.model.audit import Snapshot, silent_bells, unsound, violations
-from tests.model.conftest import never_behind
 from tests.model.oracle import Board
 from tests.model.system import BOTH, DELAY, IDS, LEASE, ONE, QUEUE_OF, STEP, System, stored
 from tests.support import PHASES, SOAK, Server
@@ -653,7 +652,6 @@ class Machine(RuleBasedStateMachine):
                 self.server.kill()
                 self.server.start()
                 self.system.line.close()
-                never_behind(self.server)
                 self.unchanged()
             case _:
                 for id_ in IDS:
