@@ -77,8 +77,8 @@ class Server:
     def start(self) -> None:
         self.socket.unlink(missing_ok=True)
         arguments = ["--port", "0", "--unixsocket", str(self.socket), "--dir", str(self.folder)]
-        # Each write is in the file before its answer leaves, so a kill loses nothing: with `everysec` a server with a slow
-        # disk may answer first, and write within two seconds.
+        # Each write is in the file before its answer leaves, so a kill loses nothing. With `everysec` a server with a
+        # slow disk may answer first, and write within two seconds.
         arguments += ["--save", "", "--appendonly", "yes", "--appendfsync", "no", "--logfile", str(self.folder / "log")]
         self._process = subprocess.Popen([self.program, *arguments, *self.more], stdout=subprocess.DEVNULL)
         wait_until(self.answers, f"{self.program} answers, see {self.folder}/log")
