@@ -259,6 +259,7 @@ def test_a_power_loss_loses_only_what_was_not_synced_and_leaves_no_half_state(
     jobs: Write, start_worker: Start, tmp_path: Path, own_server: Server
 ) -> None:
     module = jobs(JOBS, url=own_server.url, settings="lease=1, send_timeout=20")
+    raw(module, b"CONFIG", b"SET", b"appendfsync", b"everysec")  # the others never sync
     for _ in range(2):
         start_worker("-c", "2", url=own_server.url)
     handles: list[Any] = []
