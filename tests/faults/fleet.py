@@ -14,6 +14,7 @@ from types import ModuleType
 from typing import Any
 
 from taskq.broker.commands import Command
+from taskq.envelope import id_to_text
 from tests.support import Worker, survey, wait_until
 
 #: Each run leaves a line at its start and at its end, written in one piece, in a file that outlives the process.
@@ -210,5 +211,16 @@ def wait_until_idle(module: ModuleType, seconds: float = 10.0) -> dict[str, Any]
         queues = survey(module.app).values()
         return not any(q.pending or q.suspects or q.scheduled or q.gated or q.processing for q in queues)
 
-    wait_until(idle, "nothing waits or runs", seconds)
+    try:
+        wait_until(idle, "nothing waits or runs", seconds)
+    except AssertionError:
+        print("\n".join(left_over(module)))
+        raise
     return survey(module.app)
+
+
+def left_over(module: ModuleType) -> list[str]:
+    """What is left, and why it does not run."""
+    ids = raw(module, b"HKEYS", module.app.client.keys["messages"])[:50]
+    queues = [f"{name}: {queue}" for name, queue in survey(module.app).items() if queue.processing or queue.pending]
+    return [*queues, *(f"{id_to_text(id_)}: {module.app.AsyncResult(id_to_text(id_)).why()}" for id_ in ids)]
