@@ -10,6 +10,7 @@ modules and their globals.
 
 from __future__ import annotations
 
+import _signal  # type: ignore[import-not-found]
 import contextlib
 import io
 import logging
@@ -32,6 +33,7 @@ _SIGNALS = (
     signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGQUIT, signal.SIGUSR1, signal.SIGUSR2, signal.SIGCHLD,
     signal.SIGALRM, signal.SIGVTALRM, signal.SIGPROF, signal.SIGPIPE,
 )  # fmt: skip
+# What says how these are is `_signal`'s: the functions of `signal` make enums of it, sixty times as slowly.
 _TIMERS = (signal.ITIMER_REAL, signal.ITIMER_VIRTUAL, signal.ITIMER_PROF)
 _FOR_EVER = 1 << 62
 #: Standard streams by their descriptors.
@@ -59,8 +61,8 @@ class Surroundings:
         os.register_at_fork(after_in_child=_shield_streams)
         mend_streams()
         self._folder = _folder()
-        self._handlers = {number: signal.getsignal(number) for number in _SIGNALS}
-        self._mask = signal.pthread_sigmask(signal.SIG_BLOCK, ())
+        self._handlers = {int(number): _signal.getsignal(number) for number in _SIGNALS}
+        self._mask = _signal.pthread_sigmask(signal.SIG_BLOCK, ())
         self._streams = (sys.stdout, sys.stderr)
         self._look_at_decimal()
         self._noted = True
@@ -114,10 +116,10 @@ class Surroundings:
         """Put back what belongs to the process; answers whether anything was changed."""
         changed = self.restore_shared()
         for number, handler in self._handlers.items():
-            if signal.getsignal(number) is not handler and handler is not None:
+            if _signal.getsignal(number) is not handler and handler is not None:
                 signal.signal(number, handler)
                 changed = True
-        if signal.pthread_sigmask(signal.SIG_BLOCK, ()) != self._mask:
+        if _signal.pthread_sigmask(signal.SIG_BLOCK, ()) != self._mask:
             signal.pthread_sigmask(signal.SIG_SETMASK, self._mask)
             changed = True
         for timer in _TIMERS:
