@@ -46,7 +46,10 @@ def sampled(bench: Bench, n: int) -> str:
 def _worker() -> None:
     """Run ``taskq worker --drain`` with a child that samples itself and writes what it saw to ``BENCH_LOG``."""
     from taskq.cli import main
+    from taskq.worker import surroundings
     from taskq.worker.child import Child
+
+    surroundings._TIMERS = (signal.ITIMER_REAL, signal.ITIMER_VIRTUAL)  # this one was not left by a task
 
     real = Child.run
     seen: Counter[tuple[str, str, int]] = Counter()
@@ -58,6 +61,7 @@ def _worker() -> None:
 
     def run(self: Child) -> None:
         signal.signal(signal.SIGPROF, look)
+        self.surroundings.note()  # the handler is not to be put back either
         signal.setitimer(signal.ITIMER_PROF, _EVERY, _EVERY)
         began = time.process_time()
         real(self)
