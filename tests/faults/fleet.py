@@ -206,21 +206,22 @@ def check_idle(module: ModuleType) -> None:
 
 def wait_until_idle(module: ModuleType, seconds: float = 10.0) -> dict[str, Any]:
     """Wait until nothing waits or runs; answers the ledger."""
-
-    def idle() -> bool:
-        queues = survey(module.app).values()
-        return not any(q.pending or q.suspects or q.scheduled or q.gated or q.processing for q in queues)
-
     try:
-        wait_until(idle, "nothing waits or runs", seconds)
+        wait_until(lambda: not busy_queues(module), "nothing waits or runs", seconds)
     except AssertionError:
         print("\n".join(left_over(module)))
         raise
     return survey(module.app)
 
 
+def busy_queues(module: ModuleType) -> dict[str, Any]:
+    """The queues of which something waits or runs."""
+    found = survey(module.app).items()
+    return {name: q for name, q in found if q.pending or q.suspects or q.scheduled or q.gated or q.processing}
+
+
 def left_over(module: ModuleType) -> list[str]:
     """What is left, and why it does not run."""
     ids = raw(module, b"HKEYS", module.app.client.keys["messages"])[:50]
-    queues = [f"{name}: {queue}" for name, queue in survey(module.app).items() if queue.processing or queue.pending]
+    queues = [f"{name}: {queue}" for name, queue in busy_queues(module).items()]
     return [*queues, *(f"{id_to_text(id_)}: {module.app.AsyncResult(id_to_text(id_)).why()}" for id_ in ids)]

@@ -11,7 +11,6 @@ import os
 import random
 import subprocess
 import sys
-import tempfile
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
@@ -30,7 +29,7 @@ from tests.faults.load import Load, Producers, purge, start_producers
 from tests.faults.proxy import Proxy
 from tests.faults.storm import LEASE, Storm
 from tests.model.audit import SCRIPT, Snapshot, violations
-from tests.support import SEED, SOAK, Server, Start, Write, programs
+from tests.support import SEED, SOAK, Server, Start, Write
 
 SECONDS = float(os.environ.get("TASKQ_SOAK_SECONDS", "1800" if SOAK else "5"))
 #: Keys that are there only while there are messages: families, or whole names.
@@ -71,18 +70,9 @@ class MixedFleet(Fleet):
 
 
 @pytest.fixture
-def server(short_folder: Path) -> Iterator[Server]:
-    """A server of which a kill loses nothing: every write reaches its file before the answer leaves."""
-    made = Server(programs()["valkey"], Path(tempfile.mkdtemp(dir=short_folder)))
-    made.start()
-    yield made
-    made.stop()
-
-
-@pytest.fixture
-def reaper(server: Server, tmp_path: Path) -> Iterator[subprocess.Popen[bytes]]:
+def reaper(own_server: Server, tmp_path: Path) -> Iterator[subprocess.Popen[bytes]]:
     """A reaper apart, which has its own opinion of how long a lease is."""
-    command = [sys.executable, "-m", "taskq", "reaper", "--url", server.url]
+    command = [sys.executable, "-m", "taskq", "reaper", "--url", own_server.url]
     with (
         open(tmp_path / "reaper.log", "wb") as log,
         subprocess.Popen(command, env={**os.environ, "TASKQ_LEASE": "9"}, stdout=log, stderr=log) as process,
@@ -92,12 +82,12 @@ def reaper(server: Server, tmp_path: Path) -> Iterator[subprocess.Popen[bytes]]:
 
 
 @pytest.fixture
-def start_programs(server: Server, tmp_path: Path) -> Iterator[Callable[[], list[Producers]]]:
+def start_programs(own_server: Server, tmp_path: Path) -> Iterator[Callable[[], list[Producers]]]:
     """Starts the programs that send; they end with the test."""
     made: list[Producers] = []
 
     def start() -> list[Producers]:  # the module that they import is there by then
-        made.extend(start_producers(tmp_path, server.url, *METHODS))
+        made.extend(start_producers(tmp_path, own_server.url, *METHODS))
         return made
 
     yield start
@@ -111,21 +101,21 @@ def test_everything_at_random(
     start_worker: Start,
     start_programs: Callable[[], list[Producers]],
     tmp_path: Path,
-    server: Server,
+    own_server: Server,
     reaper: subprocess.Popen[bytes],
 ) -> None:
     settings = f"send_timeout=60, result_ttl=600, max_crashes={MAX_CRASHES}"
-    module, proxy = each_by_its_url(jobs(TASKS, url=server.url, settings=settings)), Proxy(server.socket)
+    module, proxy = each_by_its_url(jobs(TASKS, url=own_server.url, settings=settings)), Proxy(own_server.socket)
     proxied = TaskQ(module.app.name, proxy.url, send_timeout=60)
     producers = start_programs()
     fleet = MixedFleet(start_worker, MixedFleet.SIZE, "--grace", "0.5", url=proxy.url)
-    calm = start_worker("-c", "1", "-Q", ",".join(f"jobs.{name}" for name in CALM), url=server.url)
+    calm = start_worker("-c", "1", "-Q", ",".join(f"jobs.{name}" for name in CALM), url=own_server.url)
     facts, began, rounds = Facts(module, Journal(tmp_path), fleet), time.monotonic(), 0
     while time.monotonic() - began < SECONDS:
         rounds += 1
         seed = f"{SEED}-{rounds}"
         print("seed", seed)
-        storm = Storm(random.Random(seed), fleet, proxy, server, module)
+        storm = Storm(random.Random(seed), fleet, proxy, own_server, module)
         load = Load(module, [module.app, proxied], producers, seed)
         try:
             storm.rage(min(ROUND, SECONDS))
