@@ -87,7 +87,7 @@ local function is_paused(queue, line)
   return call('HEXISTS', P .. 'paused', queue) == 1 and (not line or call('ZSCORE', P .. 'lines:' .. queue, line))
 end
 
--- Whether any is about to look, and sees for himself when a gate opens. Where nobody serves, nobody needs to.
+-- Whether somebody is about to look, who will see when a gate opens. Where nobody serves, nobody needs to.
 local function is_looked_at(kind, queue, line)
   local any, all = announced(kind, queue, line)
   return any or all or is_paused(queue, line)

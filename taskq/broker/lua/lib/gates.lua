@@ -24,7 +24,7 @@ local function limits_of(task)
 end
 
 -- A gate by its name: <task>#<which of its limits>, <task>#<which>=<key>; <task>#p, shut while the task is paused;
--- <task>#0, which RateLimited shuts where there is no limit. It is open if that limit is no more, or has keys by now, or none.
+-- <task>#0, which RateLimited shuts where there is no limit. It is open if there is no such limit any more, by key or not.
 -- <task>#t never shuts: in its line waits what was taken by a lane that does not run the task, for one that does.
 local OPEN = { interval = 0, burst = 1, slots = 0 }
 local SHUT = { interval = 0, burst = 1, slots = 0, shut = true }
@@ -59,6 +59,7 @@ end
 
 -- The name of a line of a task in which some wait still, though what made them wait may be over: others stand behind them.
 local function line_left(task, which)
+  if not anybody_in_line then return nil end
   local name = task .. '#' .. which
   return waits_at(name) ~= '' and name or nil
 end

@@ -100,8 +100,7 @@ end
 
 -- Take the first of a line, if there is one and its gates let it pass. Returns 1 if so, and whether it would wait in another
 -- line now; else 0, the gate that is closed (nil if the line is empty, false if there may be more), when it opens, and the
--- place of the first. In a group its turn has come;
--- else it waits behind one. Where its task has a line (#t) it goes there.
+-- place of the first. In a group its turn has come; else it waits behind one. Where its task has a line (#t) it goes there.
 local function take_first(queue, line, in_group)
   for _ = 1, 100 do
     local id, rank = first_of(queue, line)
