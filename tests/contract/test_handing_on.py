@@ -151,34 +151,87 @@ def test_a_worker_that_does_not_tell_what_it_runs_may_run_it(world: World) -> No
     assert fleet.as_lane("old") == [A]
 
 
-def test_a_suspect_goes_to_the_lane_that_runs_it_and_stays_one(world: World) -> None:
+def suspects(fleet: Lanes, *ids: bytes) -> None:
+    """Let the process die under messages that a lane has taken."""
+    assert fleet.as_lane("main") == list(ids)
+    fleet.world.run(commands.close(fleet.world.keys, "main", died=True, alone=False, running=ids))
+    fleet.join("main")
+
+
+def run_alone(fleet: Lanes, lane: str) -> list[bytes]:
+    """Take a suspect, as a child of its own does, and settle it."""
+    taken = fleet.as_lane(lane, mode="solo")
+    fleet.as_lane(lane, *[(id_, b"") for id_ in taken], want=0)
+    return taken
+
+
+def test_suspects_are_given_to_the_lane_that_runs_them_alone(world: World) -> None:
     fleet = Lanes(world)
     fleet.send(A, B)
-    fleet.as_lane("main")
-    world.run(commands.close(world.keys, "main", died=True, alone=False, running=[A, B]))
-    fleet.join("main")
+    suspects(fleet, A, B)
+    for id_ in (A, B):
+        assert run_alone(fleet, "main") == [], "not its own, however often it looks"
+        assert world.state()["solo-bell:loop"] == [b"1"]
+        assert run_alone(fleet, "loop") == [id_]
+
+
+def test_a_lane_finds_its_suspects_behind_those_of_others(world: World) -> None:
+    fleet = Lanes(world)
+    fleet.send(A, B)
+    fleet.send(C, D, task="sync")
+    suspects(fleet, A, B, C, D)
+
+    assert [run_alone(fleet, "main") for _ in range(3)] == [[C], [D], []]
+    assert [run_alone(fleet, "loop") for _ in range(2)] == [[A], []], "the other lane is asked again, and tells"
+    assert [run_alone(fleet, lane) for lane in ("main", "loop")] == [[], [B]]
+
+
+def test_suspects_at_a_closed_gate_do_not_keep_others_waiting(world: World) -> None:
+    fleet = Lanes(world)
+    fleet.send(A)
+    fleet.send(B, task="ta")
+    suspects(fleet, A, B)
+    world.run(commands.pause(world.keys, "t", 0.0, "", ""))
+
+    assert [run_alone(fleet, lane) for lane in ("main", "loop", "main", "loop")] == [[], [B], [], []]
+    world.run(commands.resume(world.keys, "t"))
+    assert [run_alone(fleet, lane) for lane in ("main", "loop")] == [[], [A]]
+
+
+def test_a_suspect_that_nobody_runs_is_given_to_whoever_serves_its_queue(world: World) -> None:
+    fleet = Lanes(world)
+    fleet.send(A, task="gone")
+    suspects(fleet, A)
+
     assert fleet.as_lane("main", mode="solo") == [A]
+
+
+def test_a_suspect_that_was_handed_on_stays_one(world: World) -> None:
+    """By a worker that did not tell what it runs."""
+    fleet = Lanes(world)
+    world.raw("HDEL", world.keys["runs"], "main")
+    fleet.send(A)
+    suspects(fleet, A)
+    assert fleet.as_lane("main", mode="solo") == [A]
+    fleet.enlist("main", "loop")
 
     assert fleet.as_lane("main", *passed(A), want=0) == []
     assert world.state()["solo-bell:loop"] == [b"1"]
     assert fleet.as_lane("loop", mode="solo") == [A]
-    assert fleet.as_lane("main", mode="solo") == [B]
 
 
-def test_a_suspect_that_was_handed_on_is_no_riddle_for_an_audit(world: World) -> None:
+def test_a_suspect_that_waits_for_another_lane_is_no_riddle_for_an_audit(world: World) -> None:
     fleet = Lanes(world)
     fleet.send(A)
-    fleet.as_lane("main")
-    world.run(commands.close(world.keys, "main", died=True, alone=False, running=[A]))
-    fleet.join("main")
+    suspects(fleet, A)
     fleet.as_lane("main", mode="solo")
-    fleet.as_lane("main", *passed(A), want=0)
     restore = commands.restore(world.keys, [("q", False, "main other")])
 
     assert not world.run(restore)
     world.raw("DEL", world.keys["solo:loop"])
     assert world.run(restore)
-    assert fleet.as_lane("main", mode="solo") == [A], "to be handed on again"
+    fleet.as_lane("main", mode="solo")
+    assert fleet.as_lane("loop", mode="solo") == [A]
 
 
 def test_the_limits_of_its_task_hold_in_its_line(world: World) -> None:

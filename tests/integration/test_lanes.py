@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import signal
 from pathlib import Path
 from types import ModuleType
@@ -61,6 +62,14 @@ async def pill():
     os._exit(9)
 
 @app.task
+async def again(name):
+    path = os.path.join(os.path.dirname(__file__), name)
+    if not os.path.exists(path):
+        open(path, "w").close()
+        await asyncio.sleep(60)
+    return name
+
+@app.task
 async def waits(name):
     open(os.path.join(os.path.dirname(__file__), name), "w").close()
     await asyncio.sleep(60)
@@ -115,6 +124,21 @@ def test_poison_that_came_by_another_queue_is_contained(jobs: Write, start_worke
 
     assert survey(module.app)["urgent"].counters["crashes"] == 3
     assert where(module, queue="urgent") == WHERE, worker.log
+
+
+@pytest.mark.parametrize("queue", ["urgent", "jobs.plain", "jobs.patient"])
+def test_many_that_must_run_alone_come_to_the_lane_of_their_task(
+    jobs: Write, start_worker: Start, tmp_path: Path, queue: str
+) -> None:
+    module = jobs(JOBS)
+    worker = start_worker("-c", "1", "-Q", "urgent,jobs.plain,jobs.patient")
+    names = [f"again-{i}" for i in range(5)]
+    many = [module.again.apply_async((name,), queue=queue) for name in names]
+    wait_until(lambda: len(list(tmp_path.glob("again-*"))) == 5, "they run")
+
+    os.kill(worker.children()[0], signal.SIGKILL)
+
+    assert [handle.get(timeout=30) for handle in many] == names, worker.log
 
 
 def test_what_came_by_another_queue_is_revoked_and_returned_like_any_other(

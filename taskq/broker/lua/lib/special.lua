@@ -192,28 +192,41 @@ local function take_line(queue, line, n)
   return got, false
 end
 
--- Take the first suspect there is, of a queue that is not paused and at gates that are open.
+-- The lanes that run a suspect are told of it.
+local function tell_of_suspect(queue, lanes)
+  for lane in string.gmatch(lanes, '%S+') do
+    call('ZADD', P .. 'solo:' .. lane, 'NX', now, queue)
+    ring(P .. 'solo-bell:' .. lane)
+  end
+end
+
+-- Take a suspect that this lane runs, or nobody does, if its gates are open. Returns whether there is one fewer.
+local function take_this_suspect(queue, id)
+  local value = call('HGET', messages, id)
+  if ended(queue, id, value) then return true end
+  local _, task = head(value)
+  local lanes = task and served_by(queue, task .. '#t') or ''
+  if lanes ~= '' and not find(lanes .. ' ', ' ' .. set .. ' ', 1, true) then return tell_of_suspect(queue, lanes) end
+  local names, found = gates_in(value)
+  local gate, opens = closed_gate(names, nil, now)
+  if gate then return wait_at(gate, '!' .. queue, opens) end
+  out[3] = tonumber(call('HGET', P .. 'crashes', id) or '0')
+  pass_all(id, value, names, '!' .. int(now) .. ' ' .. queue, found)
+  return true
+end
+
+-- Take the first suspect that this lane can run, of the first few of a queue that is not paused.
 local function take_suspect()
-  local name = call('ZPOPMIN', P .. 'solo:' .. set)[1]
-  while name and outs == 3 do
-    local key = P .. 'suspects:' .. name
-    local id = not marked(name, 'p') and call('LINDEX', key, 0)
-    local value = id and call('HGET', messages, id)
-    local dead, names, found = id and ended(name, id, value), NONE, NONE
-    if id and not dead then names, found = gates_in(value) end
-    local gate, opens = closed_gate(names, nil, now)
-    if gate then
-      wait_at(gate, '!' .. name, opens)
-    elseif id then
-      call('LPOP', key)
-      if not dead then
-        out[3] = tonumber(call('HGET', P .. 'crashes', id) or '0')
-        pass_all(id, value, names, '!' .. int(now) .. ' ' .. name, found)
-      end
-      if call('LLEN', key) > 0 then announce_suspects(name, now) end
+  for _ = 1, 100 do -- until it brings something: many may have expired
+    local queue = call('ZPOPMIN', P .. 'solo:' .. set)[1]
+    if not queue then return end
+    local key, gone = P .. 'suspects:' .. queue, 0
+    for _, id in ipairs(marked(queue, 'p') and NONE or call('LRANGE', key, 0, 31)) do
+      if outs == 3 and take_this_suspect(queue, id) then gone = gone + call('LREM', key, 1, id) end
     end
+    if gone > 0 and call('LLEN', key) > 0 then announce_suspects(queue, now) end
     keep()
-    if outs == 3 then name = call('ZPOPMIN', P .. 'solo:' .. set)[1] end
+    if outs > 3 then return end
   end
 end
 
@@ -227,11 +240,7 @@ local function hand_on(queue, id, held, opens, again)
     local lanes = served_by(queue, name)
     if lanes == '' then return schedule(queue, id, math.min(opens, now + 60000)) end
     call('LPUSH', P .. 'suspects:' .. queue, id)
-    for lane in string.gmatch(lanes, '%S+') do
-      call('ZADD', P .. 'solo:' .. lane, 'NX', now, queue)
-      ring(P .. 'solo-bell:' .. lane)
-    end
-    return
+    return tell_of_suspect(queue, lanes)
   end
   mark(queue, 'l', true)
   wait_at(name, queue)
