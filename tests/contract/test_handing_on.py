@@ -151,6 +151,17 @@ def test_a_worker_that_does_not_tell_what_it_runs_may_run_it(world: World) -> No
     assert fleet.as_lane("old") == [A]
 
 
+def test_a_worker_that_does_not_tell_is_not_given_again_what_it_has_handed_on(world: World) -> None:
+    fleet = Lanes(world)
+    fleet.lanes["old"] = QueueSet("old", ("q",))
+    fleet.join("old")
+    fleet.send(A, task="new")
+    fleet.as_lane("other", want=0)
+    assert fleet.as_lane("old") == [A]
+
+    assert fleet.as_lane("old", *passed(A, delay=HOUR)) == []
+
+
 def suspects(fleet: Lanes, *ids: bytes) -> None:
     """Let the process die under messages that a lane has taken."""
     assert fleet.as_lane("main") == list(ids)

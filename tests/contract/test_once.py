@@ -46,6 +46,17 @@ def test_it_is_also_at_the_gate_of_a_limit(world: World) -> None:
     assert fleet.fetch((A, b""), (B, b""), want=64, caps=ALL).messages[::2] == [C]
 
 
+def test_it_is_also_when_it_comes_out_of_a_line_beside_other_queues(world: World) -> None:
+    fleet = Fleet(world, "a", "q")
+    fleet.publish("once", "s 0 1 1", queue="own")
+    fleet.send_all([once(id_, more(limited=True)) for id_ in (B, C)])
+    caps = " a=64 q=64 "
+    assert [fleet.fetch(want=64, caps=caps).messages[::2] for _ in range(2)] == [[B], []]
+    fleet.send(A, queue="a")
+
+    assert [fleet.fetch(*done, want=64, caps=caps).messages[::2] for done in ([(B, b"")], [(A, b"")])] == [[A], [C]]
+
+
 def test_one_that_could_not_be_taken_with_others_comes_first_the_next_time(world: World) -> None:
     """Other queues that always have a little would otherwise put it off for ever."""
     fleet = Fleet(world, "a", "q")

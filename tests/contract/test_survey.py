@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 
 from taskq.broker import commands
@@ -79,6 +81,29 @@ def test_a_backlog_is_what_waits_in_some_queues_and_for_how_long(world: World) -
     )
     assert world.run(commands.backlog(world.keys, ["empty"])) == Backlog(0, 0, 0)
     assert world.dump() == before
+
+
+@pytest.mark.parametrize(
+    ("state", "stuck"),
+    [
+        ({}, True),
+        ({"queue:q": [A]}, True),  # its limits let nothing pass
+        ({"ready:set": Scores({b"q": 1.0})}, False),
+        ({"solo:set": Scores({b"q": 1.0})}, False),
+        ({"processing:inc": {B: b"1 q"}}, False),
+        ({"gates": {b"t#0": b"q"}, "openings": Scores({b"t#0": T0 + 4000})}, False),
+        ({"gates": {b"t#0": b"q"}, "openings": Scores({b"t#0": T0 + 6000})}, True),
+        ({"gates": {b"t#0": b"other"}, "openings": Scores({b"t#0": T0 + 4000})}, True),
+    ],
+    ids=["nothing", "limited", "ready", "alone", "running", "opens soon", "opens late", "another's gate"],
+)
+def test_nothing_can_run_if_nothing_runs_is_ready_or_opens_soon(
+    world: World, state: dict[str, Any], stuck: bool
+) -> None:
+    world.seed(serving("inc"), {"messages": messages(A, B)}, state)
+
+    assert world.run(commands.backlog(world.keys, ["q"], [SET.id], ["inc"])).stuck is stuck
+    assert not world.run(commands.backlog(world.keys, ["q"], [SET.id], ["inc", "not registered yet"])).stuck
 
 
 def test_an_unused_app_has_nothing_to_survey(world: World) -> None:

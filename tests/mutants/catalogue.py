@@ -182,8 +182,29 @@ MUTANTS = [
     ),
     lua("the bell is not passed on", "fetch", "> 0 then ring(P .. 'bell:' .. set) end", "> 0 then counts = counts end"),
     lua("a wait in vain repairs nothing", "fetch", "if mode == 'repair' then", "if mode == 'mend' then"),
-    lua("a suspect is taken as any other", "lib/special", "'!' .. int(now) .. ' ' .. name", "int(now) .. ' ' .. name"),
-    lua("suspects behind one are forgotten", "lib/special", "announce_suspects(name, now) end", "counts = counts end"),
+    lua(
+        "a suspect is taken as any other", "lib/special", "'!' .. int(now) .. ' ' .. queue", "int(now) .. ' ' .. queue"
+    ),
+    lua(
+        "suspects behind one are forgotten",
+        "lib/special",
+        "if gone > 0 and call('LLEN', key) > 0 then",
+        "if false then",
+    ),
+    lua(
+        "a suspect is given to a lane that does not run it",
+        "lib/special",
+        "if lanes ~= '' and not find(",
+        "if false and find(",
+    ),
+    lua(
+        "who runs a suspect is not told of it",
+        "lib/special",
+        "then return tell_of_suspect(queue, lanes) end",
+        "then return end",
+    ),
+    lua("a suspect that nobody runs is given to nobody", "lib/special", "if lanes ~= '' and not find(", "if not find("),
+    lua("a lane looks at one suspect alone", "lib/special", "'LRANGE', key, 0, 31", "'LRANGE', key, 0, 0"),
     lua("a fetch takes one more than wanted", "lib/take", "math.min(left, room_for)", "math.min(left + 1, room_for)"),
     # -- what scripts share
     lua("a queue that fills is not announced", "lib/waiting", "== #ids then announce", "== 0 then announce"),
@@ -318,8 +339,8 @@ MUTANTS = [
     lua(
         "a suspect that was revoked is taken",
         "lib/special",
-        "id and ended(name, id, value), NONE",
-        "id and not value, NONE",
+        "if ended(queue, id, value) then return true end",
+        "if not value then return true end",
     ),
     lua("what was revoked ends without a word", "lib/revoking", "  publish_revoked(id, why)\n"),
     lua("what was revoked keeps its crashes", "lib/revoking", "call('HDEL', P .. 'crashes', id)"),
@@ -366,8 +387,8 @@ MUTANTS = [
     lua(
         "suspects of a paused queue are taken",
         "lib/special",
-        "not marked(name, 'p') and call('LINDEX'",
-        "call('LINDEX'",
+        "marked(queue, 'p') and NONE or call('LRANGE'",
+        "call('LRANGE'",
     ),
     lua("a paused task is taken", "lib/gates", "if limits.paused or line_left(task, 'p') then", "if false then"),
     lua(
@@ -804,7 +825,7 @@ MUTANTS = [
         "broker/commands",
         "return not self.ready and self.held == 0 and self.opens is None",
         "return not self.ready and self.opens is None",
-        "tests/cli/test_drain.py",
+        "tests/contract/test_survey.py",
     ),
     py(
         "an interruption is no cancellation",

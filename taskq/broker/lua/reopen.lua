@@ -59,12 +59,14 @@ local function in_group(queue, line, group)
   return call('ZSCORE', P .. 'heads:' .. queue .. '|' .. group, line) and has_line(group, queue)
 end
 
--- Whether of those who serve a queue any, and all, have been told of a line, of all of it, or of its suspects.
+-- Whether of those who serve a queue any, and all, have been told of a line, of all of it, or of its suspects. A worker that
+-- does not tell what it runs may be the one that has handed a line on.
 local function announced(kind, queue, line)
   local any, all = false, true
   for set in string.gmatch(served_by(queue, line), '%S+') do
     local told = call('ZSCORE', P .. kind .. set, line and queue .. '|' .. line or queue)
-    any, all = any or told, all and told
+    local may_have = line and sub(line, -2) == '#t' and not known_of('runs', set)
+    any, all = any or told, all and (told or may_have)
   end
   return any, all
 end
