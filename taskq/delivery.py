@@ -192,7 +192,10 @@ NOWHERE: Any = None
 class Route:
     """What the head of a message leads to, worked out once for all messages that share it."""
 
-    __slots__ = ("body_at", "judged", "limited", "plain", "queue", "quiet", "task", "watched", "worker")
+    __slots__ = (
+        "bare", "bind", "body_at", "function", "ignores", "judged", "limited", "load", "pack", "plain", "queue",
+        "quiet", "task", "watched", "worker",
+    )  # fmt: skip
 
     def __init__(self, task: Definition, queue: str, worker: str) -> None:
         """Find what can be known of every message of ``task`` on ``queue`` in ``worker``."""
@@ -201,10 +204,14 @@ class Route:
         self.worker = worker
         self.plain = task.plain_headers
         self.body_at = 16 + len(self.plain)  # counted from the id
+        self.function = task.function  # to ask the task each time costs more: it answers for names that it has not
+        self.load, self.pack = task.load, task.pack_result
+        self.bind, self.ignores = task.bind, task.ignore_result
         self.judged = task.policy.looks_at_values
         self.quiet = task.ignore_result and not self.judged
         self.limited = bool(task.soft_time_limit or task.time_limit)
         self.watched = 16  # runs after which is looked whether it has left its surroundings changed
+        self.bare = False  # whether there is nothing to do around the call
 
 
 #: The call that runs in this context.

@@ -133,20 +133,20 @@ class Executor:
 
     def _load(self, delivery: Delivery, body: bytes) -> Outcome | None:
         """Read the arguments."""
-        task = delivery.route.task
+        route = delivery.route
         if body != NO_ARGUMENTS:
             try:
-                delivery.args, delivery.kwargs = task.load(body)
+                delivery.args, delivery.kwargs = route.load(body)
             except DecodeError as error:
                 return self._bury(delivery, "undecodable", error)
             except BaseException as error:  # SystemExit too: a message cannot end the worker
                 return self._bury(delivery, "bad-arguments", error)
-        if delivery._envelope is not None and delivery._envelope.headers.get("sig") != task.fingerprint:
+        if delivery._envelope is not None and delivery._envelope.headers.get("sig") != route.task.fingerprint:
             try:
-                task.check(*delivery.args, **delivery.kwargs)
+                route.task.check(*delivery.args, **delivery.kwargs)
             except TypeError as error:
                 return self._bury(delivery, "bad-arguments", error)
-        if task.bind:
+        if route.bind:
             delivery.args = [Context(delivery), *delivery.args]
         return None
 
@@ -180,10 +180,10 @@ class Executor:
             refused = self._judge_value(delivery, value)
             if refused is not None:
                 return refused
-        if delivery.route.task.ignore_result if delivery._envelope is None else delivery.ignored:
+        if delivery.route.ignores if delivery._envelope is None else delivery.ignored:
             return delivery.id, b""
         try:
-            result = SUCCESS + delivery.route.task.pack_result(value, "result")
+            result = SUCCESS + delivery.route.pack(value, "result")
             limit = self.settings.max_message_bytes
             if len(result) > limit:
                 raise SerializationError(

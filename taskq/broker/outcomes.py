@@ -88,9 +88,9 @@ class Returned:
 Outcome = Done | Ended | Dead | Again | Passed | Limited | Returned
 
 
-def id_of(outcome: Outcome) -> bytes:
-    """Return the id of the message that ended."""
-    return outcome[0] if isinstance(outcome, tuple) else outcome.id
+def ids_of(outcomes: Iterable[Outcome]) -> list[bytes]:
+    """Return the ids of the messages that ended."""
+    return [outcome[0] if isinstance(outcome, tuple) else outcome.id for outcome in outcomes]
 
 
 def result_of(outcome: Outcome) -> bytes:

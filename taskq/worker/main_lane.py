@@ -15,6 +15,7 @@ from collections.abc import Callable
 from contextlib import suppress
 from contextvars import copy_context
 from functools import partial
+from typing import Any
 
 from taskq import logs
 from taskq.broker.commands import Batch, Lost
@@ -203,47 +204,50 @@ class MainLane:
 
     def _run_batch(self, batch: Batch) -> None:
         """Run a batch message by message; the settler may take the rest of it away."""
-        buffer, outcomes, slot = self._buffer, self._outcomes, self.slot
-        incarnation = self.session.incarnation
-        lease_until = slot.lease_until
+        buffer, outcomes, slot, session = self._buffer, self._outcomes, self.slot, self.session
+        incarnation = session.incarnation
+        lease_until, memory, index_at = slot.lease_until, slot.memory, slot.index_at
         self._load(batch)
         self._started = self._batch_began = began = group_began = boottime()
         told, self._starts_told = logs.log.isEnabledFor(logging.INFO), logs.log.isEnabledFor(logging.DEBUG)
-        route, ran, once = NOWHERE, 0, False  # measured together: messages of one kind that follow each other
-        context, watched = copy_context(), 1
-        while buffer and not self.stopping:
+        route, ran = NOWHERE, 0  # measured together: messages of one kind that follow each other
+        context, watched, busy, look_at = copy_context(), 1, True, self._look_at
+        while not self.stopping:
             try:
                 delivery = buffer.popleft()  # this is the claim: one of the two threads gets it
             except IndexError:
                 break
-            if began > lease_until:
-                lease_until = slot.lease_until
-                if began > lease_until:  # not renewed in time: they may be another's already; if not, they go back
-                    buffer.appendleft(delivery)
-                    self._give_back(incarnation)
-                    break
+            if began > lease_until and began > (lease_until := slot.lease_until):
+                # Not renewed in time: they may be another's already; if not, they go back.
+                buffer.appendleft(delivery)
+                self._give_back(incarnation)
+                break
             # From here on it runs, until another does or the server knows how it ended (see _exchange).
-            slot.memory[slot.index_at] = delivery.place
+            memory[index_at] = delivery.place
             outcome = self._run_one(delivery)
             if (now := boottime()) - began > _FORK_TAKES:
                 leave_if_twin(0)
-            if told and delivery.route is not NOWHERE:
-                logs.ended(delivery, outcome, now - began)
-            if self.session.incarnation is incarnation:
+            if session.incarnation is incarnation:
                 outcomes.append(outcome)
-            if delivery.route is not route:
-                self._measure(route, began - group_began, ran)
-                route, ran, group_began = delivery.route, 0, began
+            if busy or delivery.route is not route or now >= look_at:
+                if told and delivery.route is not NOWHERE:
+                    logs.ended(delivery, outcome, now - began)
+                if delivery.route is not route:
+                    self._measure(route, began - group_began, ran)
+                    route, ran, group_began = delivery.route, 0, began
+                    watched = 1 if route is NOWHERE else route.watched
                 once = route is not NOWHERE and route.task.at_most_once
-                watched = 1 if route is NOWHERE else route.watched
+                if once:  # it must not come back: its slot says that it runs until the server knows how it ended
+                    self._exchange(self._connection)
+                    now = boottime()
+                if watched or now >= look_at:
+                    watched = self._surroundings.tidy(route, context)
+                    self._look_at = look_at = now + LOOK_EVERY
+                busy = bool(told or once or watched)
+                if route is not NOWHERE:
+                    route.bare = not (watched or route.limited or self._starts_told)
             ran += 1
-            if once:  # it must not come back: its slot says that it runs until the server knows how it ended
-                self._exchange(self._connection)
-                now = boottime()
             self._started = began = now
-            if watched or began >= self._look_at:
-                watched = self._surroundings.tidy(route, context)
-                self._look_at = began + LOOK_EVERY
         self._measure(route, began - group_began, ran)
         self._surroundings.main_busy = False
         self._started = 0.0
@@ -273,18 +277,14 @@ class MainLane:
         if outcome is not None:
             return outcome
         current.set(delivery)
-        if self._starts_told:
-            logs.started(delivery)
         route, interrupt = delivery.route, self._interrupt
+        bare, function = route.bare, route.function
+        if not bare and self._starts_told:
+            logs.started(delivery)
         try:
             try:
                 interrupt.running = delivery
-                if route.limited:
-                    self._set_limits(delivery)
-                if route.watched:
-                    value = self._surroundings.call(route, route.task.function, delivery.args, delivery.kwargs)
-                else:
-                    value = route.task.function(*delivery.args, **delivery.kwargs)
+                value = function(*delivery.args, **delivery.kwargs) if bare else self._call(route, delivery)
                 while value is not None and type(value) in UNFINISHED:
                     value = self._surroundings.call(route, finish, (value,), {})
             finally:
@@ -298,9 +298,17 @@ class MainLane:
             self._lift_limits(delivery)
         if Twin.here:
             os._exit(0)
-        if delivery.route.quiet and delivery._envelope is None:  # nothing to judge, nothing to store
+        if route.quiet and delivery._envelope is None:  # nothing to judge, nothing to store
             return delivery.id, b""
         return self.executor.succeeded(delivery, value)
+
+    def _call(self, route: Route, delivery: Delivery) -> Any:
+        """Call a task around which there is something to do."""
+        if route.limited:
+            self._set_limits(delivery)
+        if route.watched:
+            return self._surroundings.call(route, route.function, delivery.args, delivery.kwargs)
+        return route.function(*delivery.args, **delivery.kwargs)
 
     def _set_limits(self, delivery: Delivery) -> None:
         """Set the time limits of a task that begins: its parent watches the hard one."""

@@ -15,7 +15,7 @@ from taskq.broker import commands
 from taskq.broker.commands import Batch, QueueSet, Stale
 from taskq.broker.faults import NotSent, Passing, Unanswered, backoff
 from taskq.broker.keys import Keys
-from taskq.broker.outcomes import Outcome, id_of, words
+from taskq.broker.outcomes import Outcome, ids_of, words
 from taskq.broker.protocol import Pause, Protocol
 from taskq.errors import BrokerRefused
 from taskq.spelling import count
@@ -137,7 +137,7 @@ class Session:
             except (Unanswered, Stale):
                 if (yield from self._sync(number)) and groups:
                     groups = []  # it was, so they are settled; what it took went back to the queues
-                    self.held.difference_update(map(id_of, outcomes))
+                    self.held.difference_update(ids_of(outcomes))
                     yield from self._sync(number)  # also what it gave back (a retry, a return) and took again
             except BrokerRefused as error:
                 self._tell(f"{error}; trying on")
@@ -147,7 +147,7 @@ class Session:
             yield Pause(backoff(attempt, _PAUSE_MAX))
             attempt += 1
         self._refusal = ""
-        self.held.difference_update(map(id_of, outcomes))
+        self.held.difference_update(ids_of(outcomes))
         self.held.update(batch.messages[::2])
         if batch.fenced:
             self.fenced += batch.fenced

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 
-from taskq.broker.outcomes import Again, Dead, Ended, Outcome, Returned, id_of
+from taskq.broker.outcomes import Again, Dead, Ended, Outcome, Returned, ids_of
 from tests.model.audit import Held, Snapshot
 
 Lists = dict[str, list[bytes]]
@@ -96,7 +96,7 @@ class Board:
         """Outcomes of an incarnation take effect where it holds the message; returns the ids of the others."""
         held, fenced, returned = self.held.get(inc, {}), [], []
         for outcome in outcomes:
-            id_ = id_of(outcome)
+            id_ = ids_of([outcome])[0]
             if id_ not in held:
                 fenced.append(id_)
             elif isinstance(outcome, Returned):
@@ -120,7 +120,7 @@ class Board:
             self.queues.setdefault(queue, []).insert(0, id_)
 
     def _end(self, queue: str, outcome: Outcome, now: float) -> None:
-        id_ = id_of(outcome)
+        id_ = ids_of([outcome])[0]
         if isinstance(outcome, tuple):
             self.marked.pop(id_, None)  # a value counts
         elif self._ends(id_):

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, precondition, rule, run_state_machine_as_test
 
 from taskq.broker import commands
-from taskq.broker.outcomes import Again, Dead, Ended, Outcome, Returned, id_of
+from taskq.broker.outcomes import Again, Dead, Ended, Outcome, Returned, ids_of
 from tests.contract.fleet import Fleet, more
 from tests.contract.world import LEASE, World, raw_id
 from tests.support import PHASES, SOAK, Server
@@ -134,7 +134,7 @@ class FlowMachine(RuleBasedStateMachine):
         held, suspects = self.held(inc), self.fleet.look().held(inc)
         outcomes = [self._outcome(id_, kind) for id_, kind in zip(held, how, strict=False)]
         self.fleet.fetch(*outcomes, inc=inc)
-        ranked = [outcome for outcome in outcomes if self.task_of[id_of(outcome)] == "ranked"]
+        ranked = [outcome for outcome in outcomes if self.task_of[ids_of([outcome])[0]] == "ranked"]
         for outcome in reversed(ranked):
             if isinstance(outcome, Returned) and not suspects[outcome.id].suspect:
                 self._stand(outcome.id, at_head=True)

@@ -13,7 +13,7 @@ from taskq import TaskQ
 from taskq.broker.aio import AsyncConnection
 from taskq.broker.commands import Batch, QueueSet
 from taskq.broker.connection import Connection
-from taskq.broker.outcomes import Returned, id_of
+from taskq.broker.outcomes import Returned, ids_of
 from taskq.broker.protocol import boottime, drive
 from taskq.execution import Executor
 from taskq.task import Task
@@ -65,7 +65,7 @@ class Lane:
         self.connection.close()
         if isinstance(self.lane, MainLane):
             self.lane._connection.close()
-        return [id_of(outcome) for outcome in self.lane._outcomes]
+        return ids_of(self.lane._outcomes)
 
     def settle(self) -> None:
         """Tell the server how they ended."""

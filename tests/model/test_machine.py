@@ -22,7 +22,7 @@ from hypothesis.stateful import (
 
 from taskq.broker import commands
 from taskq.broker.commands import Command, Lost, Stale
-from taskq.broker.outcomes import Again, Dead, Ended, Outcome, Returned, id_of, words
+from taskq.broker.outcomes import Again, Dead, Ended, Outcome, Returned, ids_of, words
 from taskq.errors import BrokerRefused
 from taskq.revoking import Which, revoke_all
 from taskq.worker.session import Session
@@ -306,7 +306,7 @@ class Machine(RuleBasedStateMachine):
             self.unheard.discard(worker.queues.id)
         assert batch.fenced == 0
         self._end(
-            [id_of(o) for o in outcomes if isinstance(o, tuple) or (isinstance(o, Ended) and o.id not in self.refused)]
+            ids_of(o for o in outcomes if isinstance(o, tuple) or (isinstance(o, Ended) and o.id not in self.refused))
         )
         taken, after = batch.messages[::2], self.system.look()
         assert not self.refused.keys() & set(taken), "what was revoked is started"

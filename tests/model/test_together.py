@@ -22,7 +22,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, precondition,
 
 from taskq.broker import commands
 from taskq.broker.commands import Batch, Command, Lost, QueueSet, Stale
-from taskq.broker.outcomes import Again, Dead, Ended, Limited, Outcome, Returned, id_of, words
+from taskq.broker.outcomes import Again, Dead, Ended, Limited, Outcome, Returned, ids_of, words
 from taskq.broker.protocol import Now, Pause
 from taskq.upkeep import upkeep
 from tests.contract.fleet import Fleet, more, sent
@@ -218,7 +218,7 @@ class Together(RuleBasedStateMachine):
                     raise AssertionError("a call that was given up ran")
             fault = ""
         self._look_at(worker, outcomes, batch)
-        worker.held = [id_ for id_ in worker.held if id_ not in set(map(id_of, outcomes))] + batch.messages[::2]
+        worker.held = [id_ for id_ in worker.held if id_ not in ids_of(outcomes)] + batch.messages[::2]
         return batch.messages[::2]
 
     def _look_at(self, worker: Worker, outcomes: list[Outcome], batch: Batch) -> None:
@@ -283,7 +283,7 @@ class Together(RuleBasedStateMachine):
         if worker.cut_off:
             return
         outcomes = [self._outcome(id_, kind) for id_, kind in zip(worker.held, how, strict=False)]
-        with Probe(self, map(id_of, outcomes)):
+        with Probe(self, ids_of(outcomes)):
             if self._exchange(worker, outcomes, 0, fault=fault) is None:
                 raise AssertionError("a worker that renews its lease was taken for dead")
         for outcome in outcomes:

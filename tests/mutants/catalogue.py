@@ -844,15 +844,15 @@ MUTANTS = [
     py(
         "a lane runs what may be another's",
         "worker/main_lane",
-        "if began > lease_until:  # not",
-        "if began < 0:  # not",
+        "if began > lease_until and began >",
+        "if began < 0 and began >",
         _LANES,
         fencing=True,
     ),
     py(
         "a lane speaks for a lost incarnation",
         "worker/main_lane",
-        "if self.session.incarnation is incarnation:\n                outcomes.append(outcome)",
+        "if session.incarnation is incarnation:\n                outcomes.append(outcome)",
         "outcomes.append(outcome)",
         _LANES,
         fencing=True,
@@ -860,7 +860,7 @@ MUTANTS = [
     py(
         "a lane does not say what runs",
         "worker/main_lane",
-        "slot.memory[slot.index_at] = ",
+        "memory[index_at] = ",
         "_ = ",
         _LANES,
     ),
