@@ -91,7 +91,7 @@ class Reaper:
             return 0.0
         # Ticks of which this machine can make nothing stay due; those behind them are not to wait for that.
         skipped, self._skip = self._skip, self._skip + TICKS if due.more else 0
-        if due.moved >= _PROMOTE_LIMIT or due.more:
+        if due.more:
             return 0.0
         wait = self.interval if due.wait is None else due.wait
         return min(wait, _TICK_AGAIN) if due.ticks or skipped else wait

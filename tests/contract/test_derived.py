@@ -112,6 +112,16 @@ def test_everything_is_sound_and_an_audit_finds_nothing(world: World) -> None:
     assert left(world) == {}
 
 
+def test_who_serves_a_queue_is_worked_out_anew(world: World) -> None:
+    Fleet(world)
+    right = world.state()["serving"]
+    world.raw("HSET", world.keys["serving"], "q", "gone")
+
+    assert world.run(commands.restore(world.keys, [("q", False, "set")])) == {"serving": 1}
+    assert world.state()["serving"] == right == {b"q": b"set"}
+    assert not world.run(commands.restore(world.keys, [("q", False, "set")]))
+
+
 @pytest.mark.parametrize("head", [b"", more(priority=3)], ids=["in order", "by rank"])
 def test_what_runs_at_most_once_and_waits_is_no_riddle_for_an_audit(world: World, head: bytes) -> None:
     fleet = Fleet(world, "own", "q")

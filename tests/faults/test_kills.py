@@ -125,10 +125,12 @@ def test_coroutines_beside_a_death_are_suspects_and_not_blamed(
     assert ledger.balance == 0
 
 
-def test_children_die_with_their_parent(jobs: Write, start_worker: Start) -> None:
-    jobs(LEDGER)
+def test_children_die_with_their_parent(jobs: Write, start_worker: Start, tmp_path: Path) -> None:
+    module = jobs(LEDGER)
     worker = start_worker("-c", "2")
-    wait_until(lambda: len(worker.children()) == 2, "two children run")
+    for i in range(2):
+        module.work.delay(i, 60.0)
+    wait_until(lambda: len(runs(tmp_path)) == 2, "both children are at work")
     children = worker.children()
 
     worker.process.kill()

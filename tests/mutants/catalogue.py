@@ -1060,7 +1060,6 @@ MUTANTS = [
         "return min(self.interval, next_end + 0.01)",
         "return self.interval",
     ),
-    py("a promoter stops after one call", "reaper", "if due.moved >= _PROMOTE_LIMIT or due.more:", "if due.more:"),
     # -- periodic entries
     lua("a lost entry stays lost (periodic)", "declare", "lost[#lost + 1] = i", "lost = lost"),
     lua(
