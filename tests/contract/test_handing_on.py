@@ -209,6 +209,20 @@ def test_suspects_at_a_closed_gate_do_not_keep_others_waiting(world: World) -> N
     assert [run_alone(fleet, lane) for lane in ("main", "loop")] == [[], [A]]
 
 
+def test_a_lane_that_cannot_be_told_of_suspects_keeps_no_other_from_its_own(world: World) -> None:
+    """Somebody has written to the key by which it is told."""
+    fleet = Lanes(world)
+    fleet.send(A)
+    fleet.send(B, task="sync")
+    suspects(fleet, A, B)
+    world.raw("SET", world.keys["solo:loop"], "not a set")
+    fleet.audited = False
+
+    assert run_alone(fleet, "main") == [B]
+    assert world.balances() == {"q": 0}
+    world.raw("DEL", world.keys["solo:loop"])
+
+
 def test_a_suspect_that_nobody_runs_is_given_to_whoever_serves_its_queue(world: World) -> None:
     fleet = Lanes(world)
     fleet.send(A, task="gone")

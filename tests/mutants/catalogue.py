@@ -200,7 +200,7 @@ MUTANTS = [
     lua(
         "who runs a suspect is not told of it",
         "lib/special",
-        "then return tell_of_suspect(queue, lanes) end",
+        "then return announce_suspects(queue, now, lanes) end",
         "then return end",
     ),
     lua("a suspect that nobody runs is given to nobody", "lib/special", "if lanes ~= '' and not find(", "if not find("),

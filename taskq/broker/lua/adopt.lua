@@ -69,10 +69,7 @@ local function look(queue)
   local suspect = call('LINDEX', P .. 'suspects:' .. queue, 0)
   local _, task, accepted = head(suspect and call('HGET', P .. 'messages', suspect))
   if task and at_home(queue, task, accepted) then
-    for lane in string.gmatch(served_by(queue, task .. '#t'), '%S+') do
-      call('ZADD', P .. 'solo:' .. lane, 'NX', now, queue)
-      ring(P .. 'solo-bell:' .. lane)
-    end
+    announce_suspects(queue, now, served_by(queue, task .. '#t'))
   end
   for _, what in ipairs({ queue, waiting(queue), first, handed, given_up }) do out[#out + 1] = what end
 end

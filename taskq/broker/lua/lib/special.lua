@@ -192,21 +192,14 @@ local function take_line(queue, line, n)
   return got, false
 end
 
--- The lanes that run a suspect are told of it.
-local function tell_of_suspect(queue, lanes)
-  for lane in string.gmatch(lanes, '%S+') do
-    call('ZADD', P .. 'solo:' .. lane, 'NX', now, queue)
-    ring(P .. 'solo-bell:' .. lane)
-  end
-end
-
--- Take a suspect that this lane runs, or nobody does, if its gates are open. Returns whether there is one fewer.
+-- Take a suspect that this lane runs, or nobody does, if its gates are open; of another the lanes that run it are told.
+-- Returns whether there is one fewer.
 local function take_this_suspect(queue, id)
   local value = call('HGET', messages, id)
   if ended(queue, id, value) then return true end
   local _, task = head(value)
   local lanes = task and served_by(queue, task .. '#t') or ''
-  if lanes ~= '' and not find(lanes .. ' ', ' ' .. set .. ' ', 1, true) then return tell_of_suspect(queue, lanes) end
+  if lanes ~= '' and not find(lanes .. ' ', ' ' .. set .. ' ', 1, true) then return announce_suspects(queue, now, lanes) end
   local names, found = gates_in(value)
   local gate, opens = closed_gate(names, nil, now)
   if gate then return wait_at(gate, '!' .. queue, opens) end
@@ -240,7 +233,7 @@ local function hand_on(queue, id, held, opens, again)
     local lanes = served_by(queue, name)
     if lanes == '' then return schedule(queue, id, math.min(opens, now + 60000)) end
     call('LPUSH', P .. 'suspects:' .. queue, id)
-    return tell_of_suspect(queue, lanes)
+    return announce_suspects(queue, now, lanes)
   end
   mark(queue, 'l', true)
   wait_at(name, queue)

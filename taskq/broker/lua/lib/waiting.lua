@@ -45,9 +45,9 @@ local function announce(queue, now, gate, anyone)
   end
 end
 
--- The same for messages that must run alone; the parents listen for these.
-local function announce_suspects(queue, now)
-  for set in string.gmatch(served_by(queue), '%S+') do
+-- The same for messages that must run alone; the parents listen for these. `lanes`: only these are told.
+local function announce_suspects(queue, now, lanes)
+  for set in string.gmatch(lanes or served_by(queue), '%S+') do
     try('ZADD', P .. 'solo:' .. set, 'NX', now, queue)
     ring(P .. 'solo-bell:' .. set)
   end
