@@ -84,7 +84,7 @@ def _collect(series: dict[str, list[float]], name: str, samples: object) -> None
 def main() -> None:
     """Run what the command line asks for."""
     options = _arguments()
-    from taskq.broker.embedded import server_program
+    from taskq.broker.net.embedded import server_program
 
     lab.observe_from_elsewhere()
     with tempfile.TemporaryDirectory(prefix="taskq-bench-") as folder:

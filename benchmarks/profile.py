@@ -46,8 +46,8 @@ def sampled(bench: Bench, n: int) -> str:
 def _worker() -> None:
     """Run ``taskq worker --drain`` with a child that samples itself and writes what it saw to ``BENCH_LOG``."""
     from taskq.cli import main
-    from taskq.worker import surroundings
-    from taskq.worker.child import Child
+    from taskq.worker.child import surroundings
+    from taskq.worker.child.child import Child
 
     surroundings._TIMERS = (signal.ITIMER_REAL, signal.ITIMER_VIRTUAL)  # this one was not left by a task
 

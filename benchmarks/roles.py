@@ -20,10 +20,10 @@ from benchmarks import hand, tasks
 from benchmarks.tasks import app
 from taskq.broker import commands
 from taskq.broker.commands import QueueSet
-from taskq.broker.connection import Connection
-from taskq.broker.url import new_connection
-from taskq.entries import Entry
-from taskq.periodic import every
+from taskq.broker.net.connection import Connection
+from taskq.broker.net.url import new_connection
+from taskq.periodic.entry import Entry
+from taskq.periodic.schedule import every
 
 
 def _cpu(function: Callable[[], object]) -> float:

@@ -43,13 +43,13 @@ def pages() -> dict[str, str]:
 #: Which module's names come under which heading; errors have a page of their own.
 _SECTIONS = {
     "taskq.app": "The app",
-    "taskq.task": "Tasks",
-    "taskq.flow": "Tasks",
-    "taskq.sending": "Tasks",
-    "taskq.delivery": "Inside a task",
-    "taskq.logs": "Inside a task",
-    "taskq.result": "Results",
-    "taskq.periodic": "Periodic entries",
+    "taskq.calls.task": "Tasks",
+    "taskq.tasks.flow": "Tasks",
+    "taskq.calls.sending": "Tasks",
+    "taskq.runs.delivery": "Inside a task",
+    "taskq.runs.logs": "Inside a task",
+    "taskq.calls.result": "Results",
+    "taskq.periodic.schedule": "Periodic entries",
 }
 
 
@@ -63,9 +63,13 @@ def api() -> str:
     parts = [_API_HEAD]
     for heading, members in names.items():
         parts += [f"## {heading}", *(f"::: taskq.{name}" for name in members)]
-    parts.insert(parts.index("## Inside a task"), "::: taskq.definition.Definition\n    options:\n      members: false")
+    parts.insert(
+        parts.index("## Inside a task"), "::: taskq.tasks.definition.Definition\n    options:\n      members: false"
+    )
     return "\n\n".join(parts)
 
+
+_DEFINITION = "::: taskq.tasks.definition.Definition\n    options:\n      members: false"
 
 _API_HEAD = """# API
 

@@ -10,7 +10,7 @@ from typing import Any
 
 from rich.console import Console
 
-from taskq.broker.embedded import embedded_url
+from taskq.broker.net.embedded import embedded_url
 from taskq.showcase import demo, example
 
 PICTURE = Path(__file__).with_name("demo.svg")

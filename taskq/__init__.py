@@ -6,7 +6,9 @@
 from typing import TYPE_CHECKING, NoReturn
 
 from taskq.app import TaskQ
-from taskq.delivery import Context, Request, Retry, ShuttingDown, checkpoint, current_request
+from taskq.calls.result import AsyncResult, Status
+from taskq.calls.sending import Call
+from taskq.calls.task import AsyncTask, Task
 from taskq.errors import (
     BrokerError,
     BrokerFull,
@@ -30,12 +32,10 @@ from taskq.errors import (
     UnknownResult,
     WouldDeadlock,
 )
-from taskq.flow import Breaker, Limit
-from taskq.logs import TaskFilter
-from taskq.periodic import crontab, every
-from taskq.result import AsyncResult, Status
-from taskq.sending import Call
-from taskq.task import AsyncTask, Task
+from taskq.periodic.schedule import crontab, every
+from taskq.runs.delivery import Context, Request, Retry, ShuttingDown, checkpoint, current_request
+from taskq.runs.logs import TaskFilter
+from taskq.tasks.flow import Breaker, Limit
 
 __all__ = [
     "AsyncResult",

@@ -11,29 +11,29 @@ from types import FrameType, MappingProxyType
 from typing import TYPE_CHECKING, Any, Concatenate, Literal, NoReturn, ParamSpec, TypeVar, overload
 
 from taskq import celery_names
-from taskq.by_name import ByName, find_app, remember
-from taskq.callables import importable, is_again
+from taskq.calls.by_name import ByName, find_app, remember
+from taskq.calls.client import Client
+from taskq.calls.result import AsyncResult, Origin
+from taskq.calls.sending import Call, asend_calls, send_calls
+from taskq.calls.task import AsyncTask, Task
 from taskq.celery_names import instead, no_attribute
-from taskq.client import Client
 from taskq.config import Settings, check_name, load_settings, whoami
-from taskq.definition import Definition
-from taskq.delivery import Context
-from taskq.envelope import id_from_text
 from taskq.errors import ConfigError
-from taskq.flow import OPTIONS as FLOW_OPTIONS
-from taskq.flow import split_flow_options
-from taskq.periodic import Cron, Every, read_schedule
-from taskq.result import AsyncResult, Origin
-from taskq.retry import OPTIONS as RETRY_OPTIONS
-from taskq.retry import split_options
-from taskq.sending import Call, asend_calls, send_calls
-from taskq.task import AsyncTask, Task
+from taskq.message.envelope import id_from_text
+from taskq.periodic.schedule import Cron, Every, read_schedule
+from taskq.runs.delivery import Context
+from taskq.tasks.callables import importable, is_again
+from taskq.tasks.definition import Definition
+from taskq.tasks.flow import OPTIONS as FLOW_OPTIONS
+from taskq.tasks.flow import split_flow_options
+from taskq.tasks.retry import OPTIONS as RETRY_OPTIONS
+from taskq.tasks.retry import split_options
 
 if TYPE_CHECKING:
     from taskq.broker.commands import Command
     from taskq.broker.pool import AsyncBroker, Broker
     from taskq.broker.protocol import Protocol
-    from taskq.entries import CatchUp, Entry, Overlap
+    from taskq.periodic.entry import CatchUp, Entry, Overlap
 
 log = logging.getLogger("taskq")
 
@@ -291,7 +291,7 @@ class TaskQ(ByName):
             ConfigError: A schedule that cannot be, an unknown zone, a name that is none or is taken, a wrong option.
             TypeError: The arguments are not those of the task.
         """
-        from taskq.entries import Entry  # most processes that import an app declare none
+        from taskq.periodic.entry import Entry  # most processes that import an app declare none
 
         with _about(name):
             when = read_schedule(schedule, tz)
@@ -441,7 +441,7 @@ class TaskQ(ByName):
         headers: Mapping[str, Any] | None,
         reason: str,
     ) -> Protocol[int]:
-        from taskq.revoking import Which, revoke_all
+        from taskq.steering.revoking import Which, revoke_all
 
         which = Which(None if task is None else _name_of(task), queue, headers or {})
         return revoke_all(self.client.keys, which, reason, broker.where, broker.send_timeout)

@@ -11,7 +11,7 @@ from types import ModuleType
 
 from taskq.app import TaskQ
 from taskq.errors import ConfigError
-from taskq.logs import TaskFilter
+from taskq.runs.logs import TaskFilter
 from taskq.spelling import guess
 
 _FORMAT = "%(asctime)s %(levelname)-7s %(processName)s %(name)s: %(within)s%(message)s"

@@ -14,7 +14,7 @@ import pytest
 from hypothesis import settings
 
 from taskq import TaskQ
-from taskq.client import Client
+from taskq.calls.client import Client
 from tests.support import Server, Worker, load_jobs, new_app, programs
 
 # A shell starts what runs in the background with SIGINT ignored, and programs that tests start would inherit that.

@@ -25,7 +25,7 @@ from hypothesis import Phase
 from taskq import TaskQ
 from taskq.broker import commands
 from taskq.broker.commands import Command
-from taskq.broker.embedded import server_program
+from taskq.broker.net.embedded import server_program
 from taskq.broker.scripts import Script
 
 T = TypeVar("T")

@@ -46,7 +46,7 @@ leases               sorted set  incarnation by end of its lease (ms)
 name:<worker>        string      which of the workers with that name said last that it lives; expires after minutes
 terms                sorted set  incarnation by the length of its lease (ms)
 calls                hash        incarnation → number of its last call (and a half: see ``sync.lua``)
-workers              hash        incarnation → what it is (msgpack; see ``taskq.worker.session``)
+workers              hash        incarnation → what it is (msgpack; see ``taskq.worker.child.session``)
 sets                 hash        set of queues → its queues, joined by spaces
 serving              hash        queue → the sets that serve it, joined by spaces
 runs                 hash        set of queues → what the lanes of its workers run, a line each: their set, their tasks
@@ -66,7 +66,7 @@ result:<id>          string      outcome of a task; expires after ``result_ttl``
 scarce               string      memory is scarce, so results are not kept; expires after half a minute
 waiters              hash        id → inboxes of the processes that wait for it
 inbox:<process>      list        results for a waiting process; expires after a minute
-periodic             hash        entry's name → periodic entry (see ``taskq.entries``)
+periodic             hash        entry's name → periodic entry (see ``taskq.periodic.entry``)
 ticks                sorted set  entry's name by the time its next tick is due (ms); not of those that are paused
 entry:<name>         hash        tick (next, ms; none yet: new), last (ms), id (its message), sent, skipped, left-out,
                                  full (ticks that found their queue so), waits (when one that does was due, ms),

@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING, Any
 
 import msgpack
 
-from taskq import codec
 from taskq.errors import DecodeError
+from taskq.message import codec
 
 if TYPE_CHECKING:
     from taskq.broker.commands import Arg

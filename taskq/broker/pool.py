@@ -13,12 +13,12 @@ from collections.abc import Sequence
 from typing import TypeVar
 
 from taskq.address import safe_url
-from taskq.broker.aio import AsyncConnection
 from taskq.broker.commands import Command
 from taskq.broker.keys import Keys
+from taskq.broker.net.aio import AsyncConnection
+from taskq.broker.net.url import check_url
 from taskq.broker.producer import Message, Numbering, Sender, answer_timeout
 from taskq.broker.protocol import Protocol, adrive, drive, persist
-from taskq.broker.url import check_url
 
 T = TypeVar("T")
 

@@ -10,13 +10,13 @@ import os
 from collections.abc import Sequence
 
 from taskq.broker import commands
-from taskq.broker.connection import ANSWER_TIMEOUT, NO_SCRIPT, Connection
 from taskq.broker.faults import NotSent, Passing, Unanswered, backoff, unavailable
 from taskq.broker.keys import Keys
+from taskq.broker.net.connection import ANSWER_TIMEOUT, NO_SCRIPT, Connection
 from taskq.broker.protocol import Now, Pause, Protocol, drive
 from taskq.broker.scripts import script
-from taskq.envelope import id_to_text
 from taskq.errors import BrokerRefused, EnqueueUncertain
+from taskq.message.envelope import id_to_text
 
 #: A message to send: id, head ‖ envelope, options (see ``enqueue.lua``).
 Message = tuple[bytes, bytes, bytes]

@@ -19,8 +19,8 @@ from taskq.broker.commands import Command
 from taskq.broker.faults import NotSent, Passing, Unanswered, backoff, unavailable
 
 if TYPE_CHECKING:
-    from taskq.broker.aio import AsyncConnection
-    from taskq.broker.connection import Connection
+    from taskq.broker.net.aio import AsyncConnection
+    from taskq.broker.net.connection import Connection
 
 log = logging.getLogger("taskq")
 

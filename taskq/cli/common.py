@@ -69,7 +69,7 @@ def server_url(url: str | None, *, new: bool = False) -> str:
             return settings.url
         from pathlib import Path
 
-        from taskq.broker.embedded import FOLDER, embedded_url
+        from taskq.broker.net.embedded import FOLDER, embedded_url
 
         project = Path(project_dir())
         if not new and not (project / FOLDER).is_dir():
@@ -116,7 +116,7 @@ def keys_of(app: str) -> Keys:
 
 def raw_id_of(text_id: str) -> bytes:
     """Return the stored form of an id from the command line."""
-    from taskq.envelope import id_from_text
+    from taskq.message.envelope import id_from_text
 
     try:
         return id_from_text(text_id)
@@ -189,7 +189,7 @@ def wait_for_server(broker: Broker, server_check: str = "warn", once: bool = Fal
 
     With ``once`` it is asked for some seconds only.
     """
-    from taskq.broker.server import check_server
+    from taskq.broker.net.server import check_server
 
     told = ""
     while True:

@@ -35,7 +35,7 @@ from taskq.spelling import count, guess
 if TYPE_CHECKING:
     from taskq.broker.keys import Keys
     from taskq.broker.pool import Broker
-    from taskq.entries import Entry
+    from taskq.periodic.entry import Entry
 
 #: Why a command sent nothing, by the server's answer.
 _UNSENT = {
@@ -228,7 +228,7 @@ def run_now(name: str, names: tuple[str, ...], url: str | None, dry_run: bool) -
 @click.option("-n", "count", type=click.IntRange(1, 1000), default=5, show_default=True, help="How many.")
 def next_(name: str, names: tuple[str, ...], url: str | None, count: int) -> None:
     """Show when an entry ticks next, in its zone."""
-    from taskq.periodic import Cron, zone_of
+    from taskq.periodic.schedule import Cron, zone_of
 
     with _timetable(url, names) as timetable:
         stored = timetable.find(name)
@@ -256,7 +256,7 @@ def sync(path: str, dry_run: bool) -> None:
     the server cannot tell from an old worker that starts again.
     """
     from taskq.broker import commands
-    from taskq.entries import code_revision
+    from taskq.periodic.entry import code_revision
 
     app = app_of(path)
     entries = {name: entry.stored for name, entry in app.entries.items()}
@@ -284,8 +284,8 @@ def _entry_of(
     expires: float | None, catch_up: Any, window: float, overlap: Any, jitter: float,
 ) -> Entry:  # fmt: skip
     """Make an entry of what the command line says."""
-    from taskq.entries import Entry
-    from taskq.periodic import read_schedule
+    from taskq.periodic.entry import Entry
+    from taskq.periodic.schedule import read_schedule
 
     when = read_schedule(schedule, tz)
     positional, named = _json_of("args", args, list), _json_of("kwargs", kwargs, dict)
@@ -304,10 +304,10 @@ def _message(
             return code.tasks[task].prepare_call(args, kwargs, **options).message  # type: ignore[no-any-return]
         except TypeError as error:
             raise ConfigError(str(error)) from None
-    from taskq import codec
+    from taskq.calls.sending import expiry_words
     from taskq.config import check_name
-    from taskq.envelope import encode_envelope, encode_head, new_id
-    from taskq.sending import expiry_words
+    from taskq.message import codec
+    from taskq.message.envelope import encode_envelope, encode_head, new_id
 
     head = encode_head(check_name("task", task), check_name("queue", options["queue"] or task))
     raw_id = new_id()

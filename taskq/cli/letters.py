@@ -19,7 +19,7 @@ from taskq.spelling import count
 
 if TYPE_CHECKING:
     from taskq.broker.pool import Broker
-    from taskq.envelope import Envelope
+    from taskq.message.envelope import Envelope
 
 COLUMNS = (
     Column("ID", whole=True),
@@ -59,7 +59,7 @@ class DeadLetter:
     @cached_property
     def envelope(self) -> Envelope | None:
         """The message, or None if it cannot be decoded."""
-        from taskq.envelope import decode
+        from taskq.message.envelope import decode
 
         try:
             return decode(self.value or b"")
@@ -69,7 +69,7 @@ class DeadLetter:
     @cached_property
     def task(self) -> str:
         """The task's name; ``?`` if there is no readable head."""
-        from taskq.envelope import decode_head
+        from taskq.message.envelope import decode_head
 
         try:
             return decode_head(self.value or b"")[0]
@@ -79,7 +79,7 @@ class DeadLetter:
     @property
     def text_id(self) -> str:
         """The id as users see it."""
-        from taskq.envelope import id_to_text
+        from taskq.message.envelope import id_to_text
 
         return id_to_text(self.id)
 
@@ -235,7 +235,7 @@ class Graveyard:
     def find(self, text_id: str) -> DeadLetter | None:
         """Return the dead letter of that id, in whichever app; None if there is none that the filters let through."""
         from taskq.broker import commands
-        from taskq.envelope import decode_head
+        from taskq.message.envelope import decode_head
 
         raw_id = raw_id_of(text_id)
         for app in self.apps:
@@ -332,7 +332,7 @@ def describe(letter: DeadLetter, now: float) -> str:
 
 def _message_rows(letter: DeadLetter, now: float) -> list[tuple[str, Any]]:
     """What the message itself says: when it was accepted, its retries, headers and arguments."""
-    from taskq import codec
+    from taskq.message import codec
 
     if letter.value is None:
         return [("message", "(gone)")]

@@ -12,7 +12,7 @@ from taskq.cli.common import app_at, dry_run_option, keys_of, name_option, reach
 from taskq.cli.tables import one_line
 from taskq.config import check_name
 from taskq.errors import ConfigError
-from taskq.flow import Limit, rate_text
+from taskq.tasks.flow import Limit, rate_text
 
 if TYPE_CHECKING:
     from taskq.broker.keys import Keys

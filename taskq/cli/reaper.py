@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from taskq.broker.commands import Move
     from taskq.broker.keys import Keys
     from taskq.broker.pool import Broker
-    from taskq.reaper import Reaper
+    from taskq.upkeep.reaper import Reaper
 
 _LEVELS = ["debug", "info", "warning", "error", "critical"]
 
@@ -143,7 +143,7 @@ def _lease_in(settings: dict[bytes, bytes]) -> float:
 
 def _tell(app: str, incarnation: str, moves: list[Move], verb: str = "recovered") -> None:
     """Print what became of an incarnation's messages."""
-    from taskq.envelope import id_to_text
+    from taskq.message.envelope import id_to_text
 
     click.echo(f"{app}: {verb} {count(len(moves), 'message')} of incarnation {incarnation}, whose lease ended")
     for move in moves:
@@ -268,8 +268,8 @@ class Pass:
     def _finish(self) -> None:
         """Promote what is due, send ticks, purge old dead letters, and say what was done in all."""
         from taskq.broker import commands
-        from taskq.entries import Ticker
-        from taskq.reaper import TICKS
+        from taskq.periodic.entry import Ticker
+        from taskq.upkeep.reaper import TICKS
 
         ticker = Ticker()
         promoted = purged = sent = skip = 0
@@ -321,7 +321,7 @@ class Daemon:
 
     def __init__(self, broker: Broker, names: tuple[str, ...], stopping: Stopping) -> None:
         """Prepare to look after ``names``, or every app there is."""
-        from taskq.broker.connection import Connection
+        from taskq.broker.net.connection import Connection
 
         self.given = names
         self.where = broker.where
@@ -374,11 +374,11 @@ class Daemon:
     def _read_apps(self) -> None:
         """Learn of new apps, and of changed leases."""
         from taskq.broker import commands
-        from taskq.broker.connection import Connection
         from taskq.broker.keys import Keys
-        from taskq.reaper import Reaper
+        from taskq.broker.net.connection import Connection
         from taskq.spelling import guess
-        from taskq.upkeep import Upkeep
+        from taskq.upkeep.housekeeping import Upkeep
+        from taskq.upkeep.reaper import Reaper
 
         complete = True
         there = self._connection.execute(commands.known_apps())

@@ -24,7 +24,7 @@ from taskq.spelling import count
 if TYPE_CHECKING:
     from taskq.broker.keys import Keys
     from taskq.broker.pool import Broker
-    from taskq.revoking import Which
+    from taskq.steering.revoking import Which
 
 _ANSWERS = {
     "revoked": "revoked",
@@ -78,7 +78,7 @@ def command(
         if ids:
             apps = apps_at(broker, [app] if app else [])
             sys.exit(0 if _revoke_these(broker, apps, list(dict.fromkeys(ids)), reason, dry_run) else 1)
-        from taskq.revoking import Which
+        from taskq.steering.revoking import Which
 
         which = Which(task, queue, dict(map(_header, headers)))
         _revoke_all(broker, app_at(broker, app), which, reason, yes, dry_run)
@@ -116,7 +116,7 @@ def _look(broker: Broker, keys: Keys, raw_id: bytes) -> str:
 def _revoke_all(broker: Broker, app: str, which: Which, reason: str, yes: bool, dry_run: bool) -> None:
     """Say how many are meant, and revoke them if that is what the user wants."""
     from taskq.broker import commands
-    from taskq.revoking import find_all, revoke_all
+    from taskq.steering.revoking import find_all, revoke_all
 
     keys = keys_of(app)
     found = set(broker.drive(find_all(keys, which, broker.where, broker.send_timeout)))
@@ -136,7 +136,7 @@ def _revoke_all(broker: Broker, app: str, which: Which, reason: str, yes: bool, 
 def _check(broker: Broker, keys: Keys, which: Which) -> None:
     """Refuse what nothing is of, because nobody has ever used that name; raises `ConfigError`."""
     from taskq.cli.names import Known, unknown
-    from taskq.revoking import header_names
+    from taskq.steering.revoking import header_names
 
     app = f"app {keys.app}"
     Known.at(broker, [keys]).check(app, task=which.task, queue=which.queue)

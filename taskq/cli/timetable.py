@@ -17,7 +17,7 @@ from taskq.errors import DecodeError
 if TYPE_CHECKING:
     from taskq.broker.keys import Keys
     from taskq.broker.pool import Broker
-    from taskq.entries import Entry
+    from taskq.periodic.entry import Entry
 
 COLUMNS = (
     Column("ENTRY"),
@@ -53,7 +53,7 @@ class Stored:
     @cached_property
     def entry(self) -> Entry | None:
         """The entry, or None if it cannot be read."""
-        from taskq.entries import Entry
+        from taskq.periodic.entry import Entry
 
         try:
             return Entry.read(self.name, self.raw)

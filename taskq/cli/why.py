@@ -23,7 +23,7 @@ def command(text_id: str, measure: float | None, names: tuple[str, ...], url: st
     Exit codes: 0 said, 1 no message and no result of that id exists, 2 wrong usage or no server, or no such app.
     """
     from taskq.broker import commands
-    from taskq.why import pace, sentence
+    from taskq.views.why import pace, sentence
 
     raw_id = raw_id_of(text_id)
     with reaching(url) as broker:

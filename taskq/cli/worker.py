@@ -104,8 +104,8 @@ def run(path: str, loglevel: str | None, options: dict[str, Any]) -> int:
         Stopped: A signal came before there were any children.
     """
     from taskq.loading import set_up_logging
-    from taskq.worker.supervisor import Supervisor
-    from taskq.worker.surroundings import mend_streams
+    from taskq.worker.child.surroundings import mend_streams
+    from taskq.worker.parent.supervisor import Supervisor
 
     app = app_of(path)
     set_up_logging(loglevel or "")

@@ -19,11 +19,11 @@ from rich.progress import BarColumn, Progress, TextColumn
 from taskq.address import safe_url
 from taskq.broker import commands
 from taskq.broker.commands import Arg, Command, QueueSurvey
-from taskq.broker.embedded import EmbeddedServer
 from taskq.broker.keys import APPS, Keys
+from taskq.broker.net.embedded import EmbeddedServer
 from taskq.broker.pool import Broker
-from taskq.envelope import id_to_text
 from taskq.errors import BrokerRefused
+from taskq.message.envelope import id_to_text
 from taskq.showcase import example
 from taskq.showcase.breaking import Breaker, start_server
 from taskq.showcase.evidence import MAX_CRASHES, Books, Call, Fault, delays

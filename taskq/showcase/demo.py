@@ -17,12 +17,12 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TimeElapsedColumn
 from rich.table import Table
 
-from taskq import codec
 from taskq.broker import commands
 from taskq.broker.commands import QueueSurvey
 from taskq.broker.keys import Keys
 from taskq.broker.pool import Broker
-from taskq.envelope import decode, id_to_text
+from taskq.message import codec
+from taskq.message.envelope import decode, id_to_text
 from taskq.showcase import example
 from taskq.showcase.example import GONE, GREY, Recipient, SendEmail, ShowFailed
 from taskq.showcase.mailserver import GREY_SECONDS, MailServer

@@ -12,9 +12,9 @@ import msgpack
 
 from taskq.broker.commands import QueueSet
 from taskq.config import Settings, check_name
-from taskq.definition import Definition
-from taskq.envelope import VERSION
 from taskq.errors import ConfigError
+from taskq.message.envelope import VERSION
+from taskq.tasks.definition import Definition
 from taskq.worker.slots import CAPACITY
 
 

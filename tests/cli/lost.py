@@ -8,7 +8,7 @@ from taskq import TaskQ
 from taskq.broker import commands
 from taskq.broker.commands import QueueSet
 from taskq.broker.outcomes import Dead, error_detail, words
-from taskq.envelope import id_to_text
+from taskq.message.envelope import id_to_text
 from taskq.worker.plan import settings_for_scripts
 
 

@@ -13,8 +13,8 @@ from pathlib import Path
 import pytest
 
 from taskq.broker.commands import Command, known_apps
-from taskq.broker.connection import Connection
 from taskq.broker.keys import Keys
+from taskq.broker.net.connection import Connection
 from taskq.showcase.chaos import LEASE
 from taskq.showcase.trouble import Kind, make_plan
 from tests.cli.conftest import Ran, environment

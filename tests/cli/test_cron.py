@@ -13,14 +13,14 @@ from click.testing import CliRunner
 
 from taskq import TaskQ, every
 from taskq.broker import commands
-from taskq.broker.connection import Connection
+from taskq.broker.net.connection import Connection
 from taskq.broker.protocol import drive
 from taskq.cli import main
 from taskq.cli.timetable import Timetable
-from taskq.codec import unpack_call
-from taskq.entries import Entry
-from taskq.envelope import decode
-from taskq.reaper import Reaper
+from taskq.message.codec import unpack_call
+from taskq.message.envelope import decode
+from taskq.periodic.entry import Entry
+from taskq.upkeep.reaper import Reaper
 from tests.cli.conftest import Background, Ran
 from tests.cli.lost import publish
 from tests.support import Server, new_app, survey, wait_until

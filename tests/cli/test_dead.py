@@ -17,7 +17,7 @@ from taskq import ResultTimeout, TaskError, TaskQ
 from taskq.broker import commands
 from taskq.broker.pool import Broker
 from taskq.cli.letters import Filters, Graveyard
-from taskq.envelope import decode, encode_head, id_from_text
+from taskq.message.envelope import decode, encode_head, id_from_text
 from tests.cli.conftest import Ran, environment
 from tests.cli.lost import bury, publish
 from tests.support import Server, new_app, survey

@@ -9,8 +9,8 @@ from contextlib import contextmanager
 from taskq.broker import commands
 from taskq.broker.commands import Batch, Lost, QueueSet
 from taskq.broker.outcomes import Outcome, words
-from taskq.derived import restore
-from taskq.envelope import encode_envelope, encode_head
+from taskq.message.envelope import encode_envelope, encode_head
+from taskq.upkeep.derived import restore
 from tests.contract.world import LEASE, MINUTE, World
 from tests.model.audit import SCRIPT, Snapshot, violations
 from tests.model.flow import over_limit

@@ -10,7 +10,7 @@ import pytest
 from taskq import TaskQ
 from taskq.broker import commands
 from taskq.broker.commands import Command, QueueSet
-from taskq.worker.announcing import Announcement
+from taskq.worker.parent.announcing import Announcement
 from taskq.worker.plan import Plan
 
 NONE = QueueSet("", ())

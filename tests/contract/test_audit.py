@@ -8,12 +8,12 @@ from typing import Any
 
 import pytest
 
-from taskq.audit import audit
 from taskq.broker import commands
 from taskq.broker.commands import Command, Tally, mend
 from taskq.broker.outcomes import Returned
 from taskq.broker.protocol import drive
-from taskq.upkeep import upkeep
+from taskq.upkeep.audit import audit
+from taskq.upkeep.housekeeping import upkeep
 from tests.contract.fleet import Fleet, more, sent
 from tests.contract.world import LEASE, T0, Near, Scores, State, World, message, messages, raw_id, serving, without
 

@@ -10,8 +10,8 @@ import pytest
 from taskq.broker import commands
 from taskq.broker.outcomes import Again, Dead, Returned
 from taskq.broker.protocol import drive
-from taskq.envelope import encode_envelope, encode_head
-from taskq.upkeep import upkeep
+from taskq.message.envelope import encode_envelope, encode_head
+from taskq.upkeep.housekeeping import upkeep
 from tests.contract.fleet import Fleet, more, sent
 from tests.contract.world import LEASE, World, raw_id
 from tests.model.audit import violations

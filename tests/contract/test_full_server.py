@@ -12,8 +12,8 @@ from taskq.broker.commands import Command, QueueSet
 from taskq.broker.outcomes import Again, Dead, Ended, Passed, Returned, words
 from taskq.broker.scripts import all_scripts
 from taskq.broker.ticks import DueTick, Step
-from taskq.envelope import encode_envelope, encode_head
 from taskq.errors import BrokerFull
+from taskq.message.envelope import encode_envelope, encode_head
 from tests.contract.world import (
     LEASE,
     MINUTE,

@@ -7,7 +7,7 @@ import pytest
 from taskq.broker import commands
 from taskq.broker.commands import QueueSet
 from taskq.broker.outcomes import Passed, words
-from taskq.why import sentence
+from taskq.views.why import sentence
 from tests.contract.fleet import Fleet, more
 from tests.contract.world import LEASE, MINUTE, World, raw_id
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from taskq.broker import commands
-from taskq.envelope import encode_envelope, encode_head
+from taskq.message.envelope import encode_envelope, encode_head
 from tests.contract.fleet import Fleet, more, sent
 from tests.contract.world import LEASE, World, raw_id
 

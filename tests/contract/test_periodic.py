@@ -10,10 +10,10 @@ import pytest
 from taskq.broker.commands import Declared, Promotion, change_entry, declare, promote, take_ticks
 from taskq.broker.protocol import drive
 from taskq.broker.ticks import DueTick, Step
-from taskq.entries import Entry
-from taskq.envelope import encode_envelope, encode_head
-from taskq.periodic import Every
-from taskq.reaper import Reaper
+from taskq.message.envelope import encode_envelope, encode_head
+from taskq.periodic.entry import Entry
+from taskq.periodic.schedule import Every
+from taskq.upkeep.reaper import Reaper
 from tests.contract.fleet import more
 from tests.contract.world import MINUTE, T0, Near, Scores, State, World, message, messages, raw_id, serving, without
 

@@ -9,7 +9,7 @@ from taskq.broker.commands import Command
 from taskq.broker.keys import Keys
 from taskq.broker.outcomes import Again
 from taskq.broker.protocol import drive
-from taskq.reaper import Reaper
+from taskq.upkeep.reaper import Reaper
 from tests.contract.fleet import Fleet, sent
 from tests.contract.world import (
     LEASE,

@@ -7,7 +7,7 @@ import pytest
 from taskq.broker.commands import Lost, Move, QueueSet, fetch, reap
 from taskq.broker.outcomes import words
 from taskq.broker.protocol import drive
-from taskq.reaper import Reaper
+from taskq.upkeep.reaper import Reaper
 from tests.contract.world import (
     LEASE,
     MINUTE,

@@ -6,12 +6,12 @@ from typing import Any
 
 import pytest
 
-from taskq import codec
 from taskq.broker.commands import Command, close, fetch, mark, mend, reap, renew, revoke, sync
 from taskq.broker.outcomes import Again, Dead, Ended, Limited, Outcome, Returned, words
 from taskq.broker.protocol import drive
-from taskq.envelope import decode
-from taskq.revoking import Which, revoke_all
+from taskq.message import codec
+from taskq.message.envelope import decode
+from taskq.steering.revoking import Which, revoke_all
 from tests.contract.world import (
     LEASE,
     MINUTE,

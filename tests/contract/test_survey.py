@@ -34,7 +34,7 @@ from taskq.broker.commands import (
     wait_bell,
 )
 from taskq.broker.outcomes import Again, Dead, Ended, Outcome, Returned, words
-from taskq.envelope import encode_envelope, encode_head
+from taskq.message.envelope import encode_envelope, encode_head
 from tests.contract.world import LEASE, MINUTE, SET, T0, Scores, World, message, messages, raw_id, serving
 
 A, B, C, D = map(raw_id, range(1, 5))

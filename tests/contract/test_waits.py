@@ -8,9 +8,9 @@ from typing import Any
 import pytest
 
 from taskq.broker import commands
-from taskq.broker.aio import AsyncConnection
 from taskq.broker.commands import Command
-from taskq.broker.connection import Connection
+from taskq.broker.net.aio import AsyncConnection
+from taskq.broker.net.connection import Connection
 from tests.contract.world import SET, World, serving
 
 SHORT = [0.0, 0.0001, 0.0004, 0.001, 0.0019]

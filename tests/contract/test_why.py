@@ -6,9 +6,9 @@ import msgpack
 import pytest
 
 from taskq.broker.commands import enqueue, why
-from taskq.envelope import encode_envelope, encode_head
-from taskq.flow import NO_ARGUMENTS, Flow
-from taskq.why import sentence
+from taskq.message.envelope import encode_envelope, encode_head
+from taskq.tasks.flow import NO_ARGUMENTS, Flow
+from taskq.views.why import sentence
 from tests.contract.world import LEASE, T0, Scores, State, World, messages, raw_id, serving
 
 A, B, C = map(raw_id, range(1, 4))

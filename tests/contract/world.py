@@ -10,10 +10,10 @@ from typing import Any, TypeVar
 from taskq.broker import commands
 from taskq.broker import keys as key_names
 from taskq.broker.commands import Command, QueueSet
-from taskq.broker.connection import Connection
 from taskq.broker.keys import Keys
+from taskq.broker.net.connection import Connection
 from taskq.broker.protocol import Now, Pause, Protocol
-from taskq.envelope import encode_envelope, encode_head
+from taskq.message.envelope import encode_envelope, encode_head
 from tests.support import stopped, unique_name
 
 T = TypeVar("T")

@@ -95,8 +95,8 @@ class Breaks:
 
 def install() -> None:
     """Patch the connections of this process."""
-    from taskq.broker import aio, connection
     from taskq.broker.faults import Unanswered
+    from taskq.broker.net import aio, connection
 
     breaks = Breaks(*json.loads(os.environ[VARIABLE]))
 

@@ -9,7 +9,7 @@ from types import ModuleType
 from typing import Any, NamedTuple
 
 from taskq import DuplicateCall, QueueFull, TaskQ, TaskRevoked
-from taskq.sending import Call
+from taskq.calls.sending import Call
 from tests.faults.fleet import JOBS
 
 TASKS = (

@@ -11,7 +11,7 @@ import pytest
 from taskq import TaskError
 from taskq.broker import commands
 from taskq.broker.commands import Command
-from taskq.envelope import encode_head, new_id
+from taskq.message.envelope import encode_head, new_id
 from tests.support import Start, Write, survey, wait_until
 
 JOBS = """

@@ -10,11 +10,11 @@ from typing import Any
 import pytest
 
 from taskq import TaskQ
-from taskq.broker.aio import AsyncConnection
 from taskq.broker.commands import Command
-from taskq.broker.connection import Connection
 from taskq.broker.faults import Unanswered
-from taskq.result import AsyncResult
+from taskq.broker.net.aio import AsyncConnection
+from taskq.broker.net.connection import Connection
+from taskq.calls.result import AsyncResult
 from tests.faults.proxy import Proxy
 from tests.support import Server, new_app, wait_until
 
@@ -172,7 +172,7 @@ def test_every_call_of_a_loop_gets_through_though_its_idle_connection_was_forgot
 def test_a_wait_hears_of_its_result_though_the_inbox_was_forgotten(
     proxy: Proxy, session_server: Server, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("taskq.inbox._IDLE", 0.0)
+    monkeypatch.setattr("taskq.calls.inbox._IDLE", 0.0)
     app = new_app(proxy.url)
     add = app.task(name="add")(lambda a: a)
     handle = add.delay(1)

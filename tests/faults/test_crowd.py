@@ -9,9 +9,9 @@ from typing import Any
 from taskq import TaskQ
 from taskq.broker import commands
 from taskq.broker.commands import Command, Move, QueueSet
-from taskq.broker.connection import Connection
+from taskq.broker.net.connection import Connection
 from taskq.broker.protocol import drive
-from taskq.reaper import Reaper
+from taskq.upkeep.reaper import Reaper
 from tests.support import survey
 
 CROWD, N = 20, 10_000

@@ -19,10 +19,10 @@ from typing import Any
 import pytest
 
 from taskq.broker.commands import Command
-from taskq.broker.connection import Connection
+from taskq.broker.net.connection import Connection
 from taskq.broker.protocol import drive
 from taskq.broker.scripts import all_scripts
-from taskq.reaper import Reaper
+from taskq.upkeep.reaper import Reaper
 from tests.faults.breaking import MODES, PLAIN, faults, happened, plant
 from tests.support import SOAK, Server, Worker, Write, survey
 
@@ -76,12 +76,12 @@ CLIENT = """
 import asyncio, os, time
 from taskq import DuplicateTaskId, every, TaskError, UnknownResult
 from taskq.broker import commands
-from taskq.broker.connection import Connection
+from taskq.broker.net.connection import Connection
 from taskq.broker.faults import NotSent, Unanswered
 from taskq.broker.protocol import drive
-from taskq.entries import Entry
+from taskq.periodic.entry import Entry
 from taskq.errors import BrokerError
-from taskq.reaper import Reaper
+from taskq.upkeep.reaper import Reaper
 from jobs import *
 
 broker, keys, calls = app.client.broker, app.client.keys, open(os.path.join(HERE, "calls"), "ab", buffering=0)

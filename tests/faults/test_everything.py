@@ -21,8 +21,8 @@ from typing import Any
 import pytest
 
 from taskq import TaskQ
-from taskq.audit import audit, queues_of
-from taskq.derived import restore
+from taskq.upkeep.audit import audit, queues_of
+from taskq.upkeep.derived import restore
 from tests.faults.every_option import CALM, GATES, ONCE, STORMY, TASKS, URGENT, Sent, wrong_end
 from tests.faults.fleet import Fleet, Journal, each_by_its_url, raw, wait_until_idle
 from tests.faults.load import Load, Producers, purge, start_producers

@@ -10,8 +10,8 @@ from typing import Any
 import msgpack
 
 from taskq.broker.commands import Command
-from taskq.envelope import encode_head, new_id
-from taskq.worker.watch import resident_bytes
+from taskq.message.envelope import encode_head, new_id
+from taskq.worker.parent.watch import resident_bytes
 from tests.support import SEED, SOAK, Start, Write, survey, wait_until
 
 JOBS = """

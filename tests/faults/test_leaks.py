@@ -13,11 +13,11 @@ import pytest
 from taskq import TaskError
 from taskq.broker import commands
 from taskq.broker.commands import Command
-from taskq.broker.connection import Connection
+from taskq.broker.net.connection import Connection
 from taskq.broker.protocol import drive
 from taskq.errors import ResultTimeout, TaskRevoked
-from taskq.reaper import Reaper
-from taskq.worker.watch import resident_bytes
+from taskq.upkeep.reaper import Reaper
+from taskq.worker.parent.watch import resident_bytes
 from tests.support import SOAK, Server, Start, Write, survey, wait_until
 
 JOBS = """

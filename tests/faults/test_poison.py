@@ -118,7 +118,7 @@ class Pill:
 def leave_soon(how):
     "Return, and take the process along while nobody knows yet: the settler is held up."
     note(how)
-    from taskq.worker.session import Session
+    from taskq.worker.child.session import Session
     Session.exchange = lambda *args, **kwargs: os._exit(9)
 
 @app.task

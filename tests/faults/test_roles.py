@@ -14,8 +14,8 @@ import pytest
 
 from taskq import BrokerUnavailable, TaskQ
 from taskq.broker.commands import Command
-from taskq.broker.connection import Connection
-from taskq.broker.embedded import server_program
+from taskq.broker.net.connection import Connection
+from taskq.broker.net.embedded import server_program
 from tests.faults.proxy import Proxy
 from tests.support import Server, Start, each_kind, load_jobs, survey, unique_name, wait_until
 

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from taskq import BrokerUnavailable, TaskqError
-from taskq.broker.embedded import EmbeddedServer, revive
+from taskq.broker.net.embedded import EmbeddedServer, revive
 from tests.support import wait_until
 
 USER = """
@@ -134,10 +134,10 @@ def test_a_server_that_is_slow_to_answer_gets_no_second_one_beside_it(
     (pid,) = server_pids(project)
     os.kill(pid, signal.SIGSTOP)
     other = EmbeddedServer(project)
-    monkeypatch.setattr("taskq.broker.embedded._servers", {project: other})
+    monkeypatch.setattr("taskq.broker.net.embedded._servers", {project: other})
     try:
         assert not revive(other.url)
-        monkeypatch.setattr("taskq.broker.embedded._START_TIMEOUT", 0.1)
+        monkeypatch.setattr("taskq.broker.net.embedded._START_TIMEOUT", 0.1)
         with pytest.raises(BrokerUnavailable, match="runs, but does not answer"):
             other.join()
         assert server_pids(project) == [pid]
@@ -177,7 +177,7 @@ def test_a_users_own_connection_revives_the_server(project: Path, monkeypatch: p
     keep.delay(2)
 
     assert kept(project) == 2
-    from taskq.broker import embedded
+    from taskq.broker.net import embedded
 
     embedded._servers.pop(project.resolve()).leave()
 

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from taskq.broker.embedded import EmbeddedServer, _answers
+from taskq.broker.net.embedded import EmbeddedServer, _answers
 from tests.support import Server, new_app, survey, wait_until
 
 HEAD = """

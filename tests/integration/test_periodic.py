@@ -8,8 +8,8 @@ from pathlib import Path
 
 from taskq import TaskQ
 from taskq.broker import commands
-from taskq.entries import Entry
-from taskq.periodic import Every
+from taskq.periodic.entry import Entry
+from taskq.periodic.schedule import Every
 from tests.support import Start, Write, wait_until
 
 RECORD = """

@@ -11,7 +11,7 @@ import pytest
 
 from taskq import ConfigError, TaskError, TaskRevoked
 from taskq.broker.commands import Command
-from taskq.worker.revocations import REVOKE_GRACE, Revocations
+from taskq.worker.parent.revocations import REVOKE_GRACE, Revocations
 from taskq.worker.slots import SlotTable, digest
 from tests.support import Start, Write, survey, wait_until
 

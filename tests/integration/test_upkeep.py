@@ -7,12 +7,13 @@ from collections.abc import Iterator
 
 import pytest
 
-from taskq import TaskQ, upkeep
+from taskq import TaskQ
 from taskq.broker.commands import Command, QueueSet
-from taskq.broker.connection import Connection
+from taskq.broker.net.connection import Connection
 from taskq.broker.protocol import Now, Pause
-from taskq.upkeep import Upkeep
-from taskq.worker.heartbeat import Heartbeat
+from taskq.upkeep import housekeeping
+from taskq.upkeep.housekeeping import Upkeep
+from taskq.worker.parent.heartbeat import Heartbeat
 from taskq.worker.plan import Plan
 from tests.support import wait_until
 
@@ -33,7 +34,7 @@ def raw(line: Connection, *words: bytes | str) -> object:
 def test_it_outlives_bad_data_and_says_once_what_is_wrong(
     app: TaskQ, line: Connection, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setattr(upkeep, "_EVERY", 1.02)
+    monkeypatch.setattr(housekeeping, "_EVERY", 1.02)
     keys = app.client.keys
     raw(line, "SET", keys["counters"], "an operator's hand")
     thread = Upkeep(keys, Connection(app.client.url))

@@ -10,14 +10,15 @@ import threading
 import msgpack
 import pytest
 
-from taskq import ResultTimeout, TaskQ, inbox
+from taskq import ResultTimeout, TaskQ
 from taskq.broker.commands import Command, QueueSet
-from taskq.broker.connection import Connection
 from taskq.broker.keys import Keys
+from taskq.broker.net.connection import Connection
 from taskq.broker.protocol import drive
-from taskq.codec import pack
+from taskq.calls import inbox
 from taskq.errors import BrokerRefused
-from taskq.worker.session import Session
+from taskq.message.codec import pack
+from taskq.worker.child.session import Session
 from tests.support import each_kind, wait_until
 
 pytestmark = each_kind
@@ -147,7 +148,7 @@ def test_threads_that_wait_go_on_after_the_connections_were_closed(app: TaskQ) -
 def test_a_result_that_does_not_come_in_time_is_told_with_the_reason(
     app: TaskQ, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("taskq.result._TO_SAY_WHY", 20.0)
+    monkeypatch.setattr("taskq.calls.result._TO_SAY_WHY", 20.0)
     handle = app.task(name="add")(lambda a: a).delay(1)
     app.pause("add", "the database is moved")
 

@@ -7,21 +7,21 @@ from collections import deque
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any, TypeVar
 
-from taskq import codec
 from taskq.broker import commands
 from taskq.broker.commands import Batch, Command, QueueSet, Renewal
-from taskq.broker.connection import Connection
 from taskq.broker.faults import NotSent, Unanswered
 from taskq.broker.keys import Keys
+from taskq.broker.net.connection import Connection
 from taskq.broker.producer import Numbering
 from taskq.broker.protocol import Protocol, drive
 from taskq.config import Settings
-from taskq.envelope import encode_envelope, encode_head
 from taskq.errors import BrokerRefused
-from taskq.execution import Executor
-from taskq.reaper import Reaper
-from taskq.worker.closing import Closer, Closing
-from taskq.worker.session import Session
+from taskq.message import codec
+from taskq.message.envelope import encode_envelope, encode_head
+from taskq.runs.execution import Executor
+from taskq.upkeep.reaper import Reaper
+from taskq.worker.child.session import Session
+from taskq.worker.parent.closing import Closer, Closing
 from taskq.worker.slots import digest
 from tests.model.audit import SCRIPT, Snapshot
 from tests.support import stopped, unique_name

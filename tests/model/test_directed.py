@@ -9,7 +9,7 @@ from taskq.broker.commands import Lost, Stale
 from taskq.broker.faults import Unanswered
 from taskq.broker.outcomes import Again, Outcome, Returned, words
 from taskq.errors import BrokerUnavailable, EnqueueUncertain
-from taskq.worker.closing import Closing
+from taskq.worker.parent.closing import Closing
 from taskq.worker.slots import digest
 from tests.model.audit import violations
 from tests.model.system import BOTH, IDS, LEASE, ONE, STEP, System, stored

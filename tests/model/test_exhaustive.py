@@ -19,8 +19,8 @@ from redis.exceptions import ResponseError
 
 from taskq.broker import commands
 from taskq.broker.commands import Command, QueueSet
-from taskq.broker.connection import Connection, pack, pack_script
 from taskq.broker.keys import Keys
+from taskq.broker.net.connection import Connection, pack, pack_script
 from taskq.broker.outcomes import Again, Dead, Outcome, Returned, words
 from taskq.broker.scripts import all_scripts
 from tests.model.audit import SCRIPT, Snapshot, silent_bells, violations

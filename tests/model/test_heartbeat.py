@@ -12,9 +12,9 @@ import pytest
 from taskq import TaskQ
 from taskq.broker import commands
 from taskq.broker.commands import Command, QueueSet
-from taskq.broker.connection import Connection
+from taskq.broker.net.connection import Connection
 from taskq.broker.protocol import Now, Pause, Protocol, boottime, drive
-from taskq.worker.heartbeat import Chore, Heartbeat
+from taskq.worker.parent.heartbeat import Chore, Heartbeat
 from taskq.worker.plan import Plan
 from taskq.worker.slots import CAPACITY, Slot, region_size
 from tests.faults.proxy import Proxy

@@ -10,18 +10,18 @@ from typing import Any
 import pytest
 
 from taskq import TaskQ
-from taskq.broker.aio import AsyncConnection
 from taskq.broker.commands import Batch, QueueSet
-from taskq.broker.connection import Connection
+from taskq.broker.net.aio import AsyncConnection
+from taskq.broker.net.connection import Connection
 from taskq.broker.outcomes import Returned, ids_of
 from taskq.broker.protocol import boottime, drive
-from taskq.execution import Executor
-from taskq.task import Task
-from taskq.worker.interrupt import soft_limit_error
-from taskq.worker.loop_lane import LoopLane
-from taskq.worker.main_lane import MainLane
-from taskq.worker.quota import Quota
-from taskq.worker.session import Session
+from taskq.calls.task import Task
+from taskq.runs.execution import Executor
+from taskq.worker.child.interrupt import soft_limit_error
+from taskq.worker.child.loop_lane import LoopLane
+from taskq.worker.child.main_lane import MainLane
+from taskq.worker.child.quota import Quota
+from taskq.worker.child.session import Session
 from taskq.worker.slots import CAPACITY, Slot, region_size
 
 

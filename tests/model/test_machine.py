@@ -24,8 +24,8 @@ from taskq.broker import commands
 from taskq.broker.commands import Command, Lost, Stale
 from taskq.broker.outcomes import Again, Dead, Ended, Outcome, Returned, ids_of, words
 from taskq.errors import BrokerRefused
-from taskq.revoking import Which, revoke_all
-from taskq.worker.session import Session
+from taskq.steering.revoking import Which, revoke_all
+from taskq.worker.child.session import Session
 from tests.model.audit import Snapshot, silent_bells, unsound, violations
 from tests.model.oracle import Board
 from tests.model.system import BOTH, DELAY, IDS, LEASE, ONE, QUEUE_OF, STEP, System, stored

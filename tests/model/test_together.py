@@ -24,7 +24,7 @@ from taskq.broker import commands
 from taskq.broker.commands import Batch, Command, Lost, QueueSet, Stale
 from taskq.broker.outcomes import Again, Dead, Ended, Limited, Outcome, Returned, ids_of, words
 from taskq.broker.protocol import Now, Pause
-from taskq.upkeep import upkeep
+from taskq.upkeep.housekeeping import upkeep
 from tests.contract.fleet import Fleet, more, sent
 from tests.contract.world import MINUTE, World, raw_id
 from tests.support import PHASES, SOAK, Server

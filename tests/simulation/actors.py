@@ -9,18 +9,18 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from taskq import codec
 from taskq.broker import commands
 from taskq.broker.commands import QueueSet
 from taskq.broker.faults import NotSent, Passing, Unanswered, backoff
 from taskq.broker.producer import Message, Numbering
 from taskq.broker.protocol import Pause, Protocol, persist
-from taskq.definition import Definition
-from taskq.envelope import encode_envelope, encode_head
+from taskq.calls.inbox import Answer, Waiting
 from taskq.errors import BrokerRefused, BrokerUnavailable, EnqueueUncertain
-from taskq.inbox import Answer, Waiting
-from taskq.reaper import Reaper
-from taskq.retry import RetryOptions
+from taskq.message import codec
+from taskq.message.envelope import encode_envelope, encode_head
+from taskq.tasks.definition import Definition
+from taskq.tasks.retry import RetryOptions
+from taskq.upkeep.reaper import Reaper
 from tests.simulation.world import LEASE, Actor, Idle, Process, Steps, Violation, World
 
 

@@ -7,8 +7,8 @@ from typing import Any
 from redis.exceptions import ResponseError
 
 from taskq.broker.commands import Command
-from taskq.broker.connection import Connection, pack
 from taskq.broker.faults import refused
+from taskq.broker.net.connection import Connection, pack
 from tests.model.audit import SCRIPT, Snapshot
 from tests.simulation.world import World
 from tests.support import stopped

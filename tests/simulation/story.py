@@ -8,7 +8,7 @@ from taskq.broker.commands import QueueSet
 from taskq.broker.outcomes import DISCARDED, FAILURE, GIVEN_UP, SUCCESS
 from taskq.broker.producer import Message
 from taskq.broker.protocol import Pause
-from taskq.worker.main_lane import WAIT
+from taskq.worker.child.main_lane import WAIT
 from tests.simulation.actors import FEW, LOOP, MAIN, Client, message, reaper
 from tests.simulation.workers import Child, Worker
 from tests.simulation.world import LEASE, PATIENCE, Event, Process, Steps, Violation, World, repeatable

@@ -16,12 +16,12 @@ from typing import Any
 import pytest
 
 from taskq.broker import commands
-from taskq.broker.connection import Connection
+from taskq.broker.net.connection import Connection
 from taskq.broker.producer import Numbering
 from taskq.broker.protocol import Protocol
 from taskq.errors import BrokerRefused
-from taskq.reaper import Reaper
-from taskq.worker.session import Session
+from taskq.upkeep.reaper import Reaper
+from taskq.worker.child.session import Session
 from taskq.worker.slots import Slot
 from tests.simulation.replay import differences
 from tests.simulation.story import simulate

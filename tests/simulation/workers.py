@@ -1,8 +1,8 @@
 """Workers: a parent with its heartbeat, its children, their lanes.
 
 What they decide is decided by taskq's own code. Written here is only what that has threads and processes for: which
-call follows which, how long a task runs, who notices a death. The originals are `taskq.worker.supervisor`, `child`,
-`main_lane` and `loop_lane`.
+call follows which, how long a task runs, who notices a death. The originals are `taskq.worker.parent.supervisor` and
+`child`, `main_lane` and `loop_lane` of `taskq.worker.child`.
 """
 
 from __future__ import annotations
@@ -11,20 +11,20 @@ from collections.abc import Sequence
 
 from taskq.broker import commands
 from taskq.broker.commands import Batch, Lost, QueueSet
-from taskq.broker.connection import Connection
 from taskq.broker.faults import NotSent, Passing, Unanswered
+from taskq.broker.net.connection import Connection
 from taskq.broker.outcomes import Outcome, Returned
 from taskq.broker.protocol import Now, Pause, Protocol
 from taskq.config import Settings
-from taskq.delivery import NOWHERE, Delivery, Taken
 from taskq.errors import BrokerError
-from taskq.execution import Executor
-from taskq.worker.closing import Closer, Closing
-from taskq.worker.heartbeat import Heartbeat
-from taskq.worker.main_lane import WAIT
-from taskq.worker.pace import BATCH, Pace
+from taskq.runs.delivery import NOWHERE, Delivery, Taken
+from taskq.runs.execution import Executor
+from taskq.worker.child.main_lane import WAIT
+from taskq.worker.child.pace import BATCH, Pace
+from taskq.worker.child.session import Session
+from taskq.worker.parent.closing import Closer, Closing
+from taskq.worker.parent.heartbeat import Heartbeat
 from taskq.worker.plan import Plan
-from taskq.worker.session import Session
 from taskq.worker.slots import CAPACITY, Slot, SlotTable
 from tests.simulation.actors import LOOP, TASKS
 from tests.simulation.world import LEASE, SETTINGS, Die, Idle, Process, Steps, Violation, World

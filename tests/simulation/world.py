@@ -24,7 +24,7 @@ from taskq.broker.faults import NotSent, Passing, Unanswered
 from taskq.broker.keys import Keys
 from taskq.broker.protocol import Now, Pause
 from taskq.errors import BrokerRefused
-from taskq.worker.session import Session
+from taskq.worker.child.session import Session
 from tests.model.audit import unsound, violations
 from tests.simulation.server import Model
 

@@ -24,8 +24,8 @@ from typing import (
 import pytest
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, computed_field
 
-from taskq.annotations import converter, hints_of
-from taskq.codec import pack, unpack
+from taskq.message.codec import pack, unpack
+from taskq.tasks.annotations import converter, hints_of
 
 
 class Colour(enum.Enum):

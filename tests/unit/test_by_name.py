@@ -16,8 +16,8 @@ import pytest
 
 import taskq
 from taskq import ConfigError, TaskError, TaskQ
-from taskq.delivery import Revoked
 from taskq.errors import task_error
+from taskq.runs.delivery import Revoked
 from tests.support import unique_name
 
 app = TaskQ(unique_name(), "redis://:secret@127.0.0.1:1", send_timeout=0.01)
@@ -185,7 +185,7 @@ def test_apps_of_one_name_that_differ_cannot_be_told_apart() -> None:
 
 
 def test_what_is_not_in_this_process_is_named() -> None:
-    from taskq.by_name import find_app, find_task
+    from taskq.calls.by_name import find_app, find_task
 
     with pytest.raises(ConfigError, match="no app named 'nowhere'"):
         find_app("nowhere", "json")

@@ -16,8 +16,8 @@ from typing import Any
 import pytest
 
 from taskq import ConfigError, TaskQ
-from taskq.codec import pack_call
-from taskq.definition import Definition
+from taskq.message.codec import pack_call
+from taskq.tasks.definition import Definition
 
 
 @pytest.fixture

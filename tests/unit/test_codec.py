@@ -21,8 +21,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import BaseModel
 
-from taskq.codec import pack, pack_call, unpack, unpack_call
 from taskq.errors import DecodeError, SerializationError
+from taskq.message.codec import pack, pack_call, unpack, unpack_call
 
 ZONES = st.sampled_from([ZoneInfo(k) for k in ("Europe/Berlin", "America/New_York", "Asia/Kathmandu", "UTC")])
 OFFSETS = st.builds(timezone, st.timedeltas(timedelta(hours=-23), timedelta(hours=23)))

@@ -11,10 +11,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from taskq.codec import pack_call
-from taskq.definition import Definition
 from taskq.errors import ConfigError, DecodeError
-from taskq.flow import Flow
+from taskq.message.codec import pack_call
+from taskq.tasks.definition import Definition
+from taskq.tasks.flow import Flow
 
 
 # fmt: off

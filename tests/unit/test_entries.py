@@ -17,10 +17,10 @@ from hypothesis import strategies as st
 
 from taskq import ConfigError, SerializationError, Task, TaskQ, every
 from taskq.broker.ticks import DueTick, Step
-from taskq.entries import Entry, Ticker, code_revision
-from taskq.envelope import decode, decode_fields, id_to_text
 from taskq.errors import DecodeError
-from taskq.periodic import Cron
+from taskq.message.envelope import decode, decode_fields, id_to_text
+from taskq.periodic.entry import Entry, Ticker, code_revision
+from taskq.periodic.schedule import Cron
 
 HOUR = 3_600_000
 #: A full hour, in ms; all ticks below are of entries that tick each hour.
@@ -172,7 +172,7 @@ def test_an_entry_and_its_code_are_written_alike_in_every_process() -> None:
         "from taskq import TaskQ\napp = TaskQ('unit', 'redis://127.0.0.1:1')\n"
         "@app.periodic('e', '@daily', args=({'a', 'b', 'c', 'd'}, frozenset('efgh')))\n@app.task(name='t')\n"
         "def t(a, b): ...\n"
-        "from taskq.entries import code_revision\n"
+        "from taskq.periodic.entry import code_revision\n"
         "print(app.entries['e'].stored.hex(), code_revision({'e': app.entries['e'].stored}, {'t': t.fingerprint}))"
     )
     seeds = [{**os.environ, "PYTHONHASHSEED": seed} for seed in "12"]

@@ -13,7 +13,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from taskq.envelope import (
+from taskq.errors import DecodeError
+from taskq.message.envelope import (
     decode,
     decode_head,
     encode_envelope,
@@ -24,7 +25,6 @@ from taskq.envelope import (
     id_to_text,
     new_id,
 )
-from taskq.errors import DecodeError
 
 NAMES = st.text(string.ascii_letters + string.digits + "_.:-", min_size=1, max_size=200)
 

@@ -6,8 +6,8 @@ import pytest
 from redis.exceptions import MovedError, NoPermissionError, ReadOnlyError, ResponseError
 
 from taskq.broker.commands import Command
-from taskq.broker.connection import connect_error, pack, pack_script, read_error
 from taskq.broker.faults import NotSent, Passing, refused, unavailable
+from taskq.broker.net.connection import connect_error, pack, pack_script, read_error
 from taskq.broker.protocol import Now, Pause, persist
 from taskq.broker.scripts import script
 from taskq.errors import BrokerFull, BrokerRefused, BrokerUnavailable

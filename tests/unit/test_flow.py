@@ -10,9 +10,10 @@ from uuid import UUID
 
 import pytest
 
-from taskq import Breaker, Limit, RateLimited, codec
+from taskq import Breaker, Limit, RateLimited
 from taskq.errors import ConfigError
-from taskq.flow import Arguments, Flow, interval_ms, key_text
+from taskq.message import codec
+from taskq.tasks.flow import Arguments, Flow, interval_ms, key_text
 
 SECONDS = ("unique_for", "debounce", "throttle", "max_wait")
 NO_SECONDS = [0, -1, True, math.nan, math.inf, 1e11, "5", [1]]

@@ -11,8 +11,8 @@ from typing import Any
 import pytest
 
 from taskq import SoftTimeLimitExceeded, TaskRevoked
-from taskq.delivery import Revoked
-from taskq.worker.interrupt import CoroutineInterrupt, Interruption, soft_limit_error
+from taskq.runs.delivery import Revoked
+from taskq.worker.child.interrupt import CoroutineInterrupt, Interruption, soft_limit_error
 
 Ends = list[str]
 

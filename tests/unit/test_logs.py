@@ -15,10 +15,10 @@ import pytest
 
 from taskq import TaskFilter, TaskQ
 from taskq.broker.outcomes import Again, Dead, Ended, Limited, Outcome, Returned
-from taskq.delivery import Delivery, Route, Taken, current
-from taskq.execution import Executor
 from taskq.loading import set_up_logging
-from taskq.logs import ended, started, tell
+from taskq.runs.delivery import Delivery, Route, Taken, current
+from taskq.runs.execution import Executor
+from taskq.runs.logs import ended, started, tell
 
 
 @pytest.fixture

@@ -12,10 +12,10 @@ import pytest
 import tenacity
 
 from taskq import RateLimited, TaskQ
-from taskq.codec import pack_call
-from taskq.delivery import Delivery, Retry, Revoked, Taken
-from taskq.envelope import encode_envelope, encode_head
-from taskq.execution import Executor
+from taskq.message.codec import pack_call
+from taskq.message.envelope import encode_envelope, encode_head
+from taskq.runs.delivery import Delivery, Retry, Revoked, Taken
+from taskq.runs.execution import Executor
 
 HELD: list[weakref.ref[Any]] = []
 

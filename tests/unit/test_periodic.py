@@ -13,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from taskq import ConfigError, crontab, every
-from taskq.periodic import Cron, Every, read_schedule
+from taskq.periodic.schedule import Cron, Every, read_schedule
 
 NEW_YORK, LORD_HOWE = "America/New_York", "Australia/Lord_Howe"
 

@@ -42,7 +42,7 @@ from tenacity import (
 
 from taskq import TaskQ
 from taskq.errors import ConfigError
-from taskq.retry import Attempt, GiveUp, Policy, RetryOptions, RunAgain, split_options
+from taskq.tasks.retry import Attempt, GiveUp, Policy, RetryOptions, RunAgain, split_options
 
 ERROR = ValueError("no")
 Decision = RunAgain | GiveUp | None

@@ -9,8 +9,8 @@ from zoneinfo import ZoneInfo
 import pytest
 
 from taskq import ConfigError, SerializationError
-from taskq.codec import pack, unpack
 from taskq.config import load_settings
+from taskq.message.codec import pack, unpack
 from tests.support import new_app
 
 NEW_YORK = ZoneInfo("America/New_York")

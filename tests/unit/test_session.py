@@ -12,7 +12,7 @@ from taskq.broker.faults import NotSent, Passing
 from taskq.broker.keys import Keys
 from taskq.broker.protocol import Pause, Protocol
 from taskq.errors import BrokerRefused
-from taskq.worker.session import Session
+from taskq.worker.child.session import Session
 
 REFUSED = BrokerRefused("no right to ZADD")
 

@@ -26,9 +26,9 @@ import tenacity
 
 from taskq import ConfigError, TaskQ
 from taskq.broker.outcomes import Again, Dead, read_error_detail
-from taskq.codec import unpack
-from taskq.delivery import Delivery, Taken
-from taskq.execution import Executor, type_name
+from taskq.message.codec import unpack
+from taskq.runs.delivery import Delivery, Taken
+from taskq.runs.execution import Executor, type_name
 
 #: A strategy, made anew in each process.
 Make = Callable[[], Any]

@@ -6,7 +6,7 @@ import pytest
 
 from taskq import TaskQ
 from taskq.address import safe_url
-from taskq.broker.url import connection_arguments, new_async_connection, new_connection
+from taskq.broker.net.url import connection_arguments, new_async_connection, new_connection
 from taskq.config import load_settings
 from taskq.errors import ConfigError
 

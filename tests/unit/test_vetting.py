@@ -15,9 +15,9 @@ from pydantic import BaseModel, Field, field_serializer
 from typing_extensions import TypeAliasType, Unpack
 
 from taskq import ConfigError, SerializationError, TaskQ
-from taskq.annotations import converter
-from taskq.codec import pack, unpack
-from taskq.vetting import vetter
+from taskq.message.codec import pack, unpack
+from taskq.tasks.annotations import converter
+from taskq.tasks.vetting import vetter
 
 
 @dataclass

@@ -8,7 +8,7 @@ import pytest
 
 from taskq.broker.commands import Command
 from taskq.broker.keys import Keys
-from taskq.broker.server import Ledger, Watch
+from taskq.broker.net.server import Ledger, Watch
 from taskq.errors import BrokerFull
 
 GOOD = {

@@ -10,9 +10,9 @@ import msgpack
 import pytest
 
 from taskq.broker.outcomes import error_detail
-from taskq.envelope import encode_envelope, encode_head
-from taskq.flow import interval_ms, rate_text
-from taskq.why import moment, one_line, pace, sentence, span
+from taskq.message.envelope import encode_envelope, encode_head
+from taskq.tasks.flow import interval_ms, rate_text
+from taskq.views.why import moment, one_line, pace, sentence, span
 
 NOW = 2_000_000_000_000
 ID = bytes.fromhex("01d1a94a200070008000000000000001")  # made at NOW

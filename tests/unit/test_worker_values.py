@@ -14,7 +14,7 @@ from taskq.broker.outcomes import Again, Dead, Ended, Outcome, Returned, error_d
 from taskq.broker.protocol import boottime
 from taskq.config import Settings
 from taskq.errors import ConfigError
-from taskq.worker.pace import BATCH, BUDGET, Pace
+from taskq.worker.child.pace import BATCH, BUDGET, Pace
 from taskq.worker.plan import read_weights, settings_for_scripts
 from taskq.worker.slots import Slot, SlotTable, digest, region_size
 

@@ -15,7 +15,7 @@ local function int(n) return string.format('%.0f', n) end
 local function begin_writes() call('DEL', P .. 'none') end
 
 -- queue, task, accepted (ms), flags, and where what follows the names begins; nothing if this is not a head (see
--- taskq/envelope.py for the layout).
+-- taskq/message/envelope.py for the layout).
 local function head(value)
   if not value or byte(value, 1) ~= 1 then return nil end
   local at = 11

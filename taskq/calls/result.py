@@ -1,0 +1,403 @@
+"""The handle of one call: its state, its value, its error."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable
+from copy import copy
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any, Generic, NamedTuple, NoReturn, TypeVar, cast
+
+from taskq import celery_names
+from taskq.broker.outcomes import DISCARDED, FAILURE, GIVEN_UP, SUCCESS, read_error_detail
+from taskq.celery_names import no_attribute
+from taskq.errors import (
+    BrokerError,
+    DecodeError,
+    ResultTimeout,
+    TaskError,
+    TaskqError,
+    TaskRevoked,
+    UnknownResult,
+    WouldDeadlock,
+    task_error,
+)
+from taskq.message import codec
+from taskq.message.envelope import decode, id_time, id_to_text
+from taskq.runs.delivery import current
+
+if TYPE_CHECKING:
+    from taskq.broker.commands import Command
+    from taskq.calls.client import Client
+
+R = TypeVar("R")
+
+
+#: Seconds that the server has to say why a call has not ended, when the time of who waited for it is over.
+_TO_SAY_WHY = 0.4
+TERMINAL = frozenset({"SUCCESS", "FAILURE", "REVOKED"})
+
+
+class Status(NamedTuple):
+    """What the server knows of a call.
+
+    Attributes:
+        state: PENDING (waits in its queue, or for its time), STARTED (a worker holds it), RETRY (waits for its next
+            try), SUCCESS, FAILURE, REVOKED (revoked, expired or discarded), or UNKNOWN: no message and no result of
+            that id exists. It may have ended longer than ``result_ttl`` ago, been forgotten, or never been sent.
+        worker: Name of the worker that holds it.
+        since: When that worker took it, or when it became a dead letter; seconds since the epoch, server's clock.
+        due: When it is due; seconds since the epoch.
+        retries: How often it has been retried.
+        reason: Why it is a dead letter or was discarded.
+    """
+
+    state: str
+    worker: str | None = None
+    since: float | None = None
+    due: float | None = None
+    retries: int = 0
+    reason: str | None = None
+
+
+class _Ended(NamedTuple):
+    """A stored outcome, read: a state and either a value or an error.
+
+    A failure that lies on the server as a dead letter is not final, since it can be replayed.
+    """
+
+    state: str
+    value: Any = None
+    error: TaskError | None = None
+    final: bool = True
+
+    @property
+    def status(self) -> Status:
+        """The same as a `Status`."""
+        return Status(self.state, reason=None if self.error is None else self.error.type)
+
+
+class Origin(NamedTuple):
+    """What the handles of a task's calls have in common: the way to the server, and how to read the result.
+
+    Attributes:
+        client: The way to the server.
+        task: Name of the task, if it is known.
+        convert: Turns a decoded result into what the task's annotation says.
+        ignored: Whether results are dropped.
+        refused: Why calls must not be sent, if they must not.
+    """
+
+    client: Client
+    task: str = ""
+    convert: Callable[[Any], Any] | None = None
+    ignored: bool = False
+    refused: str = ""
+
+
+class AsyncResult(Generic[R]):
+    """The result of a call, now or later. Cheap: it asks the server only when it is asked."""
+
+    __slots__ = ("_ended", "_origin", "_raw_id")
+
+    def __init__(self, raw_id: bytes, origin: Origin) -> None:
+        """Make a handle; users get theirs from ``delay()`` or ``app.AsyncResult(id)``."""
+        self._raw_id = raw_id
+        self._origin = origin
+        self._ended: _Ended | None = None
+
+    def __repr__(self) -> str:
+        """Show the id and the task."""
+        return f"<AsyncResult {self.id}{' of ' + self._origin.task if self._origin.task else ''}>"
+
+    def __eq__(self, other: object) -> bool:
+        """Handles of the same id are equal."""
+        return isinstance(other, AsyncResult) and self._raw_id == other._raw_id
+
+    def __hash__(self) -> int:
+        """Hash by id."""
+        return hash(self._raw_id)
+
+    if not TYPE_CHECKING:  # for which there is no such attribute
+
+        def __getattr__(self, name: str) -> NoReturn:
+            """Say what to use instead of Celery's names."""
+            raise no_attribute(self, name, celery_names.RESULT)
+
+    def __reduce__(self) -> Any:
+        """Be pickled: the id, the task's name, and what has been seen of the outcome."""
+        return _rebuilt, (self._raw_id, self._origin, self._ended)
+
+    @property
+    def id(self) -> str:
+        """The id of the call: a UUID, or the ``task_id`` that was given."""
+        return id_to_text(self._raw_id)
+
+    # -- waiting ----------------------------------------------------------------------------------------
+
+    def get(self, timeout: float | None = None, propagate: bool = True) -> R:
+        """Wait for the task to end and return its value.
+
+        Args:
+            timeout: Seconds to wait at most; None waits as long as the message is alive.
+            propagate: Raise the task's error; if False it is returned instead.
+
+        Raises:
+            TaskError: The task failed. Also an instance of the exception's own class where that is a builtin.
+            TaskRevoked: It was revoked, expired or discarded.
+            ResultTimeout: It did not end in time.
+            BrokerUnavailable: The server could not be asked within ``timeout``, or a second if that is longer.
+            UnknownResult: No message and no result of this id exists (any more).
+            WouldDeadlock: Called inside a task.
+        """
+        if self._must_ask():
+            try:
+                answer = self._origin.client.inbox.wait(self._raw_id, timeout)
+                if answer == 1:
+                    raise self._timed_out(timeout, self._reason())
+                self._read(answer)
+            except BrokerError:
+                if self._ended is None:
+                    raise
+        return self._value(propagate)
+
+    async def aget(self, timeout: float | None = None, propagate: bool = True) -> R:
+        """Do what `get` does, on an event loop."""
+        if self._must_ask():
+            try:
+                answer = await self._origin.client.ainbox.wait(self._raw_id, timeout)
+                if answer == 1:
+                    raise self._timed_out(timeout, await self._areason())
+                self._read(answer)
+            except BrokerError:
+                if self._ended is None:
+                    raise
+        return self._value(propagate)
+
+    def _must_ask(self) -> bool:
+        """Whether the outcome is not known for certain; raises if waiting for it would be in vain."""
+        if self._ended is not None:
+            return not self._ended.final and current.get() is None
+        if self._origin.ignored:
+            raise UnknownResult(f"{self!r} has ignore_result=True: its result is not kept")
+        if current.get() is not None:
+            raise WouldDeadlock(
+                "get() inside a task holds a slot while it waits for another task, which may need that very slot. "
+                "Let the first task end and enqueue what follows from it, or pass the id on"
+            )
+        return True
+
+    def _timed_out(self, timeout: float | None, reason: str) -> ResultTimeout:
+        return ResultTimeout(f"{self!r} has not ended within {timeout:g} s{': ' if reason else ''}{reason}")
+
+    def _reason(self) -> str:
+        """Say what `why` does, for an error; nothing if the server does not say it at once."""
+        try:
+            return self._sentence(self._origin.client.broker.run(self._asking(_TO_SAY_WHY), _TO_SAY_WHY))
+        except TaskqError:
+            return ""
+
+    async def _areason(self) -> str:
+        try:
+            return self._sentence(await self._origin.client.abroker.run(self._asking(_TO_SAY_WHY), _TO_SAY_WHY))
+        except TaskqError:
+            return ""
+
+    def _read(self, answer: Any) -> None:
+        """Turn what the inbox answered into an outcome, or raise."""
+        if answer == 0:
+            if self._ended is None:
+                raise UnknownResult(self._unknown())
+            return  # what was seen has expired since
+        if isinstance(answer, list):
+            self._ended = _dead(answer[0])
+        elif answer == b"":
+            raise UnknownResult(f"{self!r} has ended, and its result was not kept (ignore_result)")
+        else:
+            self._ended = self._outcome(answer)
+
+    def _unknown(self) -> str:
+        text = f"no message and no result of id {self.id} exists"
+        made = id_time(self._raw_id)
+        if made is None:
+            return f"{text}: it was never sent, ended longer ago than result_ttl, or its result found no memory"
+        age = time.time() - made
+        kept = self._origin.client.settings.result_ttl
+        return f"{text}; its id was made {age:.0f} s ago, and results are kept {kept:g} s, where there is memory"
+
+    def _value(self, propagate: bool) -> R:
+        ended = self._ended
+        assert ended is not None
+        if ended.error is None:
+            return cast(R, ended.value)
+        if propagate:
+            raise copy(ended.error)  # each time a new one, for what is raised grows by its traceback
+        return cast(R, ended.error)
+
+    def _outcome(self, stored: bytes) -> _Ended:
+        kind, payload = stored[:1], stored[1:]
+        if kind == SUCCESS:
+            try:
+                value = codec.unpack(payload)
+                return _Ended("SUCCESS", value if self._origin.convert is None else self._origin.convert(value))
+            except Exception as error:  # whatever the class of an annotation raises
+                return _Ended(
+                    "SUCCESS", error=task_error(type(error).__name__, f"the result cannot be read: {error}", "")
+                )
+        if kind == FAILURE:
+            detail = read_error_detail(payload)
+            return _failed(detail["type"], detail["message"], detail["traceback"])
+        reason = payload.decode(errors="replace")
+        if kind == GIVEN_UP:
+            return _failed(reason, "the message was given up, see `taskq dead ls`")
+        if kind == DISCARDED:
+            word, _, why = reason.partition("\n")
+            revoked = TaskRevoked(f"the message was discarded: {word}{': ' if why else ''}{why}")
+            revoked.type = word
+            return _Ended("REVOKED", error=revoked)
+        return _failed("unreadable", "a result of a kind this taskq does not know")
+
+    def revoke(self, reason: str = "") -> str:
+        """Let the call not run, or run no longer; see ``TaskQ.revoke``."""
+        from taskq.broker import commands
+
+        return self._origin.client.broker.run(commands.revoke(self._origin.client.keys, self._raw_id, reason))
+
+    async def arevoke(self, reason: str = "") -> str:
+        """Do what `revoke` does, on an event loop."""
+        from taskq.broker import commands
+
+        return await self._origin.client.abroker.run(commands.revoke(self._origin.client.keys, self._raw_id, reason))
+
+    # -- looking ----------------------------------------------------------------------------------------
+
+    def status(self) -> Status:
+        """Ask the server what it knows of this call."""
+        if self._ended is not None and self._ended.final:
+            return self._ended.status
+        from taskq.broker import commands
+
+        return self._status(self._origin.client.broker.run(commands.locate(self._origin.client.keys, self._raw_id)))
+
+    async def astatus(self) -> Status:
+        """Do what `status` does, on an event loop."""
+        if self._ended is not None and self._ended.final:
+            return self._ended.status
+        from taskq.broker import commands
+
+        return self._status(
+            await self._origin.client.abroker.run(commands.locate(self._origin.client.keys, self._raw_id))
+        )
+
+    def _status(self, found: list[Any]) -> Status:
+        seen, self._ended = self._ended, None  # a failure that was seen is over if the message is alive again
+        match found:
+            case [b"result", stored]:
+                self._ended = self._outcome(stored)
+                return self._ended.status
+            case [b"dead", value, reason, when]:
+                self._ended = _dead(reason)
+                why = reason.partition(b"\n")[0].decode(errors="replace")
+                return Status("FAILURE", since=float(when) / 1000, retries=_retries(value), reason=why)
+            case [b"scheduled", value, due]:
+                retries = _retries(value)
+                return Status("RETRY" if retries else "PENDING", due=float(due) / 1000, retries=retries)
+            case [b"processing", value, since, worker]:
+                name = read_error_detail(worker).get("worker")
+                return Status("STARTED", worker=name, since=float(since) / 1000, retries=_retries(value))
+            case [b"pending", value]:
+                retries = _retries(value)
+                return Status("RETRY" if retries else "PENDING", retries=retries)
+            case _:
+                self._ended = seen
+                return Status("UNKNOWN") if seen is None else seen.status
+
+    def why(self) -> str:
+        """Say in one sentence why the call does not run, or what has become of it."""
+        return self._sentence(self._origin.client.broker.run(self._asking()))
+
+    async def awhy(self) -> str:
+        """Do what `why` does, on an event loop."""
+        return self._sentence(await self._origin.client.abroker.run(self._asking()))
+
+    def _asking(self, within: float | None = None) -> Command[Any]:
+        from taskq.broker import commands
+
+        return replace(commands.why(self._origin.client.keys, self._raw_id), within=within)
+
+    def _sentence(self, reply: Any) -> str:
+        from taskq.views.why import sentence
+
+        return sentence(self._raw_id, reply)
+
+    @property
+    def state(self) -> str:
+        """The state's name, asked of the server; see `Status`."""
+        return self.status().state
+
+    def ready(self) -> bool:
+        """Whether the task has ended, one way or another."""
+        return self.state in TERMINAL
+
+    def successful(self) -> bool:
+        """Whether the task has returned."""
+        return self.state == "SUCCESS"
+
+    def failed(self) -> bool:
+        """Whether the task has failed for good."""
+        return self.state == "FAILURE"
+
+    @property
+    def result(self) -> R | TaskError | None:
+        """The value if it has returned, its error if it has failed, None if it has not ended."""
+        self.status()
+        if self._ended is None:
+            return None
+        return self._ended.error or self._ended.value
+
+    @property
+    def traceback(self) -> str | None:
+        """The worker's traceback if it has failed, else None."""
+        self.status()
+        return self._ended.error.traceback or None if self._ended and self._ended.error else None
+
+    def forget(self) -> None:
+        """Delete the stored result now instead of after ``result_ttl``."""
+        from taskq.broker import commands
+
+        self._origin.client.broker.run(commands.forget(self._origin.client.keys, self._raw_id))
+
+    @classmethod
+    def _ready(cls, raw_id: bytes, origin: Origin, stored: bytes) -> AsyncResult[Any]:
+        """Make a handle of a call that has ended in this process (``apply``)."""
+        result: AsyncResult[Any] = cls(raw_id, origin)
+        result._ended = result._outcome(stored)._replace(final=True) if stored else _Ended("SUCCESS")
+        return result
+
+
+def _failed(kind: str, message: str, traceback: str = "") -> _Ended:
+    return _Ended("FAILURE", error=task_error(kind, message, traceback), final=False)
+
+
+def _dead(reason: bytes) -> _Ended:
+    """Read the reason of a dead letter whose result has gone."""
+    word, _, detail = reason.partition(b"\n")
+    known = read_error_detail(detail)
+    kind = known["type"] if word == b"failed" and known["type"] else word.decode(errors="replace")
+    return _failed(kind, known["message"], known["traceback"])
+
+
+def _rebuilt(raw_id: bytes, origin: Origin, ended: _Ended | None) -> AsyncResult[Any]:
+    """Make a handle again that was pickled."""
+    result: AsyncResult[Any] = AsyncResult(raw_id, origin)
+    result._ended = ended
+    return result
+
+
+def _retries(value: bytes) -> int:
+    try:
+        retries = decode(value).headers.get("retries", 0)
+    except DecodeError:
+        return 0
+    return retries if isinstance(retries, int) and math.isfinite(retries) else 0

@@ -1,0 +1,333 @@
+"""Calling a task: now, later, often; through the server or right here."""
+
+from __future__ import annotations
+
+import struct
+import time
+from collections.abc import AsyncIterable, Callable, Coroutine, Iterable, Mapping
+from datetime import datetime
+from typing import TYPE_CHECKING, Any, Generic, NoReturn, ParamSpec, TypeVar
+
+from taskq import celery_names
+from taskq.broker.outcomes import FAILURE, Again, Ended, Outcome, error_detail, result_of
+from taskq.calls.by_name import ByName, find_task
+from taskq.calls.result import AsyncResult, Origin
+from taskq.calls.sending import (
+    Call,
+    as_list,
+    as_map,
+    asend_call,
+    asend_calls,
+    expiry_words,
+    handle_of,
+    send_call,
+    send_calls,
+    when_words,
+)
+from taskq.celery_names import instead, no_attribute
+from taskq.config import check_name
+from taskq.errors import ConfigError, MessageTooLarge
+from taskq.message import codec, envelope
+from taskq.message.envelope import encode_envelope, encode_head, encode_plain, id_from_text
+from taskq.runs.delivery import Delivery, Taken, current
+from taskq.tasks import callables
+from taskq.tasks.definition import Definition
+from taskq.tasks.flow import NO_ARGUMENTS, Arguments
+from taskq.tasks.retry import CALL_OPTIONS
+
+if TYPE_CHECKING:
+    from taskq.calls.client import Client
+    from taskq.runs.execution import Executor
+
+P = ParamSpec("P")
+R = TypeVar("R")
+
+
+class Task(Definition, ByName, Generic[P, R]):
+    """A function that can also run elsewhere. Made by ``@app.task``; calling it runs it here, as ever."""
+
+    def __init__(self, function: Callable[..., Any], client: Client, **options: Any) -> None:
+        """Declare a task that is called through ``client``; the options are those of `Definition`."""
+        super().__init__(function, **options)
+        self.client = client
+        self._varies = self.flow.depends_on_call
+        self._head = self._head_of(self.queue, None, (), {}) if not self._varies else b""
+        self._words = self.flow.words
+        self._plain = self.plain_headers
+        self._check = self.check
+        self.origin = Origin(client, self.name, self.read_result, self.ignore_result)
+        self._bare = not (self._varies or self._words)
+        if options.get("name") is None and callables.is_nowhere(self.name):
+            self.refuse(
+                f"no worker can import {self.name}: it was declared in a notebook, a shell or a file that is no "
+                "module. Put it into a module and import that, or give it the name= that it has in the workers' module"
+            )
+        self._max_bytes = client.settings.max_message_bytes
+
+    def refuse(self, why: str) -> None:
+        """Let calls raise `ConfigError` from now on instead of being sent; the function still runs here."""
+        self.origin = self.origin._replace(refused=why)
+        self._bare = False
+
+    def __call__(self, /, *args: P.args, **kwargs: P.kwargs) -> R:
+        """Run the function here and now, without the server."""
+        return self.function(*args, **kwargs)  # type: ignore[no-any-return]
+
+    if not TYPE_CHECKING:  # for which there is no such attribute
+
+        def __getattr__(self, name: str) -> NoReturn:
+            """Say what to use instead of Celery's names."""
+            raise no_attribute(self, name, celery_names.TASK)
+
+    def __reduce__(self) -> Any:
+        """Be pickled by name."""
+        return find_task, (self.client.app, self.client.home, callables.module_of(self.function), self.name)
+
+    # -- one call ---------------------------------------------------------------------------------------
+
+    def delay(self, /, *args: P.args, **kwargs: P.kwargs) -> AsyncResult[R]:
+        """Send a call to the task's queue. When this returns, the server has accepted it.
+
+        Raises:
+            TypeError: The arguments are not those of the function.
+            SerializationError: An argument cannot be written; the text names the path to it.
+            MessageTooLarge: The message is above ``max_message_bytes``.
+            BrokerUnavailable: No answer within ``send_timeout``, and nothing was accepted.
+            EnqueueUncertain: No answer, and it is not known whether the message was accepted.
+            BrokerFull: The server is out of memory.
+            QueueFull: The queue has its ``max_length``.
+            DuplicateCall: The same unique work waits or runs, and ``on_duplicate="raise"``.
+        """
+        if not self._bare:
+            return send_call(self.client, self.call(*args, **kwargs))
+        self._check(*args, **kwargs)
+        raw_id = envelope.new_id()
+        value = self._value(raw_id, self.pack_call(args, kwargs), self._head)
+        if (answer := self.client.broker.send(raw_id, value)) != b"+":
+            return handle_of(Call((raw_id, value, b""), self.origin, self.flow), answer)
+        return AsyncResult(raw_id, self.origin)
+
+    async def adelay(self, /, *args: P.args, **kwargs: P.kwargs) -> AsyncResult[R]:
+        """Do what `delay` does, on an event loop."""
+        return await asend_call(self.client, self.call(*args, **kwargs))
+
+    def apply_async(
+        self,
+        args: Iterable[Any] = (),
+        kwargs: Mapping[str, Any] | None = None,
+        *,
+        countdown: float | None = None,
+        eta: datetime | None = None,
+        expires: float | datetime | None = None,
+        queue: str | None = None,
+        priority: int | None = None,
+        task_id: str | None = None,
+        headers: Mapping[str, Any] | None = None,
+        ignore_result: bool | None = None,
+        **retry: Any,
+    ) -> AsyncResult[R]:
+        """Send a call with options.
+
+        Args:
+            args: Positional arguments.
+            kwargs: Keyword arguments.
+            countdown: Seconds from now, by the server's clock, before it may run.
+            eta: The moment before which it may not run; must have a time zone.
+            expires: Seconds from now, or a moment with a time zone, after which it no longer runs.
+            queue: Another queue than the task's own; some worker must serve it (``taskq worker -Q``).
+            priority: From -100 to 100, if not as the task says; higher ones are taken first.
+            task_id: An id of one's own, 1 to 200 of ``A-Z a-z 0-9 _ . : -``; refused while it is in use.
+            headers: A map that the task finds in ``self.request.headers``.
+            ignore_result: Whether to drop the result, if not as the task says.
+            **retry: ``max_retries``, ``retry_backoff``, ``retry_backoff_max``, ``retry_jitter``,
+                ``default_retry_delay`` for this call.
+
+        Raises:
+            ConfigError: An option that cannot work, such as a moment without a time zone.
+            DuplicateTaskId: A message or result of that ``task_id`` exists.
+            QueueFull, DuplicateCall: As `delay` raises them.
+            TypeError, SerializationError, MessageTooLarge, BrokerError: As `delay` raises them.
+        """
+        call = self.prepare_call(
+            args, kwargs, countdown=countdown, eta=eta, expires=expires, queue=queue, priority=priority,
+            task_id=task_id, headers=headers, ignore_result=ignore_result, **retry,
+        )  # fmt: skip
+        return send_call(self.client, call)
+
+    async def aapply_async(
+        self, args: Iterable[Any] = (), kwargs: Mapping[str, Any] | None = None, **options: Any
+    ) -> AsyncResult[R]:
+        """Do what `apply_async` does, with the same options, on an event loop."""
+        return await asend_call(self.client, self.prepare_call(args, kwargs, **options))
+
+    # -- many calls -------------------------------------------------------------------------------------
+
+    def delay_many(self, calls: Iterable[Any]) -> list[AsyncResult[R]]:
+        """Send many calls in few round trips.
+
+        Args:
+            calls: The arguments of each call: a tuple of positional ones, a dict of keyword ones, or, for a task of
+                one parameter, anything else as that one. May be a generator of any length.
+
+        Returns:
+            The handles, in the order of the calls.
+
+        Raises:
+            TypeError, SerializationError, MessageTooLarge: At the first call that cannot be sent; those of earlier
+                chunks have been sent by then.
+        """
+        return send_calls(self.client, (self.call_from(item) for item in calls))
+
+    async def adelay_many(self, calls: Iterable[Any] | AsyncIterable[Any]) -> list[AsyncResult[R]]:
+        """Do what `delay_many` does, on an event loop; also takes an async generator."""
+        if isinstance(calls, AsyncIterable):
+            return await asend_calls(self.client, (self.call_from(item) async for item in calls))
+        return await asend_calls(self.client, (self.call_from(item) for item in calls))
+
+    def call(self, /, *args: P.args, **kwargs: P.kwargs) -> Call:
+        """Prepare a call for ``app.enqueue_many``; raises what `delay` raises before it sends."""
+        if self.flow.debounce:
+            return self.prepare_call(args, kwargs)
+        self._check(*args, **kwargs)
+        raw_id = envelope.new_id()
+        head = self._head_of(self.queue, None, args, kwargs) if self._varies else self._head
+        value = self._value(raw_id, self.pack_call(args, kwargs), head)
+        return Call((raw_id, value, self._words), self.origin, self.flow)
+
+    def call_from(self, item: Any) -> Call:
+        """Prepare a call from what `delay_many` takes for one."""
+        prepare: Callable[..., Call] = self.call
+        if type(item) is tuple:
+            return prepare(*item)
+        if type(item) is dict:
+            return prepare(**item)
+        return prepare(item)
+
+    # -- here and now -----------------------------------------------------------------------------------
+
+    def apply(
+        self, args: Iterable[Any] = (), kwargs: Mapping[str, Any] | None = None, **options: Any
+    ) -> AsyncResult[R]:
+        """Run a call in this process, on the path it takes in a worker but without the server.
+
+        Arguments and result are written and read as they would be; retries follow at once, without their delay.
+
+        Returns:
+            A handle that has ended.
+        """
+        call = self.prepare_call(args, kwargs, **options)
+        raw_id, value, _ = call.message
+        from taskq.runs.execution import Executor  # sending does without it
+
+        executor = Executor({self.name: self}, self.client.settings, "local")
+        value = value[:2] + struct.pack(">d", time.time() * 1000) + value[2:]  # the server's stamp
+        while True:
+            outcome = _run_here(executor, Delivery(raw_id, value, Taken(time.time() * 1000, time.monotonic())))
+            if not isinstance(outcome, Again):
+                break
+            value = outcome.value
+        return AsyncResult._ready(raw_id, self.origin, result_of(outcome))
+
+    # -- writing ----------------------------------------------------------------------------------------
+
+    def _value(self, raw_id: bytes, body: bytes, head: bytes) -> bytes:
+        """Write a plain call: everything but the id and the body was written when the task was declared."""
+        value = head + encode_plain(raw_id, self._plain, body)
+        if len(value) > self._max_bytes:
+            self._too_large(len(value))
+        return value
+
+    def _too_large(self, size: int) -> None:
+        raise MessageTooLarge(
+            f"a call of {self.name} has {size:,} bytes, more than max_message_bytes={self._max_bytes}; "
+            "keep the data elsewhere and pass its key"
+        )
+
+    def prepare_call(
+        self,
+        args: Iterable[Any] = (),
+        kwargs: Mapping[str, Any] | None = None,
+        *,
+        countdown: float | None = None,
+        eta: datetime | None = None,
+        expires: float | datetime | None = None,
+        queue: str | None = None,
+        priority: int | None = None,
+        task_id: str | None = None,
+        headers: Mapping[str, Any] | None = None,
+        ignore_result: bool | None = None,
+        **retry: Any,
+    ) -> Call:
+        """Prepare a call with the options of `apply_async`, for ``app.enqueue_many``; raises what that raises."""
+        positional, named = as_list("args", args), as_map("kwargs", kwargs)
+        self._check(*positional, **named)
+        if unknown := sorted(set(retry) - set(CALL_OPTIONS)):
+            known = [*CALL_OPTIONS, *(Task.apply_async.__kwdefaults__ or ())]
+            hint = instead(unknown[0], celery_names.CALL_OPTIONS, known)
+            raise ConfigError(f"apply_async has no option {', '.join(unknown)}{hint}")
+        words = when_words(countdown, eta) + expiry_words(expires) + self.flow.words
+        raw_id = envelope.new_id()
+        if task_id is not None:
+            raw_id = id_from_text(check_name("task_id", task_id))
+        head = self._head
+        elsewhere = queue is not None and queue != self.queue
+        if elsewhere or self._varies or priority is not None:
+            head = self._head_of(
+                check_name("queue", self.queue if queue is None else queue), priority, positional, named
+            )
+        if elsewhere:
+            words += b"w"
+        more: dict[str, Any] = {"sig": self.fingerprint}
+        ignored = self.ignore_result if ignore_result is None else ignore_result
+        if ignored != self.ignore_result:
+            more["ignore"] = ignored
+        if self.flow.debounce:
+            more["debounced"] = True
+        if headers:
+            more["user"] = codec.pack(as_map("headers", headers), "headers")
+        if eta is not None:
+            more["eta"] = eta.timestamp() * 1000
+        if retry:
+            self.policy.with_call_options(retry)  # refuses values that cannot work
+            more["retry"] = retry
+        value = head + encode_envelope(raw_id, more, self.pack_call(positional, named))
+        if len(value) > self._max_bytes:
+            self._too_large(len(value))
+        origin = self.origin if ignored == self.ignore_result else self.origin._replace(ignored=ignored)
+        return Call((raw_id, value, words), origin, self.flow)
+
+    def _head_of(self, queue: str, priority: int | None, args: tuple[Any, ...], kwargs: dict[str, Any]) -> bytes:
+        arguments = Arguments(self.named(*args, **kwargs)) if self._varies else NO_ARGUMENTS
+        more = self.flow.fields(self.name, arguments, priority)
+        return encode_head(self.name, queue, self.at_most_once, more)
+
+
+class AsyncTask(Task[P, R]):
+    """A task whose function is ``async def``: calling it gives a coroutine, workers run it on an event loop."""
+
+    def __call__(self, /, *args: P.args, **kwargs: P.kwargs) -> Coroutine[Any, Any, R]:  # type: ignore[override]
+        """Return the function's coroutine, to be awaited here."""
+        return self.function(*args, **kwargs)  # type: ignore[no-any-return]
+
+
+def _run_here(executor: Executor, delivery: Delivery) -> Outcome:
+    from taskq.runs.execution import UNFINISHED, finish, format_error, safe_text, type_name
+
+    outcome = executor.prepare(delivery)
+    if outcome is not None:
+        return outcome
+    token = current.set(delivery)
+    try:
+        value = delivery.task.function(*delivery.args, **delivery.kwargs)
+        while type(value) in UNFINISHED:
+            value = finish(value)
+    except Exception as error:
+        outcome = executor.failed(delivery, error)
+        if isinstance(outcome, Again) or result_of(outcome):
+            return outcome
+        # It was told to slow down, and there is no queue to wait in; or results are ignored, but this is an answer.
+        detail = error_detail(type_name(error), safe_text(error), format_error(error))
+        return Ended(delivery.id, "failed", FAILURE + detail)
+    finally:
+        current.reset(token)
+    return executor.succeeded(delivery, value)

@@ -1,0 +1,388 @@
+"""Arguments and results as msgpack bytes.
+
+Extension types carry what msgpack lacks: dates and times, UUID, Decimal, sets, tuples, paths, large
+integers. Enums, dataclasses and pydantic models travel as plain values and become objects again through
+the task's annotations (see `taskq.tasks.annotations`): a message never names a class.
+
+Source: the msgpack specification; extension codes 1 to 11 are taskq's own.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import datetime as dt
+import importlib
+import re
+import sys
+import threading
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import msgpack
+
+from taskq.errors import DecodeError, SerializationError
+
+#: What is read, and so what is written, has at most so many lists and maps within one another (more than that Python
+#: itself cannot walk through), and each of them so many entries. A level and an entry take a byte, so what is shorter
+#: cannot have more.
+_MAX_DEPTH, _MAX_ENTRIES = 1000, 1_000_000
+#: msgpack reads 1024 levels and refuses the next. These, put before the data, leave it those it may have.
+_LEVELS_TAKEN = b"\x91" * (1024 - _MAX_DEPTH)
+#: A skipper that has seen so many bytes keeps too large a buffer.
+_SKIPPER_KEPT = 1 << 16
+#: Levels of extension types (tuples, sets …) within one another. Each takes 40 kB of the C stack to read, so a few
+#: hundred would end the process; what `pack` writes, `unpack` must be able to read.
+_MAX_EXT_DEPTH = 50
+
+#: The body of a call without arguments.
+NO_ARGUMENTS = b"\x92\x90\x80"
+
+
+def pack(value: Any, name: str = "value") -> bytes:
+    """Write ``value``.
+
+    Raises:
+        SerializationError: Part of it cannot be written; the text names the path to it, beginning with ``name``.
+    """
+    try:
+        data = _mine.pack(value)
+        if len(data) > _MAX_DEPTH:
+            _check_readable(data)
+    except Exception:  # rich types, or an error that the slow path explains
+        return _pack_rich(value, lambda root: iter([(name, root)]))
+    return data
+
+
+def pack_call(args: tuple[Any, ...], kwargs: dict[str, Any]) -> bytes:
+    """Write the arguments of a call as ``[args, kwargs]``; raises as `pack` does."""
+    if not args and not kwargs:
+        return NO_ARGUMENTS
+    try:
+        data = _mine.pack([list(args), kwargs])
+        if len(data) > _MAX_DEPTH:
+            _check_readable(data)
+    except Exception:
+        return _pack_rich([list(args), kwargs], _call_paths)
+    return data
+
+
+def in_order(data: bytes) -> bytes:
+    """Write again what `pack` wrote, with the keys of each map in one order: equal dicts are the same bytes then."""
+
+    def sort(pairs: list[tuple[Any, Any]]) -> dict[Any, Any]:
+        return dict(sorted(pairs, key=lambda pair: bytes(msgpack.packb(pair[0]))))
+
+    def keep(code: int, content: bytes) -> msgpack.ExtType:  # tuples and sets may have maps in them; others cannot
+        return msgpack.ExtType(code, in_order(content) if code in (7, 8, 9) else content)
+
+    return bytes(msgpack.packb(msgpack.unpackb(data, object_pairs_hook=sort, ext_hook=keep, strict_map_key=False)))
+
+
+def unpack(data: bytes) -> Any:
+    """Read what `pack` wrote.
+
+    Raises:
+        DecodeError: Not msgpack, cut short, followed by more, nested too deep, with too many entries, or with an
+            extension type that is not taskq's.
+    """
+    try:
+        if len(data) <= _MAX_DEPTH:
+            return msgpack.unpackb(data, ext_hook=_from_ext, strict_map_key=False, timestamp=3)
+        return _unpack_large(data, ext_hook=_from_ext, strict_map_key=False, timestamp=3)
+    except Exception as error:
+        raise _unreadable(error) from None
+
+
+def read(data: bytes | memoryview) -> Any:
+    """Read msgpack without extension types, as taskq itself writes it around values; raises as `unpack` does."""
+    try:
+        return _unpack_large(data, ext_hook=_no_ext)
+    except Exception as error:
+        raise _unreadable(error) from None
+
+
+def _unpack_large(data: bytes | memoryview, **options: Any) -> Any:
+    """Read what could be beyond the limits. Lengths beyond the end of the data are refused by msgpack itself."""
+    _check_depth(data)
+    return msgpack.unpackb(data, max_array_len=_MAX_ENTRIES, max_map_len=_MAX_ENTRIES, **options)
+
+
+def _check_depth(data: bytes | memoryview) -> None:
+    """Raise `DecodeError` if ``data`` is nested too deep, without making anything of it."""
+    skipper, _mine.skipper = _mine.skipper or msgpack.Unpacker(max_buffer_size=0), None
+    try:
+        skipper.feed(_LEVELS_TAKEN)
+        skipper.feed(data)
+        skipper.skip()
+        if len(data) < _SKIPPER_KEPT and not skipper.read_bytes(1):
+            _mine.skipper = skipper
+    except msgpack.StackError:
+        raise DecodeError(f"lists and maps nested deeper than {_MAX_DEPTH} levels") from None
+    except (msgpack.FormatError, msgpack.OutOfData):
+        pass  # reading it says so in more words
+
+
+def _unreadable(error: Exception) -> DecodeError:
+    if isinstance(error, DecodeError):
+        return error
+    # msgpack raises half a dozen types, none of them its own
+    return DecodeError(f"not readable as msgpack: {type(error).__name__}: {error}"[:300])
+
+
+def _check_readable(data: bytes) -> None:
+    """Raise `DecodeError` if what was packed is beyond the limits of `unpack`."""
+    if len(data) > _MAX_ENTRIES:
+        unpack(data)
+    else:
+        _check_depth(data)
+
+
+def unpack_call(data: bytes) -> tuple[list[Any], dict[str, Any]]:
+    """Read what `pack_call` wrote; raises as `unpack` does."""
+    call = unpack(data)
+    if type(call) is not list or len(call) != 2 or type(call[0]) is not list or type(call[1]) is not dict:
+        raise DecodeError("the body is not a pair of arguments and keyword arguments")
+    return call[0], call[1]
+
+
+class _Mine(threading.local):
+    """A packer and a skipper for each thread: a shared one corrupts silently, a new one a call costs a microsecond."""
+
+    def __init__(self) -> None:
+        self.pack: Callable[[Any], bytes] = msgpack.Packer(strict_types=True).pack
+        self.skipper: Any = None  # in use, or not clean any more
+
+
+_mine = _Mine()
+
+
+def _pack_rich(value: Any, paths: Callable[[Any], Iterator[tuple[str, Any]]]) -> bytes:
+    # A fresh packer: one whose ``default`` packs again must not be re-entered.
+    try:
+        data = bytes(msgpack.packb(value, default=_to_plain, strict_types=True))
+    except Exception as error:
+        raise SerializationError(_explain(value, error, paths)) from None
+    try:
+        unpack(data)  # what cannot be read must not be sent: a dataclass in a set, say, would come back as a dict
+    except DecodeError as error:
+        raise SerializationError(_explain(value, f"it could not be read back: {error}", paths)) from None
+    return data
+
+
+# -- to plain values ------------------------------------------------------------------------------------
+
+
+class _ExtDepth(threading.local):
+    """How many extension types this thread is inside of at the moment."""
+
+    level = 0
+
+    def __enter__(self) -> None:
+        if self.level >= _MAX_EXT_DEPTH:
+            raise ValueError(f"tuples, sets and the like nested deeper than {_MAX_EXT_DEPTH} levels")
+        self.level += 1
+
+    def __exit__(self, *_: object) -> None:
+        self.level -= 1
+
+
+_ext_depth = _ExtDepth()
+
+
+def _ext(code: int, value: Any) -> msgpack.ExtType:
+    with _ext_depth:
+        return msgpack.ExtType(code, msgpack.packb(value, default=_to_plain, strict_types=True))
+
+
+def _uuid_ext(value: Any) -> msgpack.ExtType:
+    with _ext_depth:
+        return msgpack.ExtType(5, value.bytes)
+
+
+def _when(value: dt.datetime | dt.time) -> list[Any]:
+    """ISO text, name of the time zone or nil, fold: with a name the text is without an offset."""
+    key = getattr(value.tzinfo, "key", None)
+    return [(value if key is None else value.replace(tzinfo=None)).isoformat(), key, value.fold]
+
+
+def _in_order(values: Any) -> list[Any]:
+    """List a set so that equal sets are written alike in every process, where its members can be compared."""
+    try:
+        return sorted(values)
+    except TypeError:
+        return list(values)
+
+
+def _mapping_of_fields(value: Any) -> dict[str, Any]:
+    return {f.name: getattr(value, f.name) for f in dataclasses.fields(value) if f.init}
+
+
+#: How a class is written, subclasses alike. Classes stand by module and name, so that no module is imported for the
+#: sake of values that nobody has. The order matters: a subclass before its base.
+_KINDS: list[tuple[str, str, Callable[[Any], Any]]] = [
+    ("enum", "Enum", lambda v: _once(v.value)),
+    ("datetime", "datetime", lambda v: _ext(1, _when(v))),
+    ("datetime", "date", lambda v: _ext(2, v.isoformat())),
+    ("datetime", "time", lambda v: _ext(3, _when(v))),
+    ("datetime", "timedelta", lambda v: _ext(4, [v.days, v.seconds, v.microseconds])),
+    ("uuid", "UUID", _uuid_ext),
+    ("decimal", "Decimal", lambda v: _ext(6, str(v))),
+    ("builtins", "set", lambda v: _ext(7, _in_order(v))),
+    ("builtins", "frozenset", lambda v: _ext(8, _in_order(v))),
+    ("builtins", "tuple", lambda v: _ext(9, list(v))),
+    ("pathlib", "PurePath", lambda v: _ext(11, str(v))),
+    ("pydantic", "BaseModel", lambda v: v.model_dump(round_trip=True)),
+    ("builtins", "dict", dict),
+    ("builtins", "list", list),
+    ("builtins", "str", str.__str__),
+    ("builtins", "float", float),
+    ("builtins", "bytes", bytes),
+    ("builtins", "bytearray", bytes),
+    ("builtins", "memoryview", bytes),
+]
+
+
+def _big_int(value: int) -> msgpack.ExtType:
+    return _ext(10, hex(value))
+
+
+#: The same by class, as far as classes have been met. An ``int`` itself comes here only if msgpack has no room for it.
+_writers: dict[type, Callable[[Any], Any]] = {int: _big_int}
+
+
+def _to_plain(value: Any) -> Any:
+    """Turn one object into something msgpack can write (its parts may again be such objects)."""
+    cls = type(value)
+    writer = _writers.get(cls)
+    if writer is None:
+        writer = _writers[cls] = _writer_of(cls)
+    return writer(value)
+
+
+def _writer_of(cls: type) -> Callable[[Any], Any]:
+    for module, name, writer in _KINDS:
+        base = getattr(sys.modules.get(module), name, None)
+        if base is not None and issubclass(cls, base):
+            return writer
+    if dataclasses.is_dataclass(cls):
+        return _mapping_of_fields
+    if issubclass(cls, int):
+        return lambda value: _once(int(value))
+    raise TypeError(f"cannot serialise {cls.__module__}.{cls.__qualname__}".replace(" builtins.", " "))
+
+
+def _once(value: Any) -> Any:
+    """Do what `_to_plain` does, for a value that stands for another: msgpack does not ask about that again."""
+    if type(value) is int:
+        return value if -(2**63) <= value < 2**64 else _big_int(value)
+    return value if type(value) in _PLAIN else _to_plain(value)
+
+
+_PLAIN = frozenset({type(None), bool, float, str, bytes, list, dict})
+
+
+def _type_name(value: Any) -> str:
+    return f"{type(value).__module__}.{type(value).__qualname__}".removeprefix("builtins.")
+
+
+# -- from plain values ----------------------------------------------------------------------------------
+
+
+#: An offset from UTC below a second, which Python's C code (3.11 to 3.13) reads as none.
+_TINY_OFFSET = re.compile(r"[+-]00:00:00\.(\d{6})$")
+
+
+def _read_when(cls: type[dt.datetime] | type[dt.time], data: bytes) -> Any:
+    text, key, fold = unpack(data)
+    value = cls.fromisoformat(text).replace(fold=fold)
+    if tiny := _TINY_OFFSET.search(text):
+        offset = dt.timedelta(microseconds=int(text[tiny.start()] + tiny[1]))
+        value = cls.fromisoformat(text[: tiny.start()]).replace(fold=fold, tzinfo=dt.timezone(offset))
+    return value if key is None else value.replace(tzinfo=_named("zoneinfo", "ZoneInfo")(key))
+
+
+def _named(module: str, name: str) -> Any:
+    return getattr(importlib.import_module(module), name)
+
+
+_READERS: dict[int, Callable[[bytes], Any]] = {
+    1: lambda data: _read_when(dt.datetime, data),
+    2: lambda data: dt.date.fromisoformat(unpack(data)),
+    3: lambda data: _read_when(dt.time, data),
+    4: lambda data: dt.timedelta(*unpack(data)),
+    5: lambda data: _named("uuid", "UUID")(bytes=data),
+    6: lambda data: _named("decimal", "Decimal")(unpack(data)),
+    7: lambda data: set(unpack(data)),
+    8: lambda data: frozenset(unpack(data)),
+    9: lambda data: tuple(unpack(data)),
+    10: lambda data: int(unpack(data), 16),
+    11: lambda data: _named("pathlib", "Path")(unpack(data)),
+}
+
+
+def _no_ext(code: int, _data: bytes) -> Any:
+    raise DecodeError(f"extension type {code} where there can be none")
+
+
+def _from_ext(code: int, data: bytes) -> Any:
+    reader = _READERS.get(code)
+    if reader is None:
+        raise DecodeError(f"extension type {code} is not one this version of taskq knows")
+    with _ext_depth:
+        return reader(data)
+
+
+# -- finding the culprit --------------------------------------------------------------------------------
+
+
+def _call_paths(call: list[Any]) -> Iterator[tuple[str, Any]]:
+    for index, value in enumerate(call[0]):
+        yield f"args[{index}]", value
+    for name, value in call[1].items():
+        yield f"kwargs[{name!r}]", value
+
+
+def _explain(value: Any, error: object, paths: Callable[[Any], Iterator[tuple[str, Any]]]) -> str:
+    for path, root in paths(value):
+        if culprit := _culprit(path, root, 0):
+            return culprit
+    return f"cannot serialise: {error}"
+
+
+def _culprit(path: str, value: Any, depth: int) -> str | None:
+    """Return ``path: why`` for the first part of ``value`` that cannot be written."""
+    try:
+        _check_readable(msgpack.packb(value, default=_to_plain, strict_types=True))
+        return None
+    except Exception as error:
+        why = str(error)
+    if "recursion" in why or "nested deeper" in why or depth > _MAX_DEPTH:  # searching on would take seconds
+        return f"{path[:60]}: cannot serialise {_type_name(value)}: nested too deep, or contains itself"
+    if "exceeds max_" in why:
+        return f"{path[:60]}: cannot serialise {_type_name(value)}: more than {_MAX_ENTRIES:,} entries"
+    for child_path, child in _children(path, value):
+        if culprit := _culprit(child_path, child, depth + 1):
+            return culprit
+    return f"{path}: {why if why.startswith('cannot') else f'cannot serialise {_type_name(value)}: {why}'}"
+
+
+def _children(path: str, value: Any) -> Iterator[tuple[str, Any]]:
+    if isinstance(value, dict):
+        for key, item in value.items():
+            yield f"key {_short(key)} of {path}", key
+            yield f"{path}[{_short(key)}]", item
+    elif isinstance(value, (list, tuple)):
+        yield from ((f"{path}[{index}]", item) for index, item in enumerate(value))
+    elif isinstance(value, (set, frozenset)):
+        yield from ((f"{path}{{{_short(item)}}}", item) for item in value)
+    elif dataclasses.is_dataclass(value) and not isinstance(value, type):
+        yield from ((f"{path}.{f.name}", getattr(value, f.name)) for f in dataclasses.fields(value) if f.init)
+    elif hasattr(type(value), "model_fields"):
+        yield from ((f"{path}.{name}", getattr(value, name, None)) for name in type(value).model_fields)
+
+
+def _short(value: Any) -> str:
+    try:
+        return f"{value!r:.40}"
+    except Exception:  # its own __repr__
+        return f"<{_type_name(value)}>"

@@ -1,0 +1,82 @@
+"""The upkeep of an app's partition that nobody waits for: old dead letters go, and an audit is made; once a minute.
+
+It has a thread and a connection of its own, so that it delays no renewal of a lease, no reaping and no due time,
+however much there is to look through.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections import Counter
+
+from taskq.broker import commands
+from taskq.broker.faults import NotSent, Passing, Unanswered
+from taskq.broker.keys import Keys
+from taskq.broker.net.connection import Connection
+from taskq.broker.protocol import Protocol, drive
+from taskq.errors import BrokerRefused
+from taskq.upkeep.audit import audit, paced, queues_of
+from taskq.upkeep.derived import restore
+
+log = logging.getLogger("taskq.upkeep")
+
+_EVERY = 60.0
+#: Queues looked through for old dead letters, and how many go of each, in one call.
+_QUEUES, _LETTERS = 500, 100
+
+
+def upkeep(keys: Keys) -> Protocol[Counter[str]]:
+    """Do all of it once, unless somebody has lately; answers what the audit mended."""
+    if not (yield commands.audit(keys, int(_EVERY * 1000) - 1000)):
+        return Counter()
+    queues = yield from queues_of(keys)
+    for first in range(0, len(queues), _QUEUES):
+        while (yield from paced(commands.retire(keys, _LETTERS, queues[first : first + _QUEUES]))):
+            pass
+    return (yield from audit(keys, queues)) + (yield from restore(keys, queues))
+
+
+class Upkeep(threading.Thread):
+    """Does the upkeep once a minute, until it is told to end."""
+
+    def __init__(self, keys: Keys, connection: Connection) -> None:
+        """Prepare; the connection is the thread's own, made before it begins for what ``Heartbeat`` says."""
+        super().__init__(name="taskq-upkeep", daemon=True)
+        self._keys = keys
+        self._connection = connection
+        self._end = threading.Event()
+        self._said = ""
+
+    def run(self) -> None:
+        """Work until `end`."""
+        while True:
+            try:
+                drive(upkeep(self._keys), self._connection, self._sleep)
+                self._said = ""
+                self._sleep(_EVERY)
+            except _Ended:
+                break
+            except (NotSent, Unanswered, Passing):  # others see that and say so
+                self._end.wait(1.0)
+            except Exception as error:  # bad data must not end the thread
+                self._say(error)
+                self._end.wait(_EVERY)
+        self._connection.close()
+
+    def _sleep(self, seconds: float) -> None:
+        if self._end.wait(seconds):
+            raise _Ended
+
+    def _say(self, error: Exception) -> None:
+        if str(error) != self._said:
+            log.error("the upkeep cannot be done: %s", error, exc_info=not isinstance(error, BrokerRefused))
+        self._said = str(error)
+
+    def end(self) -> None:
+        """Let it end soon."""
+        self._end.set()
+
+
+class _Ended(Exception):
+    """The thread is to end."""

@@ -1,0 +1,210 @@
+"""Bringing back what a lost worker held, promoting what is due, sending ticks.
+
+Every worker's parent does this, and so does ``taskq reaper``, which needs no user code: the windows it goes by are
+stored on the server by the workers. There is no leader: each step is one idempotent script, so any number may run at
+once, and from stale reads.
+
+Not promised: a reaper cannot tell a lost worker from one that the network hides; the latter's late outcomes are
+refused by the server instead.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Sequence
+from typing import TypeVar
+
+from taskq.broker import commands
+from taskq.broker.commands import Move, Promotion, Reaping
+from taskq.broker.faults import NotSent, Passing, Unanswered
+from taskq.broker.keys import Keys
+from taskq.broker.protocol import Now, Pause, Protocol
+from taskq.broker.ticks import Step
+from taskq.errors import BrokerFull, BrokerRefused, BrokerUnavailable
+from taskq.message.envelope import id_to_text
+from taskq.periodic.entry import Ticker
+from taskq.spelling import count
+
+log = logging.getLogger("taskq.reaper")
+
+T = TypeVar("T")
+
+#: Incarnations recovered in one call, messages promoted in one call.
+_REAP_LIMIT, _PROMOTE_LIMIT = 10, 500
+#: Seconds until ticks are tried again that could not be sent, for want of memory there or of knowledge here.
+_TICK_AGAIN = 1.0
+#: Why a tick was skipped, by the server's answer.
+_SKIPPED = {"s": "its last message has not ended", "u": "another message is the same unique work"}
+#: What may go on for long, by the server's answer; it is said when it begins.
+_PILING = {
+    "!": "a tick waits, for its queue is full",
+    "-": "no worker serves its queue: what it sends waits there",
+}
+#: The server is away; all else that goes wrong is its answer's, and tried again after so many seconds.
+OUTAGES, AGAIN = (NotSent, Unanswered, Passing, BrokerUnavailable), 1.0
+#: Due ticks named in one call.
+TICKS = 100
+#: Seconds by which a server may answer a wait too late.
+_GRAIN = 0.11
+
+#: Told of each incarnation that was recovered, with the moves of its messages.
+Report = Callable[[str, list[Move]], None]
+
+
+def log_report(incarnation: str, moves: list[Move]) -> None:
+    """Log what became of an incarnation's messages."""
+    log.warning("the lease of %s ended: recovered %s", incarnation, count(len(moves), "message"))
+    for move in moves:
+        log.info("message %s of queue %s: %s", id_to_text(move.id), move.queue, move.place)
+
+
+class Reaper:
+    """Looks after one app's partition.
+
+    Attributes:
+        interval: Seconds between two passes at most; a third of the lease, so that the pulse stays fresh.
+        stumbles: How often something went wrong that is in nobody's way, by what it was.
+    """
+
+    def __init__(self, keys: Keys, name: str, lease: float, report: Report = log_report) -> None:
+        """Prepare; ``name`` tells this reaper from others, ``lease`` is in seconds."""
+        self.keys = keys
+        self.name = name
+        self.interval = lease / 3
+        self._report = report
+        self._ticker = Ticker()
+        self._refused = False
+        self._skip = 0
+        self._told: dict[str, str] = {}
+        self.stumbles: dict[str, int] = {}
+        self._said: dict[str, str] = {}
+        self._failed: set[str] = set()
+
+    def promote(self) -> Protocol[float]:
+        """Move what is due to its queue, send what ticks; answers in how many seconds to come again.
+
+        One batch of each a call: what else is due, or was missed, must not keep the caller from its leases.
+        """
+        keep_ms = int(self.interval * 1000)
+        due: Promotion = yield commands.promote(self.keys, self.name, _PROMOTE_LIMIT, keep_ms, self._skip)
+        if due.ticks and (yield from self.take_ticks(due)):
+            return 0.0
+        # Ticks of which this machine can make nothing stay due; those behind them are not to wait for that.
+        skipped, self._skip = self._skip, self._skip + TICKS if due.more else 0
+        if due.more:
+            return 0.0
+        wait = self.interval if due.wait is None else due.wait
+        return min(wait, _TICK_AGAIN) if due.ticks or skipped else wait
+
+    def take_ticks(self, due: Promotion) -> Protocol[bool]:
+        """Send the ticks that are due and set those that follow; answers whether any was taken."""
+        steps = self._ticker.steps(due.ticks, due.now)
+        if not steps:
+            return False
+        try:
+            answers = yield from self._take(steps)
+        except BrokerRefused as error:  # it is full, most likely; what else this thread does must go on
+            if not self._refused:
+                log.warning("ticks of %d periodic entries wait: %s", len(steps), error)
+            self._refused = True
+            return False
+        self._refused = False
+        for step, answer in zip(steps, answers, strict=True):
+            self._tell(step, answer)
+        return any(answer != "x" for answer in answers)
+
+    def _take(self, steps: list[Step]) -> Protocol[str]:
+        """Take ticks in one call; one by one if some cannot be: a key of the wrong type is in the way of its own."""
+        try:
+            answers: bytes = yield commands.take_ticks(self.keys, steps)
+            return answers.decode()
+        except BrokerFull:
+            raise
+        except BrokerRefused:
+            if len(steps) == 1:
+                raise
+        each, refusal = "", None
+        for step in steps:
+            try:
+                each += yield from self._take([step])
+            except BrokerRefused as error:
+                each, refusal = each + "x", error
+        if refusal is not None and not each.strip("x"):
+            raise refusal
+        return each
+
+    def _tell(self, step: Step, answer: str) -> None:
+        """Log what became of a tick, if that is more than that it was sent; of what goes on, when it begins."""
+        name = step.due.name
+        if answer in _SKIPPED:
+            log.info("periodic entry %s: a tick was skipped, %s", name, _SKIPPED[answer])
+        if answer in _PILING and self._told.get(name) != answer:
+            log.warning("periodic entry %s: %s", name, _PILING[answer])
+        if answer in _PILING:
+            self._told[name] = answer
+        else:
+            self._told.pop(name, None)
+        if step.dropped and answer not in "x!":
+            log.warning("periodic entry %s: missed ticks were left out", name)
+
+    def reap(self) -> Protocol[float]:
+        """Recover what lost incarnations held, some of them a call; answers in how many seconds to come again."""
+        reaping: Reaping = yield commands.reap(self.keys, _REAP_LIMIT)
+        for incarnation, moves in reaping.moves.items():
+            self._report(incarnation, moves)
+        self._tell_failed(reaping.failed)
+        if len(reaping.moves) + len(reaping.failed) >= _REAP_LIMIT or reaping.unfinished:
+            return 0.0
+        next_end = self.interval if reaping.next_end is None else reaping.next_end
+        return min(self.interval, next_end + 0.01)
+
+    def _tell_failed(self, failed: dict[str, str]) -> None:
+        """Say once of each incarnation that it cannot be recovered; it is tried again after a third of a lease."""
+        for incarnation in failed.keys() - self._failed:
+            log.error("what %s held cannot be recovered yet: %s", incarnation, failed[incarnation])
+        self._failed.update(failed)
+
+    def wait(self, bells: Sequence[str], seconds: float) -> Protocol[list[bytes] | None]:
+        """Wait until one of the bells rings, at most ``seconds``; answers its key and its token, or None in vain.
+
+        A server looks at the timeouts of its clients ten times a second only, so the last tenth is slept out here.
+        """
+        until = (yield Now()) + seconds
+        if seconds > _GRAIN:
+            rang: list[bytes] | None = yield commands.wait_bell(self.keys, bells, seconds - _GRAIN)
+            if rang is not None:
+                return rang
+        yield Pause(max(0.0, until - (yield Now())))
+        if seconds <= _GRAIN:  # nobody listened, and the next wait may be as short
+            for bell in bells:
+                token: bytes | None = yield commands.take_bell(self.keys, bell)
+                if token is not None:
+                    return [self.keys[bell], token]
+        return None
+
+    def step(self) -> Protocol[float]:
+        """Do all of it once; answers in how many seconds to come again."""
+        again = yield from self.beside("reap", self.reap(), AGAIN)
+        due = yield from self.beside("promote what is due", self.promote(), AGAIN)
+        return min(again, due)
+
+    def beside(self, what: str, steps: Protocol[T], default: T) -> Protocol[T]:
+        """Do one thing of several: what goes wrong in it (a refusal, unreadable bytes) is in no other's way."""
+        try:
+            value = yield from steps
+        except OUTAGES:
+            raise
+        except Exception as error:
+            self.stumble(what, error)
+            return default
+        self._said.pop(what, None)
+        return value
+
+    def stumble(self, what: str, error: Exception) -> None:
+        """Count what went wrong, and say it when it begins."""
+        self.stumbles[what] = self.stumbles.get(what, 0) + 1
+        text = f"{type(error).__name__}: {error}"
+        if self._said.get(what) != text:
+            self._said[what] = text
+            known = isinstance(error, BrokerRefused)
+            log.error("cannot %s, and goes on with the rest: %s", what, text, exc_info=not known)

@@ -1,0 +1,205 @@
+"""A child process: sets itself up, runs its lanes, ends when told or when its parent is gone."""
+
+from __future__ import annotations
+
+import ctypes
+import faulthandler
+import logging
+import multiprocessing
+import os
+import signal
+import sys
+import threading
+from contextlib import suppress
+from contextvars import copy_context
+from typing import TYPE_CHECKING, Any
+
+from taskq.broker.commands import QueueSet
+from taskq.broker.protocol import boottime
+from taskq.runs.delivery import Stopping
+from taskq.runs.execution import Executor
+from taskq.worker.child.loop_lane import LoopLane, run_lanes
+from taskq.worker.child.main_lane import MainLane
+from taskq.worker.child.quota import Quota
+from taskq.worker.child.session import Session
+from taskq.worker.child.surroundings import Surroundings
+from taskq.worker.forking import fork_beside_threads
+from taskq.worker.plan import Plan
+from taskq.worker.slots import Slot, SlotTable
+from taskq.worker.twin import leave_if_twin, watch_for_twins
+
+if TYPE_CHECKING:
+    from taskq.app import TaskQ
+
+log = logging.getLogger("taskq.worker")
+
+#: Exit codes: of an isolated child that found no suspect to run; of a child that cancelled a coroutine.
+NOTHING_TO_DO, INTERRUPTED = 3, 4
+#: By this signal a child learns from its parent that something is revoked.
+REVOKED = signal.SIGUSR2
+#: Shows the stack of the main thread while that is deep in C. Not for one that runs Python: without the GIL its frames
+#: must not be read (SIGSEGV). A process that has no handler for this signal ignores it.
+SHOW_C = signal.SIGURG
+
+
+class Child:
+    """One child of a worker."""
+
+    def __init__(self, plan: Plan, number: int, app: TaskQ, slots: SlotTable, parent: int, alone: bool) -> None:
+        """Prepare child ``number`` of the process ``parent``; with ``alone`` it is to run one suspect."""
+        self.plan = plan
+        self.number = number
+        self.app = app
+        self.slots = slots.of(number)
+        self.parent = parent
+        self.surroundings = Surroundings()
+        quota = Quota(plan.max_tasks or None, self._make_room)
+        kinds: list[tuple[type[MainLane | LoopLane], QueueSet]]
+        kinds = [(MainLane, plan.main), (LoopLane, plan.loop), (LoopLane, plan.thread)]
+        url, around = app.client.url, self.surroundings
+        self.lanes = [
+            kind(self._session(queues, slot, alone), self._executor(queues), slot, url, quota, around)
+            for (kind, queues), slot in zip(kinds, self.slots, strict=True)
+            if queues.id
+        ]
+
+    def run(self) -> int:
+        """Run the lanes until told to stop; returns the exit code."""
+        main_lane = next((lane for lane in self.lanes if isinstance(lane, MainLane)), None)
+        loop_ended = threading.Event()
+        if mains := [lane.main for lane in self.lanes if isinstance(lane, LoopLane)]:
+            arguments = (run_lanes, mains, loop_ended.set)
+            threading.Thread(target=copy_context().run, args=arguments, name="taskq-loop").start()
+        if main_lane is not None:
+            main_lane.run()
+        if mains:
+            loop_ended.wait()
+        return self._leave(0)
+
+    def run_alone(self) -> int:
+        """Run one suspect, with nothing else in this process; returns the exit code."""
+        ran = any(lane.run_alone(lambda: self._leave(0)) for lane in self.lanes)
+        return self._leave(0 if ran else NOTHING_TO_DO)
+
+    def _leave(self, code: int) -> int:
+        """Say that this child holds nothing any more: its parent waits no longer for what tasks have left in it."""
+        if any(lane.interrupted for lane in self.lanes):
+            code = INTERRUPTED
+        self.slots[0].leave_with(code)
+        self._tell_parent()
+        logging.shutdown()
+        flush()
+        return code
+
+    def _make_room(self) -> None:
+        """Take nothing more, and let another take this one's place while what runs ends."""
+        self.slots[0].retire()
+        self._tell_parent()
+        self._retire()
+
+    def _tell_parent(self) -> None:
+        if os.getppid() == self.parent:
+            os.kill(self.parent, signal.SIGCHLD)
+
+    def _executor(self, queues: QueueSet) -> Executor:
+        return Executor(self.app.tasks, self.app.settings, self.plan.name, queues.tasks)
+
+    def _session(self, queues: QueueSet, slot: Slot, alone: bool) -> Session:
+        settings = self.app.settings
+
+        def began(incarnation: str) -> None:
+            slot.begin(incarnation, boottime() + settings.lease)
+
+        info = self.plan.info(self.number, queues)
+        ttl_ms = int(settings.result_ttl * 1000)
+        return Session(self.app.client.keys, queues, info, settings.lease_ms, ttl_ms, began, alone, self.plan.announced)
+
+    def set_up(self) -> None:
+        """Make this process a child: its signals, its end with its parent, its output line by line."""
+        signal.set_wakeup_fd(-1)
+        signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+        # Ctrl-C goes to the whole group; the parent acts on it. Ignored, it would be so in what tasks start, too.
+        signal.signal(signal.SIGINT, lambda _number, _frame: None)
+        signal.signal(signal.SIGTERM, self._on_stop)
+        signal.signal(signal.SIGHUP, self._on_retire)
+        signal.signal(REVOKED, self._on_revoked)
+        signal.signal(signal.SIGQUIT, self._on_quit)
+        faulthandler.register(SHOW_C, file=2, all_threads=False)  # whatever has become of sys.stderr
+        watch_for_twins()
+        fork_beside_threads()
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGTERM, signal.SIGINT, signal.SIGHUP})
+        self.surroundings.note()
+        die_with_parent(self.parent)
+
+    def _on_stop(self, _number: int, _frame: Any) -> None:
+        """The worker stops: what runs has the grace to end."""
+        Stopping.now = True
+        self._retire(self.plan.grace)
+
+    def _on_retire(self, _number: int, _frame: Any) -> None:
+        """Another child takes this one's place: what runs has all the time it takes."""
+        self._retire()
+
+    def _on_revoked(self, _number: int, _frame: Any) -> None:
+        """Something is revoked, the slots say what; the last of these may raise an error in the midst of a task."""
+        for lane in reversed(self.lanes):  # the main lane comes first
+            lane.revoke()
+
+    def _on_quit(self, _number: int, _frame: Any) -> None:
+        faulthandler.dump_traceback(file=2, all_threads=True)
+        self.slots[0].shown = True
+
+    def _retire(self, grace: float | None = None) -> None:
+        """Take nothing more, and end when what runs has ended."""
+        for lane in self.lanes:
+            lane.stop(grace)
+
+
+def die_with_parent(parent: int) -> None:
+    """Make sure this process does not outlive its parent, even one killed with SIGKILL."""
+    if sys.platform == "linux":
+        # PR_SET_PDEATHSIG counts from the thread that forked, which is the parent's main thread.
+        ctypes.CDLL(None).prctl(1, signal.SIGKILL)
+        if os.getppid() != parent:  # it died before the line above
+            os._exit(1)
+        return
+    process = multiprocessing.parent_process()
+
+    def watch() -> None:
+        if process is not None:
+            process.join()
+        os._exit(1)
+
+    threading.Thread(target=watch, name="taskq-parent-watch", daemon=True).start()
+
+
+def flush() -> None:
+    """Write what the standard streams still hold, whatever has become of them."""
+    for stream in (sys.stdout, sys.stderr):
+        with suppress(Exception):
+            stream.flush()
+
+
+def main(
+    plan: Plan, number: int, app: TaskQ | None, slots: SlotTable | str, children: int, parent: int, alone: bool
+) -> None:
+    """Begin a child process; under fork it inherits the app and the slots, otherwise it makes its own."""
+    if app is None:
+        from taskq.loading import find_app, set_up_logging
+
+        app = find_app(plan.app_path)
+        set_up_logging(plan.level)
+    if isinstance(slots, str):
+        slots = SlotTable(children, plan.capacities, slots)
+    child = Child(plan, number, app, slots, parent, alone)
+    child.set_up()
+    try:
+        code = child.run_alone() if alone else child.run()
+    except BaseException:  # else one lane would live on alone, and the leases of both be renewed
+        leave_if_twin(1)
+        try:
+            log.critical("a lane of this child broke", exc_info=True)
+            flush()
+        finally:
+            os._exit(1)
+    sys.exit(code)

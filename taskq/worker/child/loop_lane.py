@@ -1,0 +1,366 @@
+"""Many messages at once, on a child's event loop: coroutines, and sync tasks in threads of an executor.
+
+A child has one loop, in a thread of its own, with a lane for queues of coroutines and one for queues whose tasks run
+in threads. Both take as many messages as they have free slots; what they take they start at once.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextvars
+import logging
+import os
+import time
+from collections.abc import Awaitable, Callable, Coroutine
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+from typing import Any
+
+from taskq.broker import commands
+from taskq.broker.commands import Batch, Lost
+from taskq.broker.faults import NotSent, Passing, Unanswered
+from taskq.broker.net.aio import AsyncConnection
+from taskq.broker.outcomes import Outcome, Returned
+from taskq.broker.protocol import adrive, boottime
+from taskq.errors import BrokerRefused, TaskqError
+from taskq.runs import logs
+from taskq.runs.delivery import Delivery, Revoked, Taken, current
+from taskq.runs.execution import UNFINISHED, Executor, finish
+from taskq.worker.child.interrupt import CoroutineInterrupt, ThreadInterrupt, soft_limit_error
+from taskq.worker.child.main_lane import UNRENEWED_PAUSE, WAIT
+from taskq.worker.child.pace import Pace
+from taskq.worker.child.quota import Quota
+from taskq.worker.child.session import Session, Stopped
+from taskq.worker.child.surroundings import Surroundings
+from taskq.worker.slots import CAPACITY, Slot
+from taskq.worker.twin import leave_if_twin
+from taskq.worker.vital import vital
+
+log = logging.getLogger("taskq.worker")
+
+#: Seconds an outcome waits for others before it is settled.
+_SETTLE_AFTER = 0.002
+#: Seconds before the end of the grace at which coroutines are cancelled; a fifth of a short grace.
+_TO_TIDY_UP = 1.0
+
+
+def _loop_factory() -> Callable[[], asyncio.AbstractEventLoop] | None:
+    """Return uvloop's way to make a loop if it is installed, None for asyncio's own."""
+    try:
+        import uvloop
+    except ImportError:
+        return None
+    factory: Callable[[], asyncio.AbstractEventLoop] = uvloop.new_event_loop
+    return factory
+
+
+def run_lanes(mains: list[Callable[[], Coroutine[Any, Any, None]]], ended: Callable[[], object]) -> None:
+    """Run lanes on a new event loop; blocks its thread. Uses uvloop if it is installed.
+
+    ``ended`` is called when all have ended: what tasks have left on the loop may still keep it for ever.
+
+    A bug in there ends the process before the runner cancels what runs, which would pass for failures.
+    """
+
+    async def all_of_them() -> None:
+        await asyncio.gather(*(main() for main in mains))
+        ended()
+
+    runner = asyncio.Runner(loop_factory=_loop_factory())
+    vital("the event loop of this child", lambda: runner.run(all_of_them()))
+    runner.close()
+
+
+class LoopLane:
+    """One lane of a child's event loop.
+
+    Attributes:
+        interrupted: Whether a coroutine was cancelled since the grace was nearly over.
+    """
+
+    def __init__(
+        self,
+        session: Session,
+        executor: Executor,
+        slot: Slot,
+        url: str,
+        quota: Quota,
+        surroundings: Surroundings | None = None,
+    ) -> None:
+        """Prepare the lane."""
+        self.session = session
+        self.executor = executor
+        self.slot = slot
+        self.quota = quota
+        self._surroundings = surroundings or Surroundings()
+        self.stopping = False
+        self._url = url
+        self._pace = Pace({task.queue for task in executor.tasks.values() if task.at_most_once}, many=True)
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._running: dict[asyncio.Task[None], Delivery] = {}
+        self._interrupts: dict[int, CoroutineInterrupt | ThreadInterrupt] = {}  # by place in the slot's table
+        self.interrupted = False
+        self._cancelled = False
+        self._cancel_at: asyncio.TimerHandle | None = None
+        self._outcomes: list[Outcome] = []
+        self._unsettled: list[int] = []  # places of messages that have ended, until the server knows
+        self._threads = ThreadPoolExecutor(slot.capacity, "taskq-task")  # threads are made as they are needed
+
+    def stop(self, grace: float | None = None) -> None:
+        """Start nothing more; safe from any thread and from a signal handler.
+
+        With ``grace`` the process is killed after that many seconds, so coroutines are cancelled shortly before.
+        """
+        self.stopping = True
+        self._tell(self._wake, grace)
+
+    def revoke(self) -> None:
+        """Let what is revoked run no longer; safe from a signal handler."""
+        self._tell(self._interrupt_revoked)
+
+    def _tell(self, what: Callable[..., None], *arguments: Any) -> None:
+        """Call something on the loop; a closed one need not be told, and its error would hit another lane's task."""
+        if self._loop is not None:
+            with suppress(RuntimeError):
+                self._loop.call_soon_threadsafe(what, *arguments)
+
+    def _interrupt_revoked(self) -> None:
+        for place in self.slot.revoked() & self._interrupts.keys():
+            self._interrupts.pop(place).fire(Revoked())  # once, so that the task can tidy up
+
+    def _wake(self, grace: float | None) -> None:
+        self._changed.set()
+        if self._bell is not None:
+            self._bell.cancel()
+        if grace is not None and self._cancel_at is None:
+            left = max(grace - _TO_TIDY_UP, grace * 0.8)
+            self._cancel_at = asyncio.get_running_loop().call_later(left, self._cancel)
+
+    def _cancel(self) -> None:
+        self._cancelled = True
+        for task, delivery in self._running.items():
+            if delivery.task.is_async:
+                task.cancel()
+
+    async def main(self) -> None:
+        """Take and run messages until told to stop."""
+        await self._begin()
+        mode = ""
+        while not self.stopping:
+            if boottime() > self.slot.lease_until:  # take nothing before it is renewed, or known to be lost
+                await self._exchange(0)
+                await asyncio.sleep(UNRENEWED_PAUSE)
+                continue
+            free = self.quota.room(min(CAPACITY, self.slot.capacity - len(self._running)))
+            batch = await self._exchange(free, mode)
+            mode = ""
+            if batch is None:
+                continue
+            if batch.messages:
+                self._start(batch)
+            else:
+                mode = await self._rest(free)
+        await self._finish()
+
+    def run_alone(self, ended: Callable[[], object]) -> bool:
+        """Run one message, for which the child was made; says whether there was one, and calls ``ended`` if so."""
+        batch: Batch | None = None
+
+        async def main() -> None:
+            nonlocal batch
+            await self._begin()
+            batch = None if self.stopping else await self._exchange(1)
+            if batch is not None:
+                self._start(batch)
+            await self._finish()
+
+        run_lanes([main], lambda: ended() if batch is not None and batch.messages else None)
+        return batch is not None and bool(batch.messages)
+
+    async def _begin(self) -> None:
+        self._changed = asyncio.Event()  # an outcome, a free slot, a stop
+        self._bell: asyncio.Task[bool] | None = None
+        self._connection = AsyncConnection(self._url)
+        self._bell_connection = AsyncConnection(self._url)
+        self._loop = asyncio.get_running_loop()
+        os.register_at_fork(after_in_child=self._became_twin)
+        with suppress(Stopped):
+            await adrive(self.session.open(), self._connection, self._pause)
+
+    def _became_twin(self) -> None:
+        """In the twin of a coroutine that forks: that coroutine alone goes on, and no further than to the loop."""
+        assert self._loop is not None
+        ready = getattr(self._loop, "_ready", None)  # asyncio's own; uvloop's cannot be reached
+        if ready is not None:
+            ready.clear()
+        self._loop.call_soon(os._exit, 1)
+
+    async def _rest(self, free: int) -> str:
+        """Wait for the bell (if there is room), an outcome, or a stop; answers the next fetch's mode."""
+        if self.stopping:
+            return ""
+        if self._bell is None and free > 0:
+            self._bell = asyncio.create_task(self._wait_for_bell())
+        changed = asyncio.create_task(self._changed.wait())
+        waits = {changed} if self._bell is None else {changed, self._bell}
+        await asyncio.wait(waits, return_when=asyncio.FIRST_COMPLETED)
+        changed.cancel()
+        if self._changed.is_set():
+            self._changed.clear()
+            if not self.stopping:
+                await asyncio.sleep(_SETTLE_AFTER)  # let others end too
+        if self._bell is None or not self._bell.done():
+            return ""
+        rang = not self._bell.cancelled() and self._bell.result()
+        self._bell = None
+        return "" if rang else "repair"
+
+    async def _wait_for_bell(self) -> bool:
+        bell = commands.wait_bell(self.session.keys, ["bell:" + self.session.queues.id], WAIT)
+        try:
+            return await self._bell_connection.execute(bell) is not None
+        except (NotSent, Unanswered, Passing, BrokerRefused):
+            return True  # the fetch that follows is refused as well, and waits
+
+    async def _exchange(self, want: int, mode: str = "") -> Batch | None:
+        """Settle what has ended and take up to ``want`` messages; None if the incarnation was lost."""
+        outcomes, self._outcomes = self._outcomes, []
+        places, self._unsettled = self._unsettled, []
+        steps = self.session.exchange(outcomes, want=want, mode=mode, caps=self._pace.caps)
+        batch: Batch | None = None
+        try:
+            batch = await adrive(steps, self._connection, asyncio.sleep if outcomes else self._pause)
+        except Stopped:
+            self.session.doubtful = True
+        except Lost:
+            log.warning("the lease of this child ended before it could be renewed: starting anew")
+            self._outcomes = []
+            with suppress(Stopped):
+                await adrive(self.session.open(), self._connection, self._pause)
+        for place in places:  # not if anything else was raised: that ends the process, and they may be to blame
+            self.slot.leave(place)
+        return batch
+
+    async def _pause(self, seconds: float) -> None:
+        """Wait between two tries of what need not be done any more once the lane is to stop."""
+        if self.stopping and not self._running:
+            raise Stopped
+        await asyncio.sleep(seconds)
+
+    def _start(self, batch: Batch) -> None:
+        if boottime() > self.slot.lease_until:  # they may be another's already; if not, they go back
+            self._outcomes += [Returned(raw_id) for raw_id in batch.messages[::2]]
+            return
+        taken = Taken(batch.now, time.monotonic(), batch.crashes)
+        self._surroundings.restore_if_idle()
+        for i in range(0, len(batch.messages), 2):
+            place = self.slot.enter(batch.messages[i])  # reading it may already kill this process
+            delivery = Delivery(batch.messages[i], batch.messages[i + 1], taken, place)
+            outcome = self.executor.prepare(delivery)
+            if outcome is not None:
+                self._end(delivery, outcome)
+                continue
+            task = asyncio.create_task(self._run_one(delivery, self.session.incarnation))
+            self._running[task] = delivery
+            task.add_done_callback(self._running.pop)
+        self.quota.spend(len(batch.messages) // 2)
+
+    async def _run_one(self, delivery: Delivery, incarnation: str) -> None:
+        task = delivery.task
+        if task.time_limit:  # the parent watches it
+            self.slot.limit(delivery.place, boottime() + task.time_limit)
+        current.set(delivery)
+        self._surroundings.enter()
+        self._surroundings.loop_busy += 1
+        logs.started(delivery)
+        began = time.monotonic()
+        try:
+            outcome = await (self._await if task.is_async else self._run_in_thread)(delivery)
+        finally:
+            self._surroundings.loop_busy -= 1
+        seconds = time.monotonic() - began
+        self._pace.saw(delivery.route.queue, seconds, 1)
+        self.slot.limit(delivery.place, 0.0)
+        logs.ended(delivery, outcome, seconds)
+        # After a lost lease the message is another's, and may even have come back to this very lane.
+        self._end(delivery, outcome if incarnation == self.session.incarnation else None)
+
+    def _end(self, delivery: Delivery, outcome: Outcome | None) -> None:
+        """Note how a delivery ended; its slot says that it runs until the server knows."""
+        self._unsettled.append(delivery.place)
+        if outcome is not None:
+            self._outcomes.append(outcome)
+        self._changed.set()
+
+    async def _await(self, delivery: Delivery) -> Outcome:
+        """Run a coroutine to its outcome."""
+        try:
+            value = await self._run_coroutine(delivery, delivery.task.function(*delivery.args, **delivery.kwargs))
+            while type(value) in UNFINISHED:  # one that was returned instead of awaited
+                value = await self._run_coroutine(delivery, value)
+        except BaseException as error:
+            leave_if_twin(1)
+            if self._cancelled and isinstance(error, asyncio.CancelledError) and not isinstance(error, TaskqError):
+                self.interrupted = True
+                return self.executor.interrupted(delivery)
+            return self.executor.failed(delivery, error)
+        leave_if_twin(0)
+        return self.executor.succeeded(delivery, value)
+
+    async def _run_coroutine(self, delivery: Delivery, coroutine: Any) -> Any:
+        if type(coroutine) in UNFINISHED and not isinstance(coroutine, Coroutine):
+            return finish(coroutine)
+        try:
+            awaited = coroutine.send(None)
+        except StopIteration as stop:  # it waits for nothing: there is no point at which to interrupt it
+            return stop.value
+        running = CoroutineInterrupt(coroutine, awaited)
+        return await self._interruptible(delivery, running, running)
+
+    async def _run_in_thread(self, delivery: Delivery) -> Outcome:
+        """Run a sync task in a thread to its outcome."""
+        context, interrupt = contextvars.copy_context(), ThreadInterrupt()
+
+        def run() -> Outcome:
+            try:
+                value = interrupt.run(delivery.task.function, *delivery.args, **delivery.kwargs)
+                while type(value) in UNFINISHED:
+                    value = interrupt.run(finish, value)
+            except BaseException as error:
+                leave_if_twin(1)
+                return self.executor.failed(delivery, error)
+            leave_if_twin(0)
+            return self.executor.succeeded(delivery, value)
+
+        running = asyncio.get_running_loop().run_in_executor(self._threads, context.run, run)
+        outcome: Outcome = await self._interruptible(delivery, interrupt, running)
+        return outcome
+
+    async def _interruptible(
+        self, delivery: Delivery, interrupt: CoroutineInterrupt | ThreadInterrupt, running: Awaitable[Any]
+    ) -> Any:
+        """Await what runs, to be interrupted when it is revoked, or at its soft limit."""
+        self._interrupts[delivery.place] = interrupt
+        soft = delivery.task.soft_time_limit
+        loop = asyncio.get_running_loop()
+        timer = loop.call_later(soft, interrupt.fire, soft_limit_error(soft)) if soft else None
+        try:
+            return await running
+        finally:
+            self._interrupts.pop(delivery.place, None)
+            if timer is not None:
+                timer.cancel()
+
+    async def _finish(self) -> None:
+        """Let what runs end (the parent's grace bounds it), settling as it does, then leave."""
+        if self._bell is not None:
+            self._bell.cancel()
+        while self._running:
+            await asyncio.wait(list(self._running), return_when=asyncio.FIRST_COMPLETED)
+            await asyncio.sleep(_SETTLE_AFTER)
+            await self._exchange(0)
+        await self._exchange(0)
+        await adrive(self.session.close(), self._connection)
+        await self._bell_connection.close()
+        await self._connection.close()
+        self._threads.shutdown(wait=False)

@@ -1,0 +1,348 @@
+"""Sync tasks in a child's main thread: take a batch, run it message by message, settle it with the next take.
+
+A second thread, the settler, watches over the first: when a task lasts, it settles what ended before it and returns
+what was not started, so nothing waits behind a slow task. (While C code holds the GIL it cannot.)
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import threading
+import time
+from collections import deque
+from collections.abc import Callable
+from contextlib import suppress
+from contextvars import copy_context
+from functools import partial
+from typing import Any
+
+from taskq.broker.commands import Batch, Lost
+from taskq.broker.net.connection import Connection
+from taskq.broker.outcomes import Outcome, Returned
+from taskq.broker.protocol import boottime, drive
+from taskq.runs import logs
+from taskq.runs.delivery import NOWHERE, Delivery, Route, Taken, current
+from taskq.runs.execution import UNFINISHED, Executor, finish
+from taskq.worker.child.interrupt import MainThreadInterrupt, SoftLimits
+from taskq.worker.child.pace import BATCH, Pace
+from taskq.worker.child.quota import Quota
+from taskq.worker.child.session import Session, Stopped
+from taskq.worker.child.surroundings import LOOK_EVERY, Surroundings
+from taskq.worker.slots import Slot
+from taskq.worker.twin import Twin, leave_if_twin
+from taskq.worker.vital import vital
+
+log = logging.getLogger("taskq.worker")
+
+#: Longest wait for a bell, in seconds; whoever wakes fetches, whatever the bell said.
+WAIT = 4.0
+#: Seconds between two tries of a child whose lease has not been renewed in time.
+UNRENEWED_PAUSE = 0.05
+#: No process forks within so many seconds; asking for the pid would cost a tiny task too much.
+_FORK_TAKES = 0.00002
+#: Seconds between two looks of the settler. Each costs the main thread the GIL for a moment.
+_LOOK_EVERY = 0.008
+#: After this many seconds of one task, outcomes before it are settled by the settler.
+_SETTLE_AFTER = 0.005
+#: After this many, messages behind it are returned; and after this many of the whole batch.
+_RETURN_AFTER, _RETURN_BATCH_AFTER = 0.020, 0.040
+
+
+class MainLane:
+    """The lane of a child's main thread."""
+
+    interrupted = False  # nothing here can be interrupted but by the death of the process
+
+    def __init__(
+        self,
+        session: Session,
+        executor: Executor,
+        slot: Slot,
+        url: str,
+        quota: Quota,
+        surroundings: Surroundings | None = None,
+    ) -> None:
+        """Prepare the lane."""
+        self.session = session
+        self.executor = executor
+        self.slot = slot
+        self.quota = quota
+        self.stopping = False
+        self._connection = Connection(url)
+        self._settler_connection = Connection(url)
+        self._pace = Pace({task.queue for task in executor.tasks.values() if task.at_most_once})
+        self._lock = threading.Lock()  # one call of the session at a time
+        self._buffer: deque[Delivery] = deque()
+        self._outcomes: deque[Outcome] = deque()
+        self._started = 0.0  # when the running task did, 0 for none
+        self._batch_began = 0.0
+        self._starts_told = False
+        self._waiting = False
+        self._work = threading.Event()
+        self._ended = False
+        self._interrupt = MainThreadInterrupt(slot)
+        self._soft_limits = SoftLimits(self._interrupt)
+        self._surroundings = surroundings or Surroundings()
+        self._look_at = 0.0  # when to look next at what tasks have left
+
+    def stop(self, grace: float | None = None) -> None:
+        """Start nothing more; called by the signal handler, in the lane's own thread."""
+        self.stopping = True
+        if self._waiting:
+            self._connection.close()  # the wait ends with an error, at once
+
+    def revoke(self) -> None:
+        """Do not run, or run no longer, what is revoked; called by the signal handler, in the lane's own thread."""
+        revoked = self.slot.revoked()
+        for delivery in self._take_buffer():
+            if delivery.place in revoked:
+                self._outcomes.append(Returned(delivery.id))  # the server knows better than to keep it
+            else:
+                self._buffer.append(delivery)
+        self._interrupt.revoke()
+
+    def run(self) -> None:
+        """Take and run messages until told to stop."""
+        self._begin()
+        wait = 0.0
+        while not self.stopping:
+            if boottime() > self.slot.lease_until:  # take nothing before it is renewed, or known to be lost
+                self._exchange(self._connection, ask=True)
+                time.sleep(UNRENEWED_PAUSE)
+                continue
+            batch = self._exchange(self._connection, want=self.quota.room(BATCH), wait=wait)
+            wait = 0.0
+            if batch is None:
+                continue
+            if batch.messages:
+                self._surroundings.begin().run(self._run_batch, batch)
+            else:
+                wait = WAIT
+        self._end()
+
+    def run_alone(self, ended: Callable[[], object]) -> bool:
+        """Run one message, for which the child was made; says whether there was one, and calls ``ended`` if so."""
+        self._begin()
+        batch = None if self.stopping else self._exchange(self._connection, want=1)
+        if batch is not None and batch.messages:
+            self._surroundings.begin().run(self._run_batch, batch)
+        self._end()
+        if batch is None or not batch.messages:
+            return False
+        ended()
+        return True
+
+    def _begin(self) -> None:
+        with suppress(Stopped):
+            drive(self.session.open(), self._connection, self._pause)
+        settle = partial(vital, "the settler of this child", self._settle_for_long_tasks)
+        threading.Thread(target=settle, name="taskq-settler", daemon=True).start()
+
+    def _end(self) -> None:
+        self._ended = True
+        self._outcomes.extend(Returned(delivery.id) for delivery in self._take_buffer())
+        self._exchange(self._connection)
+        drive(self.session.close(), self._connection)
+        self.slot.idle()
+
+    def _exchange(self, connection: Connection, want: int = 0, wait: float = 0.0, ask: bool = False) -> Batch | None:
+        """Settle what has ended and take up to ``want`` messages, after a wait if there is nothing to do.
+
+        With ``ask`` the server is asked even if there is nothing to settle and to take.
+        Answers None if the incarnation was lost, or the wait was ended by a stop.
+        """
+        with self._lock:
+            outcomes = []
+            while self._outcomes:
+                outcomes.append(self._outcomes.popleft())
+            if not (outcomes or want or ask):
+                return None
+            self._waiting = wait > 0
+            if self.stopping:
+                wait = 0.0
+            # After a wait, names that are missing among the ready queues are put back: it may have been in vain.
+            steps = self.session.exchange(
+                outcomes, want=want, mode="repair" if wait else "", caps=self._pace.caps, wait=wait
+            )
+            batch: Batch | None = None
+            try:
+                batch = drive(steps, connection, time.sleep if outcomes else self._pause)
+            except Lost:
+                log.warning("the lease of this child ended before it could be renewed: starting anew")
+                self._take_buffer()
+                self._outcomes.clear()
+                with suppress(Stopped):
+                    drive(self.session.open(), connection, self._pause)
+            except Exception as error:
+                if not (self.stopping and (self._waiting or isinstance(error, Stopped))):
+                    raise
+                # Perhaps the signal's handler closed the connection in the midst of its use. What was taken meanwhile
+                # is found by the sync that goes before the next call.
+                self.session.doubtful = True
+                return None
+            finally:
+                self._waiting = False
+            if connection is self._connection:  # the main thread's own: nothing runs
+                self.slot.idle()
+            return batch
+
+    def _pause(self, seconds: float) -> None:
+        """Wait between two tries of what need not be done any more once the lane is to stop."""
+        if self.stopping:
+            raise Stopped
+        time.sleep(seconds)
+
+    def _take_buffer(self) -> list[Delivery]:
+        """Empty the buffer; each entry goes to exactly one of the two threads."""
+        taken = []
+        try:
+            while True:
+                taken.append(self._buffer.popleft())
+        except IndexError:
+            return taken
+
+    def _run_batch(self, batch: Batch) -> None:
+        """Run a batch message by message; the settler may take the rest of it away."""
+        buffer, outcomes, slot, session = self._buffer, self._outcomes, self.slot, self.session
+        incarnation = session.incarnation
+        lease_until, memory, index_at = slot.lease_until, slot.memory, slot.index_at
+        self._load(batch)
+        self._started = self._batch_began = began = group_began = boottime()
+        told, self._starts_told = logs.log.isEnabledFor(logging.INFO), logs.log.isEnabledFor(logging.DEBUG)
+        route, ran = NOWHERE, 0  # measured together: messages of one kind that follow each other
+        context, watched, busy, look_at = copy_context(), 1, True, self._look_at
+        while not self.stopping:
+            try:
+                delivery = buffer.popleft()  # this is the claim: one of the two threads gets it
+            except IndexError:
+                break
+            if began > lease_until and began > (lease_until := slot.lease_until):
+                # Not renewed in time: they may be another's already; if not, they go back.
+                buffer.appendleft(delivery)
+                self._give_back(incarnation)
+                break
+            # From here on it runs, until another does or the server knows how it ended (see _exchange).
+            memory[index_at] = delivery.place
+            outcome = self._run_one(delivery)
+            if (now := boottime()) - began > _FORK_TAKES:
+                leave_if_twin(0)
+            if session.incarnation is incarnation:
+                outcomes.append(outcome)
+            if busy or delivery.route is not route or now >= look_at:
+                if told and delivery.route is not NOWHERE:
+                    logs.ended(delivery, outcome, now - began)
+                if delivery.route is not route:
+                    self._measure(route, began - group_began, ran)
+                    route, ran, group_began = delivery.route, 0, began
+                    watched = 1 if route is NOWHERE else route.watched
+                once = route is not NOWHERE and route.task.at_most_once
+                if once:  # it must not come back: its slot says that it runs until the server knows how it ended
+                    self._exchange(self._connection)
+                    now = boottime()
+                if watched or now >= look_at:
+                    watched = self._surroundings.tidy(route, context)
+                    self._look_at = look_at = now + LOOK_EVERY
+                busy = bool(told or once or watched)
+                if route is not NOWHERE:
+                    route.bare = not (watched or route.limited or self._starts_told)
+            ran += 1
+            self._started = began = now
+        self._measure(route, began - group_began, ran)
+        self._surroundings.main_busy = False
+        self._started = 0.0
+        current.set(None)
+        self.quota.spend(len(batch.messages) // 2)
+
+    def _load(self, batch: Batch) -> None:
+        """Put a batch into the buffer and into the slot's table; none of it runs yet."""
+        messages, taken = batch.messages, Taken(batch.now, time.monotonic(), batch.crashes)
+        self.slot.load(messages[::2])
+        self._buffer.extend([Delivery(messages[i], messages[i + 1], taken, i >> 1) for i in range(0, len(messages), 2)])
+        if len(messages) > 2 and not self._work.is_set():  # behind or before a single one there is nothing to settle
+            self._work.set()
+        self._surroundings.main_busy = True
+
+    def _give_back(self, incarnation: str) -> None:
+        unstarted = [Returned(left.id) for left in self._take_buffer()]
+        if self.session.incarnation is incarnation:
+            self._outcomes.extend(unstarted)
+
+    def _measure(self, route: Route, seconds: float, ran: int) -> None:
+        if route is not NOWHERE:
+            self._pace.saw(route.queue, seconds, ran)
+
+    def _run_one(self, delivery: Delivery) -> Outcome:
+        outcome = self.executor.prepare(delivery)
+        if outcome is not None:
+            return outcome
+        current.set(delivery)
+        route, interrupt = delivery.route, self._interrupt
+        bare, function = route.bare, route.function
+        if not bare and self._starts_told:
+            logs.started(delivery)
+        try:
+            try:
+                interrupt.running = delivery
+                value = function(*delivery.args, **delivery.kwargs) if bare else self._call(route, delivery)
+                while value is not None and type(value) in UNFINISHED:
+                    value = self._surroundings.call(route, finish, (value,), {})
+            finally:
+                interrupt.running = None
+        except BaseException as error:  # SystemExit and KeyboardInterrupt too: a task cannot end the worker
+            leave_if_twin(1)
+            if route.limited:
+                self._lift_limits(delivery)
+            return self.executor.failed(delivery, error)
+        if route.limited:  # not before, where its soft limit may still be raised in the midst of this
+            self._lift_limits(delivery)
+        if Twin.here:
+            os._exit(0)
+        if route.quiet and delivery._envelope is None:  # nothing to judge, nothing to store
+            return delivery.id, b""
+        return self.executor.succeeded(delivery, value)
+
+    def _call(self, route: Route, delivery: Delivery) -> Any:
+        """Call a task around which there is something to do."""
+        if route.limited:
+            self._set_limits(delivery)
+        if route.watched:
+            return self._surroundings.call(route, route.function, delivery.args, delivery.kwargs)
+        return route.function(*delivery.args, **delivery.kwargs)
+
+    def _set_limits(self, delivery: Delivery) -> None:
+        """Set the time limits of a task that begins: its parent watches the hard one."""
+        task, now = delivery.task, boottime()
+        if task.time_limit:
+            self.slot.limit(delivery.place, now + task.time_limit)
+        if task.soft_time_limit:
+            self._soft_limits.set(delivery, now + task.soft_time_limit)
+
+    def _lift_limits(self, delivery: Delivery) -> None:
+        self._soft_limits.lift()
+        self.slot.limit(delivery.place, 0.0)
+
+    # -- the settler --------------------------------------------------------------------------------------
+
+    def _settle_for_long_tasks(self) -> None:
+        while not self._ended:
+            self._wait_for_work()
+            started = self._started
+            if not started:
+                continue  # the main thread is settling them itself
+            lasted = boottime() - started
+            late = lasted > _RETURN_AFTER or boottime() - self._batch_began > _RETURN_BATCH_AFTER
+            if (late or self.stopping) and self._buffer:
+                self._outcomes.extend(Returned(delivery.id) for delivery in self._take_buffer())
+            if lasted > _SETTLE_AFTER and self._outcomes:
+                self._exchange(self._settler_connection)
+
+    def _wait_for_work(self) -> None:
+        """Wait a moment while there is something to watch; else until a batch begins."""
+        exchanging = not self._started and not self._waiting  # more is about to come
+        if self._buffer or self._outcomes or exchanging:
+            time.sleep(_LOOK_EVERY)
+            return
+        self._work.clear()
+        if not (self._buffer or self._outcomes):  # no batch came between the look and the clear
+            self._work.wait()

@@ -1,0 +1,172 @@
+"""The parent's thread that keeps the children's leases, and does the reaper's work on the side.
+
+It shares nothing with the thread that forks but the slots, has a connection of its own, and writes no log on its
+regular path, so a child is never forked in the middle of something it holds. The leases come first: what goes wrong
+with anything else (a server's refusal, stored bytes that nobody can read) is said once and tried again, beside them.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+from taskq.broker import commands
+from taskq.broker.commands import Renewal
+from taskq.broker.faults import backoff
+from taskq.broker.keys import Keys
+from taskq.broker.net.connection import Connection
+from taskq.broker.protocol import Now, Pause, Protocol, drive
+from taskq.errors import BrokerRefused
+from taskq.upkeep.reaper import AGAIN, OUTAGES, Reaper
+from taskq.worker.plan import Plan
+from taskq.worker.slots import Slot
+from taskq.worker.vital import vital
+
+log = logging.getLogger("taskq.worker")
+
+#: Longest time between two renewals, in seconds: however long the lease, a renewal also learns what the server lost.
+_RENEW_EVERY = 5.0
+#: Seconds between two times the server is told which tasks the lanes run.
+_ENLIST_EVERY = 15.0
+
+
+@dataclass(slots=True)
+class Chore:
+    """Something else the thread does every so many seconds, and at once when the server is not what it was."""
+
+    what: str
+    every: float
+    steps: Callable[[], Protocol[object]]
+    at: float = 0.0
+
+
+class Heartbeat(threading.Thread):
+    """Renews leases every third of a lease; in between it waits for due times, suspects, and what is revoked.
+
+    Attributes:
+        trouble: Why no lease can be renewed at the moment, empty if they can; for the main thread to report.
+    """
+
+    def __init__(
+        self,
+        keys: Keys,
+        connection: Connection,
+        plan: Plan,
+        lease: float,
+        slots: list[Slot],
+        suspects: Callable[[], None],
+        revoked: Callable[[str, bytes], None],
+        chores: Sequence[Chore] = (),
+        describe: Callable[[str], bytes] = lambda _incarnation: b"",
+    ) -> None:
+        """Prepare.
+
+        Args:
+            keys: Names of the app's keys.
+            connection: The thread's own. It is made before the thread begins, for making one imports, and a child
+                that is forked meanwhile would inherit the lock of an import.
+            plan: What the worker is to do.
+            lease: In seconds.
+            slots: Those of all children.
+            suspects: Called when some wait to run alone.
+            revoked: Called with an incarnation and the id of a message that it is to run no longer.
+            chores: What else is to be done.
+            describe: Called with an incarnation of which the server has forgotten what it is.
+        """
+        super().__init__(name="taskq-heartbeat", daemon=True)
+        self.keys = keys
+        self.plan = plan
+        self.lease = lease
+        self.slots = slots
+        self.ended = False
+        self.trouble = ""
+        self._connection = connection
+        self._suspects = suspects
+        self._revoked = revoked
+        self._chores = [*chores, Chore("say what its lanes run", _ENLIST_EVERY, self._enlist)]
+        self._describe = describe
+        self._unknown: set[str] = set()
+        self._serves = False  # whether it ever renewed: before, nobody may have told the server yet
+        self._renew_at = self._reap_at = 0.0
+        self._reaper = Reaper(keys, plan.name, lease)
+        self._bells = ["alarm", *("solo-bell:" + queues.id for queues in plan.sets)]
+
+    def run(self) -> None:
+        """Keep the leases until the process ends."""
+        vital("the heartbeat", lambda: drive(self.keep(), self._connection), lambda: self.ended)
+
+    def keep(self) -> Protocol[None]:
+        """Do the same as a protocol."""
+        attempt = 0
+        while not self.ended:
+            try:
+                yield from self._turn()
+                attempt, self.trouble = 0, ""
+                continue
+            except (*OUTAGES, BrokerRefused) as error:
+                self._renew_at, self.trouble = 0.0, str(error)
+            except Exception as error:  # what the server answered makes no sense; the leases must be kept all the same
+                self.trouble = f"{type(error).__name__}: {error}"
+                self._reaper.stumble("renew the leases", error)
+            yield Pause(backoff(attempt, min(1.0, self.lease / 10)))
+            attempt += 1
+
+    def _turn(self) -> Protocol[None]:
+        """Do what is due, and wait for what comes next."""
+        now = yield Now()
+        if now >= self._renew_at:
+            next_end = yield from self._renew(now)
+            self._renew_at = now + min(self.lease / 3, _RENEW_EVERY)
+            self._reap_at = min(self._renew_at, now + next_end)
+        if (yield Now()) >= self._reap_at:
+            again = yield from self._reaper.beside("reap", self._reaper.reap(), AGAIN)
+            self._reap_at = (yield Now()) + again
+        due = (yield Now()) + (yield from self._reaper.beside("promote what is due", self._reaper.promote(), AGAIN))
+        for chore in self._chores:
+            if (yield Now()) >= chore.at:
+                chore.at = (yield Now()) + chore.every
+                yield from self._reaper.beside(chore.what, chore.steps(), None)
+        left = min(due, self._renew_at, self._reap_at) - (yield Now())
+        if left > 0 and not (yield from self._reaper.beside("listen for what happens", self._wait(left), False)):
+            yield Pause(min(left, AGAIN))
+
+    def _enlist(self) -> Protocol[None]:
+        yield commands.enlist(self.keys, self.plan.sets)
+
+    def _renew(self, now: float) -> Protocol[float]:
+        """Renew all leases from ``now`` on; answers in how many seconds to look for one that has ended."""
+        by_incarnation = {slot.incarnation: slot for slot in self.slots if slot.incarnation}
+        infos = {incarnation: self._describe(incarnation) for incarnation in self._unknown}
+        renewal: Renewal = yield commands.renew(
+            self.keys, int(self.lease * 1000), self.plan.sets, by_incarnation, self.plan.announced, infos
+        )
+        for incarnation, slot in by_incarnation.items():
+            if incarnation not in renewal.lost and slot.incarnation == incarnation:
+                slot.renewed(now + self.lease)
+        self._unknown = renewal.unknown
+        if renewal.suspects:
+            self._suspects()
+        for incarnation, raw_id in renewal.revoked:  # of which nobody may have heard
+            self._revoked(incarnation, raw_id)
+        healed = renewal.healed if self._serves else []  # the first renewal is what makes it known
+        self._serves = True
+        if healed:
+            log.warning("the server had lost what this worker serves, and is told again: %s", ", ".join(healed))
+        if renewal.unannounced or healed:
+            for chore in self._chores:
+                chore.at = 0.0
+        return renewal.next_end
+
+    def _wait(self, seconds: float) -> Protocol[bool]:
+        controls = ["control:" + slot.incarnation for slot in self.slots if slot.incarnation]
+        rang = yield from self._reaper.wait([*self._bells, *controls], seconds)
+        if rang is None:
+            return True
+        kind, _, name = rang[0].removeprefix(self.keys.prefix).partition(b":")
+        if kind == b"solo-bell":
+            self._suspects()
+        elif kind == b"control":
+            self._revoked(name.decode(), rang[1])
+        return True
