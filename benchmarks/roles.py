@@ -18,8 +18,8 @@ from typing import Any
 
 from benchmarks import hand, tasks
 from benchmarks.tasks import app
-from taskq.broker import commands
-from taskq.broker.commands import QueueSet
+from taskq.broker.commands import holding, ticking
+from taskq.broker.commands.holding import QueueSet
 from taskq.broker.net.connection import Connection
 from taskq.broker.net.url import new_connection
 from taskq.periodic.entry import Entry
@@ -159,7 +159,7 @@ def schedule(n: int, seconds: float) -> None:
 def tick() -> None:
     """Have ``timed`` sent every second from now on."""
     entry = Entry.of("timed", every(1), tasks.timed.prepare_call().message)
-    app.client.broker.run(commands.change_entry(app.client.keys, "define", "timed", entry.stored, 0))
+    app.client.broker.run(ticking.change_entry(app.client.keys, "define", "timed", entry.stored, 0))
 
 
 def round_trip(n: int) -> dict[str, float]:
@@ -179,7 +179,7 @@ def pretend(n: int, queue: str) -> None:
         connection.connect()
         connections.append(connection)
         lease = 3_600_000
-        app.client.broker.run(commands.register(app.client.keys, f"pretend{i:09}", lease, b"", QueueSet.of([queue])))
+        app.client.broker.run(holding.register(app.client.keys, f"pretend{i:09}", lease, b"", QueueSet.of([queue])))
     time.sleep(3600)
 
 

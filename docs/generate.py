@@ -44,7 +44,7 @@ def pages() -> dict[str, str]:
 _SECTIONS = {
     "taskq.app": "The app",
     "taskq.calls.task": "Tasks",
-    "taskq.tasks.flow": "Tasks",
+    "taskq.tasks.limits": "Tasks",
     "taskq.calls.sending": "Tasks",
     "taskq.runs.delivery": "Inside a task",
     "taskq.runs.logs": "Inside a task",

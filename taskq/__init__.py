@@ -35,7 +35,7 @@ from taskq.errors import (
 from taskq.periodic.schedule import crontab, every
 from taskq.runs.delivery import Context, Request, Retry, ShuttingDown, checkpoint, current_request
 from taskq.runs.logs import TaskFilter
-from taskq.tasks.flow import Breaker, Limit
+from taskq.tasks.limits import Breaker, Limit
 
 __all__ = [
     "AsyncResult",

@@ -26,11 +26,11 @@ from taskq.tasks.callables import importable, is_again
 from taskq.tasks.definition import Definition
 from taskq.tasks.flow import OPTIONS as FLOW_OPTIONS
 from taskq.tasks.flow import split_flow_options
-from taskq.tasks.retry import OPTIONS as RETRY_OPTIONS
-from taskq.tasks.retry import split_options
+from taskq.tasks.retry_options import OPTIONS as RETRY_OPTIONS
+from taskq.tasks.retry_options import split_options
 
 if TYPE_CHECKING:
-    from taskq.broker.commands import Command
+    from taskq.broker.call import Command
     from taskq.broker.pool import AsyncBroker, Broker
     from taskq.broker.protocol import Protocol
     from taskq.periodic.entry import CatchUp, Entry, Overlap
@@ -365,15 +365,15 @@ class TaskQ(ByName):
 
     def resume(self, what: str | Definition) -> bool:
         """Let messages of a paused queue or task be taken again; answers whether it was paused."""
-        from taskq.broker import commands
+        from taskq.broker.commands import steering
 
-        return self.client.broker.run(commands.resume(self.client.keys, _name_of(what)))
+        return self.client.broker.run(steering.resume(self.client.keys, _name_of(what)))
 
     async def aresume(self, what: str | Definition) -> bool:
         """Do what `resume` does, on an event loop."""
-        from taskq.broker import commands
+        from taskq.broker.commands import steering
 
-        return await self.client.abroker.run(commands.resume(self.client.keys, _name_of(what)))
+        return await self.client.abroker.run(steering.resume(self.client.keys, _name_of(what)))
 
     def revoke(self, id: str, reason: str = "") -> str:
         """Let a call not run, or run no longer.
@@ -385,15 +385,15 @@ class TaskQ(ByName):
             ``revoked``, ``running`` (its worker has been told), ``dead`` (it is a dead letter: purge it instead), or
             ``unknown``: it has ended, or never was.
         """
-        from taskq.broker import commands
+        from taskq.broker.commands import steering
 
-        return self.client.broker.run(commands.revoke(self.client.keys, id_from_text(id), reason))
+        return self.client.broker.run(steering.revoke(self.client.keys, id_from_text(id), reason))
 
     async def arevoke(self, id: str, reason: str = "") -> str:
         """Do what `revoke` does, on an event loop."""
-        from taskq.broker import commands
+        from taskq.broker.commands import steering
 
-        return await self.client.abroker.run(commands.revoke(self.client.keys, id_from_text(id), reason))
+        return await self.client.abroker.run(steering.revoke(self.client.keys, id_from_text(id), reason))
 
     def revoke_all(
         self,
@@ -447,11 +447,11 @@ class TaskQ(ByName):
         return revoke_all(self.client.keys, which, reason, broker.where, broker.send_timeout)
 
     def _pausing(self, what: str | Definition, reason: str, seconds: float, author: str) -> Command[bool]:
-        from taskq.broker import commands
+        from taskq.broker.commands import steering
 
         if isinstance(seconds, bool) or not 0 <= seconds < float("inf"):
             raise ConfigError(f"seconds must be a number from 0, not {seconds!r}")
-        return commands.pause(self.client.keys, _name_of(what), seconds, author or whoami(), reason)
+        return steering.pause(self.client.keys, _name_of(what), seconds, author or whoami(), reason)
 
     def close(self) -> None:
         """Close the connections that this process's threads have; a later call makes new ones."""

@@ -23,8 +23,8 @@ import pytest
 from hypothesis import Phase
 
 from taskq import TaskQ
-from taskq.broker import commands
-from taskq.broker.commands import Command
+from taskq.broker.call import Command
+from taskq.broker.commands import looking
 from taskq.broker.net.embedded import server_program
 from taskq.broker.scripts import Script
 
@@ -141,9 +141,9 @@ def new_app(url: str, **settings: object) -> TaskQ:
     return TaskQ(unique_name(), url, **settings)  # type: ignore[arg-type]
 
 
-def survey(app: TaskQ) -> dict[str, commands.QueueSurvey]:
+def survey(app: TaskQ) -> dict[str, looking.QueueSurvey]:
     """The ledger of every queue of an app."""
-    return app.client.broker.run(commands.survey(app.client.keys))
+    return app.client.broker.run(looking.survey(app.client.keys))
 
 
 class Worker:

@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from typing import TypeVar
 
 from taskq.address import safe_url
-from taskq.broker.commands import Command
+from taskq.broker.call import Command
 from taskq.broker.keys import Keys
 from taskq.broker.net.aio import AsyncConnection
 from taskq.broker.net.url import check_url

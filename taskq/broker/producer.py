@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 from collections.abc import Sequence
 
-from taskq.broker import commands
+from taskq.broker.commands import producing
 from taskq.broker.faults import NotSent, Passing, Unanswered, backoff, unavailable
 from taskq.broker.keys import Keys
 from taskq.broker.net.connection import ANSWER_TIMEOUT, NO_SCRIPT, Connection
@@ -63,7 +63,7 @@ class Numbering:
                 yield Pause(delay)
                 attempt += 1
             try:
-                reply: bytes = yield commands.enqueue(self.keys, self.producer, self.number, messages)
+                reply: bytes = yield producing.enqueue(self.keys, self.producer, self.number, messages)
                 return reply
             except (NotSent, Unanswered, Passing) as error:
                 failed = error

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from taskq.broker.commands import Command
+from taskq.broker.call import Command
 from taskq.broker.faults import NotSent, Passing, Unanswered, backoff, unavailable
 
 if TYPE_CHECKING:

@@ -18,8 +18,8 @@ from collections.abc import Callable, Iterable
 from dataclasses import replace
 from typing import Any, TypeVar
 
-from taskq.broker import commands
-from taskq.broker.commands import Command
+from taskq.broker.call import Command
+from taskq.broker.commands import awaiting, looking
 from taskq.broker.faults import NotSent, Passing, Unanswered, backoff
 from taskq.broker.keys import Keys
 from taskq.broker.net.aio import AsyncConnection
@@ -59,7 +59,7 @@ def _ask(broker: Broker | AsyncBroker, inbox: str, raw_id: bytes, timeout: float
 
     Who waits without a time-out also waits for a server that cannot write for now, but not for one that is not there.
     """
-    command = commands.await_results(broker.keys, inbox, [raw_id])
+    command = awaiting.await_results(broker.keys, inbox, [raw_id])
     if timeout is None:
         return (yield from persist(command, broker.where, broker.send_timeout, patient=True))[0]
     now = yield Now()
@@ -112,10 +112,10 @@ class Waiting:
                     yield from self._reread(deadline)
                     self._reread_at = now + _REREAD
                     continue
-                wait = commands.take_inbox(self._keys, self.name, min(deadline, self._reread_at) - now)
+                wait = awaiting.take_inbox(self._keys, self.name, min(deadline, self._reread_at) - now)
                 pushed: list[bytes] = yield _by(deadline, now, wait)
                 if pushed and len(self.ids) > 1:
-                    pushed += yield commands.drain_inbox(self._keys, self.name)
+                    pushed += yield awaiting.drain_inbox(self._keys, self.name)
                 self._came([_pushed(data) for data in pushed])
                 attempt = 0
             except (NotSent, Unanswered, Passing):  # a push may have been lost with the connection
@@ -126,7 +126,7 @@ class Waiting:
     def _reread(self, deadline: float) -> Protocol[None]:
         ids = [raw_id for raw_id in list(self.ids) if raw_id not in self.arrived]
         for chunk in (ids[i : i + _CHUNK] for i in range(0, len(ids), _CHUNK)):
-            ask = commands.await_results(self._keys, self.name, chunk)
+            ask = awaiting.await_results(self._keys, self.name, chunk)
             answers = yield _by(deadline, (yield Now()), ask)
             self._came([(raw_id, answer) for raw_id, answer in zip(chunk, answers, strict=True) if answer != 1])
         if ids:
@@ -139,7 +139,7 @@ class Waiting:
         from taskq.views.why import unserved
 
         try:
-            reply = yield _by(deadline, (yield Now()), commands.why(self._keys, raw_id))
+            reply = yield _by(deadline, (yield Now()), looking.why(self._keys, raw_id))
         except BrokerRefused:  # a word of advice must not end the wait
             return
         if text := unserved(raw_id, reply):

@@ -10,7 +10,6 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Generic, NamedTuple, NoReturn, TypeVar, cast
 
 from taskq import celery_names
-from taskq.broker.outcomes import DISCARDED, FAILURE, GIVEN_UP, SUCCESS, read_error_detail
 from taskq.celery_names import no_attribute
 from taskq.errors import (
     BrokerError,
@@ -25,10 +24,11 @@ from taskq.errors import (
 )
 from taskq.message import codec
 from taskq.message.envelope import decode, id_time, id_to_text
+from taskq.message.outcome import DISCARDED, FAILURE, GIVEN_UP, SUCCESS, read_error_detail
 from taskq.runs.delivery import current
 
 if TYPE_CHECKING:
-    from taskq.broker.commands import Command
+    from taskq.broker.call import Command
     from taskq.calls.client import Client
 
 R = TypeVar("R")
@@ -260,15 +260,15 @@ class AsyncResult(Generic[R]):
 
     def revoke(self, reason: str = "") -> str:
         """Let the call not run, or run no longer; see ``TaskQ.revoke``."""
-        from taskq.broker import commands
+        from taskq.broker.commands import steering
 
-        return self._origin.client.broker.run(commands.revoke(self._origin.client.keys, self._raw_id, reason))
+        return self._origin.client.broker.run(steering.revoke(self._origin.client.keys, self._raw_id, reason))
 
     async def arevoke(self, reason: str = "") -> str:
         """Do what `revoke` does, on an event loop."""
-        from taskq.broker import commands
+        from taskq.broker.commands import steering
 
-        return await self._origin.client.abroker.run(commands.revoke(self._origin.client.keys, self._raw_id, reason))
+        return await self._origin.client.abroker.run(steering.revoke(self._origin.client.keys, self._raw_id, reason))
 
     # -- looking ----------------------------------------------------------------------------------------
 
@@ -276,18 +276,18 @@ class AsyncResult(Generic[R]):
         """Ask the server what it knows of this call."""
         if self._ended is not None and self._ended.final:
             return self._ended.status
-        from taskq.broker import commands
+        from taskq.broker.commands import looking
 
-        return self._status(self._origin.client.broker.run(commands.locate(self._origin.client.keys, self._raw_id)))
+        return self._status(self._origin.client.broker.run(looking.locate(self._origin.client.keys, self._raw_id)))
 
     async def astatus(self) -> Status:
         """Do what `status` does, on an event loop."""
         if self._ended is not None and self._ended.final:
             return self._ended.status
-        from taskq.broker import commands
+        from taskq.broker.commands import looking
 
         return self._status(
-            await self._origin.client.abroker.run(commands.locate(self._origin.client.keys, self._raw_id))
+            await self._origin.client.abroker.run(looking.locate(self._origin.client.keys, self._raw_id))
         )
 
     def _status(self, found: list[Any]) -> Status:
@@ -322,9 +322,9 @@ class AsyncResult(Generic[R]):
         return self._sentence(await self._origin.client.abroker.run(self._asking()))
 
     def _asking(self, within: float | None = None) -> Command[Any]:
-        from taskq.broker import commands
+        from taskq.broker.commands import looking
 
-        return replace(commands.why(self._origin.client.keys, self._raw_id), within=within)
+        return replace(looking.why(self._origin.client.keys, self._raw_id), within=within)
 
     def _sentence(self, reply: Any) -> str:
         from taskq.views.why import sentence
@@ -364,9 +364,9 @@ class AsyncResult(Generic[R]):
 
     def forget(self) -> None:
         """Delete the stored result now instead of after ``result_ttl``."""
-        from taskq.broker import commands
+        from taskq.broker.commands import awaiting
 
-        self._origin.client.broker.run(commands.forget(self._origin.client.keys, self._raw_id))
+        self._origin.client.broker.run(awaiting.forget(self._origin.client.keys, self._raw_id))
 
     @classmethod
     def _ready(cls, raw_id: bytes, origin: Origin, stored: bytes) -> AsyncResult[Any]:

@@ -9,7 +9,6 @@ from datetime import datetime
 from typing import TYPE_CHECKING, Any, Generic, NoReturn, ParamSpec, TypeVar
 
 from taskq import celery_names
-from taskq.broker.outcomes import FAILURE, Again, Ended, Outcome, error_detail, result_of
 from taskq.calls.by_name import ByName, find_task
 from taskq.calls.result import AsyncResult, Origin
 from taskq.calls.sending import (
@@ -29,11 +28,12 @@ from taskq.config import check_name
 from taskq.errors import ConfigError, MessageTooLarge
 from taskq.message import codec, envelope
 from taskq.message.envelope import encode_envelope, encode_head, encode_plain, id_from_text
+from taskq.message.outcome import FAILURE, Again, Ended, Outcome, error_detail, result_of
 from taskq.runs.delivery import Delivery, Taken, current
 from taskq.tasks import callables
 from taskq.tasks.definition import Definition
-from taskq.tasks.flow import NO_ARGUMENTS, Arguments
-from taskq.tasks.retry import CALL_OPTIONS
+from taskq.tasks.keys import NO_ARGUMENTS, Arguments
+from taskq.tasks.retry_options import CALL_OPTIONS
 
 if TYPE_CHECKING:
     from taskq.calls.client import Client
@@ -311,7 +311,8 @@ class AsyncTask(Task[P, R]):
 
 
 def _run_here(executor: Executor, delivery: Delivery) -> Outcome:
-    from taskq.runs.execution import UNFINISHED, finish, format_error, safe_text, type_name
+    from taskq.runs.errors_as_text import format_error, safe_text, type_name
+    from taskq.runs.execution import UNFINISHED, finish
 
     outcome = executor.prepare(delivery)
     if outcome is not None:

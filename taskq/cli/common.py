@@ -130,10 +130,10 @@ def apps_at(broker: Broker, names: Iterable[str], *, new: bool = False) -> list[
     Raises:
         ConfigError: One that is named is not on the server.
     """
-    from taskq.broker import commands
+    from taskq.broker.commands import announcing
     from taskq.cli.names import unknown
 
-    known = broker.run(commands.known_apps())
+    known = broker.run(announcing.known_apps())
     for name in names:
         if check_name("app", name) not in known and not new:
             raise unknown("app", name, broker.where, known)

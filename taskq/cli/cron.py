@@ -123,12 +123,13 @@ def add(
 
     It lives until it is removed; workers started later leave it alone, unless newer code declares an entry of its name.
     """
-    from taskq.broker import commands
+    from taskq.broker import call
+    from taskq.broker.commands import announcing, ticking
 
     path, new = options.pop("path"), options.pop("new")
     code = app_of(path) if path else None
     with reaching(url) as broker:
-        new = new or not broker.run(commands.known_apps())
+        new = new or not broker.run(announcing.known_apps())
         app = code.name if code else app_at(broker, app, new=new)
         keys = keys_of(app)
         try:
@@ -137,13 +138,13 @@ def add(
             raise ConfigError(f"periodic entry {name}: {error}") from None
         if code is None and not new:
             _check_task(broker, keys, task)
-        there = name.encode() in broker.run(commands.read_hash(keys, "periodic"))
+        there = name.encode() in broker.run(call.whole_hash(keys, "periodic"))
         if there and not replace:
             raise click.UsageError(f"there is an entry {name}: say --replace")
         what = "would replace" if there else "would add"
         if not dry_run:
-            broker.run(commands.announce_app(keys))
-            what = broker.run(commands.change_entry(keys, "define", name, entry.stored, int(replace)))
+            broker.run(announcing.announce_app(keys))
+            what = broker.run(ticking.change_entry(keys, "define", name, entry.stored, int(replace)))
     click.echo(f"{what} {name} of {app}: {entry.schedule}, {entry.task}")
 
 
@@ -204,7 +205,7 @@ def resume(name: str, names: tuple[str, ...], url: str | None, dry_run: bool) ->
 @_changes_one_entry
 def run_now(name: str, names: tuple[str, ...], url: str | None, dry_run: bool) -> None:
     """Send an entry's task once, now, whatever else it waits for; prints the id of the message."""
-    from taskq.broker import commands
+    from taskq.broker.commands import ticking
     from taskq.broker.ticks import DueTick, Step
 
     with _timetable(url, names) as timetable:
@@ -217,7 +218,7 @@ def run_now(name: str, names: tuple[str, ...], url: str | None, dry_run: bool) -
         tick = int(timetable.now * 1000)
         message = stored.entry.message(tick, "now:")
         step = Step(DueTick(name, stored.raw, None, b"now"), message, tick, None)
-        answer = timetable.broker.run(commands.take_ticks(keys_of(stored.app), [step]))
+        answer = timetable.broker.run(ticking.take_ticks(keys_of(stored.app), [step]))
         if why := _UNSENT.get(answer):
             raise ConfigError(f"the periodic entry {name}: nothing was sent, {why}")
     click.echo(message[0].decode())
@@ -255,7 +256,7 @@ def sync(path: str, dry_run: bool) -> None:
     Workers do this when they start with code that the server has not seen. It is for going back to older code, which
     the server cannot tell from an old worker that starts again.
     """
-    from taskq.broker import commands
+    from taskq.broker.commands import announcing, ticking
     from taskq.periodic.entry import code_revision
 
     app = app_of(path)
@@ -266,8 +267,8 @@ def sync(path: str, dry_run: bool) -> None:
         if dry_run:
             changes = would_declare(broker, app.client.keys, path, entries)
         else:
-            broker.run(commands.announce_app(app.client.keys))
-            changes = broker.run(commands.declare(app.client.keys, path, revision, entries, force=True)).entries
+            broker.run(announcing.announce_app(app.client.keys))
+            changes = broker.run(ticking.declare(app.client.keys, path, revision, entries, force=True)).entries
     except (BrokerError, ConfigError) as error:
         click.echo(f"taskq: {error}", err=True)
         sys.exit(USAGE)

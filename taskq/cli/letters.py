@@ -91,7 +91,7 @@ class DeadLetter:
     @cached_property
     def detail(self) -> dict[str, Any]:
         """What is known of the error: type, message, traceback, and more."""
-        from taskq.broker.outcomes import read_error_detail
+        from taskq.message.outcome import read_error_detail
 
         return read_error_detail(self.raw_reason.partition(b"\n")[2])
 
@@ -155,12 +155,12 @@ class Graveyard:
 
     def __init__(self, broker: Broker, filters: Filters) -> None:
         """Look at those that ``filters`` let through."""
-        from taskq.broker import commands
+        from taskq.broker.commands import looking
 
         self.broker = broker
         self.filters = filters
         self.apps = apps_at(broker, filters.names)
-        self.now = broker.run(commands.server_time())
+        self.now = broker.run(looking.server_time())
         self._seen: set[tuple[str, str]] = set()  # task and reason of those that were read
 
     def check_filters(self) -> None:
@@ -193,16 +193,16 @@ class Graveyard:
                 yield from self._pages_of(app, queue)
 
     def _queues(self, app: str) -> list[str]:
-        from taskq.broker import commands
+        from taskq.broker.commands import looking
 
-        surveys = self.broker.run(commands.survey(keys_of(app)))
+        surveys = self.broker.run(looking.survey(keys_of(app)))
         return sorted(name for name, survey in surveys.items() if survey.dead and self.filters.queue in (None, name))
 
     def _pages_of(self, app: str, queue: str) -> Iterator[tuple[list[DeadLetter], Callable[[int], None]]]:
-        from taskq.broker import commands
+        from taskq.broker.commands import looking
 
         keys, start = keys_of(app), 0
-        newest = self.broker.run(commands.dead_ids(keys, queue, -1, -1))
+        newest = self.broker.run(looking.dead_ids(keys, queue, -1, -1))
         until = newest[0][1] if newest else 0.0
         if self.filters.older is not None:
             until = min(until, self.now - self.filters.older)
@@ -212,7 +212,7 @@ class Graveyard:
             start -= count
 
         while True:
-            ids = self.broker.run(commands.dead_ids(keys, queue, start, start + _PAGE - 1))
+            ids = self.broker.run(looking.dead_ids(keys, queue, start, start + _PAGE - 1))
             ids = [(raw_id, died) for raw_id, died in ids if died <= until]
             if not ids:
                 return
@@ -222,11 +222,11 @@ class Graveyard:
             yield [one for one in letters if self.filters.match(one, self.now)], taken
 
     def _read(self, app: str, queue: str, ids: list[tuple[bytes, float]]) -> list[DeadLetter]:
-        from taskq.broker import commands
+        from taskq.broker import call
 
         keys, fields = keys_of(app), [raw_id for raw_id, _ in ids]
-        values = self.broker.run(commands.hash_values(keys, "messages", fields))
-        reasons = self.broker.run(commands.hash_values(keys, "reasons", fields))
+        values = self.broker.run(call.hash_values(keys, "messages", fields))
+        reasons = self.broker.run(call.hash_values(keys, "reasons", fields))
         return [
             DeadLetter(app, queue, raw_id, died, value, reason or b"?")
             for (raw_id, died), value, reason in zip(ids, values, reasons, strict=True)
@@ -234,14 +234,15 @@ class Graveyard:
 
     def find(self, text_id: str) -> DeadLetter | None:
         """Return the dead letter of that id, in whichever app; None if there is none that the filters let through."""
-        from taskq.broker import commands
+        from taskq.broker import call
+        from taskq.broker.commands import looking
         from taskq.message.envelope import decode_head
 
         raw_id = raw_id_of(text_id)
         for app in self.apps:
             keys = keys_of(app)
-            value = self.broker.run(commands.hash_values(keys, "messages", [raw_id]))[0]
-            reason = self.broker.run(commands.hash_values(keys, "reasons", [raw_id]))[0]
+            value = self.broker.run(call.hash_values(keys, "messages", [raw_id]))[0]
+            reason = self.broker.run(call.hash_values(keys, "reasons", [raw_id]))[0]
             if reason is None:
                 continue
             try:
@@ -249,7 +250,7 @@ class Graveyard:
             except DecodeError:
                 queues = self._queues(app)
             for queue in queues:
-                died = self.broker.run(commands.dead_time(keys, queue, raw_id))
+                died = self.broker.run(looking.dead_time(keys, queue, raw_id))
                 if died is not None:
                     letter = DeadLetter(app, queue, raw_id, died, value, reason)
                     self._seen.add((letter.task, letter.reason))
@@ -269,18 +270,18 @@ class Graveyard:
 
     def replay(self, letter: DeadLetter) -> bool | None:
         """Put one back into its queue; answers whether it was still there, None if it is superseded unique work."""
-        from taskq.broker import commands
+        from taskq.broker.commands import steering
 
-        return self.broker.run(commands.replay(keys_of(letter.app), letter.queue, letter.id, letter.fresh_value))
+        return self.broker.run(steering.replay(keys_of(letter.app), letter.queue, letter.id, letter.fresh_value))
 
     def purge(self, letters: list[DeadLetter]) -> int:
         """Delete some of one queue; answers how many were still there."""
-        from taskq.broker import commands
+        from taskq.broker.commands import steering
 
         if not letters:
             return 0
         first = letters[0]
-        return self.broker.run(commands.purge(keys_of(first.app), first.queue, [letter.id for letter in letters]))
+        return self.broker.run(steering.purge(keys_of(first.app), first.queue, [letter.id for letter in letters]))
 
 
 # -- how they look ---------------------------------------------------------------------------------------

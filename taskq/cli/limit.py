@@ -12,7 +12,7 @@ from taskq.cli.common import app_at, dry_run_option, keys_of, name_option, reach
 from taskq.cli.tables import one_line
 from taskq.config import check_name
 from taskq.errors import ConfigError
-from taskq.tasks.flow import Limit, rate_text
+from taskq.tasks.limits import Limit, rate_text
 
 if TYPE_CHECKING:
     from taskq.broker.keys import Keys
@@ -47,7 +47,8 @@ def command(
     --code. What is not given stays as it is; so do further limits, and whether each key is counted apart. Exit codes: 0
     done, 2 wrong usage or no server, or a task that no worker has had yet.
     """
-    from taskq.broker import commands
+    from taskq.broker import call
+    from taskq.broker.commands import steering
     from taskq.spelling import guess
 
     changes = rate is not None or max_concurrency is not None or burst is not None
@@ -58,11 +59,11 @@ def command(
         check_name("task", task)
         limits = _Limits.read(broker, keys, task)
         if limits is None:
-            known = map(bytes.decode, broker.run(commands.whole_hash(keys, "tasks")))
+            known = map(bytes.decode, broker.run(call.whole_hash(keys, "tasks")))
             raise ConfigError(f"app {keys.app} has no task {task}: no worker has had it yet{guess(task, known)}")
         hand = None if code else limits.changed(rate, max_concurrency, burst) if changes else limits.hand
         if not dry_run and (changes or code):
-            broker.run(commands.limit(keys, task, _CODE if hand is None else hand))
+            broker.run(steering.limit(keys, task, _CODE if hand is None else hand))
             limits = _Limits.read(broker, keys, task) or limits
         would = "would be: " if dry_run and (changes or code) else ""
         click.echo(would + replace(limits, hand=hand).describe())
@@ -114,14 +115,14 @@ class _Limits:
     @classmethod
     def read(cls, broker: Broker, keys: Keys, task: str) -> _Limits | None:
         """Read them; None if no worker has declared that task."""
-        from taskq.broker import commands
+        from taskq.broker import call
 
-        queues = broker.run(commands.whole_hash(keys, "tasks"))
+        queues = broker.run(call.whole_hash(keys, "tasks"))
         queue = queues.get(task.encode())
         if queue is None:
             return None
         fields = [task.encode(), b"!" + task.encode()]
-        code, hand = broker.run(commands.hash_values(keys, "limits", fields))
+        code, hand = broker.run(call.hash_values(keys, "limits", fields))
         own = queue == task.encode() and list(queues.values()).count(queue) == 1
         return cls(task, own, (code or b"").decode(), None if hand is None else hand.decode())
 

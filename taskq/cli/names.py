@@ -29,12 +29,13 @@ class Known:
     @classmethod
     def at(cls, broker: Broker, apps: Iterable[Keys]) -> Known:
         """Read what the server knows."""
-        from taskq.broker import commands
+        from taskq.broker import call
+        from taskq.broker.commands import looking
 
         tasks, queues = set[str](), set[str]()
         for keys in apps:
-            of_task = broker.run(commands.whole_hash(keys, "tasks"))
-            sent = set(broker.run(commands.survey(keys)))
+            of_task = broker.run(call.whole_hash(keys, "tasks"))
+            sent = set(broker.run(looking.survey(keys)))
             tasks |= {name.decode(errors="replace") for name in of_task}
             queues |= sent | {name.decode(errors="replace") for name in of_task.values()}
         return cls(frozenset(tasks), frozenset(queues))

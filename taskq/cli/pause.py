@@ -25,7 +25,7 @@ def command(what: str, reason: str, seconds: float, new: bool, dry_run: bool, ap
     What runs goes on, what comes waits. It lasts until `taskq resume`, whatever restarts. Pausing again gives a new
     reason and time. Exit codes: 0 done, 2 wrong usage or no server, or a name that nobody has used yet.
     """
-    from taskq.broker import commands
+    from taskq.broker.commands import looking, steering
     from taskq.cli.names import Known
     from taskq.spelling import guess
 
@@ -38,11 +38,11 @@ def command(what: str, reason: str, seconds: float, new: bool, dry_run: bool, ap
                 f"{guess(what, known)}"
             )
         if dry_run:
-            survey = broker.run(commands.survey(keys)).get(what, commands.QueueSurvey({}))
+            survey = broker.run(looking.survey(keys)).get(what, looking.QueueSurvey({}))
             waiting = survey.pending + survey.suspects + survey.gated
             click.echo(
                 f"would pause {what}: {count(waiting, 'message')} waiting there, {survey.processing:,} running on"
             )
             return
-        first = broker.run(commands.pause(keys, what, seconds, whoami(), reason))
+        first = broker.run(steering.pause(keys, what, seconds, whoami(), reason))
         click.echo(f"paused {what}" if first else f"{what} was paused before: the new reason and time hold")

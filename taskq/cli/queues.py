@@ -12,7 +12,8 @@ from taskq.cli.tables import Cell, Column, Table, age, one_line
 from taskq.spelling import count
 
 if TYPE_CHECKING:
-    from taskq.broker.commands import Pause, QueueSurvey
+    from taskq.broker.commands.looking import QueueSurvey
+    from taskq.broker.commands.steering import Pause
     from taskq.broker.keys import Keys
     from taskq.broker.pool import Broker
 
@@ -60,22 +61,22 @@ def command(names: tuple[str, ...], url: str | None, as_json: bool) -> None:
 
 
 def _now(broker: Broker) -> float:
-    from taskq.broker import commands
+    from taskq.broker.commands import looking
 
-    return broker.run(commands.server_time())
+    return broker.run(looking.server_time())
 
 
 def _rows(broker: Broker, keys: Keys, now: float) -> list[tuple[Cell, ...]]:
-    from taskq.broker import commands
+    from taskq.broker.commands import looking
 
     states = _States(broker, keys, now)
-    surveys = broker.run(commands.survey(keys))
-    served = broker.run(commands.served_queues(keys))
+    surveys = broker.run(looking.survey(keys))
+    served = broker.run(looking.served_queues(keys))
     for queue, found in surveys.items():
         if queue not in served and found.pending + found.suspects:
             states.note(queue, "no live worker serves it")
     for queue in states.queues - surveys.keys():  # paused before anything was sent
-        surveys[queue] = commands.QueueSurvey({})
+        surveys[queue] = looking.QueueSurvey({})
     return [_row(keys.app, queue, surveys[queue], states.of(queue)) for queue in sorted(surveys)]
 
 
@@ -97,19 +98,20 @@ class _States:
     """What is paused in an app, and which of its breakers are open."""
 
     def __init__(self, broker: Broker, keys: Keys, now: float) -> None:
-        from taskq.broker import commands
+        from taskq.broker import call
+        from taskq.broker.commands import steering
 
         self._now = now
         self._notes: dict[str, list[str]] = {}
-        queues = broker.run(commands.whole_hash(keys, "tasks"))
-        for what, stored in broker.run(commands.whole_hash(keys, "paused")).items():
-            pause = commands.read_pause(stored)
+        queues = broker.run(call.whole_hash(keys, "tasks"))
+        for what, stored in broker.run(call.whole_hash(keys, "paused")).items():
+            pause = steering.read_pause(stored)
             if pause is None:
                 continue
             task = what.removeprefix(b"=") if what.startswith(b"=") else None
             queue = what if task is None else queues.get(task, task)
             self._note(queue, f"{'' if task is None else f'task {task.decode()} '}{self._paused(pause)}")
-        for task, stored in broker.run(commands.whole_hash(keys, "breakers")).items():
+        for task, stored in broker.run(call.whole_hash(keys, "breakers")).items():
             mode, until = stored.decode(errors="replace").split(" ")[:2]
             if mode == "o":
                 self._note(

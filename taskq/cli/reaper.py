@@ -21,7 +21,7 @@ from taskq.errors import BrokerError, BrokerRefused, ConfigError
 from taskq.spelling import count
 
 if TYPE_CHECKING:
-    from taskq.broker.commands import Move
+    from taskq.broker.commands.holding import Move
     from taskq.broker.keys import Keys
     from taskq.broker.pool import Broker
     from taskq.upkeep.reaper import Reaper
@@ -123,10 +123,10 @@ def _names(broker: Broker, given: tuple[str, ...]) -> list[str]:
     Raises:
         ConfigError: One that is given is not on the server.
     """
-    from taskq.broker import commands
+    from taskq.broker.commands import announcing
     from taskq.cli.names import unknown
 
-    known = broker.run(commands.known_apps())
+    known = broker.run(announcing.known_apps())
     for name in given:
         if name not in known:
             raise unknown("app", name, broker.where, known)
@@ -153,25 +153,24 @@ def _tell(app: str, incarnation: str, moves: list[Move], verb: str = "recovered"
 
 def _look(broker: Broker, given: tuple[str, ...]) -> None:
     """Print what a pass would do now; only reads."""
-    from taskq.broker import commands
+    from taskq.broker.commands import announcing, keeping, looking
     from taskq.broker.keys import Keys
 
     for name in _names(broker, given):
         keys = Keys(name)
-        lease = _lease_in(broker.run(commands.read_settings(keys)))
-        reaping = broker.run(commands.reap(keys, _LOOK_LIMIT, dry_run=True))
-        now = broker.run(commands.server_time())
-        quiet = now - broker.run(commands.last_pulse(keys)) > lease / 2
+        lease = _lease_in(broker.run(announcing.read_settings(keys)))
+        reaping = broker.run(keeping.reap(keys, _LOOK_LIMIT, dry_run=True))
+        now = broker.run(looking.server_time())
+        quiet = now - broker.run(looking.last_pulse(keys)) > lease / 2
         for incarnation, moves in reaping.moves.items():
             _tell(name, incarnation, moves, "would recover")
         if reaping.moves and quiet:
             click.echo(f"{name}: nobody renewed leases lately, so each would first get a fresh one of {lease:g} s")
-        due = broker.run(commands.count_until(keys, "schedule", now))
+        due = broker.run(looking.count_until(keys, "schedule", now))
         old = sum(
-            broker.run(commands.count_until(keys, f"dead:{queue}", now - ttl))
-            for queue, ttl in _dead_ttls(broker, keys)
+            broker.run(looking.count_until(keys, f"dead:{queue}", now - ttl)) for queue, ttl in _dead_ttls(broker, keys)
         )
-        ticks = broker.run(commands.count_until(keys, "ticks", now))
+        ticks = broker.run(looking.count_until(keys, "ticks", now))
         click.echo(
             f"{name}: would promote {count(due, 'due message')}, purge {count(old, 'old dead letter')}"
             + (f", look at {count(ticks, 'periodic tick')}" if ticks else "")
@@ -180,12 +179,12 @@ def _look(broker: Broker, given: tuple[str, ...]) -> None:
 
 def _dead_ttls(broker: Broker, keys: Keys) -> list[tuple[str, float]]:
     """Return the queues with dead letters, and how long those are kept, in seconds; none if they are kept for ever."""
-    from taskq.broker import commands
+    from taskq.broker.commands import announcing, looking
 
-    raw = broker.run(commands.read_settings(keys)).get(b"dead_ttl", b"")
+    raw = broker.run(announcing.read_settings(keys)).get(b"dead_ttl", b"")
     if not raw.isdigit():
         return []
-    queues = broker.run(commands.survey(keys))
+    queues = broker.run(looking.survey(keys))
     return [(queue, int(raw) / 1000) for queue, survey in queues.items() if survey.dead]
 
 
@@ -197,26 +196,26 @@ class Pass:
 
     def __init__(self, broker: Broker, name: str) -> None:
         """Note which leases have ended."""
-        from taskq.broker import commands
+        from taskq.broker.commands import announcing, keeping
         from taskq.broker.keys import Keys
 
         self.broker = broker
         self.name = name
         self.keys = Keys(name)
-        self.lease = _lease_in(broker.run(commands.read_settings(self.keys)))
+        self.lease = _lease_in(broker.run(announcing.read_settings(self.keys)))
         self.again_at = 0.0
-        self._ended = set(broker.run(commands.reap(self.keys, _LOOK_LIMIT, dry_run=True)).moves)
+        self._ended = set(broker.run(keeping.reap(self.keys, _LOOK_LIMIT, dry_run=True)).moves)
         self._fresh: dict[str, float] = {}
         self._turned_at = 0.0
         self._messages = self._incarnations = 0
 
     def turn(self) -> bool:
         """Do what can be done now; answers whether the pass has ended, and sets ``again_at`` if not."""
-        from taskq.broker import commands
+        from taskq.broker.commands import keeping
 
         last, self._turned_at = self._turned_at, time.monotonic()
         while True:
-            reaping = self.broker.run(commands.reap(self.keys, _REAP_LIMIT))
+            reaping = self.broker.run(keeping.reap(self.keys, _REAP_LIMIT))
             for incarnation, moves in reaping.moves.items():
                 _tell(self.name, incarnation, moves)
                 self._messages += len(moves)
@@ -242,12 +241,12 @@ class Pass:
 
         If this turn was too ``late`` for the pulse, it has itself made leases fresh again.
         """
-        from taskq.broker import commands
+        from taskq.broker.commands import looking
 
         if not self._ended:
             return
         names = sorted(self._ended)
-        ends = dict(zip(names, self.broker.run(commands.lease_ends(self.keys, names)), strict=True))
+        ends = dict(zip(names, self.broker.run(looking.lease_ends(self.keys, names)), strict=True))
         if not self._fresh:
             self._fresh = {name: end for name, end in ends.items() if end is not None}
             click.echo(
@@ -267,7 +266,7 @@ class Pass:
 
     def _finish(self) -> None:
         """Promote what is due, send ticks, purge old dead letters, and say what was done in all."""
-        from taskq.broker import commands
+        from taskq.broker.commands import keeping, ticking
         from taskq.periodic.entry import Ticker
         from taskq.upkeep.reaper import TICKS
 
@@ -275,10 +274,10 @@ class Pass:
         promoted = purged = sent = skip = 0
         while True:
             # For 0 ms: a pass must not become the keeper of the schedule's time, since it goes away.
-            due = self.broker.run(commands.promote(self.keys, f"once.{os.getpid()}", _PROMOTE_LIMIT, 0, skip))
+            due = self.broker.run(keeping.promote(self.keys, f"once.{os.getpid()}", _PROMOTE_LIMIT, 0, skip))
             promoted += due.moved
             steps = ticker.steps(due.ticks, due.now)
-            answers = self.broker.run(commands.take_ticks(self.keys, steps)) if steps else b""
+            answers = self.broker.run(ticking.take_ticks(self.keys, steps)) if steps else b""
             sent += answers.count(b"+") + answers.count(b"-")
             if answers.strip(b"x"):
                 continue
@@ -286,7 +285,7 @@ class Pass:
                 break
             skip += TICKS if due.more else 0  # of those nothing can be made here
         queues = [queue for queue, _ in _dead_ttls(self.broker, self.keys)]
-        while gone := self.broker.run(commands.retire(self.keys, _PURGE_LIMIT, queues)):
+        while gone := self.broker.run(keeping.retire(self.keys, _PURGE_LIMIT, queues)):
             purged += gone
         click.echo(
             f"{self.name}: recovered {count(self._messages, 'message')} of {count(self._incarnations, 'incarnation')}"
@@ -373,7 +372,7 @@ class Daemon:
 
     def _read_apps(self) -> None:
         """Learn of new apps, and of changed leases."""
-        from taskq.broker import commands
+        from taskq.broker.commands import announcing
         from taskq.broker.keys import Keys
         from taskq.broker.net.connection import Connection
         from taskq.spelling import guess
@@ -381,14 +380,14 @@ class Daemon:
         from taskq.upkeep.reaper import Reaper
 
         complete = True
-        there = self._connection.execute(commands.known_apps())
+        there = self._connection.execute(announcing.known_apps())
         names = list(self.given) or there
         for name in names:
             if name not in there and name not in self._reapers:
                 click.echo(f"taskq reaper: no worker of app {name} has been here yet{guess(name, there)}", err=True)
             keys = Keys(name)
             try:
-                settings = self._connection.execute(commands.read_settings(keys))
+                settings = self._connection.execute(announcing.read_settings(keys))
             except BrokerRefused as error:  # one app that somebody has spoilt is in no other's way
                 if name not in self._spoilt:
                     click.echo(f"taskq reaper: cannot look after {name}: {error}", err=True)

@@ -20,17 +20,18 @@ def command(what: str, dry_run: bool, app: str | None, url: str | None) -> None:
 
     Exit codes: 0 done, 1 it was not paused, 2 wrong usage or no server, or a name that nobody has used yet.
     """
-    from taskq.broker import commands
+    from taskq.broker import call
+    from taskq.broker.commands import steering
     from taskq.cli.names import Known, unknown
 
     with reaching(url) as broker:
         keys = keys_of(app_at(broker, app))
-        paused = {name.decode().removeprefix("=") for name in broker.run(commands.whole_hash(keys, "paused"))}
+        paused = {name.decode().removeprefix("=") for name in broker.run(call.whole_hash(keys, "paused"))}
         was = check_name("queue or task", what) in paused
         if not was and what not in (known := Known.at(broker, [keys]).all):
             raise unknown("queue or task", what, f"app {keys.app}", paused or known)
         if was and not dry_run:
-            was = broker.run(commands.resume(keys, what))
+            was = broker.run(steering.resume(keys, what))
     if not was:
         click.echo(f"taskq: {what} was not paused", err=True)
         sys.exit(1)

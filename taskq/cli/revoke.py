@@ -86,16 +86,16 @@ def command(
 
 def _revoke_these(broker: Broker, apps: list[str], ids: list[str], reason: str, dry_run: bool) -> bool:
     """Revoke each, in whichever app it is; say what came of it, and answer whether none of them will run (on)."""
-    from taskq.broker import commands
+    from taskq.broker.commands import steering
 
     raw_ids, answers = [raw_id_of(text_id) for text_id in ids], dict.fromkeys(ids, "unknown")
     for keys in map(keys_of, apps):
         marked = set[bytes]()
         for at in range(0, 0 if dry_run else len(ids), 1000):  # so that none is begun while the others are revoked
-            marked |= set(broker.run(commands.mark(keys, raw_ids[at : at + 1000], reason)))
+            marked |= set(broker.run(steering.mark(keys, raw_ids[at : at + 1000], reason)))
         for text_id, raw_id in zip(ids, raw_ids, strict=True):
             if answers[text_id] == "unknown":
-                answer = _look(broker, keys, raw_id) if dry_run else broker.run(commands.revoke(keys, raw_id, reason))
+                answer = _look(broker, keys, raw_id) if dry_run else broker.run(steering.revoke(keys, raw_id, reason))
                 answers[text_id] = "revoked" if answer == "unknown" and raw_id in marked else answer
     for text_id, answer in answers.items():
         text = (_WOULD if dry_run else _ANSWERS)[answer].format(id=text_id)
@@ -105,24 +105,25 @@ def _revoke_these(broker: Broker, apps: list[str], ids: list[str], reason: str, 
 
 def _look(broker: Broker, keys: Keys, raw_id: bytes) -> str:
     """Return what revoking a message would answer now."""
-    from taskq.broker import commands
+    from taskq.broker import call
+    from taskq.broker.commands import looking
 
-    if broker.run(commands.hash_values(keys, "reasons", [raw_id]))[0] is not None:
+    if broker.run(call.hash_values(keys, "reasons", [raw_id]))[0] is not None:
         return "dead"
-    place = broker.run(commands.locate(keys, raw_id))[0]
+    place = broker.run(looking.locate(keys, raw_id))[0]
     return {b"processing": "running", b"scheduled": "revoked", b"pending": "revoked"}.get(place, "unknown")
 
 
 def _revoke_all(broker: Broker, app: str, which: Which, reason: str, yes: bool, dry_run: bool) -> None:
     """Say how many are meant, and revoke them if that is what the user wants."""
-    from taskq.broker import commands
+    from taskq.broker.commands import auditing, holding
     from taskq.steering.revoking import find_all, revoke_all
 
     keys = keys_of(app)
     found = set(broker.drive(find_all(keys, which, broker.where, broker.send_timeout)))
     if not found:
         _check(broker, keys, which)
-    held = (broker.run(commands.held_ids(keys, name)) for name in broker.run(commands.incarnations(keys)))
+    held = (broker.run(holding.held_ids(keys, name)) for name in broker.run(auditing.incarnations(keys)))
     running = len(found & {raw_id for ids in held for raw_id in ids})
     what = f"{count(len(found), 'message')} of app {app}{f', {running:,} of them running' if running else ''}"
     if dry_run or not found:

@@ -80,22 +80,23 @@ class Timetable:
 
     def __init__(self, broker: Broker, apps: tuple[str, ...]) -> None:
         """Look at those of ``apps``, or of every app there is."""
-        from taskq.broker import commands
+        from taskq.broker.commands import looking
 
         self.broker = broker
         self.apps = apps_at(broker, apps)
-        self.now = broker.run(commands.server_time())
+        self.now = broker.run(looking.server_time())
 
     def all(self) -> Iterator[Stored]:
         """Go through all entries, by app and name."""
-        from taskq.broker import commands
+        from taskq.broker import call
+        from taskq.broker.commands import ticking
 
         for app in self.apps:
             keys = keys_of(app)
-            due = self.broker.run(commands.ticks_due(keys))
-            for raw_name, raw in sorted(self.broker.run(commands.read_hash(keys, "periodic")).items()):
+            due = self.broker.run(ticking.ticks_due(keys))
+            for raw_name, raw in sorted(self.broker.run(call.whole_hash(keys, "periodic")).items()):
                 name = raw_name.decode("ascii", "backslashreplace")
-                state = self.broker.run(commands.read_hash(keys, f"entry:{name}"))
+                state = self.broker.run(call.whole_hash(keys, f"entry:{name}"))
                 yield Stored(app, name, raw, due.get(name), state)
 
     def find(self, name: str) -> Stored:
@@ -117,24 +118,24 @@ class Timetable:
 
     def change(self, app: str, verb: str, name: str, *more: Any) -> str:
         """Change an entry; answers what became of it (see ``entry.lua``)."""
-        from taskq.broker import commands
+        from taskq.broker.commands import ticking
 
-        return self.broker.run(commands.change_entry(keys_of(app), verb, name, *more))
+        return self.broker.run(ticking.change_entry(keys_of(app), verb, name, *more))
 
 
 def would_declare(broker: Broker, keys: Keys, source: str, entries: dict[str, bytes]) -> dict[str, str]:
     """Return what putting some code's entries in place would change, by their names (see ``declare.lua``)."""
-    from taskq.broker import commands
+    from taskq.broker import call
 
-    stored = {name.decode(): raw for name, raw in broker.run(commands.read_hash(keys, "periodic")).items()}
+    stored = {name.decode(): raw for name, raw in broker.run(call.whole_hash(keys, "periodic")).items()}
     changes = {
         name: "replaced" if name in stored else "added" for name, raw in entries.items() if stored.get(name) != raw
     }
-    declared = broker.run(commands.read_hash(keys, "declared"))
+    declared = broker.run(call.whole_hash(keys, "declared"))
     mine = declared.pop(source.encode(), b"").decode().split()
     others = b" ".join(declared.values()).decode().split()
     for name in set(mine) - entries.keys() - set(others):
-        if broker.run(commands.read_hash(keys, f"entry:{name}")).get(b"origin") == b"code":
+        if broker.run(call.whole_hash(keys, f"entry:{name}")).get(b"origin") == b"code":
             changes[name] = "removed"
     return changes
 

@@ -22,19 +22,19 @@ def command(text_id: str, measure: float | None, names: tuple[str, ...], url: st
     With --measure it also says how many of those before it went in that time, and when its turn comes at that pace.
     Exit codes: 0 said, 1 no message and no result of that id exists, 2 wrong usage or no server, or no such app.
     """
-    from taskq.broker import commands
+    from taskq.broker.commands import looking
     from taskq.views.why import pace, sentence
 
     raw_id = raw_id_of(text_id)
     with reaching(url) as broker:
         text = f"No app is known at {broker.where}."
         for app in apps_at(broker, names):
-            reply = broker.run(commands.why(keys_of(app), raw_id))
+            reply = broker.run(looking.why(keys_of(app), raw_id))
             text = sentence(raw_id, reply)
             if {b"value", b"result"} & set(reply[::2]):
                 if measure and b"ahead" in reply[::2]:
                     time.sleep(measure)
-                    before, reply = reply, broker.run(commands.why(keys_of(app), raw_id))
+                    before, reply = reply, broker.run(looking.why(keys_of(app), raw_id))
                     text = f"{sentence(raw_id, reply)} {pace(raw_id, before, reply)}".strip()
                 click.echo(text)
                 return

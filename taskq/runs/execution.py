@@ -9,10 +9,14 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Collection, Mapping
-from types import AsyncGeneratorType, CoroutineType, GeneratorType, TracebackType
+from types import AsyncGeneratorType, CoroutineType, GeneratorType
 from typing import Any
 
-from taskq.broker.outcomes import (
+from taskq.config import LONGEST, Settings
+from taskq.errors import ConfigError, DecodeError, MaxRetriesExceeded, RateLimited, SerializationError, TaskqError
+from taskq.message.codec import NO_ARGUMENTS
+from taskq.message.envelope import FLAG_MORE, PLAIN, Envelope, id_to_text, plain_body
+from taskq.message.outcome import (
     DISCARDED,
     FAILURE,
     SUCCESS,
@@ -25,20 +29,17 @@ from taskq.broker.outcomes import (
     Returned,
     error_detail,
 )
-from taskq.config import LONGEST, Settings
-from taskq.errors import ConfigError, DecodeError, MaxRetriesExceeded, RateLimited, SerializationError, TaskqError
-from taskq.message.codec import NO_ARGUMENTS
-from taskq.message.envelope import FLAG_MORE, PLAIN, Envelope, id_to_text, plain_body
 from taskq.runs.delivery import Context, Delivery, Retry, Revoked, Route, ShuttingDown
+from taskq.runs.errors_as_text import forget_frames, format_error, own_frames, safe_text, type_name
 from taskq.runs.logs import tell
 from taskq.spelling import count
 from taskq.tasks.definition import Definition
 from taskq.tasks.retry import Attempt, GiveUp, Policy, RunAgain
 
-_MESSAGE_MAX = 4096
-_TRACEBACK_MAX = 32768
 #: What taskq itself adds to a message that was sent, at most: stamps, and the headers of a retry.
 _ADDED_MAX = 4096
+
+
 #: Seconds after which anybody looks again at what waits for the right lane, which has ended then.
 _PASSED_PAUSE = 60.0
 
@@ -293,7 +294,7 @@ class Executor:
         tell(
             logging.ERROR, delivery, "task %s[%s] failed: %s",
             delivery.task.name, id_to_text(raw_id), safe_text(error)[:500],
-            error=(type(error), error, _own_frames(error)), retries=delivery.retries,
+            error=(type(error), error, own_frames(error)), retries=delivery.retries,
         )  # fmt: skip
         detail = error_detail(type_name(error), safe_text(error), text, worker=self.worker, retries=delivery.retries)
         forget_frames(error)
@@ -322,44 +323,3 @@ def _check_request(asked: Retry) -> None:
 
 def _refused_value(value: Any) -> BaseException:
     return TaskqError(f"the retry policy still refuses the value {value!r:.200}, and no retries are left")
-
-
-def type_name(error: BaseException) -> str:
-    """Return the name of an exception's class: bare for builtins, else with its module."""
-    cls = type(error)
-    return cls.__qualname__ if cls.__module__ == "builtins" else f"{cls.__module__}.{cls.__qualname__}"
-
-
-def safe_text(error: BaseException) -> str:
-    """Return ``str(error)``, cut to 4 kB, whatever its ``__str__`` does."""
-    try:
-        text = str(error)
-    except BaseException as bug:
-        text = f"<{type(error).__name__} whose __str__ raised {type(bug).__name__}>"
-    return text[:_MESSAGE_MAX].encode("utf-8", "backslashreplace").decode()
-
-
-def forget_frames(error: BaseException | None) -> None:
-    """Let go of what a failed task held: its frames, and those of the policy's, lead to the error and back."""
-    while error is not None and error.__traceback__ is not None:
-        error.with_traceback(None)
-        error = error.__cause__ or error.__context__
-
-
-def _own_frames(error: BaseException) -> TracebackType | None:
-    """Return the traceback from the task's own frame on."""
-    frames = error.__traceback__
-    while frames is not None and frames.tb_frame.f_globals.get("__name__", "").startswith("taskq."):
-        frames = frames.tb_next
-    return frames
-
-
-def format_error(error: BaseException) -> str:
-    """Return the traceback as text, from the task's own frame on, at most 32 kB (its end)."""
-    import traceback  # only for those that fail
-
-    try:
-        text = "".join(traceback.format_exception(type(error), error, _own_frames(error), limit=-50))
-    except BaseException:
-        text = f"{type_name(error)}: {safe_text(error)}\n(its traceback cannot be formatted)"
-    return text[-_TRACEBACK_MAX:].encode("utf-8", "backslashreplace").decode()

@@ -10,8 +10,8 @@ import logging
 import traceback
 from typing import Any
 
-from taskq.broker.outcomes import DISCARDED, Again, Dead, Ended, Limited, Outcome
 from taskq.message.envelope import id_to_text
+from taskq.message.outcome import DISCARDED, Again, Dead, Ended, Limited, Outcome
 from taskq.runs.delivery import Delivery, current
 
 log = logging.getLogger("taskq.task")

@@ -12,8 +12,8 @@ from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
 from typing import TypeVar
 
-from taskq.broker import commands
-from taskq.broker.commands import Arg, Command
+from taskq.broker.call import Arg, Command
+from taskq.broker.commands import holding, looking
 from taskq.broker.net.embedded import EmbeddedServer
 from taskq.broker.pool import Broker
 from taskq.errors import BrokerRefused
@@ -144,10 +144,8 @@ class Breaker:
 
     def _held(self, children: Iterable[Incarnation]) -> frozenset[str]:
         """Return what stopped children hold."""
-        self.broker.run(commands.server_time())  # what they had sent before is executed by the time this is answered
-        ids = [
-            raw_id for child in children for raw_id in self.broker.run(commands.held_ids(self.broker.keys, child.id))
-        ]
+        self.broker.run(looking.server_time())  # what they had sent before is executed by the time this is answered
+        ids = [raw_id for child in children for raw_id in self.broker.run(holding.held_ids(self.broker.keys, child.id))]
         return frozenset(map(id_to_text, ids))
 
     def _kill_child(self, children: Sequence[Incarnation], step: Step) -> Fault | None:
@@ -222,7 +220,7 @@ class Breaker:
     def _kill_server(self, at_work: dict[Worker, list[Incarnation]], step: Step) -> Fault:
         server, began = self._server, time.monotonic()
         assert server is not None, "it is in no plan"
-        found = re.search(rb"process_id:(\d+)", self.broker.run(commands.server_info()))
+        found = re.search(rb"process_id:(\d+)", self.broker.run(looking.server_info()))
         assert found is not None
         pid = int(found[1])
         what = f"process {pid}, away for {step.seconds:.1f} s"

@@ -17,8 +17,10 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn
 
 from taskq.address import safe_url
-from taskq.broker import commands
-from taskq.broker.commands import Arg, Command, QueueSurvey
+from taskq.broker import call
+from taskq.broker.call import Arg, Command
+from taskq.broker.commands import looking
+from taskq.broker.commands.looking import QueueSurvey
 from taskq.broker.keys import APPS, Keys
 from taskq.broker.net.embedded import EmbeddedServer
 from taskq.broker.pool import Broker
@@ -167,13 +169,13 @@ class Chaos:
     # -- the end -----------------------------------------------------------------------------------------
 
     def _survey(self) -> dict[str, QueueSurvey]:
-        return self._broker.run(commands.survey(self._broker.keys))
+        return self._broker.run(looking.survey(self._broker.keys))
 
     def _close_books(self, calls: dict[str, Call]) -> Books:
         queues, dead = self._survey(), {}
         for queue in queues:
-            ids = [raw_id for raw_id, _ in self._broker.run(commands.dead_ids(self._broker.keys, queue, 0, -1))]
-            reasons = self._broker.run(commands.hash_values(self._broker.keys, "reasons", ids)) if ids else []
+            ids = [raw_id for raw_id, _ in self._broker.run(looking.dead_ids(self._broker.keys, queue, 0, -1))]
+            reasons = self._broker.run(call.hash_values(self._broker.keys, "reasons", ids)) if ids else []
             for raw_id, reason in zip(ids, reasons, strict=True):
                 dead[id_to_text(raw_id)] = (reason or b"").partition(b"\n")[0].decode()
         return Books(calls, self._mail_server.book, self._breaker.faults, dead, queues)

@@ -17,8 +17,9 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TimeElapsedColumn
 from rich.table import Table
 
-from taskq.broker import commands
-from taskq.broker.commands import QueueSurvey
+from taskq.broker import call
+from taskq.broker.commands import looking
+from taskq.broker.commands.looking import QueueSurvey
 from taskq.broker.keys import Keys
 from taskq.broker.pool import Broker
 from taskq.message import codec
@@ -171,11 +172,11 @@ class MailOut:
     # -- the books ---------------------------------------------------------------------------------------
 
     def _survey(self, queue: str) -> QueueSurvey:
-        return self.broker.run(commands.survey(self.broker.keys)).get(queue, QueueSurvey({}))
+        return self.broker.run(looking.survey(self.broker.keys)).get(queue, QueueSurvey({}))
 
     def _close_books(self, queue: str) -> Books:
-        ids = [raw_id for raw_id, _ in self.broker.run(commands.dead_ids(self.broker.keys, queue, 0, -1))]
-        values = self.broker.run(commands.hash_values(self.broker.keys, "messages", ids)) if ids else []
+        ids = [raw_id for raw_id, _ in self.broker.run(looking.dead_ids(self.broker.keys, queue, 0, -1))]
+        values = self.broker.run(call.hash_values(self.broker.keys, "messages", ids)) if ids else []
         dead = {
             codec.unpack_call(decode(value).body)[0][0]: id_to_text(raw_id)
             for raw_id, value in zip(ids, values, strict=True)

@@ -14,7 +14,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
-from taskq.broker.commands import QueueSurvey
+from taskq.broker.commands.looking import QueueSurvey
 from taskq.showcase.mailserver import ACCEPTED, NOT_NOW, REFUSED, Attempt, MailBook
 from taskq.showcase.trouble import Kind
 

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import msgpack
 
-from taskq.broker import commands
+from taskq.broker.commands import holding, looking
 from taskq.broker.pool import Broker
 from taskq.showcase import example
 
@@ -81,7 +81,7 @@ class Incarnation:
 
 def incarnations(broker: Broker) -> list[Incarnation]:
     """Return those of all workers; one that was killed is among them until it is recovered."""
-    infos = {raw_id.decode(): msgpack.unpackb(raw) for raw_id, raw in broker.run(commands.workers(broker.keys)).items()}
+    infos = {raw_id.decode(): msgpack.unpackb(raw) for raw_id, raw in broker.run(looking.workers(broker.keys)).items()}
     return [
         # A worker has two places a process, so that each can be replaced before it ends; then comes the isolated child.
         Incarnation(raw_id, info["pid"], info["worker"], info["child"] >= 2 * PROCESSES)
@@ -97,7 +97,7 @@ def stop_one_that_holds(broker: Broker, candidates: Iterable[Incarnation]) -> tu
         except ProcessLookupError:  # it has ended since
             continue
         wait_until_stopped([child.pid])
-        if held := broker.run(commands.held_ids(broker.keys, child.id)):
+        if held := broker.run(holding.held_ids(broker.keys, child.id)):
             return child, held
         os.kill(child.pid, signal.SIGCONT)
     return None

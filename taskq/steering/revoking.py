@@ -12,7 +12,8 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any
 
-from taskq.broker import commands
+from taskq.broker import call
+from taskq.broker.commands import auditing, steering
 from taskq.broker.keys import Keys
 from taskq.broker.protocol import Protocol, persist
 from taskq.config import check_name
@@ -65,15 +66,15 @@ def find_all(keys: Keys, which: Which, where: str, seconds: float) -> Protocol[l
     """
     cursor, found = b"0", {}  # a walk may meet an id twice
     while True:
-        cursor, ids = yield from persist(commands.scan_ids(keys, cursor, _CHUNK), where, seconds)
+        cursor, ids = yield from persist(auditing.scan_ids(keys, cursor, _CHUNK), where, seconds)
         values: list[bytes | None] = []
         if ids:
-            values = yield from persist(commands.hash_values(keys, "messages", ids), where, seconds)
+            values = yield from persist(call.hash_values(keys, "messages", ids), where, seconds)
         meant = [(raw_id, value) for raw_id, value in zip(ids, values, strict=True) if value and which.match(value)]
         if meant:
             names = [raw_id for raw_id, _ in meant]
-            marks = yield from persist(commands.hash_values(keys, "revoked", names), where, seconds)
-            reasons = yield from persist(commands.hash_values(keys, "reasons", names), where, seconds)
+            marks = yield from persist(call.hash_values(keys, "revoked", names), where, seconds)
+            reasons = yield from persist(call.hash_values(keys, "reasons", names), where, seconds)
             for (raw_id, value), mark, reason in zip(meant, marks, reasons, strict=True):
                 if mark is None and reason is None:
                     found[raw_id] = decode_head(value)[2]
@@ -85,9 +86,9 @@ def header_names(keys: Keys, where: str, seconds: float) -> Protocol[set[str]]:
     """Find the names of the headers that calls were given, of all messages there are."""
     cursor, names = b"0", set[str]()
     while True:
-        cursor, ids = yield from persist(commands.scan_ids(keys, cursor, _CHUNK), where, seconds)
+        cursor, ids = yield from persist(auditing.scan_ids(keys, cursor, _CHUNK), where, seconds)
         if ids:
-            for value in (yield from persist(commands.hash_values(keys, "messages", ids), where, seconds)):
+            for value in (yield from persist(call.hash_values(keys, "messages", ids), where, seconds)):
                 with suppress(DecodeError, KeyError, TypeError):
                     names |= set(codec.unpack(decode(value or b"").headers["user"]))
         if cursor == b"0":
@@ -99,7 +100,7 @@ def revoke_all(keys: Keys, which: Which, reason: str, where: str, seconds: float
     ids = yield from find_all(keys, which, where, seconds)
     marked: list[bytes] = []
     for at in range(0, len(ids), _MARKED):
-        marked += yield from persist(commands.mark(keys, ids[at : at + _MARKED], reason), where, seconds)
+        marked += yield from persist(steering.mark(keys, ids[at : at + _MARKED], reason), where, seconds)
     for raw_id in marked:  # one that is unknown by now has had its turn, and ended by its mark
-        yield from persist(commands.revoke(keys, raw_id, reason), where, seconds)
+        yield from persist(steering.revoke(keys, raw_id, reason), where, seconds)
     return len(marked)

@@ -18,7 +18,8 @@ from taskq.tasks import callables
 from taskq.tasks.annotations import Arguments, Converter, convert_arguments, converter
 from taskq.tasks.flow import Flow
 from taskq.tasks.hints import hints_of
-from taskq.tasks.retry import Policy, RetryOptions
+from taskq.tasks.retry import Policy
+from taskq.tasks.retry_options import RetryOptions
 from taskq.tasks.vetting import vet, vetter
 
 

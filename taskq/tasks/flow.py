@@ -8,88 +8,17 @@ what the server has to know of it: a few short fields after the names in the hea
 from __future__ import annotations
 
 import hashlib
-import re
 import struct
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields
 from typing import Any
-from urllib.parse import quote
-from uuid import UUID
 
 from taskq.config import LONGEST
 from taskq.errors import ConfigError
-from taskq.message import codec
+from taskq.tasks.keys import Arguments, Key, check_key
+from taskq.tasks.limits import Breaker, Limit, is_number
 
-#: What tells one user, tenant or job from another: the name of an argument, or a function of the arguments by name.
-Key = str | Callable[..., Any]
-
-_RATE = re.compile(r"([0-9]+(?:\.[0-9]+)?)/([0-9]*)(ms|s|m|h|d)")
-_UNIT_MS = {"ms": 1, "s": 1000, "m": 60_000, "h": 3_600_000, "d": 86_400_000}
-#: Longest text of a key that is stored as it is; a digest stands for a longer one.
-_KEY_MAX = 100
 _LOWEST, _HIGHEST = -100, 100
-
-
-@dataclass(frozen=True, slots=True)
-class Limit:
-    """How much of a task may run, in the whole fleet. A message that is over it waits on the server.
-
-    Attributes:
-        rate: Starts in a time, ``"100/m"``: the unit is ``s``, ``m``, ``h`` or ``d``, also as in ``"5/10s"``.
-        max_concurrency: Runs at the same time.
-        burst: Starts at once after a pause; what is started in 100 ms at that rate, and at least 1, unless given.
-        key: Counts each user, tenant ... apart: the name of an argument, or a function of the arguments by name. A call
-            whose key is None is not limited by it.
-    """
-
-    rate: str | None = None
-    max_concurrency: int | None = None
-    burst: int | None = None
-    key: Key | None = None
-
-    def __post_init__(self) -> None:
-        """Refuse what cannot work."""
-        if self.rate is None and self.max_concurrency is None:
-            raise ConfigError("a limit needs rate= or max_concurrency=")
-        for name in ("max_concurrency", "burst"):
-            value = getattr(self, name)
-            if value is not None and (type(value) is not int or value < 1):
-                raise ConfigError(f"{name} must be a whole number from 1, not {value!r}")
-        if self.burst is not None and self.rate is None:
-            raise ConfigError("burst= says how much of a rate= may come at once; there is none")
-        if self.rate is not None:
-            interval_ms(self.rate)
-        _check_key("key", self.key)
-
-    def text(self, kind: str) -> str:
-        """Write the limit for ``gates.lua``."""
-        interval = 0.0 if self.rate is None else interval_ms(self.rate)
-        burst = self.burst or max(1, int(100 / interval)) if interval else 1
-        return f"{kind} {interval:.6f} {burst} {self.max_concurrency or 0}"
-
-
-@dataclass(frozen=True, slots=True)
-class Breaker:
-    """Pauses a task that keeps failing; then lets one message through, which decides how it goes on.
-
-    Attributes:
-        failures: Share of failed runs, above 0 to 1, that opens it.
-        of: Of how many of the last runs.
-        pause: Seconds it stays open.
-    """
-
-    failures: float = 0.5
-    of: int = 20
-    pause: float = 60.0
-
-    def __post_init__(self) -> None:
-        """Refuse what cannot work."""
-        if not _is_number(self.failures) or not 0 < self.failures <= 1:
-            raise ConfigError(f"failures of a Breaker must be a share above 0, at most 1, not {self.failures!r}")
-        if type(self.of) is not int or not 1 <= self.of <= 1000:
-            raise ConfigError(f"of= of a Breaker must be a whole number from 1 to 1000, not {self.of!r}")
-        if not _is_number(self.pause) or not 0 < self.pause <= LONGEST:
-            raise ConfigError(f"pause of a Breaker must be a number of seconds above 0, not {self.pause!r}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,9 +50,9 @@ class Flow:
         self._check_kinds()
         for name in ("unique_for", "debounce", "max_wait", "throttle"):
             seconds = getattr(self, name)
-            if seconds is not None and not (_is_number(seconds) and 0 < seconds <= LONGEST):
+            if seconds is not None and not (is_number(seconds) and 0 < seconds <= LONGEST):
                 raise ConfigError(f"{name} must be a number of seconds above 0, not {seconds!r}")
-        if not (_is_number(self.full_timeout) and 0 <= self.full_timeout <= LONGEST):
+        if not (is_number(self.full_timeout) and 0 <= self.full_timeout <= LONGEST):
             raise ConfigError(f"full_timeout must be a number of seconds from 0, not {self.full_timeout!r}")
         if self.max_length is not None and (type(self.max_length) is not int or self.max_length < 1):
             raise ConfigError(f"max_length must be a whole number from 1, not {self.max_length!r}")
@@ -147,7 +76,7 @@ class Flow:
         if self.breaker is not None and not isinstance(self.breaker, Breaker):
             raise ConfigError(f"breaker= takes a Breaker(...), not {self.breaker!r}")
         for name in ("fair_by", "unique_by"):
-            _check_key(name, getattr(self, name))
+            check_key(name, getattr(self, name))
         if self.fair_weight is not None and not callable(self.fair_weight):
             raise ConfigError(f"fair_weight must be a function of the arguments by name, not {self.fair_weight!r}")
 
@@ -239,6 +168,8 @@ class Flow:
 
 
 _DEFAULTS = {field.name: field.default for field in fields(Flow)}
+
+
 #: Options that mean nothing without one of others: the option, those, what it does.
 _NEEDS = (
     ("burst", ("rate",), "says how much of a rate may come at once"),
@@ -252,62 +183,6 @@ _NEEDS = (
 )
 
 
-class Arguments:
-    """The arguments of one call by name, for the functions that make keys of them."""
-
-    def __init__(self, named: dict[str, Any]) -> None:
-        """Hold them; made by ``Definition.named``."""
-        self._named = named
-
-    def key(self, task: str, option: str, by: Key) -> str | None:
-        """Return the text of a key; None for none."""
-        if callable(by):
-            value = self.ask(task, option, by)
-        elif by in self._named:
-            value = self._named[by]
-        else:
-            raise ConfigError(f"{option}={by!r} of task {task} is not one of its arguments: {', '.join(self._named)}")
-        try:
-            return None if value is None else key_text(value)
-        except (TypeError, ValueError) as error:
-            raise ConfigError(f"{option} of task {task} gave {error}") from None
-
-    def ask(self, task: str, option: str, function: Callable[..., Any]) -> Any:
-        """Call a function of the arguments; its error names it."""
-        try:
-            return function(**self._named)
-        except Exception as error:
-            raise ConfigError(f"{option} of task {task} raised {type(error).__name__}: {error}") from error
-
-    def digest(self) -> str:
-        """Return a digest of all arguments; equal ones have the same, whatever the order of the keys of their dicts."""
-        flat = [word for item in sorted(self._named.items()) for word in item]
-        return hashlib.blake2b(codec.in_order(codec.pack(flat)), digest_size=16).hexdigest()
-
-
-#: Of a call whose arguments do not matter.
-NO_ARGUMENTS = Arguments({})
-
-
-def key_text(value: Any) -> str:
-    """Return the text that stands for a key: without spaces, at most 100 characters; a digest if it is longer.
-
-    Raises:
-        TypeError: Not a string, a number, a UUID, or a tuple of these.
-        ValueError: A number too long to be written.
-    """
-    if isinstance(value, tuple):
-        text = f"({''.join(key_text(item) + ',' for item in value)})"
-    elif isinstance(value, (str, int, float, UUID)):
-        if len(text := str(value)) <= _KEY_MAX:
-            text = quote(text, safe="!$&'*+;:@/?-._~", errors="backslashreplace")
-    else:
-        raise TypeError(f"{value!r:.80}, which is no key: use a string, a number, a UUID, or a tuple of these")
-    if len(text) > _KEY_MAX:
-        return "~" + hashlib.blake2b(text.encode("utf-8", "surrogatepass"), digest_size=16).hexdigest()
-    return text
-
-
 def check_priority(priority: Any) -> int:
     """Return a priority; raises `ConfigError` if it is none."""
     if type(priority) is not int or not _LOWEST <= priority <= _HIGHEST:
@@ -315,43 +190,9 @@ def check_priority(priority: Any) -> int:
     return priority
 
 
-def _check_key(option: str, key: Any) -> None:
-    if key is not None and not isinstance(key, str) and not callable(key):
-        raise ConfigError(f"{option} must be the name of an argument or a function of the arguments, not {key!r}")
-
-
-def _is_number(value: Any) -> bool:
-    return isinstance(value, (int, float)) and not isinstance(value, bool)
-
-
 def _ms(seconds: float | None) -> int:
     """Return whole ms, at least 1; 0 stands for no limit."""
     return 0 if seconds is None else max(1, round(seconds * 1000))
-
-
-def interval_ms(rate: Any) -> float:
-    """Return the ms between two starts at a rate.
-
-    Raises:
-        ConfigError: Not a rate.
-    """
-    match = _RATE.fullmatch(rate) if isinstance(rate, str) and len(rate) <= 30 else None
-    interval = 0.0
-    if match is not None and float(match[1]):
-        interval = int(match[2] or 1) * _UNIT_MS[match[3]] / float(match[1])
-    if not 1e-5 <= interval <= LONGEST * 1000:
-        raise ConfigError(
-            f"rate {rate!r:.80} cannot be read: write for example '100/m', '5/10s' or '0.5/s'; more than 0"
-        )
-    return interval
-
-
-def rate_text(interval: float) -> str:
-    """Write a rate of which `interval_ms` is ``interval``: the unit in which it is a whole number, if there is one."""
-    counts = [(unit, size / interval) for unit, size in _UNIT_MS.items() if unit != "ms"]
-    whole = [(unit, count) for unit, count in counts if count >= 0.999 and abs(count - round(count)) < 0.001 * count]
-    unit, count = (whole or [found for found in counts if found[1] >= 1] or counts[-1:])[0]
-    return f"{round(count) if whole else f'{count:.3g}'}/{unit}"
 
 
 def _field(letter: bytes, content: bytes) -> bytes:

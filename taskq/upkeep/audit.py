@@ -16,8 +16,9 @@ from collections import Counter
 from collections.abc import Callable, Collection, Iterable
 from typing import Any, TypeVar
 
-from taskq.broker import commands
-from taskq.broker.commands import Command
+from taskq.broker import call
+from taskq.broker.call import Command
+from taskq.broker.commands import announcing, auditing, holding, looking
 from taskq.broker.keys import Keys
 from taskq.broker.protocol import Now, Pause, Protocol
 from taskq.message.envelope import id_to_text
@@ -46,11 +47,11 @@ def audit(keys: Keys, queues: list[str]) -> Protocol[Counter[str]]:
     """Look once; answers what was mended, by the words of ``mend.lua``. ``queues`` are all there are."""
     mended: Counter[str] = Counter()
     mended.update((yield from _recover_half_registered(keys)))
-    tally = yield from paced(commands.tally(keys, queues))
+    tally = yield from paced(auditing.tally(keys, queues))
     if tally.messages != tally.placed or 0 < tally.messages <= _FEW:
         doubtful = yield from _walk(keys, tally.names)
         if doubtful:
-            names = (yield from paced(commands.tally(keys, queues))).names
+            names = (yield from paced(auditing.tally(keys, queues))).names
             doubtful = yield from _walk(keys, names, doubtful)
         mended.update((yield from _mend(keys, list(doubtful))))
     mended.update((yield from _balance(keys, queues)))
@@ -70,7 +71,7 @@ def scanned(keys: Keys, name: str) -> Protocol[dict[bytes, bytes]]:
     found: dict[bytes, bytes] = {}
     cursor = b"0"
     while True:
-        cursor, some = yield from paced(commands.scan_hash(keys, name, cursor, _CHUNK))
+        cursor, some = yield from paced(auditing.scan_hash(keys, name, cursor, _CHUNK))
         found.update(some)
         if cursor == b"0":
             return found
@@ -83,7 +84,7 @@ def queues_of(keys: Keys) -> Protocol[list[str]]:
     names = {field.rpartition(b"|")[0] for field in counted} | served.keys() | {*tasks.values()}
     names.update(name for joined in sets.values() for name in joined.split())
     names.discard(b"?")  # where an earlier version booked losses of nobody knew which queue
-    return sorted(commands.readable(name) for name in names)
+    return sorted(call.readable(name) for name in names)
 
 
 def _recover_half_registered(keys: Keys) -> Protocol[Counter[str]]:
@@ -91,12 +92,12 @@ def _recover_half_registered(keys: Keys) -> Protocol[Counter[str]]:
     half = yield from _half_registered(keys)
     if not half:
         return Counter()
-    settings = yield commands.read_settings(keys)
+    settings = yield announcing.read_settings(keys)
     lease = settings.get(b"lease", b"")
     yield Pause(int(lease) / 1000 if lease.isdigit() else 15.0)
     recovered: Counter[str] = Counter()
     for incarnation in half & (yield from _half_registered(keys)):
-        while (yield from paced(commands.close_lost(keys, incarnation))):
+        while (yield from paced(holding.close_lost(keys, incarnation))):
             pass
         log.warning("audit: incarnation %s was half registered: what it held went back", incarnation)
         recovered["incarnations"] += 1
@@ -104,8 +105,8 @@ def _recover_half_registered(keys: Keys) -> Protocol[Counter[str]]:
 
 
 def _half_registered(keys: Keys) -> Protocol[set[str]]:
-    leased, called = (yield commands.incarnations(keys)), (yield from scanned(keys, "calls"))
-    return set(leased) ^ {commands.readable(name) for name in called}
+    leased, called = (yield auditing.incarnations(keys)), (yield from scanned(keys, "calls"))
+    return set(leased) ^ {call.readable(name) for name in called}
 
 
 def _mend(keys: Keys, doubtful: list[Doubtful]) -> Protocol[Counter[str]]:
@@ -113,7 +114,7 @@ def _mend(keys: Keys, doubtful: list[Doubtful]) -> Protocol[Counter[str]]:
     many = len(doubtful) > 10 * _MEND
     size = _MEND_MANY if many else _MEND
     while doubtful:
-        verdicts: list[str] = yield from paced(commands.mend(keys, doubtful[:size], many=many))
+        verdicts: list[str] = yield from paced(auditing.mend(keys, doubtful[:size], many=many))
         for (raw_id, seen), verdict in zip(doubtful, verdicts, strict=False):
             if verdict != "sound":
                 mended[verdict] += 1
@@ -127,15 +128,15 @@ def _mend(keys: Keys, doubtful: list[Doubtful]) -> Protocol[Counter[str]]:
 
 def _balance(keys: Keys, queues: list[str]) -> Protocol[Counter[str]]:
     """Put the ledger right. What does not balance now does not later either, so nothing needs to stand still."""
-    wrong: int = yield from paced(commands.ledger(keys, {}))
+    wrong: int = yield from paced(auditing.ledger(keys, {}))
     if wrong:
         log.warning("audit: %s of what waits for its time or at gates put right", count(wrong, "wrong counter"))
-    surveys = yield from paced(commands.survey(keys, queues))
+    surveys = yield from paced(looking.survey(keys, queues))
     missing = {queue: survey.balance for queue, survey in surveys.items() if survey.balance}
     for queue, n in missing.items():
         log.warning("audit: queue %s: %+d messages by the ledger that are nowhere; put right", queue, n)
     if missing:
-        wrong += yield from paced(commands.ledger(keys, missing))
+        wrong += yield from paced(auditing.ledger(keys, missing))
     return Counter({"recounted": wrong}) if wrong else Counter()
 
 
@@ -161,18 +162,18 @@ def _walk(keys: Keys, names: list[str], before: Collection[Doubtful] = ()) -> Pr
     ``names`` are the keys of queues to look through.
     """
     places = _Places({raw_id for raw_id, _ in before} or None)
-    for incarnation in (yield commands.incarnations(keys)):
-        places.note((yield from paced(commands.held_ids(keys, incarnation))), "processing:" + incarnation)
+    for incarnation in (yield auditing.incarnations(keys)):
+        places.note((yield from paced(holding.held_ids(keys, incarnation))), "processing:" + incarnation)
     lines = [family + line for line in (yield from _lines(keys)) for family in ("gated:", "ranked:")]
     for name in [*names, *lines, "schedule"]:
         if name.startswith(_LISTS):
-            yield from _walk_through(keys, name, commands.list_length, commands.ids_in_list, places)
+            yield from _walk_through(keys, name, auditing.list_length, auditing.ids_in_list, places)
         else:
-            yield from _walk_through(keys, name, commands.set_length, commands.ids_in_set, places)
+            yield from _walk_through(keys, name, auditing.set_length, auditing.ids_in_set, places)
     messages: set[bytes] = set()
     cursor = b"0"
     while True:
-        cursor, ids = yield from paced(commands.scan_ids(keys, cursor, _CHUNK))
+        cursor, ids = yield from paced(auditing.scan_ids(keys, cursor, _CHUNK))
         messages.update(ids if places.only is None else places.only.intersection(ids))
         if cursor == b"0":
             break
@@ -185,9 +186,7 @@ def _walk(keys: Keys, names: list[str], before: Collection[Doubtful] = ()) -> Pr
 def _lines(keys: Keys) -> Protocol[list[str]]:
     """The lines of what waits for gates, each ``<queue>|<gates>``."""
     gates = yield from scanned(keys, "gates")
-    pairs = (
-        (commands.readable(who), commands.readable(gate)) for gate, waiters in gates.items() for who in waiters.split()
-    )
+    pairs = ((call.readable(who), call.readable(gate)) for gate, waiters in gates.items() for who in waiters.split())
     return [f"{who}|{gate}" for who, gate in pairs if who[0] not in "*!" and gate[0] != "~"]
 
 

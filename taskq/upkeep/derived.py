@@ -13,7 +13,8 @@ from collections import Counter
 from collections.abc import Iterator
 from typing import TypeVar
 
-from taskq.broker import commands
+from taskq.broker import call
+from taskq.broker.commands import auditing, looking, ticking
 from taskq.broker.keys import Keys
 from taskq.broker.protocol import Protocol
 from taskq.upkeep.audit import paced, scanned
@@ -48,18 +49,18 @@ def restore(keys: Keys, queues: list[str]) -> Protocol[Counter[str]]:
 def _queues(keys: Keys, queues: list[str], limits: dict[bytes, bytes]) -> Protocol[Counter[str]]:
     """Marks, the sets that serve a queue, and words of what can be taken."""
     tasks, sets = (yield from scanned(keys, "tasks")), (yield from scanned(keys, "sets"))
-    limited = {commands.readable(queue) for task, queue in tasks.items() if task in limits or b"!" + task in limits}
+    limited = {call.readable(queue) for task, queue in tasks.items() if task in limits or b"!" + task in limits}
     serving: dict[str, list[str]] = {}
     for name, joined in sets.items():
-        for queue in commands.readable(joined).split():
-            serving.setdefault(queue, []).append(commands.readable(name))
-    paused = {commands.readable(name) for name in (yield from scanned(keys, "paused")) if name[:1] != b"="}
-    marked = {commands.readable(name) for name in (yield from scanned(keys, "marks"))}
+        for queue in call.readable(joined).split():
+            serving.setdefault(queue, []).append(call.readable(name))
+    paused = {call.readable(name) for name in (yield from scanned(keys, "paused")) if name[:1] != b"="}
+    marked = {call.readable(name) for name in (yield from scanned(keys, "marks"))}
     names = sorted({*queues, *serving, *paused, *marked, *limited})
     found: Counter[str] = Counter()
     for some in _pieces(names, _SOME):
         asked = [(queue, queue in limited, " ".join(serving.get(queue, ()))) for queue in some]
-        found.update((yield from paced(commands.restore(keys, asked))))
+        found.update((yield from paced(auditing.restore(keys, asked))))
     return found
 
 
@@ -70,14 +71,14 @@ def _deliveries(keys: Keys, limits: dict[bytes, bytes]) -> Protocol[Counter[str]
         doubtful &= yield from _doubtful(keys, limits)
     wrong = 0
     for some in _pieces(sorted(doubtful), _SOME):
-        wrong += yield from paced(commands.recount(keys, some))
+        wrong += yield from paced(auditing.recount(keys, some))
     return Counter(gates=wrong)
 
 
 def _doubtful(keys: Keys, limits: dict[bytes, bytes]) -> Protocol[set[bytes]]:
     held: Counter[bytes] = Counter()
-    for incarnation in (yield commands.incarnations(keys)):
-        for value in (yield from paced(commands.held_values(keys, incarnation))):
+    for incarnation in (yield auditing.incarnations(keys)):
+        for value in (yield from paced(auditing.held_values(keys, incarnation))):
             held.update(name for name in value.split(b"\n")[1:] if name[:1] != b"*")
     slots = {name: int(n) if n.isdigit() else -1 for name, n in (yield from scanned(keys, "slots")).items()}
     counted = {name: n for name, n in held.items() if not name.endswith(b"#b")}
@@ -95,7 +96,7 @@ def _gates(keys: Keys) -> Protocol[Counter[str]]:
     names += [b"=" + name.removeprefix(b"=") for name in (yield from scanned(keys, "paused"))]
     found: Counter[str] = Counter()
     for some in _pieces(names, _SOME):
-        found.update((yield from paced(commands.reopen(keys, some))))
+        found.update((yield from paced(auditing.reopen(keys, some))))
     return found
 
 
@@ -104,42 +105,42 @@ def _leftovers(keys: Keys) -> Protocol[Counter[str]]:
     found: Counter[str] = Counter()
     for name in ("unique", "revoked", "crashes", "waiters", "reasons"):
         for some in _pieces(list((yield from scanned(keys, name))), _FIELDS):
-            found[name] += yield from paced(commands.tidy(keys, name, some))
+            found[name] += yield from paced(auditing.tidy(keys, name, some))
     return found
 
 
 def _reasons(keys: Keys, queues: list[str]) -> Protocol[Counter[str]]:
     """Dead letters whose reason is gone, without which they would pass for alive."""
-    surveys = yield from paced(commands.survey(keys, queues))
-    known: int = yield commands.hash_length(keys, "reasons")
+    surveys = yield from paced(looking.survey(keys, queues))
+    known: int = yield auditing.hash_length(keys, "reasons")
     dead = {queue: survey.dead for queue, survey in surveys.items() if survey.dead}
     found: Counter[str] = Counter()
     for queue, n in dead.items() if sum(dead.values()) > known else ():
         for at in range(0, n, _FIELDS):
-            ids = yield from paced(commands.ids_in_set(keys, "dead:" + queue, at, at + _FIELDS - 1))
-            found["reasons"] += yield from paced(commands.tidy(keys, "dead", ids))
+            ids = yield from paced(auditing.ids_in_set(keys, "dead:" + queue, at, at + _FIELDS - 1))
+            found["reasons"] += yield from paced(auditing.tidy(keys, "dead", ids))
     return found
 
 
 def _locks(keys: Keys) -> Protocol[Counter[str]]:
     found: Counter[str] = Counter()
-    if (yield commands.hash_length(keys, "messages")) > _LOCKS_OF:
+    if (yield auditing.hash_length(keys, "messages")) > _LOCKS_OF:
         return found
     cursor = b"0"
     while True:
-        cursor, ids = yield from paced(commands.scan_ids(keys, cursor, _FIELDS))
+        cursor, ids = yield from paced(auditing.scan_ids(keys, cursor, _FIELDS))
         if ids:
-            found["locks"] += yield from paced(commands.relock(keys, ids))
+            found["locks"] += yield from paced(auditing.relock(keys, ids))
         if cursor == b"0":
             return found
 
 
 def _ticks(keys: Keys) -> Protocol[Counter[str]]:
-    entries = {commands.readable(name) for name in (yield from scanned(keys, "periodic"))}
-    silent = entries - (yield commands.ticks_due(keys)).keys() if entries else set()
+    entries = {call.readable(name) for name in (yield from scanned(keys, "periodic"))}
+    silent = entries - (yield ticking.ticks_due(keys)).keys() if entries else set()
     roused = 0
     for some in _pieces(sorted(silent), _SOME):
-        roused += yield from paced(commands.rouse(keys, some))
+        roused += yield from paced(auditing.rouse(keys, some))
     return Counter(ticks=roused)
 
 

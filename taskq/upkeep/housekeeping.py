@@ -10,7 +10,7 @@ import logging
 import threading
 from collections import Counter
 
-from taskq.broker import commands
+from taskq.broker.commands import auditing, keeping
 from taskq.broker.faults import NotSent, Passing, Unanswered
 from taskq.broker.keys import Keys
 from taskq.broker.net.connection import Connection
@@ -28,11 +28,11 @@ _QUEUES, _LETTERS = 500, 100
 
 def upkeep(keys: Keys) -> Protocol[Counter[str]]:
     """Do all of it once, unless somebody has lately; answers what the audit mended."""
-    if not (yield commands.audit(keys, int(_EVERY * 1000) - 1000)):
+    if not (yield auditing.audit(keys, int(_EVERY * 1000) - 1000)):
         return Counter()
     queues = yield from queues_of(keys)
     for first in range(0, len(queues), _QUEUES):
-        while (yield from paced(commands.retire(keys, _LETTERS, queues[first : first + _QUEUES]))):
+        while (yield from paced(keeping.retire(keys, _LETTERS, queues[first : first + _QUEUES]))):
             pass
     return (yield from audit(keys, queues)) + (yield from restore(keys, queues))
 

@@ -14,8 +14,9 @@ import logging
 from collections.abc import Callable, Sequence
 from typing import TypeVar
 
-from taskq.broker import commands
-from taskq.broker.commands import Move, Promotion, Reaping
+from taskq.broker.commands import holding, keeping, ticking
+from taskq.broker.commands.holding import Move
+from taskq.broker.commands.keeping import Promotion, Reaping
 from taskq.broker.faults import NotSent, Passing, Unanswered
 from taskq.broker.keys import Keys
 from taskq.broker.protocol import Now, Pause, Protocol
@@ -86,7 +87,7 @@ class Reaper:
         One batch of each a call: what else is due, or was missed, must not keep the caller from its leases.
         """
         keep_ms = int(self.interval * 1000)
-        due: Promotion = yield commands.promote(self.keys, self.name, _PROMOTE_LIMIT, keep_ms, self._skip)
+        due: Promotion = yield keeping.promote(self.keys, self.name, _PROMOTE_LIMIT, keep_ms, self._skip)
         if due.ticks and (yield from self.take_ticks(due)):
             return 0.0
         # Ticks of which this machine can make nothing stay due; those behind them are not to wait for that.
@@ -116,7 +117,7 @@ class Reaper:
     def _take(self, steps: list[Step]) -> Protocol[str]:
         """Take ticks in one call; one by one if some cannot be: a key of the wrong type is in the way of its own."""
         try:
-            answers: bytes = yield commands.take_ticks(self.keys, steps)
+            answers: bytes = yield ticking.take_ticks(self.keys, steps)
             return answers.decode()
         except BrokerFull:
             raise
@@ -149,7 +150,7 @@ class Reaper:
 
     def reap(self) -> Protocol[float]:
         """Recover what lost incarnations held, some of them a call; answers in how many seconds to come again."""
-        reaping: Reaping = yield commands.reap(self.keys, _REAP_LIMIT)
+        reaping: Reaping = yield keeping.reap(self.keys, _REAP_LIMIT)
         for incarnation, moves in reaping.moves.items():
             self._report(incarnation, moves)
         self._tell_failed(reaping.failed)
@@ -171,13 +172,13 @@ class Reaper:
         """
         until = (yield Now()) + seconds
         if seconds > _GRAIN:
-            rang: list[bytes] | None = yield commands.wait_bell(self.keys, bells, seconds - _GRAIN)
+            rang: list[bytes] | None = yield holding.wait_bell(self.keys, bells, seconds - _GRAIN)
             if rang is not None:
                 return rang
         yield Pause(max(0.0, until - (yield Now())))
         if seconds <= _GRAIN:  # nobody listened, and the next wait may be as short
             for bell in bells:
-                token: bytes | None = yield commands.take_bell(self.keys, bell)
+                token: bytes | None = yield holding.take_bell(self.keys, bell)
                 if token is not None:
                     return [self.keys[bell], token]
         return None

@@ -13,11 +13,11 @@ from datetime import datetime, timezone
 from functools import cached_property
 from typing import Any
 
-from taskq.broker.commands import Pause, read_pause
-from taskq.broker.outcomes import DISCARDED, FAILURE, SUCCESS, read_error_detail
+from taskq.broker.commands.steering import Pause, read_pause
 from taskq.errors import DecodeError
 from taskq.message.envelope import decode, decode_fields, decode_head, id_time, id_to_text
-from taskq.tasks.flow import rate_text
+from taskq.message.outcome import DISCARDED, FAILURE, SUCCESS, read_error_detail
+from taskq.tasks.limits import rate_text
 
 #: How deep ``why.lua`` looks into a list, and at how many incarnations.
 _MOST, _FEW = 10_000, 100

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 
 import msgpack
 
-from taskq.broker.commands import QueueSet
+from taskq.broker.commands.holding import QueueSet
 from taskq.config import Settings, check_name
 from taskq.errors import ConfigError
 from taskq.message.envelope import VERSION

@@ -5,27 +5,28 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from taskq import TaskQ
-from taskq.broker import commands
-from taskq.broker.commands import QueueSet
-from taskq.broker.outcomes import Dead, error_detail, words
+from taskq.broker.commands import announcing, holding
+from taskq.broker.commands.holding import QueueSet
+from taskq.broker.commands.outcomes import words
 from taskq.message.envelope import id_to_text
+from taskq.message.outcome import Dead, error_detail
 from taskq.worker.plan import settings_for_scripts
 
 
 def publish(app: TaskQ) -> None:
     """Tell the server what a worker of the app tells it at its start."""
     keys, run = app.client.keys, app.client.broker.run
-    run(commands.announce_app(keys))
+    run(announcing.announce_app(keys))
     tasks = [(task.name, task.queue, "") for task in app.tasks.values()]
-    run(commands.publish(keys, tasks, settings_for_scripts(app.settings, app.tasks)))
+    run(announcing.publish(keys, tasks, settings_for_scripts(app.settings, app.tasks)))
 
 
 def take(app: TaskQ, queue: str, n: int, *, lease_ms: int = 60_000, incarnation: str = "lost") -> list[bytes]:
     """Register an incarnation and take messages in its name; returns their ids."""
     keys, run = app.client.keys, app.client.broker.run
     queues = QueueSet.of([queue])
-    run(commands.register(keys, incarnation, lease_ms, b"", queues))
-    batch = run(commands.fetch(keys, incarnation, 1, [], want=n, set_id=queues.id, caps=f" {queue}=128 "))
+    run(holding.register(keys, incarnation, lease_ms, b"", queues))
+    batch = run(holding.fetch(keys, incarnation, 1, [], want=n, set_id=queues.id, caps=f" {queue}=128 "))
     return batch.messages[::2]
 
 
@@ -37,8 +38,8 @@ def bury(
     incarnation = f"undertaker{number}"
     ids = take(app, queue, n, incarnation=incarnation)
     detail = error_detail("ValueError", error, traceback, worker="w", retries=2)
-    run(commands.fetch(keys, incarnation, 2, words([Dead(i, reason, detail, b"") for i in ids], 1000)))
-    run(commands.close(keys, incarnation, died=False, alone=False, running=()))
+    run(holding.fetch(keys, incarnation, 2, words([Dead(i, reason, detail, b"") for i in ids], 1000)))
+    run(holding.close(keys, incarnation, died=False, alone=False, running=()))
     return texts(ids)
 
 

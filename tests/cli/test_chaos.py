@@ -12,7 +12,8 @@ from pathlib import Path
 
 import pytest
 
-from taskq.broker.commands import Command, known_apps
+from taskq.broker.call import Command
+from taskq.broker.commands.announcing import known_apps
 from taskq.broker.keys import Keys
 from taskq.broker.net.connection import Connection
 from taskq.showcase.chaos import LEASE

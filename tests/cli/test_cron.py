@@ -12,7 +12,8 @@ import pytest
 from click.testing import CliRunner
 
 from taskq import TaskQ, every
-from taskq.broker import commands
+from taskq.broker import call
+from taskq.broker.commands import announcing, ticking
 from taskq.broker.net.connection import Connection
 from taskq.broker.protocol import drive
 from taskq.cli import main
@@ -39,7 +40,7 @@ def app(session_server: Server) -> Iterator[TaskQ]:
 
     publish(made)
     stored = {name: entry.stored for name, entry in made.entries.items()}
-    made.client.broker.run(commands.declare(made.client.keys, "jobs", "1" * 16, stored, force=False))
+    made.client.broker.run(ticking.declare(made.client.keys, "jobs", "1" * 16, stored, force=False))
     yield made
     made.close()
 
@@ -72,7 +73,7 @@ def listed(cron: Run) -> dict[str, dict[str, Any]]:
 
 
 def entry_of(app: TaskQ, name: str) -> Entry:
-    return Entry.read(name, app.client.broker.run(commands.read_hash(app.client.keys, "periodic"))[name.encode()])
+    return Entry.read(name, app.client.broker.run(call.whole_hash(app.client.keys, "periodic"))[name.encode()])
 
 
 def test_entries_are_listed_with_what_became_of_them(app: TaskQ, cron: Run) -> None:
@@ -199,7 +200,7 @@ def test_an_entry_is_run_now_beside_its_ticks(app: TaskQ, cron: Run) -> None:
     text_id = ran.stdout.strip()
     assert re.fullmatch(r"cron:hourly:now:\d+", text_id), ran.stderr
     assert survey(app)["reports"].pending == 1
-    value = app.client.broker.run(commands.hash_values(app.client.keys, "messages", [text_id.encode()]))[0]
+    value = app.client.broker.run(call.hash_values(app.client.keys, "messages", [text_id.encode()]))[0]
     assert unpack_call(decode(value or b"").body) == (["mon"], {})
     assert listed(cron)["hourly"].items() >= {"last_id": text_id, "sent": 1, "next": None}.items()
 
@@ -244,7 +245,7 @@ def test_a_dry_run_says_what_it_would_do_and_changes_nothing(app: TaskQ, cron: R
 
 
 def test_a_task_that_no_worker_has_had_is_told_with_the_nearest_ones(app: TaskQ, cron: Run) -> None:
-    app.client.broker.run(commands.publish(app.client.keys, [("report", "reports", "")]))
+    app.client.broker.run(announcing.publish(app.client.keys, [("report", "reports", "")]))
 
     refused = cron("add", "e", "@daily", "reprot")
 
@@ -274,7 +275,7 @@ def test_where_several_apps_have_an_entry_the_app_must_be_named(own_server: Serv
 
 
 def test_an_entry_that_cannot_be_read_is_listed_and_can_be_removed(app: TaskQ, cron: Run) -> None:
-    app.client.broker.run(commands.change_entry(app.client.keys, "define", "odd", b"\xff\x00", 0))
+    app.client.broker.run(ticking.change_entry(app.client.keys, "define", "odd", b"\xff\x00", 0))
 
     assert re.search(r"^odd +\S+ +\(cannot be read\)", cron("ls").stdout, re.M)
     for verb in ("next", "run-now"):
@@ -292,7 +293,7 @@ def test_going_back_to_older_code_needs_a_word(app: TaskQ, cron: Run, tmp_path: 
     monkeypatch.chdir(tmp_path)
     monkeypatch.syspath_prepend(tmp_path)
     assert cron("sync", "-A", "backjobs", name="").stdout == "added old\n"
-    app.client.broker.run(commands.declare(app.client.keys, "backjobs", "9" * 16, {}, force=False))
+    app.client.broker.run(ticking.declare(app.client.keys, "backjobs", "9" * 16, {}, force=False))
     assert set(listed(cron)) == {"hourly"}
 
     assert cron("sync", "-A", "backjobs", name="").stdout == "added old\n"
@@ -301,11 +302,11 @@ def test_going_back_to_older_code_needs_a_word(app: TaskQ, cron: Run, tmp_path: 
 
 def test_a_reaper_sends_ticks_and_says_so(app: TaskQ, cron: Run, taskq: Run) -> None:
     upkeep(app)
-    app.client.broker.run(commands.Command(None, [b"ZADD", app.client.keys["ticks"], 1, b"hourly"], lambda r: r))
+    app.client.broker.run(call.Command(None, [b"ZADD", app.client.keys["ticks"], 1, b"hourly"], lambda r: r))
 
     assert "look at 1 periodic tick" in taskq("reaper", "--dry-run", "--name", app.name).stdout
     app.client.broker.run(
-        commands.Command(None, [b"HSET", app.client.keys["entry:hourly"], b"tick", 3_600_000], lambda r: r)
+        call.Command(None, [b"HSET", app.client.keys["entry:hourly"], b"tick", 3_600_000], lambda r: r)
     )
     assert "sent 1 periodic tick" in taskq("reaper", "--once", "--name", app.name).stdout
     assert listed(cron)["hourly"].items() >= {"sent": 1, "left_out": 1}.items()
@@ -328,7 +329,7 @@ def test_the_timetable_goes_over_every_app(own_server: Server) -> None:
         app = TaskQ(name, own_server.url)
         publish(app)
         for entry in ("y", "x"):
-            app.client.broker.run(commands.change_entry(app.client.keys, "define", entry, b"x" * 20, 0))
+            app.client.broker.run(ticking.change_entry(app.client.keys, "define", entry, b"x" * 20, 0))
 
     broker = TaskQ("any", own_server.url).client.broker
     assert [(one.app, one.name) for one in Timetable(broker, ()).all()] == [(a, e) for a in "ab" for e in "xy"]

@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 
 from taskq import ResultTimeout, TaskError, TaskQ
-from taskq.broker import commands
+from taskq.broker import call
 from taskq.broker.pool import Broker
 from taskq.cli.letters import Filters, Graveyard
 from taskq.message.envelope import decode, encode_head, id_from_text
@@ -48,13 +48,13 @@ def dead(app: TaskQ, task: str, n: int = 1, **more: Any) -> list[str]:
 
 
 def stored(app: TaskQ, text_id: str) -> bytes | None:
-    return app.client.broker.run(commands.hash_values(app.client.keys, "messages", [id_from_text(text_id)]))[0]
+    return app.client.broker.run(call.hash_values(app.client.keys, "messages", [id_from_text(text_id)]))[0]
 
 
 def store(app: TaskQ, text_id: str, value: bytes) -> None:
     """Put another value in the place of a message."""
     words = [b"HSET", app.client.keys["messages"], id_from_text(text_id), value]
-    app.client.broker.run(commands.Command(None, words, int))
+    app.client.broker.run(call.Command(None, words, int))
 
 
 def listed(ran: Ran) -> list[str]:
@@ -104,7 +104,7 @@ def test_filters(quick: Run, app: TaskQ) -> None:
     mails, bills = dead(app, "mail", 2), dead(app, "bill", 2, reason="crashed", number=2)
     (old,) = dead(app, "bill", reason="discarded: older than discard_after", number=3)
     words = [b"ZINCRBY", app.client.keys["dead:bill"], -7_200_000, id_from_text(old)]
-    app.client.broker.run(commands.Command(None, words, float))
+    app.client.broker.run(call.Command(None, words, float))
 
     def ls(*options: str) -> list[str]:
         return listed(quick("dead", "ls", "--json", "--name", app.name, *options))

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner
 
-from taskq.broker.commands import QueueSurvey
+from taskq.broker.commands.looking import QueueSurvey
 from taskq.showcase import demo, example
 from tests.cli.conftest import Ran, environment
 

@@ -8,13 +8,13 @@ from pathlib import Path
 
 import pytest
 
-from taskq.broker import commands
+from taskq.broker.commands import steering
 from tests.support import Write
 
 Run = Callable[..., subprocess.CompletedProcess[str]]
 
 JOBS = """
-from taskq.broker import commands
+from taskq.broker.commands import steering
 HERE = os.path.dirname(os.path.abspath(__file__))
 FORKS = os.open(os.path.join(HERE, "forks"), os.O_APPEND | os.O_CREAT | os.O_WRONLY)
 os.register_at_fork(after_in_parent=lambda: os.write(FORKS, b"."))
@@ -41,7 +41,7 @@ def gated():
 
 @app.task
 def crashes_paused():
-    app.client.broker.run(commands.pause(app.client.keys, "jobs.crashes_paused", 0, "kim", "it crashes"))
+    app.client.broker.run(steering.pause(app.client.keys, "jobs.crashes_paused", 0, "kim", "it crashes"))
     os._exit(9)
 
 @app.task
@@ -88,7 +88,7 @@ def test_a_gate_that_opens_soon_is_waited_for(jobs: Write, taskq: Run, tmp_path:
 
 def test_a_paused_queue_is_left_and_said(jobs: Write, taskq: Run, tmp_path: Path) -> None:
     module = jobs(JOBS)
-    module.app.client.broker.run(commands.pause(module.app.client.keys, "jobs.plain", 0, "kim", "the bank is closed"))
+    module.app.client.broker.run(steering.pause(module.app.client.keys, "jobs.plain", 0, "kim", "the bank is closed"))
     module.plain.delay()
 
     ran = drain(taskq)

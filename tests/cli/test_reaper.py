@@ -12,7 +12,8 @@ import pytest
 import redis
 
 from taskq import TaskQ
-from taskq.broker import commands
+from taskq.broker import call
+from taskq.broker.commands import holding, keeping, looking
 from tests.cli.conftest import Background, Ran
 from tests.cli.lost import publish, take, texts
 from tests.support import Server, Worker, new_app, survey, wait_until
@@ -53,14 +54,14 @@ def lose(app: TaskQ, n: int, lease_ms: int = 1) -> list[str]:
     app.tasks["work"].delay_many(range(n))
     ids = texts(take(app, "work", n, lease_ms=lease_ms))
     keys, own = app.client.keys, app.settings.lease_ms  # that of 1 ms is a trick of this test
-    app.client.broker.run(commands.Command(None, ["ZADD", keys["terms"], own, "lost"], int))
+    app.client.broker.run(call.Command(None, ["ZADD", keys["terms"], own, "lost"], int))
     assert len(ids) == n
     return ids
 
 
 def renew(app: TaskQ, *incarnations: str) -> None:
     """Show a sign of life, so that leases that have ended count as such at once."""
-    app.client.broker.run(commands.renew(app.client.keys, app.settings.lease_ms, [], incarnations))
+    app.client.broker.run(holding.renew(app.client.keys, app.settings.lease_ms, [], incarnations))
 
 
 def everything(server: Server, app: TaskQ) -> dict[bytes, bytes]:
@@ -120,8 +121,8 @@ def test_a_pass_that_was_stopped_meanwhile_gives_one_more_lease_and_goes_on(back
     run = hasty.client.broker.run
 
     reaper.process.send_signal(signal.SIGSTOP)
-    pulse = run(commands.last_pulse(hasty.client.keys))
-    wait_until(lambda: run(commands.server_time()) - pulse > 0.6, "the pulse is old")
+    pulse = run(looking.last_pulse(hasty.client.keys))
+    wait_until(lambda: run(looking.server_time()) - pulse > 0.6, "the pulse is old")
     reaper.process.send_signal(signal.SIGCONT)
 
     assert reaper.process.wait(10) == 0
@@ -134,7 +135,7 @@ def test_a_pass_notices_that_another_was_faster(background: Start, hasty: TaskQ)
     wait_until(lambda: "waiting up to 1 s" in reaper.err, "it waits")
 
     run = hasty.client.broker.run
-    run(commands.close(hasty.client.keys, "lost", died=True, alone=True, running=()))
+    run(holding.close(hasty.client.keys, "lost", died=True, alone=True, running=()))
 
     assert reaper.process.wait(10) == 0
     assert "incarnation lost was recovered by another" in reaper.err
@@ -155,7 +156,7 @@ def test_a_pass_promotes_what_is_due_and_keeps_the_time_for_nobody(
 
     assert "promoted 1 due message," in taskq("reaper", "--once", "--name", app.name).stdout
     assert (survey(app)["work"].pending, survey(app)["work"].scheduled) == (1, 1)
-    promote = commands.promote(app.client.keys, "other", 10, 5000)
+    promote = keeping.promote(app.client.keys, "other", 10, 5000)
     wait_until(lambda: app.client.broker.run(promote).wait == 5.0, "another has become the keeper")
 
 

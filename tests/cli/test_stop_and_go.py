@@ -10,7 +10,8 @@ from types import SimpleNamespace
 import pytest
 
 from taskq import Breaker, Limit, TaskQ, TaskRevoked
-from taskq.broker import commands
+from taskq.broker import call
+from taskq.broker.commands import announcing, steering
 from taskq.cli import why
 from taskq.worker.plan import publications
 from tests.cli.conftest import Ran
@@ -35,7 +36,7 @@ def app(session_server: Server) -> Iterator[TaskQ]:
     def plain() -> None: ...
 
     publish(made)
-    made.client.broker.run(commands.publish(made.client.keys, publications(made.tasks)))
+    made.client.broker.run(announcing.publish(made.client.keys, publications(made.tasks)))
     yield made
     made.client.broker.close()
 
@@ -53,7 +54,7 @@ def run(quick: Run, app: TaskQ) -> Run:
 
 
 def limits(app: TaskQ, field: str) -> bytes | None:
-    return app.client.broker.run(commands.hash_values(app.client.keys, "limits", [field.encode()]))[0]
+    return app.client.broker.run(call.hash_values(app.client.keys, "limits", [field.encode()]))[0]
 
 
 # -- pause and resume ------------------------------------------------------------------------------------
@@ -74,9 +75,9 @@ def test_a_queue_is_paused_with_a_reason_and_resumed(run: Run, app: TaskQ) -> No
     assert run("resume", "mail", code=1).stderr == "taskq: mail was not paused\n"
 
 
-def survey_of_pause(app: TaskQ, queue: str) -> commands.Pause:
-    stored = app.client.broker.run(commands.hash_values(app.client.keys, "paused", [queue.encode()]))[0]
-    pause = commands.read_pause(stored or b"")
+def survey_of_pause(app: TaskQ, queue: str) -> steering.Pause:
+    stored = app.client.broker.run(call.hash_values(app.client.keys, "paused", [queue.encode()]))[0]
+    pause = steering.read_pause(stored or b"")
     assert pause is not None
     return pause
 
@@ -100,7 +101,7 @@ def test_a_name_that_nobody_has_used_is_told_with_the_nearest_ones(
 
     assert ran.stdout == ""
     assert ran.stderr.startswith(f"taskq: app {app.name} {near}; did you mean mail")
-    assert app.client.broker.run(commands.whole_hash(app.client.keys, "paused")) == {}
+    assert app.client.broker.run(call.whole_hash(app.client.keys, "paused")) == {}
 
 
 @pytest.mark.parametrize(
@@ -136,7 +137,7 @@ def test_a_dry_run_of_a_pause_says_how_much_would_wait(run: Run, app: TaskQ) -> 
     take(app, "mail", 1)
 
     assert run("pause", "mail", "--dry-run").stdout == "would pause mail: 2 messages waiting there, 1 running on\n"
-    assert app.client.broker.run(commands.whole_hash(app.client.keys, "paused")) == {}
+    assert app.client.broker.run(call.whole_hash(app.client.keys, "paused")) == {}
 
 
 def test_a_name_that_is_none_is_wrong_usage(run: Run) -> None:
@@ -168,7 +169,7 @@ def test_queues_is_a_table_with_what_holds_each_queue(run: Run, app: TaskQ) -> N
     app.pause("never", author="eve@host")
     keys = app.client.keys
     for task, breaker in ((b"mail", b"o 2000000000000 "), (b"bill", b"h 0 "), (b"plain", b"c 0 01")):
-        app.client.broker.run(commands.Command(None, [b"HSET", keys["breakers"], task, breaker], int))
+        app.client.broker.run(call.Command(None, [b"HSET", keys["breakers"], task, breaker], int))
 
     lines = run("queues").stdout.splitlines()
 

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from taskq.broker.commands import Command
+from taskq.broker.call import Command
 from tests.cli.conftest import Ran
 from tests.support import Server, Start, Write, new_app, survey, wait_until
 

@@ -6,10 +6,11 @@ import struct
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
-from taskq.broker import commands
-from taskq.broker.commands import Batch, Lost, QueueSet
-from taskq.broker.outcomes import Outcome, words
+from taskq.broker.commands import announcing, holding, keeping, producing, steering
+from taskq.broker.commands.holding import Batch, Lost, QueueSet
+from taskq.broker.commands.outcomes import words
 from taskq.message.envelope import encode_envelope, encode_head
+from taskq.message.outcome import Outcome
 from taskq.upkeep.derived import restore
 from tests.contract.world import LEASE, MINUTE, World
 from tests.model.audit import SCRIPT, Snapshot, violations
@@ -55,7 +56,7 @@ class Fleet:
     def begin(self, inc: str) -> None:
         """Another incarnation begins."""
         self.calls[inc] = 0
-        self.world.run(commands.register(self.world.keys, inc, LEASE, b"", self.queues))
+        self.world.run(holding.register(self.world.keys, inc, LEASE, b"", self.queues))
         self.sound()
 
     def sound(self, below_limits: bool = True) -> None:
@@ -83,7 +84,7 @@ class Fleet:
 
     def publish(self, task: str, *limits: str, queue: str = "q") -> int:
         """A worker publishes a task; answers how many gates may have opened by it."""
-        return self.world.run(commands.publish(self.world.keys, [(task, queue, "\n".join(limits))])).opened
+        return self.world.run(announcing.publish(self.world.keys, [(task, queue, "\n".join(limits))])).opened
 
     def send(self, *ids: bytes, head: bytes = b"", task: str = "t", queue: str = "q", options: bytes = b"") -> bytes:
         """Enqueue some messages of one kind."""
@@ -95,7 +96,7 @@ class Fleet:
         for first in range(0, len(messages), 500):
             self.sends += 1
             some = messages[first : first + 500]
-            answer += self.world.run(commands.enqueue(self.world.keys, b"p", self.sends, some))  # type: ignore[arg-type]
+            answer += self.world.run(producing.enqueue(self.world.keys, b"p", self.sends, some))  # type: ignore[arg-type]
         self.sound()
         return answer
 
@@ -103,7 +104,7 @@ class Fleet:
         """Settle and take, in one call."""
         self.calls[inc] += 1
         batch = self.world.run(
-            commands.fetch(
+            holding.fetch(
                 self.world.keys, inc, self.calls[inc], words(outcomes, MINUTE),
                 want=want, set_id=self.queues.id, mode=mode, caps=caps,
             )
@@ -129,7 +130,7 @@ class Fleet:
 
     def lose(self, inc: str = "inc", *running: bytes, died: bool = True) -> None:
         """An incarnation's process ends."""
-        self.world.run(commands.close(self.world.keys, inc, died=died, alone=False, running=running))
+        self.world.run(holding.close(self.world.keys, inc, died=died, alone=False, running=running))
         self.sound()
 
     def is_lost(self, inc: str) -> bool:
@@ -142,35 +143,35 @@ class Fleet:
 
     def renew(self) -> None:
         """A parent renews the leases of all."""
-        self.world.run(commands.renew(self.world.keys, LEASE, [self.queues], list(self.calls)))
+        self.world.run(holding.renew(self.world.keys, LEASE, [self.queues], list(self.calls)))
         self.sound()
 
     def promote(self) -> float | None:
         """Let a parent look after what is due; answers in how many seconds it is to come again."""
-        waits = self.world.run(commands.promote(self.world.keys, "parent", 100, MINUTE)).wait
+        waits = self.world.run(keeping.promote(self.world.keys, "parent", 100, MINUTE)).wait
         self.sound()
         return waits
 
     def pause(self, name: str, seconds: float = 0.0) -> bool:
         """Pause a queue or task."""
-        was = self.world.run(commands.pause(self.world.keys, name, seconds, "me", "why"))
+        was = self.world.run(steering.pause(self.world.keys, name, seconds, "me", "why"))
         self.sound()
         return was
 
     def resume(self, name: str) -> bool:
         """Resume a queue or task."""
-        was = self.world.run(commands.resume(self.world.keys, name))
+        was = self.world.run(steering.resume(self.world.keys, name))
         self.sound()
         return was
 
     def limit(self, task: str, text: str) -> bool:
         """Set the limits of a task by hand."""
-        known = self.world.run(commands.limit(self.world.keys, task, text))
+        known = self.world.run(steering.limit(self.world.keys, task, text))
         self.sound(below_limits=False)
         return known
 
     def revoke(self, id_: bytes) -> str:
         """Revoke a message."""
-        how = self.world.run(commands.revoke(self.world.keys, id_, "why"))
+        how = self.world.run(steering.revoke(self.world.keys, id_, "why"))
         self.sound()
         return how

@@ -8,8 +8,9 @@ from typing import Any
 import pytest
 
 from taskq import TaskQ
-from taskq.broker import commands
-from taskq.broker.commands import Command, QueueSet
+from taskq.broker.call import Command
+from taskq.broker.commands import announcing
+from taskq.broker.commands.holding import QueueSet
 from taskq.worker.parent.announcing import Announcement
 from taskq.worker.plan import Plan
 
@@ -73,7 +74,7 @@ def test_said_again_it_puts_back_what_the_server_has_lost_and_says_so(
         told = "the server had lost what this worker announced" in caplog.text
         quiet = any(lost == [keys[name]] for name in QUIET)
         assert told != (quiet or lost == [b"tq:apps"]), lost
-    assert keys.app in parent.app.client.broker.run(commands.known_apps())
+    assert keys.app in parent.app.client.broker.run(announcing.known_apps())
 
 
 def test_two_live_workers_of_one_name_are_told_of_each_other(parent: Parent, caplog: pytest.LogCaptureFixture) -> None:

@@ -8,10 +8,11 @@ from typing import Any
 
 import pytest
 
-from taskq.broker import commands
-from taskq.broker.commands import Command, Tally, mend
-from taskq.broker.outcomes import Returned
+from taskq.broker.call import Command
+from taskq.broker.commands import auditing, looking
+from taskq.broker.commands.auditing import Tally, mend
 from taskq.broker.protocol import drive
+from taskq.message.outcome import Returned
 from taskq.upkeep.audit import audit
 from taskq.upkeep.housekeeping import upkeep
 from tests.contract.fleet import Fleet, more, sent
@@ -43,7 +44,7 @@ def test_a_sound_state_is_left_as_it_is(world: World) -> None:
         {"ready:set": Scores({b"q": T0}), "bell:set": [b"1"]},
     )
 
-    assert world.run(commands.tally(world.keys, ["q"])) == Tally(4, 4, ["queue:q"])
+    assert world.run(auditing.tally(world.keys, ["q"])) == Tally(4, 4, ["queue:q"])
     assert audited(world) == {}
     assert without(world.state(), "audited") == before
 
@@ -51,10 +52,10 @@ def test_a_sound_state_is_left_as_it_is(world: World) -> None:
 def test_only_one_looks_at_a_time(world: World) -> None:
     world.seed(pending(A))
 
-    assert world.run(commands.audit(world.keys, EVERY))
+    assert world.run(auditing.audit(world.keys, EVERY))
     before = world.dump()
     assert 0 < world.ttl("audited") <= EVERY
-    assert not world.run(commands.audit(world.keys, EVERY))
+    assert not world.run(auditing.audit(world.keys, EVERY))
     assert world.dump() == before
 
 
@@ -97,7 +98,7 @@ def test_a_scan_answers_every_id_and_no_message(world: World) -> None:
     before = world.seed({"messages": messages(*ids)})
     cursor, found = b"0", set()
     while True:
-        cursor, some = world.run(commands.scan_ids(world.keys, cursor, 100))
+        cursor, some = world.run(auditing.scan_ids(world.keys, cursor, 100))
         found.update(some)
         if cursor == b"0":
             break
@@ -340,9 +341,9 @@ def test_nine_thousand_queues_are_audited_and_surveyed(world: World) -> None:
     world.seed({"counters": {b"q8999|accepted": b"1", b"q1|accepted": b"1"}})
 
     assert audited(world) == {"resurrected": 1}
-    found = world.run(commands.survey(world.keys))
+    found = world.run(looking.survey(world.keys))
     assert (len(found), found["q8999"].pending, found["q1"].pending) == (9000, 1, 1)
-    assert world.run(commands.backlog(world.keys, queues)).pending == 2
+    assert world.run(looking.backlog(world.keys, queues)).pending == 2
 
 
 def test_a_message_of_any_incarnation_is_found_and_not_resurrected(world: World) -> None:
@@ -351,8 +352,8 @@ def test_a_message_of_any_incarnation_is_found_and_not_resurrected(world: World)
     before = world.state()
 
     assert world.run(mend(world.keys, [(A, "")])) == ["sound"]
-    assert world.run(commands.locate(world.keys, A))[0] == b"processing"
-    assert b"worker" in world.run(commands.why(world.keys, A))
+    assert world.run(looking.locate(world.keys, A))[0] == b"processing"
+    assert b"worker" in world.run(looking.why(world.keys, A))
     assert world.state() == before
 
 

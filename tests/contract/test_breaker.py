@@ -6,8 +6,8 @@ from collections.abc import Callable
 
 import pytest
 
-from taskq.broker import commands
-from taskq.broker.outcomes import Again, Dead, Ended, Limited, Outcome, Returned
+from taskq.broker.commands import holding
+from taskq.message.outcome import Again, Dead, Ended, Limited, Outcome, Returned
 from tests.contract.fleet import Fleet, more
 from tests.contract.world import MINUTE, T0, Near, Scores, World, message, raw_id
 
@@ -175,7 +175,7 @@ def end(fleet: Fleet, how: str, *ids: bytes, inc: str = "inc") -> None:
     if how == "lose":
         fleet.lose(inc, *ids)
     elif how == "sync":
-        fleet.world.run(commands.sync(fleet.world.keys, inc, 90, 89, []))
+        fleet.world.run(holding.sync(fleet.world.keys, inc, 90, 89, []))
     else:
         fleet.fetch(*map(ways[how], ids), inc=inc)
 

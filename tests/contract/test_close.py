@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from taskq.broker.commands import Lost, Move, close, fetch
+from taskq.broker.commands.holding import Lost, Move, close, fetch
 from taskq.errors import BrokerRefused
 from tests.contract.world import MINUTE, T0, Near, Scores, State, World, messages, raw_id, serving, without
 

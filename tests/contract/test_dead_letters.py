@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import pytest
 
-from taskq.broker.commands import dead_ids, dead_time, hash_values, purge, replay, retire
+from taskq.broker.call import hash_values
+from taskq.broker.commands.keeping import retire
+from taskq.broker.commands.looking import dead_ids, dead_time
+from taskq.broker.commands.steering import purge, replay
 from tests.contract.world import MINUTE, T0, Near, Scores, State, World, message, messages, raw_id, serving, without
 
 A, B, C, D = map(raw_id, range(1, 5))

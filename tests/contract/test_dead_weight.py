@@ -6,8 +6,8 @@ from collections import Counter
 
 import pytest
 
-from taskq.broker import commands
-from taskq.broker.outcomes import Again
+from taskq.broker.commands import awaiting, steering
+from taskq.message.outcome import Again
 from tests.contract.fleet import Fleet, more, sent
 from tests.contract.test_lines import key_of, of_key, settle_down
 from tests.contract.world import T0, Scores, World, message, raw_id
@@ -55,7 +55,7 @@ def test_what_has_expired_spends_no_rate_and_takes_no_slot(
 
 def test_whoever_waits_for_what_has_expired_is_told(fleet: Fleet) -> None:
     fleet.send(A, head=LIMITED, options=SOON)
-    fleet.world.run(commands.await_results(fleet.world.keys, "in", [A]))
+    fleet.world.run(awaiting.await_results(fleet.world.keys, "in", [A]))
     fleet.world.at(T0 + 2000)
 
     assert fleet.take() == []
@@ -154,7 +154,7 @@ def test_a_dead_letter_is_replayed_though_an_expired_message_has_its_lock(fleet:
     fleet.send(B, head=head, options=SOON)
     fleet.world.at(T0 + 2000)
 
-    assert fleet.world.run(commands.replay(fleet.world.keys, "q", A, b"")) is True
+    assert fleet.world.run(steering.replay(fleet.world.keys, "q", A, b"")) is True
 
 
 # -- length ------------------------------------------------------------------------------------------------------
@@ -166,7 +166,7 @@ def test_what_has_expired_takes_no_room(fleet: Fleet, ranked: bool) -> None:
     ids = [raw_id(100 + i) for i in range(150)]
     fleet.send(*ids, head=head, options=b"m150 x1000")
     assert fleet.send(A, head=head, options=b"m150") == b"!"
-    fleet.world.run(commands.await_results(fleet.world.keys, "in", ids[:1]))
+    fleet.world.run(awaiting.await_results(fleet.world.keys, "in", ids[:1]))
     fleet.world.at(T0 + 2000)
 
     assert fleet.send(A, B, head=head, options=b"m150") == b"++"
@@ -185,7 +185,7 @@ def test_what_was_revoked_takes_no_room(fleet: Fleet, which: slice) -> None:
     with fleet.unaudited():
         fleet.send_all([sent(id_, options=b"m1200") for id_ in ids])
         for id_ in ids[which]:
-            fleet.world.run(commands.revoke(fleet.world.keys, id_, ""))
+            fleet.world.run(steering.revoke(fleet.world.keys, id_, ""))
         left = len(fleet.world.state()["queue:q"])
         assert left > 1100
         assert fleet.send(*(raw_id(i) for i in range(600)), options=b"m1200") == b"+" * 600

@@ -7,10 +7,10 @@ from typing import Any
 
 import pytest
 
-from taskq.broker import commands
-from taskq.broker.outcomes import Again, Dead, Returned
+from taskq.broker.commands import announcing, auditing, holding, steering, ticking
 from taskq.broker.protocol import drive
 from taskq.message.envelope import encode_envelope, encode_head
+from taskq.message.outcome import Again, Dead, Returned
 from taskq.upkeep.housekeeping import upkeep
 from tests.contract.fleet import Fleet, more, sent
 from tests.contract.world import LEASE, World, raw_id
@@ -36,9 +36,9 @@ def audited(world: World) -> Counter[str]:
 def announced(fleet: Fleet) -> None:
     """What workers announce, at their start and again when it is missing."""
     for task, (queue, limits) in TASKS.items():
-        fleet.world.run(commands.publish(fleet.world.keys, [(task, queue, limits)]))
+        fleet.world.run(announcing.publish(fleet.world.keys, [(task, queue, limits)]))
     for inc in fleet.calls:
-        fleet.world.run(commands.register(fleet.world.keys, inc, LEASE, b"", fleet.queues))
+        fleet.world.run(holding.register(fleet.world.keys, inc, LEASE, b"", fleet.queues))
 
 
 def everything(world: World) -> Fleet:
@@ -73,14 +73,14 @@ def everything(world: World) -> Fleet:
         sent(UNIQUE, more(lock="d0:t|waiting"), "t"), sent(RANKED, more(priority=5), "t"),
         sent(LATER, b"", "t", options=b"d40000"), sent(raw_id(50), b"", "p", "p"),
     ])  # fmt: skip
-    world.run(commands.change_entry(world.keys, "define", "tick", b"r" * 16 + b"entry", "1"))
+    world.run(ticking.change_entry(world.keys, "define", "tick", b"r" * 16 + b"entry", "1"))
     return fleet
 
 
 def ends(fleet: Fleet) -> None:
     """All that is held ends, all that waits runs, whatever time it takes; what stays is dead."""
     world = fleet.world
-    world.run(commands.resume(world.keys, "idle"))
+    world.run(steering.resume(world.keys, "idle"))
     for _ in range(12):
         for inc in fleet.calls:
             held = world.raw("HKEYS", world.keys["processing:" + inc])
@@ -117,9 +117,9 @@ def test_who_serves_a_queue_is_worked_out_anew(world: World) -> None:
     right = world.state()["serving"]
     world.raw("HSET", world.keys["serving"], "q", "gone")
 
-    assert world.run(commands.restore(world.keys, [("q", False, "set")])) == {"serving": 1}
+    assert world.run(auditing.restore(world.keys, [("q", False, "set")])) == {"serving": 1}
     assert world.state()["serving"] == right == {b"q": b"set"}
-    assert not world.run(commands.restore(world.keys, [("q", False, "set")]))
+    assert not world.run(auditing.restore(world.keys, [("q", False, "set")]))
 
 
 @pytest.mark.parametrize("head", [b"", more(priority=3)], ids=["in order", "by rank"])

@@ -6,7 +6,8 @@ from typing import Any
 
 import pytest
 
-from taskq.broker.commands import QueueSet, enqueue
+from taskq.broker.commands.holding import QueueSet
+from taskq.broker.commands.producing import enqueue
 from taskq.errors import BrokerRefused
 from taskq.message.envelope import decode, encode_envelope, encode_head
 from tests.contract.world import LEASE, MINUTE, T0, Near, Scores, State, World, message, messages, raw_id, serving

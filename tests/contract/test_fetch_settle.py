@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-from taskq.broker.commands import Batch, Lost, Stale, fetch
-from taskq.broker.outcomes import Again, Dead, Ended, Outcome, Returned, words
+from taskq.broker.commands.holding import Batch, Lost, Stale, fetch
+from taskq.broker.commands.outcomes import words
+from taskq.message.outcome import Again, Dead, Ended, Outcome, Returned
 from tests.contract.world import MINUTE, T0, Near, Scores, State, World, message, messages, raw_id, serving, without
 
 A, B, C, D = map(raw_id, range(1, 5))

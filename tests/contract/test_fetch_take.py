@@ -6,7 +6,7 @@ from collections import Counter
 
 import pytest
 
-from taskq.broker.commands import Batch, Lost, QueueSet, Stale, fetch
+from taskq.broker.commands.holding import Batch, Lost, QueueSet, Stale, fetch
 from tests.contract.world import (
     MINUTE,
     T0,

@@ -7,13 +7,25 @@ from contextlib import contextmanager, nullcontext
 
 import pytest
 
-from taskq.broker import commands
-from taskq.broker.commands import Command, QueueSet
-from taskq.broker.outcomes import Again, Dead, Ended, Passed, Returned, words
+from taskq.broker.call import Command
+from taskq.broker.commands import (
+    announcing,
+    auditing,
+    awaiting,
+    holding,
+    keeping,
+    looking,
+    producing,
+    steering,
+    ticking,
+)
+from taskq.broker.commands.holding import QueueSet
+from taskq.broker.commands.outcomes import words
 from taskq.broker.scripts import all_scripts
 from taskq.broker.ticks import DueTick, Step
 from taskq.errors import BrokerFull
 from taskq.message.envelope import encode_envelope, encode_head
+from taskq.message.outcome import Again, Dead, Ended, Passed, Returned
 from tests.contract.world import (
     LEASE,
     MINUTE,
@@ -77,13 +89,13 @@ def test_enqueue_is_refused_with_a_clear_error_and_changes_nothing(world: World,
     before = world.dump()
 
     with full(world), pytest.raises(BrokerFull, match="maxmemory"):
-        world.run(commands.enqueue(world.keys, b"p", 1, [sent(raw_id(77), options), sent(raw_id(78), b"")]))
+        world.run(producing.enqueue(world.keys, b"p", 1, [sent(raw_id(77), options), sent(raw_id(78), b"")]))
 
     assert world.dump() == before
 
 
 def test_a_refused_send_may_be_repeated_under_its_number_when_there_is_room(world: World) -> None:
-    command = commands.enqueue(world.keys, b"p", 1, [sent(A, b"")])
+    command = producing.enqueue(world.keys, b"p", 1, [sent(A, b"")])
     with full(world), pytest.raises(BrokerFull):
         world.run(command)
 
@@ -91,14 +103,14 @@ def test_a_refused_send_may_be_repeated_under_its_number_when_there_is_room(worl
     assert world.balances() == {"q": 0}
 
 
-def settle(world: World, *outcomes: object, want: int = 0) -> Command[commands.Batch]:
-    return commands.fetch(world.keys, "inc", 1, words(outcomes, MINUTE), want=want, set_id="set")  # type: ignore[arg-type]
+def settle(world: World, *outcomes: object, want: int = 0) -> Command[holding.Batch]:
+    return holding.fetch(world.keys, "inc", 1, words(outcomes, MINUTE), want=want, set_id="set")  # type: ignore[arg-type]
 
 
 def drop(world: World) -> Command[bytes]:
     """Take a tick for which nothing is to be sent."""
     due = DueTick("due", b"0123456789abcdef...", 1, b"1")
-    return commands.take_ticks(world.keys, [Step(due, None, None, (T0, T0), dropped=True)])
+    return ticking.take_ticks(world.keys, [Step(due, None, None, (T0, T0), dropped=True)])
 
 
 #: Keys whose values are times of the running clock, which differ by milliseconds.
@@ -114,50 +126,50 @@ CALLS: dict[str, tuple[str, Callable[[World], Command[object]]]] = {
     "settling a dead letter": ("fetch", lambda w: settle(w, Dead(A, "failed", b"", b"F"))),
     "settling a retry": ("fetch", lambda w: settle(w, Again(A, message(A, body=b"x" * 500), 9.0, "retried"))),
     "returning": ("fetch", lambda w: settle(w, Returned(A))),
-    "taking a suspect": ("fetch", lambda w: commands.fetch(w.keys, "inc", 1, (), want=1, set_id="set", mode="solo")),
-    "agreeing after a lost answer": ("sync", lambda w: commands.sync(w.keys, "inc", 5, 4, [])),
-    "renewing": ("renew", lambda w: commands.renew(w.keys, LEASE, [SET], ["inc"])),
-    "registering": ("register", lambda w: commands.register(w.keys, "new", LEASE, b"info", SET)),
+    "taking a suspect": ("fetch", lambda w: holding.fetch(w.keys, "inc", 1, (), want=1, set_id="set", mode="solo")),
+    "agreeing after a lost answer": ("sync", lambda w: holding.sync(w.keys, "inc", 5, 4, [])),
+    "renewing": ("renew", lambda w: holding.renew(w.keys, LEASE, [SET], ["inc"])),
+    "registering": ("register", lambda w: holding.register(w.keys, "new", LEASE, b"info", SET)),
     "enlisting": (
         "enlist",
-        lambda w: commands.enlist(w.keys, [QueueSet("set", ("q",), tasks=("u" * 99,))], {"t": "q"}),
+        lambda w: announcing.enlist(w.keys, [QueueSet("set", ("q",), tasks=("u" * 99,))], {"t": "q"}),
     ),
-    "adopting": ("adopt", lambda w: commands.adopt(w.keys, 0, b"x" * 500, ["q", "nobody's"])),
+    "adopting": ("adopt", lambda w: keeping.adopt(w.keys, 0, b"x" * 500, ["q", "nobody's"])),
     "passing on": ("fetch", lambda w: settle(w, Passed(A, message(A, body=b"x" * 500), 9.0, again=False))),
-    "closing": ("close", lambda w: commands.close(w.keys, "inc", died=True, alone=True, running=[A])),
-    "reaping": ("reap", lambda w: commands.reap(w.keys, 10)),
-    "promoting": ("promote", lambda w: commands.promote(w.keys, "me", 100, 1000)),
-    "waiting for a result": ("await", lambda w: commands.await_results(w.keys, "in2", [A, C])),
-    "locating": ("locate", lambda w: commands.locate(w.keys, A)),
-    "asking why": ("why", lambda w: commands.why(w.keys, C)),
-    "replaying": ("replay", lambda w: commands.replay(w.keys, "q", E, b"")),
-    "purging": ("purge", lambda w: commands.purge(w.keys, "q", [E])),
-    "retiring": ("retire", lambda w: commands.retire(w.keys, 10, ["q"])),
-    "asking for a backlog": ("backlog", lambda w: commands.backlog(w.keys, ["q"])),
-    "surveying": ("survey", lambda w: commands.survey(w.keys)),
-    "pausing": ("pause", lambda w: commands.pause(w.keys, "q", 60.0, "me", "x" * 500)),
-    "publishing": ("publish", lambda w: commands.publish(w.keys, [("t", "q", "o 10.000 1 0")])),
-    "limiting": ("limit", lambda w: commands.limit(w.keys, "t", "s 0 1 5")),
-    "resuming": ("resume", lambda w: commands.resume(w.keys, "q")),
-    "revoking": ("revoke", lambda w: commands.revoke(w.keys, A, "x" * 500)),
-    "marking": ("mark", lambda w: commands.mark(w.keys, [A, C], "x" * 500)),
-    "auditing": ("audit", lambda w: commands.audit(w.keys, MINUTE)),
-    "tallying": ("tally", lambda w: commands.tally(w.keys, ["q"])),
-    "balancing": ("ledger", lambda w: commands.ledger(w.keys, {})),
-    "restoring": ("restore", lambda w: commands.restore(w.keys, [("q", True, "set")])),
-    "reopening": ("reopen", lambda w: commands.reopen(w.keys, [b"t#1"])),
-    "recounting": ("recount", lambda w: commands.recount(w.keys, [b"t#1"])),
-    "tidying": ("tidy", lambda w: commands.tidy(w.keys, "crashes", [raw_id(99)])),
-    "relocking": ("relock", lambda w: commands.relock(w.keys, [A])),
-    "rousing": ("rouse", lambda w: commands.rouse(w.keys, ["entry"])),
-    "scanning": ("scan", lambda w: commands.scan_ids(w.keys, b"0", 10)),
-    "mending": ("mend", lambda w: commands.mend(w.keys, [(A, "queue:q"), (raw_id(99), "")])),
+    "closing": ("close", lambda w: holding.close(w.keys, "inc", died=True, alone=True, running=[A])),
+    "reaping": ("reap", lambda w: keeping.reap(w.keys, 10)),
+    "promoting": ("promote", lambda w: keeping.promote(w.keys, "me", 100, 1000)),
+    "waiting for a result": ("await", lambda w: awaiting.await_results(w.keys, "in2", [A, C])),
+    "locating": ("locate", lambda w: looking.locate(w.keys, A)),
+    "asking why": ("why", lambda w: looking.why(w.keys, C)),
+    "replaying": ("replay", lambda w: steering.replay(w.keys, "q", E, b"")),
+    "purging": ("purge", lambda w: steering.purge(w.keys, "q", [E])),
+    "retiring": ("retire", lambda w: keeping.retire(w.keys, 10, ["q"])),
+    "asking for a backlog": ("backlog", lambda w: looking.backlog(w.keys, ["q"])),
+    "surveying": ("survey", lambda w: looking.survey(w.keys)),
+    "pausing": ("pause", lambda w: steering.pause(w.keys, "q", 60.0, "me", "x" * 500)),
+    "publishing": ("publish", lambda w: announcing.publish(w.keys, [("t", "q", "o 10.000 1 0")])),
+    "limiting": ("limit", lambda w: steering.limit(w.keys, "t", "s 0 1 5")),
+    "resuming": ("resume", lambda w: steering.resume(w.keys, "q")),
+    "revoking": ("revoke", lambda w: steering.revoke(w.keys, A, "x" * 500)),
+    "marking": ("mark", lambda w: steering.mark(w.keys, [A, C], "x" * 500)),
+    "auditing": ("audit", lambda w: auditing.audit(w.keys, MINUTE)),
+    "tallying": ("tally", lambda w: auditing.tally(w.keys, ["q"])),
+    "balancing": ("ledger", lambda w: auditing.ledger(w.keys, {})),
+    "restoring": ("restore", lambda w: auditing.restore(w.keys, [("q", True, "set")])),
+    "reopening": ("reopen", lambda w: auditing.reopen(w.keys, [b"t#1"])),
+    "recounting": ("recount", lambda w: auditing.recount(w.keys, [b"t#1"])),
+    "tidying": ("tidy", lambda w: auditing.tidy(w.keys, "crashes", [raw_id(99)])),
+    "relocking": ("relock", lambda w: auditing.relock(w.keys, [A])),
+    "rousing": ("rouse", lambda w: auditing.rouse(w.keys, ["entry"])),
+    "scanning": ("scan", lambda w: auditing.scan_ids(w.keys, b"0", 10)),
+    "mending": ("mend", lambda w: auditing.mend(w.keys, [(A, "queue:q"), (raw_id(99), "")])),
     "leaving out a tick": ("tick", drop),
-    "declaring": ("declare", lambda w: commands.declare(w.keys, "jobs", "f" * 16, {"new": b"x" * 99}, force=False)),
-    "defining": ("entry", lambda w: commands.change_entry(w.keys, "define", "new", b"x" * 99, 0)),
-    "removing": ("entry", lambda w: commands.change_entry(w.keys, "remove", "due")),
-    "pausing an entry": ("entry", lambda w: commands.change_entry(w.keys, "pause", "due", b"by me")),
-    "resuming an entry": ("entry", lambda w: commands.change_entry(w.keys, "resume", "paused")),
+    "declaring": ("declare", lambda w: ticking.declare(w.keys, "jobs", "f" * 16, {"new": b"x" * 99}, force=False)),
+    "defining": ("entry", lambda w: ticking.change_entry(w.keys, "define", "new", b"x" * 99, 0)),
+    "removing": ("entry", lambda w: ticking.change_entry(w.keys, "remove", "due")),
+    "pausing an entry": ("entry", lambda w: ticking.change_entry(w.keys, "pause", "due", b"by me")),
+    "resuming an entry": ("entry", lambda w: ticking.change_entry(w.keys, "resume", "paused")),
 }
 
 
@@ -171,7 +183,7 @@ def test_a_tick_that_sends_is_refused_and_changes_nothing(world: World) -> None:
     due = DueTick("due", b"0123456789abcdef...", 1, b"1")
 
     with full(world), pytest.raises(BrokerFull, match="maxmemory"):
-        world.run(commands.take_ticks(world.keys, [Step(due, sent(raw_id(77), b""), 1, (T0, T0))]))
+        world.run(ticking.take_ticks(world.keys, [Step(due, sent(raw_id(77), b""), 1, (T0, T0))]))
 
     assert world.dump() == before
 
@@ -205,7 +217,7 @@ def test_the_time_is_kept_on_a_full_server_although_nothing_is_due(world: World)
     world.seed({"schedule": Scores({A: T0 + MINUTE}), "messages": messages(A)})
 
     with full(world):
-        promotion = world.run(commands.promote(world.keys, "me", 100, 1000))
+        promotion = world.run(keeping.promote(world.keys, "me", 100, 1000))
 
     assert (promotion.moved, promotion.wait) == (0, 1)
     assert world.state()["keeper"].startswith(b"me ")
@@ -220,7 +232,7 @@ def test_results_are_not_kept_where_memory_is_scarce_but_given_to_those_who_wait
     """Results of a busy fleet would fill the memory that messages need: nothing but time makes them go."""
     ids, outcomes = [A, B, C, D], [(D, b""), (A, b"Sone"), (B, b"Stwo"), Ended(C, "failed", b"Fno")]
     if why == "scarce":
-        world.run(commands.refuse_results(world.keys, 30.0))
+        world.run(announcing.refuse_results(world.keys, 30.0))
         assert 0 < world.ttl("scarce") <= 30_000
     for waiters in ({B: b"in", C: b"in"}, {}):
         world.seed(serving("inc"), {"messages": messages(*ids), "processing:inc": dict.fromkeys(ids, b"1 q")})
@@ -240,17 +252,17 @@ def test_results_are_not_kept_where_memory_is_scarce_but_given_to_those_who_wait
 
 def test_a_full_server_drains(world: World) -> None:
     ids = [raw_id(i) for i in range(300)]
-    world.run(commands.register(world.keys, "inc", LEASE, b"", SET))
-    world.run(commands.enqueue(world.keys, b"p", 1, [sent(id_, b"") for id_ in ids]))
+    world.run(holding.register(world.keys, "inc", LEASE, b"", SET))
+    world.run(producing.enqueue(world.keys, b"p", 1, [sent(id_, b"") for id_ in ids]))
 
     drained: list[bytes] = []
     with full(world):
         held: list[bytes] = []
         for number in range(1, 10):
             groups = words([(id_, b"") for id_ in held], MINUTE)
-            fetch = commands.fetch(world.keys, "inc", number, groups, want=64, set_id="set")
+            fetch = holding.fetch(world.keys, "inc", number, groups, want=64, set_id="set")
             drained += held
             held = world.run(fetch).messages[::2]
 
     assert drained == ids
-    assert world.run(commands.survey(world.keys))["q"].counters == {"accepted": 300, "done": 300}
+    assert world.run(looking.survey(world.keys))["q"].counters == {"accepted": 300, "done": 300}

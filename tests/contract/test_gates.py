@@ -7,8 +7,8 @@ from collections import Counter
 
 import pytest
 
-from taskq.broker import commands
-from taskq.broker.outcomes import Again, Dead, Ended, Limited, Outcome, Returned
+from taskq.broker.commands import auditing, holding, keeping, steering
+from taskq.message.outcome import Again, Dead, Ended, Limited, Outcome, Returned
 from tests.contract.fleet import Fleet, more, sent
 from tests.contract.world import MINUTE, T0, Near, Scores, State, Taken, World, message, raw_id, serving, without
 
@@ -184,7 +184,7 @@ def test_refused_outcomes_and_calls_free_nothing(world: World) -> None:
 
     assert fleet.fetch((A, b""), Returned(B), Ended(A, "failed", b""), inc="other").fenced == 3
     fleet.calls["inc"] -= 1
-    with pytest.raises(commands.Stale):
+    with pytest.raises(holding.Stale):
         fleet.fetch((A, b""))
 
     assert without(world.state(), "calls") == without(before, "calls")
@@ -211,7 +211,7 @@ def test_reaping_gives_slots_back(fleet: Fleet) -> None:
     fleet.world.raw("ZADD", fleet.world.keys["leases"], T0 - 1, "inc")
     fleet.world.raw("SET", fleet.world.keys["pulse"], T0)
 
-    fleet.world.run(commands.reap(fleet.world.keys, 10))
+    fleet.world.run(keeping.reap(fleet.world.keys, 10))
 
     fleet.sound()
     assert fleet.look().table("slots") == {}
@@ -226,7 +226,7 @@ def test_what_a_sync_gives_back_frees_its_slots(fleet: Fleet) -> None:
     fleet.send(A, B, C, head=more(limited=True))
     assert fleet.take(2) == [A, B]
 
-    fleet.world.run(commands.sync(fleet.world.keys, "inc", 90, 89, [B]))
+    fleet.world.run(holding.sync(fleet.world.keys, "inc", 90, 89, [B]))
 
     fleet.sound()
     assert fleet.look().table("slots") == {b"t#1": b"1"}
@@ -380,7 +380,7 @@ def test_a_clock_that_went_back_by_less_than_a_second_is_not_worth_a_walk_throug
 
 def test_a_clock_that_was_set_back_leaves_timed_pauses_alone(fleet: Fleet) -> None:
     """They end at a time of day."""
-    fleet.world.run(commands.pause(fleet.world.keys, "q", 60, "me", ""))
+    fleet.world.run(steering.pause(fleet.world.keys, "q", 60, "me", ""))
     fleet.renew()
 
     fleet.world.at(T0 - 60 * MINUTE)
@@ -657,7 +657,7 @@ def test_one_in_the_line_of_a_limit_that_is_no_more_is_where_it_is(fleet: Fleet)
     assert fleet.look().lines() == {("q", "t#1=x"): [B]}
     fleet.publish("t", SLOTS)
 
-    assert fleet.world.run(commands.mend(fleet.world.keys, [(B, ""), (A, "")])) == ["sound", "sound"]
+    assert fleet.world.run(auditing.mend(fleet.world.keys, [(B, ""), (A, "")])) == ["sound", "sound"]
 
 
 # -- limits that change ----------------------------------------------------------------------------------------------
@@ -810,7 +810,7 @@ def test_only_the_key_that_was_told_to_wait_waits(fleet: Fleet) -> None:
 def test_a_suspect_that_is_told_to_wait_runs_alone_after_it(fleet: Fleet) -> None:
     fleet.send(A)
     fleet.take()
-    fleet.world.run(commands.close(fleet.world.keys, "inc", died=True, alone=True, running=[A]))
+    fleet.world.run(holding.close(fleet.world.keys, "inc", died=True, alone=True, running=[A]))
     assert fleet.take(1, inc="other", mode="solo") == [A]
 
     fleet.fetch(Limited(A, 30.0), inc="other")

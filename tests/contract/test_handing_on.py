@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import pytest
 
-from taskq.broker import commands
-from taskq.broker.commands import QueueSet
-from taskq.broker.outcomes import Passed, words
+from taskq.broker.commands import announcing, auditing, holding, looking, steering
+from taskq.broker.commands.holding import QueueSet
+from taskq.broker.commands.outcomes import words
+from taskq.message.outcome import Passed
 from taskq.views.why import sentence
 from tests.contract.fleet import Fleet, more
 from tests.contract.world import LEASE, MINUTE, World, raw_id
@@ -31,16 +32,16 @@ class Lanes(Fleet):
             self.join(name)
 
     def enlist(self, *lanes: str) -> None:
-        self.world.run(commands.enlist(self.world.keys, [self.lanes[name] for name in lanes]))
+        self.world.run(announcing.enlist(self.world.keys, [self.lanes[name] for name in lanes]))
 
     def join(self, name: str) -> None:
         self.calls[name] = 0
-        self.world.run(commands.register(self.world.keys, name, LEASE, b"", self.lanes[name]))
+        self.world.run(holding.register(self.world.keys, name, LEASE, b"", self.lanes[name]))
 
     def as_lane(self, name: str, *outcomes: object, want: int = 64, mode: str = "") -> list[bytes]:
         """Settle and take as one of the lanes."""
         self.calls[name] += 1
-        fetch = commands.fetch(
+        fetch = holding.fetch(
             self.world.keys, name, self.calls[name], words(outcomes, MINUTE),  # type: ignore[arg-type]
             want=want, set_id=name, mode=mode, caps=" q=64 ",
         )  # fmt: skip
@@ -94,7 +95,7 @@ def test_what_was_not_started_goes_back_to_the_head_of_the_line(world: World) ->
     fleet.as_lane("main", *passed(A, B, C), want=0)
     assert fleet.as_lane("loop", want=2) == [A, B]
 
-    world.run(commands.close(world.keys, "loop", died=False, alone=False, running=()))
+    world.run(holding.close(world.keys, "loop", died=False, alone=False, running=()))
     fleet.join("loop")
 
     assert fleet.as_lane("loop") == [A, B, C]
@@ -165,7 +166,7 @@ def test_a_worker_that_does_not_tell_is_not_given_again_what_it_has_handed_on(wo
 def suspects(fleet: Lanes, *ids: bytes) -> None:
     """Let the process die under messages that a lane has taken."""
     assert fleet.as_lane("main") == list(ids)
-    fleet.world.run(commands.close(fleet.world.keys, "main", died=True, alone=False, running=ids))
+    fleet.world.run(holding.close(fleet.world.keys, "main", died=True, alone=False, running=ids))
     fleet.join("main")
 
 
@@ -202,10 +203,10 @@ def test_suspects_at_a_closed_gate_do_not_keep_others_waiting(world: World) -> N
     fleet.send(A)
     fleet.send(B, task="ta")
     suspects(fleet, A, B)
-    world.run(commands.pause(world.keys, "t", 0.0, "", ""))
+    world.run(steering.pause(world.keys, "t", 0.0, "", ""))
 
     assert [run_alone(fleet, lane) for lane in ("main", "loop", "main", "loop")] == [[], [B], [], []]
-    world.run(commands.resume(world.keys, "t"))
+    world.run(steering.resume(world.keys, "t"))
     assert [run_alone(fleet, lane) for lane in ("main", "loop")] == [[], [A]]
 
 
@@ -250,7 +251,7 @@ def test_a_suspect_that_waits_for_another_lane_is_no_riddle_for_an_audit(world: 
     fleet.send(A)
     suspects(fleet, A)
     fleet.as_lane("main", mode="solo")
-    restore = commands.restore(world.keys, [("q", False, "main other")])
+    restore = auditing.restore(world.keys, [("q", False, "main other")])
 
     assert not world.run(restore)
     world.raw("DEL", world.keys["solo:loop"])
@@ -284,7 +285,7 @@ def test_it_is_said_what_it_waits_for(world: World, task: str, says: str) -> Non
     fleet.as_lane("main")
     fleet.as_lane("main", *passed(A), want=0)
 
-    assert sentence(A, world.run(commands.why(world.keys, A))).startswith(says)
+    assert sentence(A, world.run(looking.why(world.keys, A))).startswith(says)
 
 
 def test_a_paused_queue_gives_nothing_from_its_lines(world: World) -> None:
@@ -292,10 +293,10 @@ def test_a_paused_queue_gives_nothing_from_its_lines(world: World) -> None:
     fleet.send(A)
     fleet.as_lane("main")
     fleet.as_lane("main", *passed(A), want=0)
-    world.run(commands.pause(world.keys, "q", 0, "me", ""))
+    world.run(steering.pause(world.keys, "q", 0, "me", ""))
     assert fleet.as_lane("loop") == []
 
-    world.run(commands.resume(world.keys, "q"))
+    world.run(steering.resume(world.keys, "q"))
     assert fleet.as_lane("loop") == [A]
 
 
@@ -306,7 +307,7 @@ def test_it_can_be_revoked(world: World, where: str) -> None:
     fleet.as_lane("main")
     if where == "line":
         fleet.as_lane("main", *passed(A), want=0)
-    world.run(commands.revoke(world.keys, A, ""))
+    world.run(steering.revoke(world.keys, A, ""))
     if where == "held":
         fleet.as_lane("main", *passed(A), want=0)
 
@@ -321,7 +322,7 @@ def test_it_is_part_of_the_backlog_that_children_are_started_for(world: World) -
     taken = fleet.as_lane("main")
     fleet.as_lane("main", *passed(*taken), want=0)
 
-    assert world.run(commands.backlog(world.keys, ["q"])).pending == 2, "for the third nobody could do anything"
+    assert world.run(looking.backlog(world.keys, ["q"])).pending == 2, "for the third nobody could do anything"
 
 
 def test_lanes_are_told_again_of_lines_of_which_nobody_told_them(world: World) -> None:

@@ -7,8 +7,8 @@ from collections import Counter
 
 import pytest
 
-from taskq.broker import commands
-from taskq.broker.outcomes import Ended, Limited, Returned
+from taskq.broker.commands import auditing
+from taskq.message.outcome import Ended, Limited, Returned
 from tests.contract.fleet import Fleet, more, sent
 from tests.contract.world import T0, Scores, World, message, raw_id
 
@@ -217,7 +217,7 @@ def test_lifting_limits_and_pauses_of_very_many_lines_is_done_in_pieces(fleet: F
 
 def reopened(fleet: Fleet) -> Counter[str]:
     """What of the gates was put right."""
-    return fleet.world.run(commands.reopen(fleet.world.keys, list(fleet.look().table("gates"))))
+    return fleet.world.run(auditing.reopen(fleet.world.keys, list(fleet.look().table("gates"))))
 
 
 @pytest.mark.parametrize("lost", ["", "heads:q|~t", "gates", "openings"])
@@ -232,7 +232,7 @@ def test_lines_in_a_group_are_sound_and_come_back_when_the_group_is_lost(fleet: 
         if lost:
             fleet.world.raw("DEL", fleet.world.keys[lost])
             waiting = [(id_, "") for id_ in ids]
-            fleet.world.run(commands.mend(fleet.world.keys, waiting, many=False))
+            fleet.world.run(auditing.mend(fleet.world.keys, waiting, many=False))
             reopened(fleet)
             reopened(fleet)
         done = 0

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from taskq.broker import commands
+from taskq.broker.commands import keeping
 from taskq.message.envelope import encode_envelope, encode_head
 from tests.contract.fleet import Fleet, more, sent
 from tests.contract.world import LEASE, World, raw_id
@@ -75,7 +75,7 @@ def test_a_lost_worker_gives_up_the_one_that_it_may_have_begun_and_no_other(worl
     moves = []
     for _ in range(4):  # the pulse is to be fresh when the lease ends
         world.at(world.now + LEASE / 3)
-        moves += world.run(commands.reap(world.keys, 10)).moves.get("inc", [])
+        moves += world.run(keeping.reap(world.keys, 10)).moves.get("inc", [])
 
     assert [(move.id, move.place) for move in moves] == [(A, "dead")]
 

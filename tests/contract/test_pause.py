@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-from taskq.broker import commands
-from taskq.broker.commands import Pause
-from taskq.broker.outcomes import Again, Ended, Limited, Returned
+from taskq.broker.commands import looking, steering
+from taskq.broker.commands.steering import Pause
+from taskq.message.outcome import Again, Ended, Limited, Returned
 from tests.contract.fleet import Fleet, more
 from tests.contract.world import T0, Near, World, message, raw_id, without
 
@@ -37,9 +37,9 @@ def test_a_pause_says_since_when_by_whom_and_why(world: World) -> None:
 
 def test_the_survey_tells_of_a_pause(fleet: Fleet) -> None:
     fleet.send(A)
-    fleet.world.run(commands.pause(fleet.world.keys, "q", 60.0, "ann", "two\nlines ä"))
+    fleet.world.run(steering.pause(fleet.world.keys, "q", 60.0, "ann", "two\nlines ä"))
 
-    paused = fleet.world.run(commands.survey(fleet.world.keys))["q"].paused
+    paused = fleet.world.run(looking.survey(fleet.world.keys))["q"].paused
 
     assert paused == Pause(pytest.approx(T0 / 1000, abs=1), pytest.approx(T0 / 1000 + 60, abs=1), "ann", "two\nlines ä")
 

@@ -7,7 +7,8 @@ from typing import Any
 
 import pytest
 
-from taskq.broker.commands import Declared, Promotion, change_entry, declare, promote, take_ticks
+from taskq.broker.commands.keeping import Promotion, promote
+from taskq.broker.commands.ticking import Declared, change_entry, declare, take_ticks
 from taskq.broker.protocol import drive
 from taskq.broker.ticks import DueTick, Step
 from taskq.message.envelope import encode_envelope, encode_head

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import pytest
 
-from taskq.broker import commands
-from taskq.broker.commands import Command
+from taskq.broker.call import Command
+from taskq.broker.commands import holding, keeping
 from taskq.broker.keys import Keys
-from taskq.broker.outcomes import Again
 from taskq.broker.protocol import drive
+from taskq.message.outcome import Again
 from taskq.upkeep.reaper import Reaper
 from tests.contract.fleet import Fleet, sent
 from tests.contract.world import (
@@ -33,7 +33,7 @@ KEEP = 5000
 
 def promote(keys: Keys, who: str, limit: int, keep_ms: int) -> Command[tuple[int, float | None]]:
     """The command, without what it says of periodic entries (see ``test_periodic.py``)."""
-    command = commands.promote(keys, who, limit, keep_ms)
+    command = keeping.promote(keys, who, limit, keep_ms)
     return Command(command.script, command.args, lambda reply: (command.parse(reply).moved, command.parse(reply).wait))
 
 
@@ -222,9 +222,9 @@ def test_again_it_finds_nothing_more_to_move(world: World) -> None:
 
 def set_back(world: World, ms: float) -> None:
     """The clock goes back, and somebody's renewal notices."""
-    world.run(commands.renew(world.keys, LEASE, [], []))
+    world.run(holding.renew(world.keys, LEASE, [], []))
     world.at(world.now - ms)
-    world.run(commands.renew(world.keys, LEASE, [], []))
+    world.run(holding.renew(world.keys, LEASE, [], []))
 
 
 def test_what_waits_for_some_seconds_waits_as_long_though_the_clock_is_set_back(world: World) -> None:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from taskq.broker.commands import Published, publish, register
+from taskq.broker.commands.announcing import Published, publish
+from taskq.broker.commands.holding import register
 from tests.contract.world import LEASE, MINUTE, SET, T0, Near, World
 
 LIMITS = "o 0 1 1"

@@ -8,7 +8,7 @@ from collections import Counter
 
 import pytest
 
-from taskq.broker.outcomes import Again, Limited, Returned
+from taskq.message.outcome import Again, Limited, Returned
 from tests.contract.fleet import Fleet, more, sent
 from tests.contract.world import T0, Near, Scores, Taken, World, message, raw_id, serving, without
 from tests.support import SOAK

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-from taskq.broker.commands import QueueSet, publish, reap, register, renew
+from taskq.broker.commands.announcing import publish
+from taskq.broker.commands.holding import QueueSet, register, renew
+from taskq.broker.commands.keeping import reap
 from tests.contract.world import LEASE, MINUTE, SET, T0, Near, Scores, State, World, messages, raw_id, serving
 
 A, B = raw_id(1), raw_id(2)

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from taskq.broker.commands import await_results, drain_inbox, forget, locate, take_inbox
+from taskq.broker.commands.awaiting import await_results, drain_inbox, forget, take_inbox
+from taskq.broker.commands.looking import locate
 from tests.contract.world import MINUTE, T0, Scores, State, World, message, messages, raw_id, serving, without
 
 A, B, C, D, E = map(raw_id, range(1, 6))

@@ -6,11 +6,16 @@ from typing import Any
 
 import pytest
 
-from taskq.broker.commands import Command, close, fetch, mark, mend, reap, renew, revoke, sync
-from taskq.broker.outcomes import Again, Dead, Ended, Limited, Outcome, Returned, words
+from taskq.broker.call import Command
+from taskq.broker.commands.auditing import mend
+from taskq.broker.commands.holding import close, fetch, renew, sync
+from taskq.broker.commands.keeping import reap
+from taskq.broker.commands.outcomes import words
+from taskq.broker.commands.steering import mark, revoke
 from taskq.broker.protocol import drive
 from taskq.message import codec
 from taskq.message.envelope import decode
+from taskq.message.outcome import Again, Dead, Ended, Limited, Outcome, Returned
 from taskq.steering.revoking import Which, revoke_all
 from tests.contract.world import (
     LEASE,

@@ -7,8 +7,8 @@ from collections.abc import Callable, Mapping
 
 import pytest
 
-from taskq.broker import commands
-from taskq.broker.commands import QueueSet
+from taskq.broker.commands import holding
+from taskq.broker.commands.holding import QueueSet
 from tests.contract.fleet import Fleet, more, sent
 from tests.contract.world import World, raw_id
 
@@ -39,7 +39,7 @@ class Shop:
         world.at(max(world.now, self.free_at[inc]))
         fleet.calls[inc] += 1
         batch = world.run(
-            commands.fetch(
+            holding.fetch(
                 world.keys, inc, fleet.calls[inc], (), want=64, set_id="set", caps=self.pace(), order=fleet.queues.order
             )
         )
@@ -155,7 +155,7 @@ def test_a_deleted_account_lets_nobody_wait_for_what_others_had(
 
     world.raw("DEL", world.keys[key])
     for inc in at.fleet.calls:
-        world.run(commands.register(world.keys, inc, 15_000, b"", at.fleet.queues))
+        world.run(holding.register(world.keys, inc, 15_000, b"", at.fleet.queues))
     for _ in range(40):
         at.step()
 
@@ -167,7 +167,7 @@ def test_who_runs_many_at_once_fills_its_room_from_every_queue(shop: Callable[..
     for queue in at.lasts:
         at.send(queue, 50)
 
-    world.run(commands.fetch(world.keys, "inc0", 1, (), want=30, set_id="set", caps="* one=64/5 two=64/5 ", order=" "))
+    world.run(holding.fetch(world.keys, "inc0", 1, (), want=30, set_id="set", caps="* one=64/5 two=64/5 ", order=" "))
 
     held = Counter(value.split(b" ")[1] for value in world.state()["processing:inc0"].values())
     assert held == {b"one": 10, b"two": 10, b"three": 10}

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-from taskq.broker import commands
-from taskq.broker.commands import QueueSet, Stray
+from taskq.broker.commands import announcing, holding, keeping, steering
+from taskq.broker.commands.holding import QueueSet
+from taskq.broker.commands.keeping import Stray
 from tests.contract.fleet import Fleet, sent
 from tests.contract.world import World, raw_id
 
@@ -22,11 +23,11 @@ class Workers(Fleet):
 
     def enlist(self, **homes: str) -> None:
         lane = QueueSet("set", self.queues.queues, tasks=tuple(homes))
-        self.world.run(commands.enlist(self.world.keys, [lane], homes))
-        self.world.run(commands.publish(self.world.keys, [(task, queue, "") for task, queue in homes.items()]))
+        self.world.run(announcing.enlist(self.world.keys, [lane], homes))
+        self.world.run(announcing.publish(self.world.keys, [(task, queue, "") for task, queue in homes.items()]))
 
     def adopt(self, *queues: str, patience: int = HOUR) -> list[Stray]:
-        strays = self.world.run(commands.adopt(self.world.keys, patience, b"why", queues or ("old",)))
+        strays = self.world.run(keeping.adopt(self.world.keys, patience, b"why", queues or ("old",)))
         self.sound()
         return strays
 
@@ -49,7 +50,7 @@ def test_what_such_a_worker_could_not_start_waits_in_line_again(world: World) ->
     fleet.adopt()
     assert fleet.take(1) == [A]
 
-    world.run(commands.close(world.keys, "inc", died=False, alone=False, running=()))
+    world.run(holding.close(world.keys, "inc", died=False, alone=False, running=()))
     fleet.begin("inc")
     fleet.adopt()
 
@@ -66,7 +67,7 @@ def test_what_was_sent_to_another_queue_on_purpose_waits_for_workers_of_that(wor
 
 def test_but_not_if_the_task_has_had_that_queue(world: World) -> None:
     fleet = Workers(world, "gpu")
-    world.run(commands.close(world.keys, "inc", died=False, alone=False, running=()))
+    world.run(holding.close(world.keys, "inc", died=False, alone=False, running=()))
     world.raw("DEL", *(world.keys[name] for name in ("sets", "serving", "set-leases", "runs")))
     fleet.send_all([sent(A, queue="gpu", options=b"w")])
     fleet.queues = QueueSet("set", ("new",))
@@ -125,7 +126,7 @@ def test_time_in_which_nobody_looked_does_not_count(world: World) -> None:
 
 def test_nothing_is_given_up_while_a_worker_lives_that_does_not_tell_what_it_runs(world: World) -> None:
     fleet = Workers(world)
-    world.run(commands.register(world.keys, "old", 15_000, b"", QueueSet("other", ("else",))))
+    world.run(holding.register(world.keys, "old", 15_000, b"", QueueSet("other", ("else",))))
     fleet.send(A, task="renamed", queue="old")
 
     fleet.adopt(patience=0)
@@ -138,7 +139,7 @@ def test_a_queue_that_is_served_or_paused_is_left_alone(world: World, how: str) 
     fleet = Workers(world)
     fleet.send(A, task="renamed", queue="new" if how == "served" else "old")
     if how == "paused":
-        world.run(commands.pause(world.keys, "old", 0, "me", ""))
+        world.run(steering.pause(world.keys, "old", 0, "me", ""))
 
     assert fleet.adopt("new", "old", patience=0) == ([Stray("old", 0, "", 0, 0)] if how == "served" else [])
 

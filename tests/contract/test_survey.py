@@ -6,35 +6,24 @@ from typing import Any
 
 import pytest
 
-from taskq.broker import commands
-from taskq.broker.commands import (
+from taskq.broker.commands import looking
+from taskq.broker.commands.announcing import announce_app, known_apps, publish, read_settings
+from taskq.broker.commands.holding import QueueSet, close, fetch, held_ids, register, sync, wait_bell
+from taskq.broker.commands.keeping import promote, reap, retire
+from taskq.broker.commands.looking import (
     Backlog,
-    QueueSet,
     QueueSurvey,
-    announce_app,
-    close,
     count_until,
-    enqueue,
-    fetch,
-    held_ids,
-    known_apps,
     last_pulse,
     lease_ends,
-    promote,
-    publish,
-    purge,
-    read_settings,
-    reap,
-    register,
-    replay,
-    retire,
     server_info,
     server_time,
-    sync,
-    wait_bell,
 )
-from taskq.broker.outcomes import Again, Dead, Ended, Outcome, Returned, words
+from taskq.broker.commands.outcomes import words
+from taskq.broker.commands.producing import enqueue
+from taskq.broker.commands.steering import purge, replay
 from taskq.message.envelope import encode_envelope, encode_head
+from taskq.message.outcome import Again, Dead, Ended, Outcome, Returned
 from tests.contract.world import LEASE, MINUTE, SET, T0, Scores, World, message, messages, raw_id, serving
 
 A, B, C, D = map(raw_id, range(1, 5))
@@ -54,7 +43,7 @@ def test_a_survey_shows_every_queue_with_its_counters_and_places(world: World) -
     )
     before = world.dump()
 
-    found = world.run(commands.survey(world.keys))
+    found = world.run(looking.survey(world.keys))
 
     assert found == {
         "q": QueueSurvey({"accepted": 9, "done": 2, "scheduled": 1}, pending=2, suspects=1, dead=1, processing=2),
@@ -75,11 +64,11 @@ def test_a_backlog_is_what_waits_in_some_queues_and_for_how_long(world: World) -
     )
     before = world.dump()
 
-    assert world.run(commands.backlog(world.keys, ["q"])) == Backlog(2, pytest.approx(5, abs=1), 0)
-    assert world.run(commands.backlog(world.keys, ["q", "p", "empty", "dangling"])) == Backlog(
+    assert world.run(looking.backlog(world.keys, ["q"])) == Backlog(2, pytest.approx(5, abs=1), 0)
+    assert world.run(looking.backlog(world.keys, ["q", "p", "empty", "dangling"])) == Backlog(
         4, pytest.approx(9, abs=1), 0
     )
-    assert world.run(commands.backlog(world.keys, ["empty"])) == Backlog(0, 0, 0)
+    assert world.run(looking.backlog(world.keys, ["empty"])) == Backlog(0, 0, 0)
     assert world.dump() == before
 
 
@@ -102,12 +91,12 @@ def test_nothing_can_run_if_nothing_runs_is_ready_or_opens_soon(
 ) -> None:
     world.seed(serving("inc"), {"messages": messages(A, B)}, state)
 
-    assert world.run(commands.backlog(world.keys, ["q"], [SET.id], ["inc"])).stuck is stuck
-    assert not world.run(commands.backlog(world.keys, ["q"], [SET.id], ["inc", "not registered yet"])).stuck
+    assert world.run(looking.backlog(world.keys, ["q"], [SET.id], ["inc"])).stuck is stuck
+    assert not world.run(looking.backlog(world.keys, ["q"], [SET.id], ["inc", "not registered yet"])).stuck
 
 
 def test_an_unused_app_has_nothing_to_survey(world: World) -> None:
-    assert world.run(commands.survey(world.keys)) == {}
+    assert world.run(looking.survey(world.keys)) == {}
 
 
 def test_the_balance_tells_of_what_is_lost_and_of_what_is_doubled() -> None:
@@ -194,7 +183,7 @@ def test_at_any_instant_accepted_is_what_ended_and_what_is_in_a_place(world: Wor
     assert world.run(retire(keys, 100, ["q"])) == 2
     story.check()
 
-    left = world.run(commands.survey(keys))
+    left = world.run(looking.survey(keys))
     assert left["q"].counters["accepted"] == 7
     assert (left["q"].suspects, left["other"].pending) == (1, 1)
 

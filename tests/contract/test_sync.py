@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from taskq.broker.commands import Lost, Stale, fetch, sync
+from taskq.broker.commands.holding import Lost, Stale, fetch, sync
 from tests.contract.world import T0, Near, Scores, World, messages, raw_id, serving, without
 
 A, B, C, D = map(raw_id, range(1, 5))

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from taskq.broker import commands
-from taskq.broker.outcomes import Again, Dead, Ended, Outcome, Returned
+from taskq.broker.commands import awaiting, holding, producing, steering
+from taskq.message.outcome import Again, Dead, Ended, Outcome, Returned
 from tests.contract.fleet import Fleet, more, sent
 from tests.contract.world import MINUTE, T0, Near, Scores, Taken, World, message, raw_id, serving, without
 
@@ -50,7 +50,7 @@ def test_in_one_call_the_first_of_several_is_accepted(fleet: Fleet, head: bytes)
 
 
 def test_the_repeat_of_a_lost_answer_is_answered_the_same(fleet: Fleet) -> None:
-    command = commands.enqueue(fleet.world.keys, b"p", 1, [sent(A, DONE), sent(B, DONE)])  # type: ignore[list-item]
+    command = producing.enqueue(fleet.world.keys, b"p", 1, [sent(A, DONE), sent(B, DONE)])  # type: ignore[list-item]
     answer = fleet.world.run(command)
     before = fleet.world.dump()
 
@@ -124,7 +124,7 @@ def test_work_that_goes_back_keeps_its_lock_until_it_is_done(fleet: Fleet, how: 
         case "return":
             fleet.fetch(Returned(A))
         case "sync":
-            fleet.world.run(commands.sync(fleet.world.keys, "inc", 50, 49, []))
+            fleet.world.run(holding.sync(fleet.world.keys, "inc", 50, 49, []))
             fleet.sound()
         case _:
             fleet.lose("inc", A, died=how == "crash")
@@ -142,7 +142,7 @@ def test_what_was_not_started_takes_its_lock_again_or_is_superseded(fleet: Fleet
     fleet.take()
     if not waits:
         assert fleet.send(B, head=START) == b"+"
-    fleet.world.run(commands.await_results(fleet.world.keys, "in", [A]))
+    fleet.world.run(awaiting.await_results(fleet.world.keys, "in", [A]))
 
     match how:
         case "return":
@@ -150,7 +150,7 @@ def test_what_was_not_started_takes_its_lock_again_or_is_superseded(fleet: Fleet
         case "stop":
             fleet.lose("inc", died=False)
         case _:
-            fleet.world.run(commands.sync(fleet.world.keys, "inc", 50, 49, []))
+            fleet.world.run(holding.sync(fleet.world.keys, "inc", 50, 49, []))
             fleet.sound()
 
     snap = fleet.look()
@@ -171,7 +171,7 @@ def test_the_third_death_of_unique_work_frees_its_lock(fleet: Fleet) -> None:
     fleet.world.seed({"suspects:q": [A], "solo:set": Scores({b"q": 1.0}), "solo-bell:set": [b"1"]})
     assert fleet.take(mode="solo") == [A]
 
-    fleet.world.run(commands.close(fleet.world.keys, "inc", died=True, alone=True, running=[A]))
+    fleet.world.run(holding.close(fleet.world.keys, "inc", died=True, alone=True, running=[A]))
 
     fleet.sound()
     assert set(fleet.world.state()["dead:q"]) == {A}
@@ -208,7 +208,7 @@ def test_a_replayed_dead_letter_takes_its_lock_again(fleet: Fleet, head: bytes) 
     fleet.take()
     fleet.fetch(Dead(A, "failed", b"", b""))
 
-    assert fleet.world.run(commands.replay(fleet.world.keys, "q", A, b"")) is True
+    assert fleet.world.run(steering.replay(fleet.world.keys, "q", A, b"")) is True
 
     fleet.sound()
     assert fleet.send(B, head=head) == is_first(A)
@@ -222,7 +222,7 @@ def test_a_dead_letter_that_another_call_is_by_now_is_not_replayed(fleet: Fleet,
     fleet.send(B, head=head)
     before = fleet.world.dump()
 
-    assert fleet.world.run(commands.replay(fleet.world.keys, "q", A, b"")) is None
+    assert fleet.world.run(steering.replay(fleet.world.keys, "q", A, b"")) is None
 
     assert fleet.world.dump() == before
 
@@ -346,7 +346,7 @@ def test_a_debounced_call_does_not_replace_one_that_has_begun(fleet: Fleet, how:
         fleet.fetch(Again(A, message(A, more=head, body=b"second attempt"), 60.0, "retried"))
     else:
         fleet.world.raw("HSET", fleet.world.keys["crashes"], A, 1)
-        fleet.world.run(commands.close(fleet.world.keys, "inc", died=True, alone=True, running=[A]))
+        fleet.world.run(holding.close(fleet.world.keys, "inc", died=True, alone=True, running=[A]))
     before = fleet.world.state()
 
     assert fleet.send(B, head=head) == b"+"

@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 
-from taskq.broker import commands
-from taskq.broker.commands import Command
+from taskq.broker.call import Command
+from taskq.broker.commands import awaiting, holding
 from taskq.broker.net.aio import AsyncConnection
 from taskq.broker.net.connection import Connection
 from tests.contract.world import SET, World, serving
@@ -20,9 +20,9 @@ def waits(world: World, seconds: float) -> list[Command[Any]]:
     """Every command that waits, for so many seconds, in vain."""
     keys = world.keys
     return [
-        commands.wait_bell(keys, ["alarm"], seconds),
-        commands.take_inbox(keys, "inbox", seconds),
-        commands.fetch(keys, "inc", 1, [], want=1, set_id=SET.id, wait=seconds),
+        holding.wait_bell(keys, ["alarm"], seconds),
+        awaiting.take_inbox(keys, "inbox", seconds),
+        holding.fetch(keys, "inc", 1, [], want=1, set_id=SET.id, wait=seconds),
     ]
 
 

@@ -5,9 +5,11 @@ from __future__ import annotations
 import msgpack
 import pytest
 
-from taskq.broker.commands import enqueue, why
+from taskq.broker.commands.looking import why
+from taskq.broker.commands.producing import enqueue
 from taskq.message.envelope import encode_envelope, encode_head
-from taskq.tasks.flow import NO_ARGUMENTS, Flow
+from taskq.tasks.flow import Flow
+from taskq.tasks.keys import NO_ARGUMENTS
 from taskq.views.why import sentence
 from tests.contract.world import LEASE, T0, Scores, State, World, messages, raw_id, serving
 

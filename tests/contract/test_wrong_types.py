@@ -8,10 +8,11 @@ from typing import Any
 
 import pytest
 
-from taskq.broker import commands
-from taskq.broker.commands import QueueSet
-from taskq.broker.outcomes import Again, Dead, Ended, Limited, Outcome, Returned, words
+from taskq.broker.commands import announcing, auditing, holding, keeping, producing, steering, ticking
+from taskq.broker.commands.holding import QueueSet
+from taskq.broker.commands.outcomes import words
 from taskq.errors import BrokerRefused
+from taskq.message.outcome import Again, Dead, Ended, Limited, Outcome, Returned
 from tests.contract.fleet import more, sent
 from tests.contract.test_derived import (
     DEAD,
@@ -42,13 +43,13 @@ ABSENT = [
 
 def fetch(*outcomes: Outcome, want: int = 0, inc: str = "inc", mode: str = "") -> Callable[[World], Any]:
     groups = words(outcomes, MINUTE)
-    return lambda w: commands.fetch(
+    return lambda w: holding.fetch(
         w.keys, inc, 9000, groups, want=want, set_id="set", mode=mode, caps=" p=9 q=9 own=9 "
     )
 
 
 def enqueue(*message: Any) -> Callable[[World], Any]:
-    return lambda w: commands.enqueue(w.keys, b"another", 1, [sent(NEW, *message)])  # type: ignore[list-item]
+    return lambda w: producing.enqueue(w.keys, b"another", 1, [sent(NEW, *message)])  # type: ignore[list-item]
 
 
 def retry(value: bytes, delay: float) -> Again:
@@ -73,28 +74,28 @@ CALLS: dict[str, tuple[float, Callable[[World], Any]]] = {
     "settle a retry at once": (0, fetch(retry(OWN_VALUE, 0.0))),
     "return": (0, fetch(Returned(OWN), Returned(KEYED))),
     "shut a gate": (0, fetch(Limited(OWN, 5.0))),
-    "sync": (0, lambda w: commands.sync(w.keys, "inc", 9000, 8999, [])),
-    "close": (0, lambda w: commands.close(w.keys, "inc", died=True, alone=False, running=[OWN])),
-    "reap": (20_000, lambda w: commands.reap(w.keys, 10)),
-    "renew": (0, lambda w: commands.renew(w.keys, LEASE, [QueueSet("set", ("own", "p", "q"))], ["inc"])),
-    "register": (0, lambda w: commands.register(w.keys, "third", LEASE, b"", QueueSet("more", ("q", "own", "p")))),
-    "promote": (70_000, lambda w: commands.promote(w.keys, "me", 100, MINUTE)),
-    "pause a queue": (0, lambda w: commands.pause(w.keys, "p", 5, "", "")),
-    "pause a task": (0, lambda w: commands.pause(w.keys, "t", 5, "", "")),
-    "resume": (0, lambda w: commands.resume(w.keys, "idle")),
-    "limit": (0, lambda w: commands.limit(w.keys, "keyed", "k 0 1 2")),
-    "publish": (0, lambda w: commands.publish(w.keys, [("new", "q", "s 0 1 1"), ("keyed", "q", "k 0 1 3")])),
-    "revoke what runs": (0, lambda w: commands.revoke(w.keys, OWN, "")),
-    "revoke in a line": (0, lambda w: commands.revoke(w.keys, KEYED_2, "")),
-    "revoke what is scheduled": (0, lambda w: commands.revoke(w.keys, LATER, "")),
-    "revoke unique work": (0, lambda w: commands.revoke(w.keys, UNIQUE, "")),
-    "revoke a suspect": (0, lambda w: commands.revoke(w.keys, SUSPECT, "")),
-    "replay": (0, lambda w: commands.replay(w.keys, "p", DEAD, b"")),
-    "purge": (0, lambda w: commands.purge(w.keys, "p", [DEAD])),
-    "mend": (0, lambda w: commands.mend(w.keys, [(OWN, ""), (raw_id(600), "queue:p")])),
-    "define an entry": (0, lambda w: commands.change_entry(w.keys, "define", "new", b"e" * 20, "1")),
-    "remove an entry": (0, lambda w: commands.change_entry(w.keys, "remove", "tick")),
-    "declare entries": (0, lambda w: commands.declare(w.keys, "jobs", "v" * 16, {"new": b"x" * 20}, force=False)),
+    "sync": (0, lambda w: holding.sync(w.keys, "inc", 9000, 8999, [])),
+    "close": (0, lambda w: holding.close(w.keys, "inc", died=True, alone=False, running=[OWN])),
+    "reap": (20_000, lambda w: keeping.reap(w.keys, 10)),
+    "renew": (0, lambda w: holding.renew(w.keys, LEASE, [QueueSet("set", ("own", "p", "q"))], ["inc"])),
+    "register": (0, lambda w: holding.register(w.keys, "third", LEASE, b"", QueueSet("more", ("q", "own", "p")))),
+    "promote": (70_000, lambda w: keeping.promote(w.keys, "me", 100, MINUTE)),
+    "pause a queue": (0, lambda w: steering.pause(w.keys, "p", 5, "", "")),
+    "pause a task": (0, lambda w: steering.pause(w.keys, "t", 5, "", "")),
+    "resume": (0, lambda w: steering.resume(w.keys, "idle")),
+    "limit": (0, lambda w: steering.limit(w.keys, "keyed", "k 0 1 2")),
+    "publish": (0, lambda w: announcing.publish(w.keys, [("new", "q", "s 0 1 1"), ("keyed", "q", "k 0 1 3")])),
+    "revoke what runs": (0, lambda w: steering.revoke(w.keys, OWN, "")),
+    "revoke in a line": (0, lambda w: steering.revoke(w.keys, KEYED_2, "")),
+    "revoke what is scheduled": (0, lambda w: steering.revoke(w.keys, LATER, "")),
+    "revoke unique work": (0, lambda w: steering.revoke(w.keys, UNIQUE, "")),
+    "revoke a suspect": (0, lambda w: steering.revoke(w.keys, SUSPECT, "")),
+    "replay": (0, lambda w: steering.replay(w.keys, "p", DEAD, b"")),
+    "purge": (0, lambda w: steering.purge(w.keys, "p", [DEAD])),
+    "mend": (0, lambda w: auditing.mend(w.keys, [(OWN, ""), (raw_id(600), "queue:p")])),
+    "define an entry": (0, lambda w: ticking.change_entry(w.keys, "define", "new", b"e" * 20, "1")),
+    "remove an entry": (0, lambda w: ticking.change_entry(w.keys, "remove", "tick")),
+    "declare entries": (0, lambda w: ticking.declare(w.keys, "jobs", "v" * 16, {"new": b"x" * 20}, force=False)),
 }
 #: What is only word of what waits is passed on again, at the next taking in vain or by the audit.
 WORDS = ("does not say so", "is not announced", "which is open")

@@ -7,9 +7,11 @@ import struct
 from collections.abc import Mapping
 from typing import Any, TypeVar
 
-from taskq.broker import commands
+from taskq.broker import call
 from taskq.broker import keys as key_names
-from taskq.broker.commands import Command, QueueSet
+from taskq.broker.call import Command
+from taskq.broker.commands import looking
+from taskq.broker.commands.holding import QueueSet
 from taskq.broker.keys import Keys
 from taskq.broker.net.connection import Connection
 from taskq.broker.protocol import Now, Pause, Protocol
@@ -195,7 +197,7 @@ class World:
     def _read(self, key: bytes) -> Any:
         match self.raw("TYPE", key):
             case b"hash":
-                return commands._as_dict(self.raw("HGETALL", key))
+                return call.as_dict(self.raw("HGETALL", key))
             case b"zset":
                 reply = self.raw("ZRANGE", key, 0, -1, "WITHSCORES")
                 pairs = reply if isinstance(reply[0], list) else zip(reply[::2], reply[1::2], strict=True)
@@ -238,7 +240,7 @@ class World:
 
     def balances(self) -> dict[str, int]:
         """Per queue, accepted messages that are in no place: 0 by the conservation law."""
-        return {queue: found.balance for queue, found in self.run(commands.survey(self.keys)).items()}
+        return {queue: found.balance for queue, found in self.run(looking.survey(self.keys)).items()}
 
     def clear(self) -> None:
         """Delete the app's keys."""

@@ -13,7 +13,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-from taskq.broker.commands import Command
+from taskq.broker.call import Command
 from taskq.message.envelope import id_to_text
 from tests.support import Worker, survey, wait_until
 

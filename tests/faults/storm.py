@@ -10,7 +10,7 @@ from collections.abc import Callable
 from types import ModuleType
 from typing import Any
 
-from taskq.broker.commands import Command
+from taskq.broker.call import Command
 from tests.faults.fleet import Fleet, kill, nap
 from tests.faults.proxy import CUT_REPLY, DROP_REPLY, DROP_REQUEST, PASS, Proxy
 from tests.support import Server

@@ -9,8 +9,8 @@ import msgpack
 import pytest
 
 from taskq import TaskError
-from taskq.broker import commands
-from taskq.broker.commands import Command
+from taskq.broker import call
+from taskq.broker.call import Command
 from taskq.message.envelope import encode_head, new_id
 from tests.support import Start, Write, survey, wait_until
 
@@ -99,7 +99,7 @@ def inject(module: ModuleType, value: bytes, raw_id: bytes = ID) -> None:
 
 def dead_reason(module: ModuleType, raw_id: bytes = ID) -> bytes | None:
     broker, keys = module.app.client.broker, module.app.client.keys
-    value = broker.run(commands.hash_values(keys, "reasons", [raw_id]))[0]
+    value = broker.run(call.hash_values(keys, "reasons", [raw_id]))[0]
     return None if value is None else value.partition(b"\n")[0]
 
 

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from taskq import TaskQ
-from taskq.broker.commands import Command
+from taskq.broker.call import Command
 from taskq.broker.faults import Unanswered
 from taskq.broker.net.aio import AsyncConnection
 from taskq.broker.net.connection import Connection

@@ -7,8 +7,9 @@ from collections import Counter
 from typing import Any
 
 from taskq import TaskQ
-from taskq.broker import commands
-from taskq.broker.commands import Command, Move, QueueSet
+from taskq.broker.call import Command
+from taskq.broker.commands import holding, looking
+from taskq.broker.commands.holding import Move, QueueSet
 from taskq.broker.net.connection import Connection
 from taskq.broker.protocol import drive
 from taskq.upkeep.reaper import Reaper
@@ -32,7 +33,7 @@ def step_at_once(app: TaskQ) -> list[Move]:
     def step(name: str) -> None:
         connection = Connection(app.client.url)
         reaper = Reaper(app.client.keys, name, 15.0, lambda _, found: moves.extend(found))
-        connection.execute(commands.server_time())
+        connection.execute(looking.server_time())
         begin.wait()
         try:
             for _ in range(5):
@@ -56,12 +57,12 @@ def test_ten_thousand_due_and_ten_thousand_lost_messages_move_once_in_a_crowd(ap
     held: list[bytes] = []
     for i in range(N // MOST):  # as much as an incarnation can take, in the name of one that is not heard of again
         inc, most = f"lost-{i}", f" add={MOST} "
-        connection.execute(commands.register(keys, inc, 15_000, b"", QueueSet("s", ("add",))))
-        held += connection.execute(commands.fetch(keys, inc, 1, [], want=MOST, set_id="s", caps=most)).messages[::2]
+        connection.execute(holding.register(keys, inc, 15_000, b"", QueueSet("s", ("add",))))
+        held += connection.execute(holding.fetch(keys, inc, 1, [], want=MOST, set_id="s", caps=most)).messages[::2]
     due = [h._raw_id for h in app.enqueue_many(add.prepare_call((i,), countdown=15) for i in range(N))]
     assert len(held) == N
     raw(app, b"SET", keys["clock"], 15_500)
-    raw(app, b"SET", keys["pulse"], connection.execute(commands.server_time()) * 1000 + 15_400)  # somebody was there
+    raw(app, b"SET", keys["pulse"], connection.execute(looking.server_time()) * 1000 + 15_400)  # somebody was there
 
     moves = step_at_once(app)
 

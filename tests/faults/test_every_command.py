@@ -18,7 +18,7 @@ from typing import Any
 
 import pytest
 
-from taskq.broker.commands import Command
+from taskq.broker.call import Command
 from taskq.broker.net.connection import Connection
 from taskq.broker.protocol import drive
 from taskq.broker.scripts import all_scripts
@@ -75,7 +75,7 @@ def fails(i):
 CLIENT = """
 import asyncio, os, time
 from taskq import DuplicateTaskId, every, TaskError, UnknownResult
-from taskq.broker import commands
+from taskq.broker.commands import auditing, keeping, looking, steering, ticking
 from taskq.broker.net.connection import Connection
 from taskq.broker.faults import NotSent, Unanswered
 from taskq.broker.protocol import drive
@@ -104,8 +104,8 @@ def value_of(handle):
     except UnknownResult:  # forgotten by a run before this one
         return None
 
-ticking = Entry.of("e", every(1), adouble.prepare_call((12,)).message, catch_up="all")
-broker.run(commands.change_entry(keys, "define", "e", ticking.stored, 1))
+entry = Entry.of("e", every(1), adouble.prepare_call((12,)).message, catch_up="all")
+broker.run(ticking.change_entry(keys, "define", "e", entry.stored, 1))
 handles = {i: send(task, i) for i, task in enumerate([second_try, crash_once, fails_once, adouble, double])}
 handles[5] = send(double, 5, countdown=0.1)
 broken = send(fails, 6)
@@ -127,23 +127,23 @@ try:
     assert value == 4, "mended and replayed by a run before this one"
 except TaskError as error:
     assert isinstance(error, ValueError), error
-    broker.run(commands.replay(keys, "jobs.fails_once", b"jobs.fails_once-2", b""))
+    broker.run(steering.replay(keys, "jobs.fails_once", b"jobs.fails_once-2", b""))
     value = app.AsyncResult("jobs.fails_once-2").get(timeout=30)
     assert value == 4
 try:
     broken.get(timeout=30)
 except (ValueError, UnknownResult):
     pass
-broker.run(commands.dead_ids(keys, "jobs.fails", 0, -1))
-broker.run(commands.purge(keys, "jobs.fails", [b"jobs.fails-6"]))
+broker.run(looking.dead_ids(keys, "jobs.fails", 0, -1))
+broker.run(steering.purge(keys, "jobs.fails", [b"jobs.fails-6"]))
 for i, handle in handles.items():
     assert value_of(handle) in (2 * i, None), i
 assert [handle.get(timeout=30) for handle in slow + bulk] == [14, 16, 18]
 assert app.AsyncResult(handles[4].id).status().state in ("SUCCESS", "UNKNOWN")
 handles[4].forget()
-while broker.run(commands.survey(keys))["jobs.adouble"].counters["accepted"] < 4:  # three calls, and a tick
+while broker.run(looking.survey(keys))["jobs.adouble"].counters["accepted"] < 4:  # three calls, and a tick
     time.sleep(0.05)
-broker.run(commands.change_entry(keys, "remove", "e"))
+broker.run(ticking.change_entry(keys, "remove", "e"))
 reaper, connection = Reaper(keys, "client", app.settings.lease), Connection(app.client.url)
 for _ in range(5):
     try:
@@ -151,31 +151,31 @@ for _ in range(5):
         break
     except (NotSent, Unanswered):
         pass
-broker.run(commands.retire(keys, 100, ["jobs.fails"]))
-broker.run(commands.backlog(keys, ["jobs.double"]))
-broker.run(commands.survey(keys))
-broker.run(commands.limit(keys, "jobs.double", "-"))
-broker.run(commands.pause(keys, "jobs.nothing", 0.0, "me", "no reason"))
-broker.run(commands.resume(keys, "jobs.nothing"))
-broker.run(commands.mark(keys, [b"nothing"], "no reason"))
-broker.run(commands.revoke(keys, b"nothing", "no reason"))
-broker.run(commands.why(keys, b"nothing"))
-broker.run(commands.scan_ids(keys, b"0", 10))
-broker.run(commands.mend(keys, [(b"nothing", "")]))
-broker.run(commands.adopt(keys, 3_600_000, b"", ["jobs.nothing"]))
+broker.run(keeping.retire(keys, 100, ["jobs.fails"]))
+broker.run(looking.backlog(keys, ["jobs.double"]))
+broker.run(looking.survey(keys))
+broker.run(steering.limit(keys, "jobs.double", "-"))
+broker.run(steering.pause(keys, "jobs.nothing", 0.0, "me", "no reason"))
+broker.run(steering.resume(keys, "jobs.nothing"))
+broker.run(steering.mark(keys, [b"nothing"], "no reason"))
+broker.run(steering.revoke(keys, b"nothing", "no reason"))
+broker.run(looking.why(keys, b"nothing"))
+broker.run(auditing.scan_ids(keys, b"0", 10))
+broker.run(auditing.mend(keys, [(b"nothing", "")]))
+broker.run(keeping.adopt(keys, 3_600_000, b"", ["jobs.nothing"]))
 for command in (
-    commands.audit(keys, 1),
-    commands.tally(keys, ["jobs.double"]),
-    commands.restore(keys, [("jobs.nothing", False, "")]),
-    commands.reopen(keys, [b"jobs.nothing#1"]),
-    commands.recount(keys, [b"jobs.nothing#1"]),
-    commands.tidy(keys, "waiters", [b"nothing"]),
-    commands.relock(keys, [b"nothing"]),
-    commands.rouse(keys, ["nothing"]),
+    auditing.audit(keys, 1),
+    auditing.tally(keys, ["jobs.double"]),
+    auditing.restore(keys, [("jobs.nothing", False, "")]),
+    auditing.reopen(keys, [b"jobs.nothing#1"]),
+    auditing.recount(keys, [b"jobs.nothing#1"]),
+    auditing.tidy(keys, "waiters", [b"nothing"]),
+    auditing.relock(keys, [b"nothing"]),
+    auditing.rouse(keys, ["nothing"]),
 ):
     broker.run(command)
 try:
-    broker.run(commands.ledger(keys, {}))
+    broker.run(auditing.ledger(keys, {}))
 except BrokerError:  # it is for the next audit to do it again
     pass
 """

@@ -9,7 +9,7 @@ from typing import Any
 
 import msgpack
 
-from taskq.broker.commands import Command
+from taskq.broker.call import Command
 from taskq.message.envelope import encode_head, new_id
 from taskq.worker.parent.watch import resident_bytes
 from tests.support import SEED, SOAK, Start, Write, survey, wait_until

@@ -12,7 +12,7 @@ from types import ModuleType
 import pytest
 
 from taskq import TaskError
-from taskq.broker.commands import Command
+from taskq.broker.call import Command
 from tests.support import SOAK, Server, Start, Write, each_kind, survey, wait_until
 
 #: A busy machine delays everything; how quick recovery is shows on one that has nothing else to do.

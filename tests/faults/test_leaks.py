@@ -11,8 +11,8 @@ from typing import Any
 import pytest
 
 from taskq import TaskError
-from taskq.broker import commands
-from taskq.broker.commands import Command
+from taskq.broker.call import Command
+from taskq.broker.commands import keeping
 from taskq.broker.net.connection import Connection
 from taskq.broker.protocol import drive
 from taskq.errors import ResultTimeout, TaskRevoked
@@ -129,7 +129,7 @@ def test_only_the_registry_is_left_when_all_has_ended(
 
     def only_the_registry() -> bool:
         drive(reaper.step(), connection)
-        app.client.broker.run(commands.retire(keys, 10_000, queues))
+        app.client.broker.run(keeping.retire(keys, 10_000, queues))
         return names_left(module) <= REGISTRY
 
     with suppress(AssertionError):

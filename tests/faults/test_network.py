@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 
 from taskq import DuplicateTaskId, EnqueueUncertain, ResultTimeout, TaskQ
-from taskq.broker.commands import Command
+from taskq.broker.call import Command
 from taskq.broker.scripts import script
 from taskq.errors import BrokerError, BrokerUnavailable
 from tests.faults.proxy import CUT_REPLY, DROP_REPLY, DROP_REQUEST, HOLD, PASS, Proxy

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from taskq import BrokerUnavailable, TaskQ
-from taskq.broker.commands import Command
+from taskq.broker.call import Command
 from taskq.broker.net.connection import Connection
 from taskq.broker.net.embedded import server_program
 from tests.faults.proxy import Proxy

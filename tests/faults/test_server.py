@@ -15,7 +15,7 @@ from typing import Any
 
 import pytest
 
-from taskq.broker.commands import Command
+from taskq.broker.call import Command
 from taskq.broker.net.connection import Connection
 from taskq.errors import BrokerFull
 from tests.support import SEED, SOAK, Server, Start, Write, each_kind, survey, wait_until

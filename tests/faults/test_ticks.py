@@ -7,7 +7,8 @@ import time
 from pathlib import Path
 
 from taskq import TaskQ
-from taskq.broker import commands
+from taskq.broker import call
+from taskq.broker.commands import ticking
 from tests.support import SOAK, Start, Write, survey, wait_until
 
 JOBS = """
@@ -46,7 +47,7 @@ def test_each_tick_is_one_message_while_workers_are_killed_and_started(
         kills += 1
         running[victim] = start_worker("-c", "1")
     for name in [f"e{i}" for i in range(n)]:
-        app.client.broker.run(commands.change_entry(app.client.keys, "pause", name, b"the end"))
+        app.client.broker.run(ticking.change_entry(app.client.keys, "pause", name, b"the end"))
     wait_until(lambda: _idle(app), "all that was sent has run", 120 if SOAK else 30)
 
     ticks: dict[str, set[int]] = {}
@@ -66,7 +67,7 @@ def test_each_tick_is_one_message_while_workers_are_killed_and_started(
 
 def number(app: TaskQ, name: str, field: bytes) -> int:
     """A number of an entry's state."""
-    return int(app.client.broker.run(commands.read_hash(app.client.keys, f"entry:{name}")).get(field, b"0"))
+    return int(app.client.broker.run(call.whole_hash(app.client.keys, f"entry:{name}")).get(field, b"0"))
 
 
 def _idle(app: TaskQ) -> bool:

@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from taskq.broker.commands import Command
+from taskq.broker.call import Command
 from taskq.broker.net.connection import Connection
 from tests.faults.fleet import JOBS, Fleet, Journal, check_idle
 from tests.support import SEED, SOAK, Server, Start, Write, survey, wait_until

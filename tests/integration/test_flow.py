@@ -13,7 +13,7 @@ from types import ModuleType
 import pytest
 
 from taskq import DuplicateCall, QueueFull
-from taskq.broker import commands
+from taskq.broker import call
 from tests.support import SOAK, Start, Write, each_kind, survey, wait_until
 
 JOBS = """
@@ -135,7 +135,7 @@ def most_in(times: list[float], span: float) -> int:
 def size(module: ModuleType, name: str) -> int:
     """How many fields a hash has."""
     keys = module.app.client.keys
-    return int(module.app.client.broker.run(commands.Command(None, [b"HLEN", keys[name]], int)))
+    return int(module.app.client.broker.run(call.Command(None, [b"HLEN", keys[name]], int)))
 
 
 def test_a_rate_holds_for_all_processes_together(jobs: Write, start_worker: Start, tmp_path: Path) -> None:

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from taskq import AsyncResult, BrokerUnavailable, ResultTimeout, TaskError, TaskRevoked, UnknownResult
-from taskq.broker.commands import Command
+from taskq.broker.call import Command
 from tests.support import Server, Start, Write, each_kind, new_app, survey, wait_until
 
 JOBS = """

@@ -7,7 +7,7 @@ from collections import Counter
 from pathlib import Path
 
 from taskq import TaskQ
-from taskq.broker import commands
+from taskq.broker import call
 from taskq.periodic.entry import Entry
 from taskq.periodic.schedule import Every
 from tests.support import Start, Write, wait_until
@@ -32,7 +32,7 @@ def recorded(folder: Path) -> list[list[str]]:
 
 
 def state(app: TaskQ, name: str) -> dict[bytes, bytes]:
-    return app.client.broker.run(commands.read_hash(app.client.keys, f"entry:{name}"))
+    return app.client.broker.run(call.whole_hash(app.client.keys, f"entry:{name}"))
 
 
 def number(app: TaskQ, name: str, field: bytes) -> int:
@@ -40,13 +40,13 @@ def number(app: TaskQ, name: str, field: bytes) -> int:
 
 
 def entries(app: TaskQ) -> dict[str, Entry]:
-    found = app.client.broker.run(commands.read_hash(app.client.keys, "periodic"))
+    found = app.client.broker.run(call.whole_hash(app.client.keys, "periodic"))
     return {name.decode(): Entry.read(name.decode(), stored) for name, stored in found.items()}
 
 
 def turn_clock(app: TaskQ, ms: int) -> None:
     """Put the clock that scripts go by forward or back."""
-    command = commands.Command(None, [b"INCRBY", app.client.keys["clock"], ms], lambda reply: reply)
+    command = call.Command(None, [b"INCRBY", app.client.keys["clock"], ms], lambda reply: reply)
     app.client.broker.run(command)
 
 

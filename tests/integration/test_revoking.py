@@ -10,7 +10,7 @@ from types import ModuleType
 import pytest
 
 from taskq import ConfigError, TaskError, TaskRevoked
-from taskq.broker.commands import Command
+from taskq.broker.call import Command
 from taskq.worker.parent.revocations import REVOKE_GRACE, Revocations
 from taskq.worker.slots import SlotTable, digest
 from tests.support import Start, Write, survey, wait_until

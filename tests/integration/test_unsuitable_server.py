@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from taskq import BrokerError
-from taskq.broker.commands import Command
+from taskq.broker.call import Command
 from taskq.errors import ServerUnsuitable
 from tests.support import Server, load_jobs, new_app
 

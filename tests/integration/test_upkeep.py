@@ -8,7 +8,8 @@ from collections.abc import Iterator
 import pytest
 
 from taskq import TaskQ
-from taskq.broker.commands import Command, QueueSet
+from taskq.broker.call import Command
+from taskq.broker.commands.holding import QueueSet
 from taskq.broker.net.connection import Connection
 from taskq.broker.protocol import Now, Pause
 from taskq.upkeep import housekeeping

@@ -11,7 +11,8 @@ import msgpack
 import pytest
 
 from taskq import ResultTimeout, TaskQ
-from taskq.broker.commands import Command, QueueSet
+from taskq.broker.call import Command
+from taskq.broker.commands.holding import QueueSet
 from taskq.broker.keys import Keys
 from taskq.broker.net.connection import Connection
 from taskq.broker.protocol import drive

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from functools import cache, lru_cache
 from typing import Any
 
-from taskq.broker.commands import GONE
+from taskq.broker.commands.looking import GONE
 from taskq.message.envelope import decode_head
 from tests.contract.world import documented
 from tests.model.flow import gates, locks

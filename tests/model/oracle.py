@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 
-from taskq.broker.outcomes import Again, Dead, Ended, Outcome, Returned, ids_of
+from taskq.message.outcome import Again, Dead, Ended, Outcome, Returned, ids_of
 from tests.model.audit import Held, Snapshot
 
 Lists = dict[str, list[bytes]]

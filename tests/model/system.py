@@ -7,8 +7,9 @@ from collections import deque
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any, TypeVar
 
-from taskq.broker import commands
-from taskq.broker.commands import Batch, Command, QueueSet, Renewal
+from taskq.broker.call import Command
+from taskq.broker.commands import announcing, holding
+from taskq.broker.commands.holding import Batch, QueueSet, Renewal
 from taskq.broker.faults import NotSent, Unanswered
 from taskq.broker.keys import Keys
 from taskq.broker.net.connection import Connection
@@ -119,7 +120,7 @@ class System:
         self.closer = Closer(self.keys, "here", Executor({}, Settings(), "worker"))
         self.look()
         tasks = [(task, QUEUE_OF[id_], "") for id_, task in TASK_OF.items()]
-        self.line.execute(commands.publish(self.keys, tasks, self.settings))
+        self.line.execute(announcing.publish(self.keys, tasks, self.settings))
 
     def look(self) -> Snapshot:
         """Read everything, a moment later."""
@@ -167,7 +168,7 @@ class System:
 
     def renew(self, *incarnations: str) -> Renewal:
         """A parent renews leases."""
-        return self.line.execute(commands.renew(self.keys, LEASE, [BOTH, ONE], incarnations))
+        return self.line.execute(holding.renew(self.keys, LEASE, [BOTH, ONE], incarnations))
 
     def pass_time(self, steps: int, *renewed: str) -> None:
         """Let time pass; ``renewed`` are renewed all along."""

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import pytest
 
-from taskq.broker import commands
-from taskq.broker.commands import Lost, Stale
+from taskq.broker.commands import holding, producing, steering
+from taskq.broker.commands.holding import Lost, Stale
+from taskq.broker.commands.outcomes import words
 from taskq.broker.faults import Unanswered
-from taskq.broker.outcomes import Again, Outcome, Returned, words
 from taskq.errors import BrokerUnavailable, EnqueueUncertain
+from taskq.message.outcome import Again, Outcome, Returned
 from taskq.worker.parent.closing import Closing
 from taskq.worker.slots import digest
 from tests.model.audit import violations
@@ -128,7 +129,7 @@ def test_a_first_try_made_elsewhere_is_repeated_under_its_number(system: System)
     numbering = system.producer
     messages = [(A, stored(A), b"")]
     numbering.number += 1
-    system.line.execute(commands.enqueue(system.keys, numbering.producer, numbering.number, messages))
+    system.line.execute(producing.enqueue(system.keys, numbering.producer, numbering.number, messages))
 
     assert system.line.drive(numbering.send(messages, Unanswered("lost"))) == b"+"
     assert system.look().row("queue:q") == [A]
@@ -194,8 +195,8 @@ def test_a_repeated_registration_does_not_let_old_calls_in_again(system: System)
     system.send([A])
     session = system.session()
     system.exchange(session, want=1)
-    late = commands.fetch(system.keys, session.incarnation, 1, words([(A, b"S")], 1000))
-    system.line.execute(commands.register(system.keys, session.incarnation, LEASE, b"info", BOTH))
+    late = holding.fetch(system.keys, session.incarnation, 1, words([(A, b"S")], 1000))
+    system.line.execute(holding.register(system.keys, session.incarnation, LEASE, b"info", BOTH))
 
     with pytest.raises(Stale):
         system.line.execute(late)
@@ -271,11 +272,11 @@ def test_suspects_behind_many_at_a_closed_gate_come_up_when_one_of_those_is_revo
     first = system.session()
     system.exchange(first, want=33)
     system.crash(first.incarnation, [*many, B])
-    system.line.execute(commands.pause(system.keys, "t", 0, "me", ""))
+    system.line.execute(steering.pause(system.keys, "t", 0, "me", ""))
     alone = system.session(serve=False)
     assert system.exchange(alone, want=1, mode="solo").messages == []
 
-    system.line.execute(commands.revoke(system.keys, many[0], ""))
+    system.line.execute(steering.revoke(system.keys, many[0], ""))
 
     assert violations(system.look()) == []
     assert system.exchange(alone, want=1, mode="solo").messages[::2] == [B]
@@ -284,10 +285,10 @@ def test_suspects_behind_many_at_a_closed_gate_come_up_when_one_of_those_is_revo
 def test_a_set_of_queues_that_is_new_is_told_of_lines_that_are_open(system: System) -> None:
     """Its task was resumed while nobody was there whom it could tell."""
     system.send([B])
-    system.line.execute(commands.pause(system.keys, "u", 0, "me", ""))
+    system.line.execute(steering.pause(system.keys, "u", 0, "me", ""))
     before = system.session(ONE)
     assert system.exchange(before, want=1).messages == []
-    system.line.execute(commands.resume(system.keys, "u"))
+    system.line.execute(steering.resume(system.keys, "u"))
 
     after = system.session(BOTH)
 

@@ -17,12 +17,14 @@ from typing import Any
 import pytest
 from redis.exceptions import ResponseError
 
-from taskq.broker import commands
-from taskq.broker.commands import Command, QueueSet
+from taskq.broker.call import Command
+from taskq.broker.commands import announcing, holding, keeping, producing, steering
+from taskq.broker.commands.holding import QueueSet
+from taskq.broker.commands.outcomes import words
 from taskq.broker.keys import Keys
 from taskq.broker.net.connection import Connection, pack, pack_script
-from taskq.broker.outcomes import Again, Dead, Outcome, Returned, words
 from taskq.broker.scripts import all_scripts
+from taskq.message.outcome import Again, Dead, Outcome, Returned
 from tests.model.audit import SCRIPT, Snapshot, silent_bells, violations
 from tests.model.oracle import Board
 from tests.model.system import LEASE, T0, stored
@@ -113,9 +115,9 @@ class Search:
             self.one(plain("SCRIPT", "LOAD", stopped_script(script).text))
         self.one(plain("SET", self.keys["clock"], T0))
         settings = {"lease": LEASE, "max_crashes": scope.max_crashes}
-        self.one(commands.publish(self.keys, [("t", "q", "")], settings))
+        self.one(announcing.publish(self.keys, [("t", "q", "")], settings))
         if "t" in scope.pauses:  # the queue is marked by that once and for all
-            self.one(commands.pause(self.keys, "t", 0, "", ""), commands.resume(self.keys, "t"))
+            self.one(steering.pause(self.keys, "t", 0, "", ""), steering.resume(self.keys, "t"))
 
     def one(self, *those: Command[Any]) -> None:
         for command in those:
@@ -138,7 +140,7 @@ class Search:
             if worker.encode() in snap.table("leases"):
                 yield from self.working(state, worker)
             else:
-                register = commands.register(self.keys, worker, LEASE, b"", SET)
+                register = holding.register(self.keys, worker, LEASE, b"", SET)
                 yield Action(f"{worker} begins", [register], lambda board: None, state.scan)
                 yield Action(
                     f"{worker} is not there", [self.call(snap, worker, [(A, b"")], want=1)], None, state.scan, True
@@ -148,12 +150,12 @@ class Search:
         self.sends += 1
         message = [(id_, stored(id_, "q", "t"), options)]
         return Action(
-            f"send {id_[-1:]!r} {options!r}", [commands.enqueue(self.keys, b"p%d" % self.sends, 1, message)], plays
+            f"send {id_[-1:]!r} {options!r}", [producing.enqueue(self.keys, b"p%d" % self.sends, 1, message)], plays
         )
 
     def call(self, snap: Snapshot, worker: str, outcomes: list[Outcome], want: int = 0, mode: str = "") -> Command[Any]:
         number = int(snap.table("calls").get(worker.encode(), b"0").partition(b".")[0]) + 1
-        return commands.fetch(self.keys, worker, number, words(outcomes, 1000), want=want, set_id=SET.id, mode=mode)
+        return holding.fetch(self.keys, worker, number, words(outcomes, 1000), want=want, set_id=SET.id, mode=mode)
 
     def upkeep(self, state: State) -> Iterator[Action]:
         snap, now = state.snap, float(T0)
@@ -163,7 +165,7 @@ class Search:
             for inc in ended:
                 self.recover(board, snap, inc, None, died=True, alone=False)
 
-        yield Action("reap", [commands.reap(self.keys, 10)], reap, state.scan)
+        yield Action("reap", [keeping.reap(self.keys, 10)], reap, state.scan)
         if snap.table("schedule"):
             due = [
                 plain("ZADD", self.keys["schedule"], T0 - 1000 + n, id_) for n, id_ in enumerate(snap.table("schedule"))
@@ -173,15 +175,15 @@ class Search:
                 board.due = {id_: now - 1000 + n for n, id_ in enumerate(snap.table("schedule"))}
                 board.promote(QUEUE_OF, now)
 
-            yield Action("promote", [*due, commands.promote(self.keys, "x", 10, 1000)], promote, state.scan)
+            yield Action("promote", [*due, keeping.promote(self.keys, "x", 10, 1000)], promote, state.scan)
         for id_ in snap.table("dead:q"):
 
             def replay(board: Board, id_: bytes = id_) -> None:
                 board.dead["q"].discard(id_)
                 board.offer("q", id_)
 
-            yield Action(f"replay {id_[-1:]!r}", [commands.replay(self.keys, "q", id_, b"")], replay, state.scan)
-            purge = commands.purge(self.keys, "q", [id_])
+            yield Action(f"replay {id_[-1:]!r}", [steering.replay(self.keys, "q", id_, b"")], replay, state.scan)
+            purge = steering.purge(self.keys, "q", [id_])
             yield Action(
                 f"purge {id_[-1:]!r}", [purge], lambda board, id_=id_: board.dead["q"].discard(id_), state.scan
             )
@@ -192,15 +194,15 @@ class Search:
     def stopping(self, state: State) -> Iterator[Action]:
         """What somebody does who wants something not to run."""
         for id_ in state.snap.table("messages") if self.scope.revokes else ():
-            revoke = commands.revoke(self.keys, id_, "")
+            revoke = steering.revoke(self.keys, id_, "")
             yield Action(f"revoke {id_[-1:]!r}", [revoke], lambda board, id_=id_: board.revoke(id_, b""), state.scan)
         for name in self.scope.pauses:
             field = name if name == "q" else "=" + name
             if field in state.board.paused:
-                resume = commands.resume(self.keys, name)
+                resume = steering.resume(self.keys, name)
                 yield Action(f"resume {name}", [resume], lambda board, f=field: board.paused.pop(f), state.scan)
             else:
-                pause = commands.pause(self.keys, name, 0, "", "")
+                pause = steering.pause(self.keys, name, 0, "", "")
                 yield Action(f"pause {name}", [pause], lambda board, f=field: board.paused.update({f: 0}), state.scan)
 
     def recover(self, board: Board, snap: Snapshot, inc: str, running: Any, *, died: bool, alone: bool) -> None:
@@ -211,7 +213,7 @@ class Search:
         self, snap: Snapshot, worker: str, running: frozenset[bytes], why: str, scan: Scan | None, died: bool = True
     ) -> Action:
         alone = len(running) == 1
-        close = commands.close(self.keys, worker, died=died, alone=alone, running=sorted(running))
+        close = holding.close(self.keys, worker, died=died, alone=alone, running=sorted(running))
         return Action(
             f"{worker} is closed {why}with {sorted(running)} running, died {died}",
             [close],
@@ -255,7 +257,7 @@ class Search:
             end = plain("ZADD", self.keys["leases"], "XX", T0 - 1000, worker)
             yield Action(f"the lease of {worker} ends", [end], lambda board: None, state.scan)
         else:
-            yield Action(f"{worker} renews", [commands.renew(self.keys, LEASE, [SET], [worker])], None, state.scan)
+            yield Action(f"{worker} renews", [holding.renew(self.keys, LEASE, [SET], [worker])], None, state.scan)
         others = state.scan if state.scan and state.scan[0] != worker else None
         runs = {frozenset(), frozenset(held), *(frozenset([id_]) for id_ in held)}
         for running in runs:
@@ -269,7 +271,7 @@ class Search:
         number = int(snap.table("calls")[inc].partition(b".")[0])
         yield Action(
             f"{worker} knows of {known} only",
-            [commands.sync(self.keys, worker, number + 1, number, known)],
+            [holding.sync(self.keys, worker, number + 1, number, known)],
             lambda board: board.sync(worker, snap.in_order(board.held.get(worker, ())), known),
             state.scan,
         )

@@ -11,8 +11,8 @@ from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, precondition, rule, run_state_machine_as_test
 
-from taskq.broker import commands
-from taskq.broker.outcomes import Again, Dead, Ended, Outcome, Returned, ids_of
+from taskq.broker.commands import holding, keeping, steering
+from taskq.message.outcome import Again, Dead, Ended, Outcome, Returned, ids_of
 from tests.contract.fleet import Fleet, more
 from tests.contract.world import LEASE, World, raw_id
 from tests.support import PHASES, SOAK, Server
@@ -165,9 +165,9 @@ class FlowMachine(RuleBasedStateMachine):
         inc, snap = self.workers[who], self.fleet.look()
         held = snap.held(inc)
         if reaped:
-            self.world.run(commands.renew(self.world.keys, LEASE, [self.fleet.queues], self.workers))
+            self.world.run(holding.renew(self.world.keys, LEASE, [self.fleet.queues], self.workers))
             self.world.raw("ZADD", self.world.keys["leases"], "XX", int(self.world.now) - 1, inc)
-            self.world.run(commands.reap(self.world.keys, 10))
+            self.world.run(keeping.reap(self.world.keys, 10))
             self.fleet.sound()
         else:
             self.fleet.lose(inc, *(sorted(held) if ran else ()))
@@ -197,7 +197,7 @@ class FlowMachine(RuleBasedStateMachine):
                 break
         snap = self.fleet.look()
         for queue in snap.under("dead"):
-            self.world.run(commands.purge(self.world.keys, queue, sorted(snap.table("reasons"))))
+            self.world.run(steering.purge(self.world.keys, queue, sorted(snap.table("reasons"))))
         left = {name.partition(":")[0] for name in self.fleet.look().kinds}
         assert left <= REGISTRY, f"what all have left: {left - REGISTRY}"
         assert not self.ranked

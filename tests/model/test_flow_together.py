@@ -14,7 +14,7 @@ from collections import Counter
 
 import pytest
 
-from taskq.broker.outcomes import Again, Dead, Ended, Limited, Outcome, Returned
+from taskq.message.outcome import Again, Dead, Ended, Limited, Outcome, Returned
 from tests.contract.fleet import Fleet, more, sent
 from tests.contract.world import World, raw_id
 from tests.support import SEED, SOAK, Server

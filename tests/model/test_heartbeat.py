@@ -10,8 +10,9 @@ from typing import Any
 import pytest
 
 from taskq import TaskQ
-from taskq.broker import commands
-from taskq.broker.commands import Command, QueueSet
+from taskq.broker.call import Command
+from taskq.broker.commands import holding, keeping
+from taskq.broker.commands.holding import QueueSet
 from taskq.broker.net.connection import Connection
 from taskq.broker.protocol import Now, Pause, Protocol, boottime, drive
 from taskq.worker.parent.heartbeat import Chore, Heartbeat
@@ -50,7 +51,7 @@ class Parent:
             [self.chore], lambda incarnation: b"what it is",
         )  # fmt: skip
         self.raw("HSET", "published", "=", "1")
-        register = commands.register(self.keys, INCARNATION, int(LEASE * 1000), b"", QUEUES)
+        register = holding.register(self.keys, INCARNATION, int(LEASE * 1000), b"", QUEUES)
         self.line.execute(register)
 
     def beat(self) -> float:
@@ -115,7 +116,7 @@ def test_a_lease_is_counted_from_the_asking_and_not_from_the_answer(parent: Pare
 
 def test_a_lane_whose_incarnation_is_lost_gets_no_more_time(parent: Parent) -> None:
     before = parent.beat()
-    parent.line.execute(commands.close(parent.keys, INCARNATION, died=False, alone=False, running=()))
+    parent.line.execute(holding.close(parent.keys, INCARNATION, died=False, alone=False, running=()))
 
     assert parent.beat() == before
 
@@ -189,12 +190,12 @@ def test_a_key_of_the_wrong_type_is_said_once_and_counted_and_leases_are_renewed
 
 
 def test_an_answer_that_makes_no_sense_stops_nothing(parent: Parent, monkeypatch: pytest.MonkeyPatch) -> None:
-    promotion, renew = commands._promotion, commands._renewal
-    monkeypatch.setattr(commands, "_promotion", lambda reply: promotion(None))
+    promotion, renew = keeping._promotion, holding._renewal
+    monkeypatch.setattr(keeping, "_promotion", lambda reply: promotion(None))
     assert parent.turn()
     assert parent.heartbeat._reaper.stumbles == {"promote what is due": 1}
 
-    monkeypatch.setattr(commands, "_renewal", lambda reply: renew(None))
+    monkeypatch.setattr(holding, "_renewal", lambda reply: renew(None))
     assert not parent.turn()
     assert "TypeError" in parent.heartbeat.trouble
 

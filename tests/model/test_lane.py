@@ -10,12 +10,12 @@ from typing import Any
 import pytest
 
 from taskq import TaskQ
-from taskq.broker.commands import Batch, QueueSet
+from taskq.broker.commands.holding import Batch, QueueSet
 from taskq.broker.net.aio import AsyncConnection
 from taskq.broker.net.connection import Connection
-from taskq.broker.outcomes import Returned, ids_of
 from taskq.broker.protocol import boottime, drive
 from taskq.calls.task import Task
+from taskq.message.outcome import Returned, ids_of
 from taskq.runs.execution import Executor
 from taskq.worker.child.interrupt import soft_limit_error
 from taskq.worker.child.loop_lane import LoopLane

@@ -20,10 +20,12 @@ from hypothesis.stateful import (
     run_state_machine_as_test,
 )
 
-from taskq.broker import commands
-from taskq.broker.commands import Command, Lost, Stale
-from taskq.broker.outcomes import Again, Dead, Ended, Outcome, Returned, ids_of, words
+from taskq.broker.call import Command
+from taskq.broker.commands import awaiting, holding, producing, steering
+from taskq.broker.commands.holding import Lost, Stale
+from taskq.broker.commands.outcomes import words
 from taskq.errors import BrokerRefused
+from taskq.message.outcome import Again, Dead, Ended, Outcome, Returned, ids_of
 from taskq.steering.revoking import Which, revoke_all
 from taskq.worker.child.session import Session
 from tests.model.audit import Snapshot, silent_bells, unsound, violations
@@ -194,7 +196,7 @@ class Machine(RuleBasedStateMachine):
 
     def _send_the_last_call_again(self, id_: bytes) -> None:
         numbering = self.system.producer
-        again = commands.enqueue(self.system.keys, numbering.producer, numbering.number, [(id_, stored(id_), b"")])
+        again = producing.enqueue(self.system.keys, numbering.producer, numbering.number, [(id_, stored(id_), b"")])
         last = self.seen.under("producer").get(numbering.producer.decode(), b"")
         if last.endswith(b" " + id_):
             assert self.system.line.execute(again) in (b"+", b"-", b"=")
@@ -349,7 +351,7 @@ class Machine(RuleBasedStateMachine):
             return
         session._number += 1
         groups = words([outcome(id_, kind)], 1000)
-        batch = self.system.line.execute(commands.fetch(self.system.keys, session.incarnation, session._number, groups))
+        batch = self.system.line.execute(holding.fetch(self.system.keys, session.incarnation, session._number, groups))
         assert batch.fenced == 1
         after = self.system.look()
         changed = {name for name in {*after.dump, *self.seen.dump} if after.dump.get(name) != self.seen.dump.get(name)}
@@ -427,7 +429,7 @@ class Machine(RuleBasedStateMachine):
             self.scans.append((inc, running))
         before = self.seen
         registered = inc.encode() in before.table("calls")
-        close = commands.close(self.system.keys, inc, died=True, alone=len(running) == 1, running=sorted(running))
+        close = holding.close(self.system.keys, inc, died=True, alone=len(running) == 1, running=sorted(running))
         moves = self.system.line.run(close)
         if not registered:
             assert moves == []
@@ -518,7 +520,7 @@ class Machine(RuleBasedStateMachine):
     def replay(self, queue: str) -> None:
         dead = sorted(self.seen.table("dead:" + queue))
         for id_ in IDS:
-            replayed = self.system.line.execute(commands.replay(self.system.keys, queue, id_, b""))
+            replayed = self.system.line.execute(steering.replay(self.system.keys, queue, id_, b""))
             assert replayed == (id_ in dead)
         board = Board.of(self.seen)
         board.dead.pop(queue, None)
@@ -530,7 +532,7 @@ class Machine(RuleBasedStateMachine):
     @precondition(lambda self: self.seen.under("dead"))
     def purge(self, queue: str) -> None:
         dead = set(self.seen.table("dead:" + queue))
-        assert self.system.line.execute(commands.purge(self.system.keys, queue, IDS)) == len(dead)
+        assert self.system.line.execute(steering.purge(self.system.keys, queue, IDS)) == len(dead)
         self._end(dead)
 
     @rule(
@@ -539,7 +541,7 @@ class Machine(RuleBasedStateMachine):
     def pause(self, name: str, seconds: float, over: bool) -> None:
         board = Board.of(self.seen)
         field = paused_as(name)
-        answer = self.system.line.execute(commands.pause(self.system.keys, name, seconds, "me", "a reason"))
+        answer = self.system.line.execute(steering.pause(self.system.keys, name, seconds, "me", "a reason"))
         assert answer == (field not in board.paused)
         board.paused[field] = self.system.now + 1000 * seconds if seconds else 0.0
         assert Board.of(self.system.look()) == board
@@ -554,8 +556,8 @@ class Machine(RuleBasedStateMachine):
         """A message of a paused task comes to its turn, and what is done about that comes soon."""
         line, id_ = "gated:q|u#p", IDS[1]
         self._sends([id_])
-        self.system.line.execute(commands.resume(self.system.keys, "q"))
-        self.system.line.execute(commands.pause(self.system.keys, "u", 0, "me", "a reason"))
+        self.system.line.execute(steering.resume(self.system.keys, "q"))
+        self.system.line.execute(steering.pause(self.system.keys, "u", 0, "me", "a reason"))
         worker, _ = self.begun(number)
         self.the_state_is_sound()
         if self.lost(worker):
@@ -578,19 +580,19 @@ class Machine(RuleBasedStateMachine):
     def resume(self, name: str) -> None:
         board = Board.of(self.seen)
         was = board.paused.pop(paused_as(name), None)
-        assert self.system.line.execute(commands.resume(self.system.keys, name)) == (was is not None)
+        assert self.system.line.execute(steering.resume(self.system.keys, name)) == (was is not None)
         assert Board.of(self.system.look()) == board
 
     def _resume_all(self) -> None:
         for name in ("q", "p", "u"):
-            self.system.line.execute(commands.resume(self.system.keys, name))
+            self.system.line.execute(steering.resume(self.system.keys, name))
 
     @rule(id_=ids, why=st.sampled_from([b"", b"a mistake"]), faults=st.sampled_from([[], [], ["before"], ["after"]]))
     def revoke(self, id_: bytes, why: bytes, faults: list[str]) -> None:
         board = Board.of(self.seen)
         expected = [board.revoke(id_, why) for _ in range(1 + faults.count("after"))]
         self.system.line.faults.extend(faults)
-        answer = self.system.line.run(commands.revoke(self.system.keys, id_, why.decode()))
+        answer = self.system.line.run(steering.revoke(self.system.keys, id_, why.decode()))
         assert answer == expected[-1]
         self._refuse(board, {id_: expected[0]}, why)
 
@@ -629,7 +631,7 @@ class Machine(RuleBasedStateMachine):
 
     @rule(asked=st.lists(ids, min_size=1, max_size=3, unique=True), inbox=st.sampled_from(["in1", "in2"]))
     def await_results(self, asked: list[bytes], inbox: str) -> None:
-        answers = self.system.line.run(commands.await_results(self.system.keys, inbox, asked))
+        answers = self.system.line.run(awaiting.await_results(self.system.keys, inbox, asked))
         for id_, answer in zip(asked, answers, strict=True):
             if self.seen.result(id_):
                 assert answer == self.seen.result(id_)
@@ -655,7 +657,7 @@ class Machine(RuleBasedStateMachine):
                 self.unchanged()
             case _:
                 for id_ in IDS:
-                    self.system.line.run(commands.forget(self.system.keys, id_))
+                    self.system.line.run(awaiting.forget(self.system.keys, id_))
 
     @rule(rest=st.sampled_from(["done", "failed", "revoked"]))
     @precondition(lambda self: self.ends > 3)

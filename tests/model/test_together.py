@@ -20,10 +20,12 @@ from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, precondition, rule, run_state_machine_as_test
 
-from taskq.broker import commands
-from taskq.broker.commands import Batch, Command, Lost, QueueSet, Stale
-from taskq.broker.outcomes import Again, Dead, Ended, Limited, Outcome, Returned, ids_of, words
+from taskq.broker.call import Command
+from taskq.broker.commands import announcing, holding, keeping, producing, steering
+from taskq.broker.commands.holding import Batch, Lost, QueueSet, Stale
+from taskq.broker.commands.outcomes import words
 from taskq.broker.protocol import Now, Pause
+from taskq.message.outcome import Again, Dead, Ended, Limited, Outcome, Returned, ids_of
 from taskq.upkeep.housekeeping import upkeep
 from tests.contract.fleet import Fleet, more, sent
 from tests.contract.world import MINUTE, World, raw_id
@@ -148,7 +150,7 @@ class Together(RuleBasedStateMachine):
         self.answer: Any = None
         for worker in self.workers:
             self._begin(worker)
-        self._run(commands.renew(self.world.keys, 4_000, [], []))  # a pulse: somebody was there before
+        self._run(holding.renew(self.world.keys, 4_000, [], []))  # a pulse: somebody was there before
 
     @initialize(some=st.lists(st.sampled_from(sorted(TASKS)), min_size=1, max_size=3, unique=True))
     def few_tasks_meet_more_often(self, some: list[str]) -> None:
@@ -174,14 +176,14 @@ class Together(RuleBasedStateMachine):
     def _announce(self, worker: Worker) -> None:
         """What a worker says of itself and its code, with its own settings."""
         published = [(task, queue, "\n".join(limits)) for task, (queue, limits) in TASKS.items()]
-        self.world.run(commands.publish(self.world.keys, published, {"lease": worker.lease, "max_crashes": 3}))
+        self.world.run(announcing.publish(self.world.keys, published, {"lease": worker.lease, "max_crashes": 3}))
 
     def _begin(self, worker: Worker) -> None:
         self.begun += 1
         self._announce(worker)
         worker.inc, worker.number, worker.held, worker.cut_off = f"inc{self.begun}", 0, [], False
         worker.renew_at = self.world.now + worker.lease / 3
-        self._run(commands.register(self.world.keys, worker.inc, worker.lease, b"", worker.queues))
+        self._run(holding.register(self.world.keys, worker.inc, worker.lease, b"", worker.queues))
 
     def _exchange(
         self, worker: Worker, outcomes: list[Outcome], want: int, mode: str = "", fault: str = ""
@@ -192,7 +194,7 @@ class Together(RuleBasedStateMachine):
             worker.number += 1
             number = worker.number
             caps = " " + "".join(f"{queue}={want or 1}/10 " for queue in worker.queues.queues)
-            call = commands.fetch(
+            call = holding.fetch(
                 self.world.keys, worker.inc, number, words(outcomes, MINUTE),
                 want=want, set_id=worker.queues.id, mode=mode, caps=caps, order=worker.queues.order,
             )  # fmt: skip
@@ -205,7 +207,7 @@ class Together(RuleBasedStateMachine):
                     self._look_at(worker, outcomes, lost)
                 worker.number += 1
                 known = tuple(worker.held)
-                executed, gone = self._run(commands.sync(self.world.keys, worker.inc, worker.number, number, known))
+                executed, gone = self._run(holding.sync(self.world.keys, worker.inc, worker.number, number, known))
             except Lost:
                 return None
             assert bool(executed) == (fault == "after")
@@ -317,7 +319,7 @@ class Together(RuleBasedStateMachine):
         """A child ends, and its parent gives back what it held; another takes its place."""
         worker = self.workers[who]
         running = {"none": [], "one": worker.held[:1], "all": worker.held}[ran]
-        close = commands.close(self.world.keys, worker.inc, died=died, alone=len(running) == 1, running=running)
+        close = holding.close(self.world.keys, worker.inc, died=died, alone=len(running) == 1, running=running)
         with Probe(self, worker.held):
             self._run(close)
         self._begin(worker)
@@ -330,7 +332,7 @@ class Together(RuleBasedStateMachine):
         for _ in range(2):
             self.time_passes(6)
         with pytest.raises(Lost):
-            self._run(commands.fetch(self.world.keys, worker.inc, worker.number + 1, [], set_id=worker.queues.id))
+            self._run(holding.fetch(self.world.keys, worker.inc, worker.number + 1, [], set_id=worker.queues.id))
         self._begin(worker)
 
     # -- a breaker ----------------------------------------------------------------------------------------
@@ -363,7 +365,7 @@ class Together(RuleBasedStateMachine):
         id_ = raw_id(len(self.sent) + 1)
         self.sent[id_] = about
         self.fleet.sends += 1
-        answer = self._run(commands.enqueue(self.world.keys, b"p", self.fleet.sends, [message(id_, about, options)]))
+        answer = self._run(producing.enqueue(self.world.keys, b"p", self.fleet.sends, [message(id_, about, options)]))
         if answer != b"+":
             assert answer.startswith(b"~"), answer
             first = bytes.fromhex(answer[1:-1].decode())
@@ -392,7 +394,7 @@ class Together(RuleBasedStateMachine):
     def pause(self, which: int) -> None:
         names = [*self.tasks, *self.tasks, HOME, URGENT]
         name = names[which % len(names)]
-        self._run(commands.pause(self.world.keys, name, 0.0, "me", "why"))
+        self._run(steering.pause(self.world.keys, name, 0.0, "me", "why"))
         self.paused.add(name)
 
     @rule(which=numbers)
@@ -401,7 +403,7 @@ class Together(RuleBasedStateMachine):
         self._resume(sorted(self.paused)[which % len(self.paused)])
 
     def _resume(self, name: str) -> None:
-        self._run(commands.resume(self.world.keys, name))
+        self._run(steering.resume(self.world.keys, name))
         self.paused.discard(name)
 
     @rule(which=numbers, most=st.integers(0, 2))
@@ -413,7 +415,7 @@ class Together(RuleBasedStateMachine):
         self.uncounted.update(id_ for id_ in self._running() if self.sent[id_].task == task)
         for id_ in self._in_lines_of_keys(task):  # what comes next need not wait behind them
             self.sent[id_].later = True
-        self._run(commands.limit(self.world.keys, task, f"s 0 1 {most}" if most else "-"))
+        self._run(steering.limit(self.world.keys, task, f"s 0 1 {most}" if most else "-"))
         self.starts = {task: [] for task in self.starts}
         if most:
             self.by_hand[task] = most
@@ -431,7 +433,7 @@ class Together(RuleBasedStateMachine):
         alive = [id_ for id_ in self.order if self._is_alive(id_)]
         if alive:
             id_ = alive[which % len(alive)]
-            if self._run(commands.revoke(self.world.keys, id_, "why")) in ("revoked", "running"):
+            if self._run(steering.revoke(self.world.keys, id_, "why")) in ("revoked", "running"):
                 self.sent[id_].revoked = True
 
     def _is_alive(self, id_: bytes) -> bool:
@@ -443,7 +445,7 @@ class Together(RuleBasedStateMachine):
         snap = self.fleet.look()
         for queue, ids in snap.under("dead").items():
             for id_ in ids:
-                if self._run(commands.replay(self.world.keys, queue, id_, b"")):
+                if self._run(steering.replay(self.world.keys, queue, id_, b"")):
                     self.sent[id_].later = True
 
     @rule()
@@ -459,7 +461,7 @@ class Together(RuleBasedStateMachine):
         self.starts = {task: [] for task in self.starts}
         self.auditing = None
         for worker in self.workers:
-            renew = commands.renew(self.world.keys, worker.lease, [worker.queues], [worker.inc])
+            renew = holding.renew(self.world.keys, worker.lease, [worker.queues], [worker.inc])
             assert self._run(renew).lost == {worker.inc}
             self._begin(worker)
 
@@ -472,13 +474,13 @@ class Together(RuleBasedStateMachine):
             self.world.at(self.world.now + 1000)
             for worker in self.workers:
                 if not worker.cut_off and self.world.now >= worker.renew_at:
-                    renew = commands.renew(self.world.keys, worker.lease, [worker.queues], [worker.inc])
+                    renew = holding.renew(self.world.keys, worker.lease, [worker.queues], [worker.inc])
                     assert not self._run(renew).lost, "a worker that renews its lease was taken for dead"
                     worker.renew_at = self.world.now + worker.lease / 3
             with Probe(self, [id_ for one in self.workers if one.cut_off for id_ in one.held]):
-                self._run(commands.reap(self.world.keys, 10))
+                self._run(keeping.reap(self.world.keys, 10))
             if kept:
-                self._run(commands.promote(self.world.keys, "parent", 100, MINUTE))
+                self._run(keeping.promote(self.world.keys, "parent", 100, MINUTE))
         snap = self.fleet.look()
         for worker in self.workers:
             if not worker.cut_off:
@@ -525,7 +527,7 @@ class Together(RuleBasedStateMachine):
         left = [(id_, self.sent[id_], self.fleet.look().places()[id_]) for id_ in self.order if self._is_alive(id_)]
         assert not left, f"what could run does not end: {left}"
         for queue, ids in self.fleet.look().under("dead").items():
-            self._run(commands.purge(self.world.keys, queue, sorted(ids)))
+            self._run(steering.purge(self.world.keys, queue, sorted(ids)))
         families = {name.partition(":")[0] for name in self.fleet.look().kinds}
         assert families <= REGISTRY, f"what all have left: {families - REGISTRY}"
 

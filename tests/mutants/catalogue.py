@@ -688,13 +688,13 @@ MUTANTS = [
     lua("a tick that waited is on time (flow)", "tick", "due = waits or due", "due = due"),
     py(
         "several that must wait come back in reverse (flow)",
-        "broker/outcomes",
+        "broker/commands/outcomes",
         "isinstance(outcome, (Limited, Returned))",
         "isinstance(outcome, Returned)",
     ),
     py(
         "tuples of keys are one key (flow)",
-        "tasks/flow",
+        "tasks/keys",
         "f\"({''.join(key_text(item) + ',' for item in value)})\"",
         "','.join(key_text(item) for item in value)",
         "tests/unit/test_flow.py",
@@ -796,7 +796,7 @@ MUTANTS = [
     py("a sync gives back what runs", "worker/child/session", "lost, tuple(self.held))", "lost, ())"),
     py(
         "what is returned goes back in reverse",
-        "broker/outcomes",
+        "broker/commands/outcomes",
         "for outcome in reversed(returned):",
         "for raw_id in returned:",
     ),
@@ -842,7 +842,7 @@ MUTANTS = [
     ),
     py(
         "a drain ends while something runs",
-        "broker/commands",
+        "broker/commands/looking",
         "return not self.ready and self.held == 0 and self.opens is None",
         "return not self.ready and self.opens is None",
         "tests/contract/test_survey.py",
@@ -948,8 +948,8 @@ MUTANTS = [
     py(
         "a stopped child leaves its lease behind",
         "worker/child/session",
-        "        if self.incarnation:\n            command = commands.close(",
-        "        if not self.incarnation:\n            command = commands.close(",
+        "        if self.incarnation:\n            command = holding.close(",
+        "        if not self.incarnation:\n            command = holding.close(",
         _KILLS + "test_a_stop_lets_running_tasks_end_and_returns_the_rest",
     ),
     # -- what is read

@@ -9,8 +9,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from taskq.broker import commands
-from taskq.broker.commands import QueueSet
+from taskq.broker.commands import awaiting, holding, producing
+from taskq.broker.commands.holding import QueueSet
 from taskq.broker.faults import NotSent, Passing, Unanswered, backoff
 from taskq.broker.producer import Message, Numbering
 from taskq.broker.protocol import Pause, Protocol, persist
@@ -19,7 +19,7 @@ from taskq.errors import BrokerRefused, BrokerUnavailable, EnqueueUncertain
 from taskq.message import codec
 from taskq.message.envelope import encode_envelope, encode_head
 from taskq.tasks.definition import Definition
-from taskq.tasks.retry import RetryOptions
+from taskq.tasks.retry_options import RetryOptions
 from taskq.upkeep.reaper import Reaper
 from tests.simulation.world import LEASE, Actor, Idle, Process, Steps, Violation, World
 
@@ -102,7 +102,7 @@ class Client:
             try:
                 if self.world.scripts_lost:
                     raise Passing("the server does not have the script")
-                answer = yield commands.enqueue(self.world.keys, numbering.producer, numbering.number, messages)
+                answer = yield producing.enqueue(self.world.keys, numbering.producer, numbering.number, messages)
             except (NotSent, Unanswered, Passing) as failed:
                 answer = yield from numbering.send(messages, failed)
         except EnqueueUncertain:
@@ -120,7 +120,7 @@ class Client:
         """Wait for a result for as long as it takes."""
         self.waiting.ids[id_] += 1
         self.answers[id_] = 1
-        ask = commands.await_results(self.world.keys, self.waiting.name, [id_])
+        ask = awaiting.await_results(self.world.keys, self.waiting.name, [id_])
         answer = (yield from persist(ask, "here", None))[0]
         if answer == 1:
             if self._reader is None or self._reader.ended:
@@ -141,7 +141,7 @@ def reaper(world: World, name: str) -> Actor:
         while True:
             try:
                 again = yield from one.step()
-                yield commands.wait_bell(world.keys, ["alarm"], again)
+                yield holding.wait_bell(world.keys, ["alarm"], again)
                 attempt = 0
             except (NotSent, Unanswered, Passing, BrokerRefused):
                 yield Pause(backoff(attempt, 1.0))

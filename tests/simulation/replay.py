@@ -6,7 +6,7 @@ from typing import Any
 
 from redis.exceptions import ResponseError
 
-from taskq.broker.commands import Command
+from taskq.broker.call import Command
 from taskq.broker.faults import refused
 from taskq.broker.net.connection import Connection, pack
 from tests.model.audit import SCRIPT, Snapshot

@@ -12,7 +12,7 @@ from collections import Counter
 from collections.abc import Callable
 from typing import Any
 
-from taskq.broker.commands import Command
+from taskq.broker.call import Command
 from taskq.broker.faults import refused
 from taskq.message.envelope import FLAG_AT_MOST_ONCE, FLAG_EXPIRES, decode_head
 from tests.simulation.base import Base, queue_of, whole

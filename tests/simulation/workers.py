@@ -9,14 +9,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from taskq.broker import commands
-from taskq.broker.commands import Batch, Lost, QueueSet
+from taskq.broker.commands import holding
+from taskq.broker.commands.holding import Batch, Lost, QueueSet
 from taskq.broker.faults import NotSent, Passing, Unanswered
 from taskq.broker.net.connection import Connection
-from taskq.broker.outcomes import Outcome, Returned
 from taskq.broker.protocol import Now, Pause, Protocol
 from taskq.config import Settings
 from taskq.errors import BrokerError
+from taskq.message.outcome import Outcome, Returned
 from taskq.runs.delivery import NOWHERE, Delivery, Taken
 from taskq.runs.execution import Executor
 from taskq.worker.child.main_lane import WAIT
@@ -284,7 +284,7 @@ class LoopLane(_Lane):
 
     def _rest(self) -> Protocol[str]:
         try:
-            rang = yield commands.wait_bell(self.session.keys, ["bell:" + self.session.queues.id], WAIT)
+            rang = yield holding.wait_bell(self.session.keys, ["bell:" + self.session.queues.id], WAIT)
         except (NotSent, Unanswered, Passing):
             return ""
         return "repair" if rang is None else ""

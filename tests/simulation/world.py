@@ -19,7 +19,7 @@ from typing import Any, NamedTuple
 
 import pytest
 
-from taskq.broker.commands import Command
+from taskq.broker.call import Command
 from taskq.broker.faults import NotSent, Passing, Unanswered
 from taskq.broker.keys import Keys
 from taskq.broker.protocol import Now, Pause

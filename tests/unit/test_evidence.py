@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from dataclasses import replace
 
-from taskq.broker.commands import QueueSurvey
+from taskq.broker.commands.looking import QueueSurvey
 from taskq.showcase.evidence import Books, Call, Fault, Rerun, delays
 from taskq.showcase.mailserver import ACCEPTED, NOT_NOW, REFUSED, Attempt, MailBook
 from taskq.showcase.report import ledger

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 from redis.exceptions import MovedError, NoPermissionError, ReadOnlyError, ResponseError
 
-from taskq.broker.commands import Command
+from taskq.broker.call import Command
 from taskq.broker.faults import NotSent, Passing, refused, unavailable
 from taskq.broker.net.connection import connect_error, pack, pack_script, read_error
 from taskq.broker.protocol import Now, Pause, persist

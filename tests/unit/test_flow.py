@@ -13,7 +13,9 @@ import pytest
 from taskq import Breaker, Limit, RateLimited
 from taskq.errors import ConfigError
 from taskq.message import codec
-from taskq.tasks.flow import Arguments, Flow, interval_ms, key_text
+from taskq.tasks.flow import Flow
+from taskq.tasks.keys import Arguments, key_text
+from taskq.tasks.limits import interval_ms
 
 SECONDS = ("unique_for", "debounce", "throttle", "max_wait")
 NO_SECONDS = [0, -1, True, math.nan, math.inf, 1e11, "5", [1]]

@@ -14,8 +14,8 @@ from pathlib import Path
 import pytest
 
 from taskq import TaskFilter, TaskQ
-from taskq.broker.outcomes import Again, Dead, Ended, Limited, Outcome, Returned
 from taskq.loading import set_up_logging
+from taskq.message.outcome import Again, Dead, Ended, Limited, Outcome, Returned
 from taskq.runs.delivery import Delivery, Route, Taken, current
 from taskq.runs.execution import Executor
 from taskq.runs.logs import ended, started, tell

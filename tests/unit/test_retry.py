@@ -42,7 +42,8 @@ from tenacity import (
 
 from taskq import TaskQ
 from taskq.errors import ConfigError
-from taskq.tasks.retry import Attempt, GiveUp, Policy, RetryOptions, RunAgain, split_options
+from taskq.tasks.retry import Attempt, GiveUp, Policy, RunAgain
+from taskq.tasks.retry_options import RetryOptions, split_options
 
 ERROR = ValueError("no")
 Decision = RunAgain | GiveUp | None

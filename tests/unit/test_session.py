@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from taskq.broker.commands import QueueSet
+from taskq.broker.commands.holding import QueueSet
 from taskq.broker.faults import NotSent, Passing
 from taskq.broker.keys import Keys
 from taskq.broker.protocol import Pause, Protocol

@@ -25,10 +25,11 @@ import pytest
 import tenacity
 
 from taskq import ConfigError, TaskQ
-from taskq.broker.outcomes import Again, Dead, read_error_detail
 from taskq.message.codec import unpack
+from taskq.message.outcome import Again, Dead, read_error_detail
 from taskq.runs.delivery import Delivery, Taken
-from taskq.runs.execution import Executor, type_name
+from taskq.runs.errors_as_text import type_name
+from taskq.runs.execution import Executor
 
 #: A strategy, made anew in each process.
 Make = Callable[[], Any]

@@ -6,7 +6,7 @@ import logging
 
 import pytest
 
-from taskq.broker.commands import Command
+from taskq.broker.call import Command
 from taskq.broker.keys import Keys
 from taskq.broker.net.server import Ledger, Watch
 from taskq.errors import BrokerFull

@@ -9,9 +9,9 @@ from typing import Any
 import msgpack
 import pytest
 
-from taskq.broker.outcomes import error_detail
 from taskq.message.envelope import encode_envelope, encode_head
-from taskq.tasks.flow import interval_ms, rate_text
+from taskq.message.outcome import error_detail
+from taskq.tasks.limits import interval_ms, rate_text
 from taskq.views.why import moment, one_line, pace, sentence, span
 
 NOW = 2_000_000_000_000

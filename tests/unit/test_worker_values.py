@@ -9,11 +9,12 @@ import msgpack
 import pytest
 
 from taskq import TaskQ
-from taskq.broker.commands import QueueSet
-from taskq.broker.outcomes import Again, Dead, Ended, Outcome, Returned, error_detail, read_error_detail, words
+from taskq.broker.commands.holding import QueueSet
+from taskq.broker.commands.outcomes import words
 from taskq.broker.protocol import boottime
 from taskq.config import Settings
 from taskq.errors import ConfigError
+from taskq.message.outcome import Again, Dead, Ended, Outcome, Returned, error_detail, read_error_detail
 from taskq.worker.child.pace import BATCH, BUDGET, Pace
 from taskq.worker.plan import read_weights, settings_for_scripts
 from taskq.worker.slots import Slot, SlotTable, digest, region_size

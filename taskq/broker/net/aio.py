@@ -21,7 +21,7 @@ from taskq.broker.net.connection import (
 from taskq.broker.net.url import new_async_connection
 
 if TYPE_CHECKING:
-    from taskq.broker.commands import Command
+    from taskq.broker.call import Command
 
 T = TypeVar("T")
 

@@ -21,14 +21,14 @@ from redis.exceptions import (
 from redis.exceptions import TimeoutError as LateError
 
 from taskq.address import SCHEMES, safe_url
-from taskq.broker.commands import block_word
+from taskq.broker.call import block_word
 from taskq.broker.faults import NotSent, Passing, Unanswered, refused
 from taskq.broker.net.url import connection_arguments, new_connection
 from taskq.broker.scripts import all_scripts
 from taskq.errors import BrokerRefused, ServerUnsuitable, TaskqError
 
 if TYPE_CHECKING:
-    from taskq.broker.commands import Arg, Command
+    from taskq.broker.call import Arg, Command
     from taskq.broker.scripts import Script
 
 T = TypeVar("T")

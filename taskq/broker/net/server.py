@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import logging
 
-from taskq.broker import commands
+from taskq.broker import call
+from taskq.broker.commands import announcing, looking
 from taskq.broker.keys import Keys
 from taskq.broker.pool import Broker
 from taskq.broker.protocol import Protocol
@@ -28,7 +29,7 @@ def check_server(broker: Broker) -> list[str]:
         ServerUnsuitable: Too old.
         BrokerUnavailable: No answer, or not yet: it is loading, or a replica, which a failover may promote.
     """
-    info = _parse(broker.run(commands.server_info(), seconds=2.0))
+    info = _parse(broker.run(looking.server_info(), seconds=2.0))
     name = "Valkey" if "valkey_version" in info else "Redis"
     version = info.get("valkey_version") or info.get("redis_version", "0")
     numbers = tuple(int(part) for part in version.split(".")[:2] if part.isdigit())
@@ -74,7 +75,7 @@ class Watch:
 
     def look(self) -> Protocol[None]:
         """Look once; what is true at the first look was said at the start."""
-        before, self._info = self._info, _parse((yield commands.server_info()))
+        before, self._info = self._info, _parse((yield looking.server_info()))
         risks = _risks(self._info)
         if before:
             self._tell_of_risks(_risks(before), risks)
@@ -83,7 +84,7 @@ class Watch:
         scarce = limit > 0 and used > self._share * limit
         if scarce:
             try:
-                yield commands.refuse_results(self._keys, _SCARCE_FOR)
+                yield announcing.refuse_results(self._keys, _SCARCE_FOR)
             except BrokerFull:
                 pass  # then the scripts see it themselves
         was = _number(before, "maxmemory")
@@ -128,9 +129,9 @@ class Ledger:
 
     def look(self) -> Protocol[None]:
         """Say of which queues the server knows less than it did."""
-        counters: dict[bytes, bytes] = yield commands.read_hash(self._keys, "counters")
+        counters: dict[bytes, bytes] = yield call.whole_hash(self._keys, "counters")
         accepted = {
-            commands.readable(field[: -len("|accepted")]): int(n)
+            call.readable(field[: -len("|accepted")]): int(n)
             for field, n in counters.items()
             if field.endswith(b"|accepted") and n.isdigit()
         }

@@ -14,7 +14,7 @@ from contextlib import suppress
 from contextvars import copy_context
 from typing import TYPE_CHECKING, Any
 
-from taskq.broker.commands import QueueSet
+from taskq.broker.commands.holding import QueueSet
 from taskq.broker.protocol import boottime
 from taskq.runs.delivery import Stopping
 from taskq.runs.execution import Executor

@@ -16,13 +16,13 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from typing import Any
 
-from taskq.broker import commands
-from taskq.broker.commands import Batch, Lost
+from taskq.broker.commands import holding
+from taskq.broker.commands.holding import Batch, Lost
 from taskq.broker.faults import NotSent, Passing, Unanswered
 from taskq.broker.net.aio import AsyncConnection
-from taskq.broker.outcomes import Outcome, Returned
 from taskq.broker.protocol import adrive, boottime
 from taskq.errors import BrokerRefused, TaskqError
+from taskq.message.outcome import Outcome, Returned
 from taskq.runs import logs
 from taskq.runs.delivery import Delivery, Revoked, Taken, current
 from taskq.runs.execution import UNFINISHED, Executor, finish
@@ -216,7 +216,7 @@ class LoopLane:
         return "" if rang else "repair"
 
     async def _wait_for_bell(self) -> bool:
-        bell = commands.wait_bell(self.session.keys, ["bell:" + self.session.queues.id], WAIT)
+        bell = holding.wait_bell(self.session.keys, ["bell:" + self.session.queues.id], WAIT)
         try:
             return await self._bell_connection.execute(bell) is not None
         except (NotSent, Unanswered, Passing, BrokerRefused):

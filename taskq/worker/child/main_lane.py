@@ -17,10 +17,10 @@ from contextvars import copy_context
 from functools import partial
 from typing import Any
 
-from taskq.broker.commands import Batch, Lost
+from taskq.broker.commands.holding import Batch, Lost
 from taskq.broker.net.connection import Connection
-from taskq.broker.outcomes import Outcome, Returned
 from taskq.broker.protocol import boottime, drive
+from taskq.message.outcome import Outcome, Returned
 from taskq.runs import logs
 from taskq.runs.delivery import NOWHERE, Delivery, Route, Taken, current
 from taskq.runs.execution import UNFINISHED, Executor, finish

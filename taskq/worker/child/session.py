@@ -11,13 +11,15 @@ import os
 from collections.abc import Callable, Sequence
 from typing import TypeVar
 
-from taskq.broker import commands
-from taskq.broker.commands import Batch, QueueSet, Stale
+from taskq.broker import call
+from taskq.broker.commands import holding
+from taskq.broker.commands.holding import Batch, QueueSet, Stale
+from taskq.broker.commands.outcomes import words
 from taskq.broker.faults import NotSent, Passing, Unanswered, backoff
 from taskq.broker.keys import Keys
-from taskq.broker.outcomes import Outcome, ids_of, words
 from taskq.broker.protocol import Pause, Protocol
 from taskq.errors import BrokerRefused
+from taskq.message.outcome import Outcome, ids_of
 from taskq.spelling import count
 
 log = logging.getLogger("taskq.worker")
@@ -86,7 +88,7 @@ class Session:
         self._number = 0
         self._began(self.incarnation)
         queues = QueueSet("", ()) if self._alone else self.queues
-        register = commands.register(
+        register = holding.register(
             self.keys, self.incarnation, self.lease_ms, self.info, queues, self._announced
         )  # fmt: skip
         attempt = 0
@@ -125,7 +127,7 @@ class Session:
             self._number += 1
             number = self._number
             try:
-                batch: Batch = yield commands.fetch(
+                batch: Batch = yield holding.fetch(
                     self.keys, self.incarnation, number, groups,
                     want=want, set_id=self.queues.id, mode=mode, caps=caps, order=self.queues.order, wait=wait,
                 )  # fmt: skip
@@ -161,7 +163,7 @@ class Session:
         while True:
             self._number += 1
             try:
-                executed, gone = yield commands.sync(self.keys, self.incarnation, self._number, lost, tuple(self.held))
+                executed, gone = yield holding.sync(self.keys, self.incarnation, self._number, lost, tuple(self.held))
             except (NotSent, Unanswered, Passing, Stale, BrokerRefused):
                 yield Pause(backoff(attempt, _PAUSE_MAX))
                 attempt += 1
@@ -172,7 +174,7 @@ class Session:
     def close(self) -> Protocol[None]:
         """End the incarnation; what it still holds goes back to its queues, uncounted."""
         if self.incarnation:
-            command = commands.close(self.keys, self.incarnation, died=False, alone=False, running=())
+            command = holding.close(self.keys, self.incarnation, died=False, alone=False, running=())
             try:
                 while (yield from self._until_answered(command, None if self.held else _GOODBYES)):
                     pass  # in pieces, if it held thousands
@@ -186,7 +188,7 @@ class Session:
             self._refusal = trouble
             log.error("%s", trouble)
 
-    def _until_answered(self, command: commands.Command[T], tries: int | None = None) -> Protocol[T | None]:
+    def _until_answered(self, command: call.Command[T], tries: int | None = None) -> Protocol[T | None]:
         """Repeat a command until it is answered; None if it is not in so many ``tries``."""
         attempt = 0
         while attempt != tries:

@@ -11,8 +11,8 @@ import logging
 import os
 from typing import TYPE_CHECKING, TypeVar
 
-from taskq.broker import commands
-from taskq.broker.commands import Command
+from taskq.broker.call import Command
+from taskq.broker.commands import announcing, ticking
 from taskq.broker.protocol import Protocol, persist
 from taskq.errors import BrokerFull
 from taskq.periodic.entry import code_revision
@@ -60,11 +60,11 @@ class Announcement:
         def ask(command: Command[T]) -> Protocol[T]:
             return persist(command, self._where, patience)
 
-        yield from ask(commands.enlist(keys, self._sets, self._homes))  # before there are tasks: see enlist.lua
-        published = yield from ask(commands.publish(keys, self._tasks, self._settings, self.since))
+        yield from ask(announcing.enlist(keys, self._sets, self._homes))  # before there are tasks: see enlist.lua
+        published = yield from ask(announcing.publish(keys, self._tasks, self._settings, self.since))
         self.since = published.since
         declared = yield from ask(
-            commands.declare(keys, self._source, self._revision, self._entries, force=False, announced=self.since)
+            ticking.declare(keys, self._source, self._revision, self._entries, force=False, announced=self.since)
         )
         lost = sum(what == "restored" for what in declared.entries.values())
         if again and (published.changed or lost or declared.code == "new"):
@@ -76,8 +76,8 @@ class Announcement:
         if not again:
             self._tell(declared)
         try:  # plain commands, which a full server refuses
-            yield from ask(commands.announce_app(keys))
-            last = yield from ask(commands.claim_name(keys, self._name, self._token, 3 * ANNOUNCE_EVERY))
+            yield from ask(announcing.announce_app(keys))
+            last = yield from ask(announcing.claim_name(keys, self._name, self._token, 3 * ANNOUNCE_EVERY))
         except BrokerFull:
             if not again:
                 log.warning("the server is full: a reaper apart does not hear of this app before there is room")
@@ -88,7 +88,7 @@ class Announcement:
                 "own with -n, or none", self._name,
             )  # fmt: skip
 
-    def _tell(self, declared: commands.Declared) -> None:
+    def _tell(self, declared: ticking.Declared) -> None:
         """Say what the declaration of the periodic entries changed."""
         for name, what in declared.entries.items():
             if declared.code == "new" or what == "restored":

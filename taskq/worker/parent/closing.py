@@ -12,13 +12,14 @@ import time
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
-from taskq.broker import commands
-from taskq.broker.commands import Command
+from taskq.broker.call import Command
+from taskq.broker.commands import holding, looking
+from taskq.broker.commands.outcomes import words
 from taskq.broker.keys import Keys
-from taskq.broker.outcomes import error_detail, words
 from taskq.broker.protocol import Protocol, persist
 from taskq.errors import TimeLimitExceeded
 from taskq.message.envelope import id_to_text
+from taskq.message.outcome import error_detail
 from taskq.runs import logs
 from taskq.runs.delivery import Delivery, Taken
 from taskq.runs.execution import Executor
@@ -75,13 +76,13 @@ class Closer:
         """
         suspects = False
         for incarnation, entries in closing.lanes:
-            held = (yield from self._ask(commands.held_ids(self._keys, incarnation))) if entries else []
+            held = (yield from self._ask(holding.held_ids(self._keys, incarnation))) if entries else []
             for raw_id in [raw_id for raw_id in held if digest(raw_id) in closing.overdue]:
                 yield from self._fail_overdue(incarnation, raw_id)
             running = [raw_id for raw_id in held if digest(raw_id) in entries - closing.overdue]
             kind = "crashed" if closing.died else "interrupted"
             cause = error_detail(kind, closing.cause, worker=self._executor.worker)
-            command = commands.close(
+            command = holding.close(
                 self._keys, incarnation, died=closing.died, alone=closing.alone, running=running, cause=cause
             )
             while moves := (yield from self._ask(command)):  # in pieces, if it held thousands
@@ -102,7 +103,7 @@ class Closer:
         Its arguments stay unread, for reading them makes objects of a user's classes, and this is the parent: a policy
         that asks for them finds none.
         """
-        found: list[Any] = yield from self._ask(commands.locate(self._keys, raw_id))
+        found: list[Any] = yield from self._ask(looking.locate(self._keys, raw_id))
         if found[0] != b"processing":
             return
         delivery = Delivery(raw_id, found[1], Taken(float(found[2]), time.monotonic()))
@@ -113,8 +114,8 @@ class Closer:
             outcome = self._executor.failed(delivery, error)
             logs.ended(delivery, outcome, limit)
         ttl_ms = int(self._executor.settings.result_ttl * 1000)
-        fetch = commands.fetch(self._keys, incarnation, next(self._numbers), words([outcome], ttl_ms))
+        fetch = holding.fetch(self._keys, incarnation, next(self._numbers), words([outcome], ttl_ms))
         try:
             yield from self._ask(fetch)
-        except (commands.Lost, commands.Stale):
+        except (holding.Lost, holding.Stale):
             log.info("message %s was settled before", id_to_text(raw_id))

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
-from taskq.broker import commands
-from taskq.broker.commands import QueueSurvey
+from taskq.broker.commands import looking
+from taskq.broker.commands.looking import QueueSurvey
 from taskq.broker.keys import Keys
 from taskq.broker.protocol import Protocol
 from taskq.views.why import moment, one_line
@@ -29,10 +29,10 @@ class Left(NamedTuple):
 
 def left_over(keys: Keys, plan: Plan, incarnations: Sequence[str]) -> Protocol[Left | None]:
     """Say what the worker's queues hold; None as long as some of it runs, or can run now or in a few seconds."""
-    backlog = yield commands.backlog(keys, plan.queues, [queues.id for queues in plan.sets], incarnations)
+    backlog = yield looking.backlog(keys, plan.queues, [queues.id for queues in plan.sets], incarnations)
     if not backlog.stuck:
         return None
-    survey = yield commands.survey(keys)
+    survey = yield looking.survey(keys)
     found = {queue: survey[queue] for queue in sorted(plan.queues) if queue in survey}
     lines = [
         f"{what} in queue {queue}{why}"

@@ -12,8 +12,8 @@ import threading
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from taskq.broker import commands
-from taskq.broker.commands import Renewal
+from taskq.broker.commands import announcing, holding
+from taskq.broker.commands.holding import Renewal
 from taskq.broker.faults import backoff
 from taskq.broker.keys import Keys
 from taskq.broker.net.connection import Connection
@@ -133,13 +133,13 @@ class Heartbeat(threading.Thread):
             yield Pause(min(left, AGAIN))
 
     def _enlist(self) -> Protocol[None]:
-        yield commands.enlist(self.keys, self.plan.sets)
+        yield announcing.enlist(self.keys, self.plan.sets)
 
     def _renew(self, now: float) -> Protocol[float]:
         """Renew all leases from ``now`` on; answers in how many seconds to look for one that has ended."""
         by_incarnation = {slot.incarnation: slot for slot in self.slots if slot.incarnation}
         infos = {incarnation: self._describe(incarnation) for incarnation in self._unknown}
-        renewal: Renewal = yield commands.renew(
+        renewal: Renewal = yield holding.renew(
             self.keys, int(self.lease * 1000), self.plan.sets, by_incarnation, self.plan.announced, infos
         )
         for incarnation, slot in by_incarnation.items():

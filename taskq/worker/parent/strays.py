@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import logging
 
-from taskq.broker import commands
-from taskq.broker.commands import Stray
+from taskq.broker.commands import keeping, looking
+from taskq.broker.commands.keeping import Stray
 from taskq.broker.keys import Keys
-from taskq.broker.outcomes import error_detail
 from taskq.broker.protocol import Now, Protocol
+from taskq.message.outcome import error_detail
 
 log = logging.getLogger("taskq.worker")
 
@@ -38,14 +38,14 @@ class Strays:
             return
         self._looks += 1
         self._look_at = now + min(_SOON if self._looks < 6 else _EVERY, max(0.5, self._unknown_after / 4))
-        survey = yield commands.survey(self._keys)
+        survey = yield looking.survey(self._keys)
         there = {queue for queue, found in survey.items() if found.pending or found.suspects}
         if there:
-            there -= yield commands.served_queues(self._keys)
+            there -= yield looking.served_queues(self._keys)
         self._said &= there
         if there:
             ms = int(self._unknown_after * 1000)
-            adopt = commands.adopt(self._keys, ms, self._detail, sorted(there)[:_MOST])
+            adopt = keeping.adopt(self._keys, ms, self._detail, sorted(there)[:_MOST])
             for stray in (yield adopt):
                 self._tell(stray)
 

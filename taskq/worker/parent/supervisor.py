@@ -15,8 +15,8 @@ import time
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from taskq.broker import commands
-from taskq.broker.commands import Backlog
+from taskq.broker.commands import looking
+from taskq.broker.commands.looking import Backlog
 from taskq.broker.net.connection import Connection
 from taskq.broker.net.server import LEDGER_EVERY, WATCH_EVERY, Ledger, Watch
 from taskq.broker.pool import Broker
@@ -285,7 +285,7 @@ class Supervisor:
             log.warning("no lease can be renewed, trying on: %s" if trouble else "the server answers again%s", trouble)
         self.children.look_at_memory()
         if self._scaling is not None:
-            question = commands.backlog(self.broker.keys, self.plan.queues)
+            question = looking.backlog(self.broker.keys, self.plan.queues)
             self._errands.ask(persist(question, self.broker.where, 1.0), self._on_backlog)
 
     def _scale(self, scaling: Scaling, backlog: Backlog) -> None:

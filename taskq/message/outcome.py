@@ -1,4 +1,4 @@
-"""How a delivery can end, and how a worker tells the server (the groups of ``fetch.lua``).
+"""How a delivery can end, and what is stored of it.
 
 A stored result is one letter and a payload: ``S`` and the value as the codec wrote it, ``F`` and what is known of the
 exception (a msgpack map), ``D`` and the reason a script gave a message up, ``X`` and the reason it was discarded (of a
@@ -9,19 +9,14 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import msgpack
 
 from taskq.errors import DecodeError
 from taskq.message import codec
 
-if TYPE_CHECKING:
-    from taskq.broker.commands import Arg
-
 SUCCESS, FAILURE, GIVEN_UP, DISCARDED = b"S", b"F", b"D", b"X"
-#: How many successes make a group at most: a script unpacks it.
-_GROUP = 1000
 
 
 #: The task returned: the id, and what to store (empty for nothing). A plain pair, for there are many.
@@ -113,51 +108,3 @@ def read_error_detail(data: bytes) -> dict[str, Any]:
         detail = {"message": "the detail cannot be read"}
     detail = detail if isinstance(detail, dict) else {}
     return {"type": "", "message": "", "traceback": "", **detail}
-
-
-def words(outcomes: Iterable[Outcome], result_ttl_ms: int) -> list[Arg]:
-    """Write outcomes as the arguments ``fetch.lua`` takes; the successes first, in groups."""
-    plain: list[bytes] = []
-    stored: list[bytes] = []
-    results: list[bytes] = []
-    rest: list[Arg] = []
-    returned: list[Passed | Limited | Returned] = []
-    for outcome in outcomes:
-        if type(outcome) is tuple and len(outcome[0]) == 16:
-            if outcome[1]:
-                stored.append(outcome[0])
-                results.append(outcome[1])
-            else:
-                plain.append(outcome[0])
-        elif isinstance(outcome, (Limited, Returned)) or (isinstance(outcome, Passed) and outcome.again):
-            returned.append(outcome)
-        else:
-            rest.extend(_group(outcome, result_ttl_ms))
-    args: list[Arg] = []
-    for at in range(0, len(plain), _GROUP):
-        args += [b"done", b"".join(plain[at : at + _GROUP]), 0, 0]
-    for at in range(0, len(stored), _GROUP):
-        some = results[at : at + _GROUP]
-        args += [b"done", b"".join(stored[at : at + _GROUP]), result_ttl_ms, len(some), *some]
-    args += rest
-    for outcome in reversed(returned):  # each goes to the head, so the last first
-        args += _group(outcome, result_ttl_ms)
-    return args
-
-
-def _group(outcome: Outcome, ttl: int) -> list[Arg]:
-    match outcome:
-        case (raw_id, result):
-            return [b"end", raw_id, b"done", result, ttl]
-        case Ended(raw_id, counter, result):
-            return [b"end", raw_id, counter, result, ttl]
-        case Dead(raw_id, reason, detail, result):
-            return [b"dead", raw_id, reason, detail, result, ttl]
-        case Again(raw_id, value, delay, counter):
-            return [b"schedule", raw_id, value, max(0, round(delay * 1000)), counter]
-        case Passed(raw_id, value, delay, again):
-            return [b"pass", raw_id, value, max(0, round(delay * 1000)), b"1" if again else b""]
-        case Limited(raw_id, delay):
-            return [b"limit", raw_id, max(0, round(delay * 1000))]
-        case _:
-            return [b"return", outcome.id]
