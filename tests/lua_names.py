@@ -6,7 +6,7 @@ import re
 
 #: What a server gives to scripts.
 _GIVEN = """redis KEYS ARGV string table math struct tonumber tostring ipairs pairs unpack type next select rawget
-    setmetatable error pcall"""
+    rawset setmetatable error pcall"""
 _KEYWORDS = "and break do else elseif end false for function if in local nil not or repeat return then true until while"
 _WORD = re.compile(
     r"""--[^\n]* | '(?:\\.|[^'\\])*' | "(?:\\.|[^"\\])*" | [A-Za-z_]\w* | \d[\w.]* | \.\.+ | [=~<>]= | \S""", re.X

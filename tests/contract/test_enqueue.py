@@ -226,6 +226,26 @@ def test_a_number_that_went_back_or_belongs_to_another_message_is_refused(
     assert world.dump() == before
 
 
+@pytest.mark.parametrize("first", [False, True], ids=["a first call", "a later call"])
+@pytest.mark.parametrize("key", ["messages", "queue:q", "counters"])
+def test_a_call_that_could_not_be_executed_is_executed_when_it_is_repeated(world: World, key: str, first: bool) -> None:
+    """Its answer may be lost as well: then the producer says it again, and must not be told that it was accepted."""
+    if not first:
+        accept(world, sent(B, queue="other"), number=6)
+    kept = world.take_away(key)
+    world.raw("SET", world.keys[key], "of another type")
+    before = world.dump()
+
+    with pytest.raises(BrokerRefused, match="WRONGTYPE"):
+        accept(world, sent(A), number=7)
+
+    assert world.dump() == before
+    world.bring_back(key, kept)
+    assert accept(world, sent(A), number=7) == b"+"
+    assert world.state()["queue:q"] == [A]
+    assert world.balances()["q"] == 0
+
+
 def test_a_higher_number_is_a_new_call_even_of_the_same_id(world: World) -> None:
     accept(world, sent(A), number=7)
 

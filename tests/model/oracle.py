@@ -197,8 +197,11 @@ class Board:
                 standing.pop(0)
                 self.passed += 1
         for queue, standing in self.suspects.items():
-            while standing and standing[0] not in after.suspects.get(queue, ()) and self._ends(standing[0]):
-                standing.pop(0)
+            for id_ in list(standing):
+                if id_ not in after.suspects.get(queue, ()) and self._ends(id_):
+                    standing.remove(id_)
+                elif not self.held_up(id_):
+                    break  # nobody looks further
 
     def _passes(self, queue: str, standing: list[bytes], stood: Iterable[str] = ()) -> bool:
         """The first that stands there makes way if it is revoked, or its task is paused, or some of it wait."""
@@ -216,22 +219,21 @@ class Board:
         """How many queues have a suspect that is taken next."""
         found = 0
         for queue in queues:
-            standing = [
-                id_
-                for id_ in self.suspects.get(queue, [])
-                if (id_ not in self.marked and id_ not in self.over) or self.held_up(id_)
-            ]
-            found += bool(standing) and queue not in self.paused and not self.held_up(standing[0])
+            standing = [id_ for id_ in self.suspects.get(queue, []) if id_ not in self.marked and id_ not in self.over]
+            found += queue not in self.paused and not all(map(self.held_up, standing))
         return found
 
     def take_suspect(self, inc: str, id_: bytes, queue_of: dict[bytes, str]) -> None:
-        """One suspect is taken, from the head; those before it that are revoked end."""
+        """The first suspect that may run is taken; those before it that are revoked end, or wait for their gates."""
         queue = queue_of[id_]
         assert queue not in self.paused and not self.held_up(id_) and id_ not in self.marked
-        while self.suspects[queue] and self._ends(self.suspects[queue][0]):
-            self.suspects[queue].pop(0)
-        assert self.suspects.get(queue, [None])[0] == id_, f"{id_!r} was not the next of {self.suspects}"
-        self.suspects[queue].pop(0)
+        standing = self.suspects[queue]
+        for other in standing[: standing.index(id_)]:
+            if self._ends(other):
+                standing.remove(other)
+            else:
+                assert self.held_up(other), f"{id_!r} was not the next of {self.suspects}"
+        standing.remove(id_)
         self.held.setdefault(inc, {})[id_] = Held(queue, suspect=True)
 
     def recover(

@@ -46,6 +46,79 @@ def py(name: str, file: str, old: str, new: str = "", *tests: str, fencing: bool
 
 
 MUTANTS = [
+    # -- the plain way, and what is sent ahead
+    lua("a plain message is accepted twice", "enqueue", "if added == 0 then", "if added == -1 then", True),
+    lua(
+        "a plain message is accepted again after its end",
+        "enqueue",
+        "if call('EXISTS', P .. 'result:' .. id) == 0 then",
+        "if true then",
+    ),
+    lua(
+        "a plain call that failed is taken for done",
+        "enqueue",
+        "    forget_call()\n    return counted",
+        "    return counted",
+    ),
+    lua(
+        "a repeated plain call forgets what it was",
+        "enqueue",
+        "  if reply then\n    forget_call()\n",
+        "  if reply then\n",
+    ),
+    lua(
+        "a plain message is not announced",
+        "enqueue",
+        "  if type(sets) == 'string' then tell(sets, queue, now) end\n",
+        "",
+    ),
+    lua(
+        "a plain message that could not be counted is kept",
+        "enqueue",
+        "    if added == 1 then call('HDEL', P .. 'messages', id) end\n",
+        "",
+    ),
+    lua(
+        "a call sent ahead follows one that failed", "fetch", "ARGV[5] == 'next' and number ~= last + 1", "false", True
+    ),
+    lua(
+        "what cannot be held is lost",
+        "lib/take",
+        "if type(kept) == 'table' then return flow.undo_take(key, ids, kept.err) end",
+        "if type(kept) == 'table' then error(kept.err) end",
+    ),
+    lua(
+        "what cannot be read is lost",
+        "lib/take",
+        "if values.err then return flow.undo_take(key, ids, values.err) end",
+        "if values.err then error(values.err) end",
+    ),
+    lua(
+        "what could not end is counted",
+        "lib/done",
+        "call('HINCRBY', P .. 'counters', taken_from(value) .. '|done', -times)",
+        "find('', '')",
+    ),
+    lua(
+        "a queue is looked at again and again in one fetch",
+        "lib/take",
+        "    if looked_at[line] then",
+        "    if false then",
+    ),
+    py(
+        "a connection gives the answer of another command",
+        "broker/net/connection",
+        "if self._ahead is not None and not sent:",
+        "if False:",
+        "tests/contract/test_ahead.py",
+    ),
+    py(
+        "what was taken ahead is not looked for",
+        "worker/child/session",
+        "self.doubtful or (sent is not None and not wait)",
+        "self.doubtful",
+        "tests/unit/test_session.py",
+    ),
     # -- fetch: settling
     lua(
         "an unregistered incarnation may speak",
@@ -54,12 +127,18 @@ MUTANTS = [
         "last = last or '0'",
         True,
     ),
-    lua("a late call may speak", "fetch", "if number <= tonumber(last) then return { 'stale' } end", "", True),
+    lua("a late call may speak", "fetch", "if number <= tonumber(last) or", "if false or", True),
     lua("the same call may speak twice", "fetch", "if number <= tonumber(last)", "if number < tonumber(last)", True),
-    lua("a fetch does not raise the call number", "fetch", "call('HSET', P .. 'calls', inc, number)", "", True),
+    lua(
+        "a fetch does not raise the call number",
+        "fetch",
+        "if not settles then first_write('HSET', P .. 'calls', inc, number) end",
+        "",
+        True,
+    ),
     lua(
         "a success needs no ownership",
-        "lib/settle",
+        "lib/done",
         "local function settle_done(blob, ttl, first_result, n_results)",
         "local function settle_done(blob, ttl, first_result, n_results)\n"
         "for i = 1, #blob, 16 do call('HSETNX', processing, sub(blob, i, i + 15), '0 q') end",
@@ -67,20 +146,16 @@ MUTANTS = [
     ),
     lua(
         "another end needs no ownership",
-        "fetch",
+        "lib/settle",
         "local value = call('HGET', processing, id)",
         "local value = call('HGET', processing, id) or '0 q'",
         True,
     ),
     lua("what is settled stays in processing", "lib/settle", "call('HDEL', processing, id)"),
-    lua("successes stay in processing", "lib/settle", "call('HDEL', processing, unpack(mine))"),
-    lua("successes stay in messages", "lib/settle", "call('HDEL', messages, unpack(mine))"),
-    lua(
-        "successes keep their crashes",
-        "lib/settle",
-        "if any_crashes then call('HDEL', P .. 'crashes', unpack(mine)) end",
-    ),
-    lua("results go to the wrong ids", "lib/settle", "ARGV[first_result + i - 1]", "ARGV[first_result + i]"),
+    lua("successes stay in processing", "lib/done", "else call('HDEL', run.processing, unpack(mine)) end", "end"),
+    lua("successes stay in messages", "lib/ending", "  call('HDEL', P .. 'messages', unpack(ids))\n", ""),
+    lua("successes keep their crashes", "lib/ending", "  call('HDEL', P .. 'crashes', unpack(ids))\n", ""),
+    lua("results go to the wrong ids", "lib/done", "ARGV[first_result + i - 1]", "ARGV[first_result + i]"),
     lua(
         "a return goes to the tail",
         "lib/settle",
@@ -132,8 +207,9 @@ MUTANTS = [
     ),
     lua(
         "what runs at most once is taken with others from a line",
-        "lib/take",
-        "  if outs > 3 then return 0, true, true end\n",
+        "lib/special",
+        "  if run.outs > 3 then return 0, true, true end\n",
+        "",
     ),
     py(
         "a lane runs what is another's",
@@ -160,14 +236,9 @@ MUTANTS = [
         "local ids = call('LPOP', key, n)\n  if not ids",
         "local ids = call('RPOP', key, n)\n  if not ids",
     ),
-    lua("what is taken is not held", "fetch", "call('HSET', processing, unpack(fields))"),
-    lua("a fetch does not promote", "fetch", "attempt(promote, now, 100)"),
-    lua(
-        "a queue with more is not ready",
-        "lib/take",
-        "if more then call('ZADD', ready",
-        "if false then call('ZADD', ready",
-    ),
+    lua("what is taken is not held", "lib/take", "f > 0 and try('HSET', run.processing, unpack(fields))", "false"),
+    lua("a fetch does not promote", "fetch", "attempt(flow.promote, now, 100)", "rare = rare"),
+    lua("a queue with more is not ready", "lib/take", "    if more then\n", "    if false then\n"),
     lua("what a queue took is not charged", "lib/take", "charge(queue, got * ms)", "charge(queue, 0)"),
     lua("a queue is charged by the message", "lib/take", "charge(queue, got * ms)", "charge(queue, got)"),
     lua(
@@ -180,8 +251,10 @@ MUTANTS = [
         "tonumber(score) >= from",
         "tonumber(score) < LATER or tonumber(score) >= from",
     ),
-    lua("the bell is not passed on", "fetch", "> 0 then ring(P .. 'bell:' .. set) end", "> 0 then counts = counts end"),
-    lua("a wait in vain repairs nothing", "fetch", "if mode == 'repair' then", "if mode == 'mend' then"),
+    lua("the bell is not passed on", "fetch", "if some_left and try(", "if false and try("),
+    lua(
+        "a wait in vain repairs nothing", "fetch", "(run.mode == 'repair' or run.mode == 'next')", "run.mode == 'mend'"
+    ),
     lua(
         "a suspect is taken as any other", "lib/special", "'!' .. int(now) .. ' ' .. queue", "int(now) .. ' ' .. queue"
     ),
@@ -222,8 +295,8 @@ MUTANTS = [
     ),
     lua(
         "bells collect tokens",
-        "lib/waiting",
-        "if try('LLEN', bell) == 0 then try('RPUSH', bell, '1') end",
+        "lib/bells",
+        "if try('RPUSH', bell, '1') ~= 1 then try('LPOP', bell) end",
         "try('RPUSH', bell, '1')",
     ),
     lua(
@@ -233,8 +306,8 @@ MUTANTS = [
         "== id then counts = counts end",
     ),
     lua("suspects are announced in silence", "lib/waiting", "    ring(P .. 'solo-bell:' .. set)\n"),
-    lua("counters are not written", "lib/base", "if n ~= 0 then call('HINCRBY'", "if n == 0 then call('HINCRBY'"),
-    lua("a full server cannot be drained", "lib/base", "call('DEL', P .. 'none')", "counts = counts"),
+    lua("counters are not written", "lib/counting", "if n ~= 0 then call('HINCRBY'", "if n == 0 then call('HINCRBY'"),
+    lua("a full server cannot be drained", "lib/core", "call('DEL', P .. 'none')", "counts = counts"),
     # -- promotion
     lua(
         "what is promoted stays in the schedule", "lib/promote", "call('ZREMRANGEBYRANK', P .. 'schedule', 0, #ids - 1)"
@@ -299,51 +372,54 @@ MUTANTS = [
     # -- where memory is scarce
     lua(
         "a full server keeps results",
-        "lib/settle",
+        "lib/done",
         "elseif n_results > 0 and not no_room then",
         "elseif n_results > 0 then",
     ),
-    lua("a full server keeps the results of failures", "lib/terminal", "and not no_room then", "then"),
-    lua("nobody sees that a server is full", "fetch", "find(refused.err, 'maxmemory', 1, true) or", "false or"),
+    lua("a full server keeps the results of failures", "lib/publishing", "and not no_room then", "then"),
+    lua("nobody sees that a server is full", "fetch", "  no_room = true\n", ""),
     # -- revoking
     lua(
         "what was revoked may be retried",
         "lib/settle",
-        "if counter and flow.end_revoked(queue, id, counter) then",
+        "if counter and end_revoked(queue, id, counter) then",
         "if false then",
     ),
     lua("what was revoked has no value", "lib/settle", "and byte(ARGV[i + 3], 1) ~= 88", "and false"),
-    lua("a value leaves the mark of its revocation", "lib/settle", "if any_revoked then", "if false then"),
+    lua("a value leaves the mark of its revocation", "lib/ending", "  call('HDEL', P .. 'revoked', unpack(ids))\n", ""),
     lua("what was revoked is recovered", "lib/recover", "if end_revoked(item.queue", "if false and (item.queue"),
     lua("what was revoked goes back by a sync", "sync", "if end_revoked(queue, id, 'discarded') then", "if false then"),
     lua(
         "what was revoked is taken",
         "lib/take",
-        "if any_revoked and flow.end_revoked(queue, ids[j], 'discarded', value) then",
+        "if run.some_revoked and flow.end_revoked(queue, ids[j], 'discarded', value) then",
         "if false then",
     ),
-    lua("the mark outlives the message", "lib/revoking", "call('HDEL', P .. 'revoked', id)"),
     lua("a renewal does not tell of revocations", "renew", "if why then", "if false then"),
     lua(
         "what was revoked is taken, where a queue is special",
         "lib/special",
-        "if ended(queue, ids[j], value) then",
+        "if has_ended(queue, ids[j], value) then",
         "if not value then",
     ),
     lua(
         "what was revoked is taken from a line",
         "lib/special",
-        "local dead = ended(queue, id, value)\n",
+        "local dead = has_ended(queue, id, value)\n",
         "local dead = not value\n",
     ),
     lua(
         "a suspect that was revoked is taken",
         "lib/special",
-        "if ended(queue, id, value) then return true end",
+        "if has_ended(queue, id, value) then return true end",
         "if not value then return true end",
     ),
-    lua("what was revoked ends without a word", "lib/revoking", "  publish_revoked(id, why)\n"),
-    lua("what was revoked keeps its crashes", "lib/revoking", "call('HDEL', P .. 'crashes', id)"),
+    lua(
+        "what was revoked ends without a word",
+        "lib/publishing",
+        "  publish(id, 'X' .. why, setting('result_ttl') or 3600000, anybody_waits())\n",
+        "",
+    ),
     lua(
         "what runs is not marked",
         "revoke",
@@ -354,7 +430,12 @@ MUTANTS = [
     lua("what is revoked together is not marked first", "mark", "call('HSET', P .. 'revoked', id, ARGV[1])"),
     lua("nobody is told to stop what runs", "revoke", "  call('RPUSH', P .. 'control:' .. inc, id)\n"),
     lua("a dead letter may be revoked", "revoke", "or call('HEXISTS', P .. 'reasons', id) == 1 then", "then"),
-    lua("who waits for what was revoked is not told", "revoke", "publish_revoked(id, ARGV[2])\nif", "if"),
+    lua(
+        "who waits for what was revoked is not told",
+        "revoke",
+        "publish(id, 'X' .. told_why(ARGV[2]), setting('result_ttl') or 3600000, anybody_waits())\n",
+        "",
+    ),
     lua("a revoked delay is still counted", "revoke", "if gone then count(queue, 'scheduled', -1) end"),
     lua("what was revoked in a line is still counted", "revoke", "    count(queue, 'gated', -1)\n"),
     lua(
@@ -363,8 +444,12 @@ MUTANTS = [
         "if not first_of(queue, name) then leave_line(name, queue) end",
         "",
     ),
-    lua("a revoked suspect keeps its crashes", "revoke", "call('HDEL', P .. 'crashes', id)"),
-    lua("the mark outlives what is revoked again", "revoke", "call('HDEL', P .. 'revoked', id)"),
+    lua(
+        "the mark outlives what is revoked again",
+        "revoke",
+        "if gone then ended(queue, { id }, 'discarded') else",
+        "if gone then call('HDEL', P .. 'messages', id) count(queue, 'discarded') else",
+    ),
     lua(
         "suspects wait for one that was revoked",
         "revoke",
@@ -372,7 +457,7 @@ MUTANTS = [
         "== 0 then gone = true end",
     ),
     # -- pausing
-    lua("controls of a task hold in its own queue only", "lib/base", ".. (common or '')", ".. ''"),
+    lua("controls of a task hold in its own queue only", "lib/reading", ".. (common or '')", ".. ''"),
     lua("controls cost all queues for ever", "lib/gates", "mark('*', 'l', any)", "mark('*', 'l', true)"),
     lua("a paused queue is taken from", "lib/special", "if marked(queue, 'p') then return 0, false end"),
     lua(
@@ -447,7 +532,7 @@ MUTANTS = [
         "call('ZADD', P .. 'openings', int(now + ms), '=' .. name)",
         "now = now",
     ),
-    lua("a pause goes on beyond its time", "lib/promote", "flow.resume(sub(name, 2), now)", "now = now"),
+    lua("a pause goes on beyond its time", "lib/promote", "resume(sub(name, 2), now) else", "now = now else"),
     lua(
         "nobody is told when a pause ends",
         "lib/pausing",
@@ -506,20 +591,24 @@ MUTANTS = [
         "return a.accepted > b.accepted",
     ),
     # -- ends
-    lua("results never expire", "lib/terminal", "result, 'PX', ttl)", "result)"),
-    lua("inboxes never expire", "lib/terminal", "call('PEXPIRE', key, 60000)"),
-    lua("waiters are never forgotten", "lib/terminal", "call('HDEL', P .. 'waiters', id)"),
-    lua("waiters are not told", "lib/terminal", "    call('RPUSH', key, struct.pack('B', #id) .. id .. result)\n"),
-    lua("a dead letter keeps its crashes", "lib/terminal", "call('HDEL', P .. 'crashes', id)"),
-    lua("the youngest dead letters go", "lib/terminal", "call('ZRANGE', key, 0,", "call('ZREVRANGE', key, 0,"),
+    lua("results never expire", "lib/publishing", "result, 'PX', ttl)", "result)"),
+    lua("inboxes never expire", "lib/publishing", "call('PEXPIRE', key, 60000)"),
+    lua("waiters are never forgotten", "lib/publishing", "call('HDEL', P .. 'waiters', id)"),
+    lua("waiters are not told", "lib/publishing", "    call('RPUSH', key, struct.pack('B', #id) .. id .. result)\n"),
+    lua("a dead letter keeps its crashes", "lib/burying", "  call('HDEL', P .. 'crashes', id)\n", ""),
+    lua("the youngest dead letters go", "lib/burying", "call('ZRANGE', key, 0,", "call('ZREVRANGE', key, 0,"),
     # -- producers
     lua(
         "a repeated send is not recognised",
         "enqueue",
-        "if tonumber(last) == seq and first == ARGV[3] then return reply end",
+        "  if tonumber(last) == number and its_first == first then return reply end\n",
+        "",
     ),
     lua(
-        "a send that went back is executed", "enqueue", "if tonumber(last) >= seq then", "if tonumber(last) > seq then"
+        "a send that went back is executed",
+        "enqueue",
+        "  return redis.error_reply('TASKQ producer sequence went back')\n",
+        "  return nil\n",
     ),
     lua("an id may be used while its result exists", "lib/accept", " or call('EXISTS', P .. 'result:' .. id) == 1"),
     lua(
@@ -528,7 +617,12 @@ MUTANTS = [
         "call('HEXISTS', P .. 'messages', id) == 1 or ",
         "false or ",
     ),
-    lua("producers never expire", "enqueue", ", 'EX', 3600)", ")"),
+    lua(
+        "producers never expire",
+        "enqueue",
+        "int(number) .. ' ' .. reply .. ' ' .. first, 'EX', 3600)",
+        "int(number) .. ' ' .. reply .. ' ' .. first)",
+    ),
     lua(
         "scheduled messages are not accepted",
         "lib/accept",
@@ -752,12 +846,7 @@ MUTANTS = [
     # -- those who look on
     lua("a replay leaves the reason", "replay", "call('HDEL', P .. 'reasons', id)"),
     lua("a replay keeps the old result", "replay", "call('DEL', P .. 'result:' .. id)"),
-    lua(
-        "the living are purged",
-        "purge",
-        "call('ZREM', P .. 'dead:' .. queue, id) == 1",
-        "call('ZREM', P .. 'dead:' .. queue, id) <= 1",
-    ),
+    lua("the living are purged", "purge", "if call('ZSCORE', P .. 'dead:' .. queue, ARGV[i]) then", "if true then"),
     lua("the second who waits replaces the first", "await", "inboxes .. ' ' .. inbox)", "inbox)"),
     # -- a worker's dialogue
     py(

@@ -267,7 +267,7 @@ class Model(Lines):
         calls = self.hashes["calls"]
         if inc not in calls:
             return [b"lost"]
-        if int(number) <= float(calls[inc]):
+        if int(number) <= float(calls[inc]) or (mode == b"next" and int(number) != float(calls[inc]) + 1):
             return [b"stale"]
         calls[inc] = number
         fenced = self._settle(self.hashes["processing:" + inc.decode()], list(groups), set_.decode())
@@ -275,8 +275,12 @@ class Model(Lines):
         if int(want) and mode == b"solo":
             taken, crashes = self._take_suspect(inc, set_.decode())
         else:
-            shares = Shares(self, set_.decode(), order.decode())
-            taken, crashes = self._take(inc, int(want), shares, mode, caps.decode()) if int(want) else [], 0
+            taken, crashes = [], 0
+            for repaired in (False, True)[: int(want) and 1 + (mode in (b"repair", b"next"))]:
+                if repaired and not taken:
+                    self._repair(self.scores["ready:" + set_.decode()], self.hashes["sets"].get(set_, b"").split())
+                if not taken:
+                    taken = self._take(inc, int(want), Shares(self, set_.decode(), order.decode()), caps.decode())
         if set_ and mode != b"solo" and self.scores["ready:" + set_.decode()]:
             self.ring("bell:" + set_.decode())
         return [whole(self.now), fenced, crashes, *taken]
@@ -343,10 +347,8 @@ class Model(Lines):
                 return taken, int(self.hashes["crashes"].get(taken[0], 0))
         return [], 0
 
-    def _take(self, inc: bytes, want: int, shares: Shares, mode: bytes, caps: str) -> list[bytes]:
+    def _take(self, inc: bytes, want: int, shares: Shares, caps: str) -> list[bytes]:
         ready = self.scores["ready:" + shares.set]
-        if mode == b"repair":
-            self._repair(ready, self.hashes["sets"].get(shares.set.encode(), b"").split())
         many = caps.startswith("*")
         pace = {name: told.partition("/") for name, told in (word.split("=") for word in caps.strip("*").split())}
         out: list[bytes] = []

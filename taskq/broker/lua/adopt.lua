@@ -1,8 +1,11 @@
 --@include base
 --@include types
+--@include bells
 --@include waiting
 --@include ranked
---@include terminal
+--@include ending
+--@include publishing
+--@include burying
 --@include unique
 --@include gates
 -- Look at queues that nobody serves. What lies there since its task had that queue goes to the line of its task, for workers

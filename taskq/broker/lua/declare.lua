@@ -1,5 +1,6 @@
 --@include base
 --@include types
+--@include bells
 --@include waiting
 --@include entries
 -- Put the periodic entries of a worker's code in place, if the server has not seen that code before; take away those that

@@ -1,4 +1,5 @@
 --@include base
+--@include bells
 --@include waiting
 -- A worker says what the lanes of its children run and which queues its tasks have; the lanes are told of the messages of those
 -- tasks that others handed on.

@@ -1,5 +1,6 @@
 --@include base
 --@include types
+--@include bells
 --@include waiting
 --@include entries
 -- Change one periodic entry by command.

@@ -1,12 +1,13 @@
---@include base
+--@include core
+--@include counting
+--@include ending
 --@include held
---@include waiting
---@include terminal
 -- Settle deliveries that have ended, promote what is due, take new messages: one round trip of a worker.
 --
 -- KEYS  1 prefix
--- ARGV  1 incarnation, 2 call number, 3 how many to take at most (0 to 128), 4 set of queues,
---       5 mode: '' | 'repair' (after a wait in vain: put back missing names of ready queues) | 'solo' (one suspect)
+-- ARGV  1 incarnation, 2 call number, 3 how many to take at most (0 to 128), 4 set of queues ('' if its bell was not heard),
+--       5 mode: '' | 'repair' (after a wait: if it was in vain, put back missing names of ready queues) | 'next' (the same, sent
+--         with the call before and refused as stale unless that was executed) | 'solo' (one suspect)
 --       6 pace: '' or ' queue=n/ms queue=n/ms ' : how many of a queue fill one fetch alone, and how many ms one takes (10 if not
 --         said); a queue not named: 1; n = 0: one, and nothing else with it. A '*' before it: the worker runs many at once
 --       7 order of the queues: '' as they come up | ' queue=n queue=n ' time shared by weight, 1 if not named | '! queue=n '
@@ -26,67 +27,44 @@
 local inc, number = ARGV[1], tonumber(ARGV[2])
 local last = call('HGET', P .. 'calls', inc)
 if not last then return { 'lost' } end
-if number <= tonumber(last) then return { 'stale' } end
-local want, set, mode, caps, order = tonumber(ARGV[3]), ARGV[4], ARGV[5], ARGV[6], ARGV[7]
-local now = clock()
-local processing, messages = P .. 'processing:' .. inc, P .. 'messages'
+if number <= tonumber(last) or ARGV[5] == 'next' and number ~= last + 1 then return { 'stale' } end
 
--- What most apps never have is looked for once. That it is asked for lengths is for the sake of the types: a key of the wrong
--- one ends the call before its first write.
-rare = call('EXISTS', P .. 'crashes', P .. 'revoked', P .. 'openings', P .. 'marks', P .. 'scarce') > 0
-local any_revoked = rare and call('HLEN', P .. 'revoked') > 0
-local any_crashes = rare and call('HLEN', P .. 'crashes') > 0
-local settles = #ARGV > 7
-local waits = settles and anybody_waits()
-if settles then
-  call('HLEN', P .. 'counters') -- the others are read as the outcomes are
-else
-  call('HLEN', messages)
-  call('HLEN', processing)
-end
--- A server over its maxmemory refuses a first write that could need some. This one does nothing, and tells.
-local full = true
-if settles and (#ARGV > 11 or ARGV[8] ~= 'done' or ARGV[11] ~= '0') then -- not merely some that are done, without results
-  local refused = redis.pcall('ZADD', P .. 'none', 'XX', 0, '')
-  full = type(refused) == 'table'
-  no_room = full and find(refused.err, 'maxmemory', 1, true) or rare and call('EXISTS', P .. 'scarce') == 1
-end
-if full then begin_writes() end
-call('HSET', P .. 'calls', inc, number)
-local out, outs = { int(now), 0, 0 }, 3
-local fields, f = {}, 0 -- of the processing hash
-local flow
--- Written after each queue, so that a key of the wrong type further on does not strand what was taken before it.
-local function keep()
-  if f > 0 then
-    call('HSET', processing, unpack(fields))
-    fields, f = {}, 0
-  end
-  if rawget(flow, 'save_gates') then flow.save_gates(now) end
+-- What the parts of this script share: what it was asked, what it answers (the first `outs` of `out`), and what is to be
+-- written to the processing hash (the first `f` of `fields`).
+local now, settles = clock(), #ARGV > 7
+local run = {
+  now = now, processing = P .. 'processing:' .. inc, messages = P .. 'messages',
+  want = tonumber(ARGV[3]), set = ARGV[4], mode = ARGV[5], caps = ARGV[6], order = ARGV[7],
+  out = { int(now), 0, 0 }, outs = 3, fields = {}, f = 0, some_revoked = false, some_wait = false,
+}
+
+-- What most apps never have, and many not now, is looked for once.
+local timed = call('EXISTS', P .. 'schedule', P .. 'waiters', P .. 'marks', P .. 'openings', P .. 'crashes', P .. 'revoked', P .. 'scarce') > 0
+rare = timed and call('EXISTS', P .. 'marks', P .. 'openings', P .. 'crashes', P .. 'revoked', P .. 'scarce') > 0
+if timed and settles then run.some_wait = call('HLEN', P .. 'waiters') > 0 end
+if rare then -- that it is asked for lengths is for the sake of the types: a wrong one ends the call before its first write
+  call('HLEN', P .. 'marks')
+  call('HLEN', P .. 'crashes')
+  run.some_revoked = call('HLEN', P .. 'revoked') > 0
+  no_room = call('EXISTS', P .. 'scarce') == 1
 end
 
--- Functions that plain messages do without. A script makes its functions anew in each call, which costs the server a
--- third of a microsecond apiece, so these are made when the first one is asked for.
-flow = setmetatable({}, { __index = function(made, name)
---@include ranked
---@include unique
---@include gates
---@include pausing
---@include revoking
---@include expiring
---@include special
---@include types
-  expect('hash', { 'slots', 'breakers', 'unique', 'limits', 'paused', 'turns' })
-  expect('zset', { 'arrivals', 'openings', 'shut' })
-  made.take_special, made.take_line, made.take_suspect, made.end_revoked = take_special, take_line, take_suspect, end_revoked
-  made.repair, made.offer, made.free, made.put_back = repair, offer, free, put_back
-  made.hand_on, made.open, made.resume, made.shut, made.save_gates = hand_on, open, resume, shut, save_gates
-  made.superseded, made.watch_controls = superseded, watch_controls
-  return rawget(made, name)
-end })
+-- A server over its maxmemory refuses a first write that could need some. It is told by another one, and no result is kept.
+local function first_write(...)
+  local answer = try(...)
+  if type(answer) ~= 'table' then return end
+  if not find(answer.err, 'maxmemory', 1, true) then error(answer.err) end
+  no_room = true
+  begin_writes()
+  call(...)
+end
 
-local trouble
+-- What plain messages do without, and what queues do that need no turns.
+--@lazy flow: reading bells waiting publishing burying ranked unique gates pausing revoking expiring special settle promote types flow_types
+--@lazy turns: shares
+
 -- What cannot be promoted, or taken from one queue, keeps nothing else from being taken.
+local trouble
 local function attempt(what, ...)
   local fine, got, more, alone = pcall(what, ...)
   if fine then return got, more, alone end
@@ -94,42 +72,38 @@ local function attempt(what, ...)
   return 0, true
 end
 
---@include settle
---@include promote
---@include shares
+--@include done
 --@include take
-local width = { ['end'] = 5, dead = 6, schedule = 5, limit = 3, ['return'] = 2, pass = 5 }
-
-local function settle_all()
-  local i = 8
-  while i <= #ARGV do
-    local kind = ARGV[i]
-    if kind == 'done' then
-      local n_results = tonumber(ARGV[i + 3])
-      settle_done(ARGV[i + 1], ARGV[i + 2], i + 4, n_results)
-      i = i + 4 + n_results
-    else
-      local id = ARGV[i + 1]
-      local value = call('HGET', processing, id)
-      if value then settle(kind, i, id, value) else fenced = fenced + 1 end
-      i = i + width[kind]
-    end
+if settles then
+  if ARGV[8] == 'done' and #ARGV == 11 + ARGV[11] then
+    settle_done(ARGV[9], ARGV[10], 12, tonumber(ARGV[11]))
+    first_write('HSET', P .. 'calls', inc, number)
+  else
+    flow.settle_all(inc, number, settle_done)
   end
 end
-local settled, why = pcall(settle_all)
-keep()
-write_counts()
-if not settled then error(why) end -- what was settled before it is settled wholly
-out[2] = fenced
-attempt(promote, now, 100)
-if want > 0 and mode == 'solo' then
-  flow.take_suspect()
-elseif want > 0 then
-  if mode == 'repair' then flow.repair() end
-  take_ready()
+for _, key in ipairs(timed and { 'schedule', 'openings' } or {}) do
+  local first = try('ZRANGE', P .. key, 0, 0, 'WITHSCORES')
+  if first.err or first[2] and tonumber(first[2]) <= now then
+    attempt(flow.promote, now, 100)
+    break
+  end
 end
+local some_left = false
+if run.mode == 'solo' then
+  if run.want > 0 then flow.take_suspect() end
+elseif run.want == 0 then
+  some_left = run.set ~= '' and call('ZCARD', P .. 'ready:' .. run.set) > 0
+else
+  some_left = take_ready()
+  if run.outs == 3 and (run.mode == 'repair' or run.mode == 'next') then
+--@include repair
+    some_left = take_ready()
+  end
+end
+if not settles then first_write('HSET', P .. 'calls', inc, number) end
 -- Whoever takes the token also passes it on, so each bell is followed by as many as there is work for.
-if set ~= '' and mode ~= 'solo' and call('ZCARD', P .. 'ready:' .. set) > 0 then ring(P .. 'bell:' .. set) end
+if some_left and try('RPUSH', P .. 'bell:' .. run.set, '1') ~= 1 then try('LPOP', P .. 'bell:' .. run.set) end
 write_counts()
-if trouble and outs == 3 then error(trouble) end
-return out
+if trouble and run.outs == 3 then error(trouble) end
+return run.out

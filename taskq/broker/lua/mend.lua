@@ -2,9 +2,12 @@
 --@include types
 --@include held
 --@include holder
+--@include bells
 --@include waiting
 --@include ranked
---@include terminal
+--@include ending
+--@include publishing
+--@include burying
 --@include unique
 --@include gates
 --@include places
@@ -67,8 +70,7 @@ local function mend(id, seen)
   local verdict = 'deduplicated'
   if not value then
     verdict = 'dangling'
-    call('HDEL', P .. 'crashes', id)
-    call('HDEL', P .. 'revoked', id)
+    forget({ id })
     queue = places[1].queue
   elseif not queue then
     verdict, queue = 'unreadable', 'unreadable'

@@ -1,8 +1,11 @@
 --@include base
 --@include types
+--@include bells
 --@include waiting
 --@include ranked
---@include terminal
+--@include ending
+--@include publishing
+--@include burying
 --@include unique
 --@include gates
 --@include pausing

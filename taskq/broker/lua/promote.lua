@@ -1,8 +1,11 @@
 --@include base
 --@include types
+--@include bells
 --@include waiting
 --@include ranked
---@include terminal
+--@include ending
+--@include publishing
+--@include burying
 --@include unique
 --@include gates
 --@include pausing
@@ -15,7 +18,6 @@
 -- Returns {moved, ms until the caller should call again, or -1 if nothing is scheduled, now ms, 1 if there may be more due
 --       ticks than these, then for each due tick: entry's name, entry, tick ms ('' for a new entry), due ms}.
 -- Again: finds nothing more to move. Any number may call at once. Ticks are named until somebody takes them (tick).
-local flow = { offer = offer, open = open, resume = resume, watch_controls = watch_controls } -- fetch.lua says why
 expect_common()
 --@include promote
 local now = clock()

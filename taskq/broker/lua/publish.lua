@@ -1,8 +1,11 @@
 --@include base
 --@include types
+--@include bells
 --@include waiting
 --@include ranked
---@include terminal
+--@include ending
+--@include publishing
+--@include burying
 --@include unique
 --@include gates
 -- What a worker announces for all: the settings that scripts and reapers go by, its tasks, their queues and limits. What was

@@ -1,5 +1,7 @@
 --@include base
 --@include types
+--@include ending
+--@include burying
 -- Dead letters go for good.
 --
 -- KEYS  1 prefix
@@ -10,13 +12,10 @@ expect_common()
 expect_queue(queue)
 begin_writes()
 for i = 2, #ARGV do
-  local id = ARGV[i]
-  if call('ZREM', P .. 'dead:' .. queue, id) == 1 then
+  if call('ZSCORE', P .. 'dead:' .. queue, ARGV[i]) then
     gone = gone + 1
-    call('HDEL', P .. 'messages', id)
-    call('HDEL', P .. 'reasons', id)
+    purged(queue, { ARGV[i] })
   end
 end
-count(queue, 'purged', gone)
 write_counts()
 return gone

@@ -1,5 +1,6 @@
 --@include base
 --@include types
+--@include bells
 --@include waiting
 --@include ranked
 --@include serving

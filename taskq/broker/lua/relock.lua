@@ -1,6 +1,7 @@
 --@include base
 --@include types
 --@include holder
+--@include bells
 --@include waiting
 --@include ranked
 --@include unique

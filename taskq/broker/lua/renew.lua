@@ -1,6 +1,7 @@
 --@include base
 --@include types
 --@include pulse
+--@include bells
 --@include waiting
 --@include ranked
 --@include serving

@@ -1,8 +1,11 @@
 --@include base
 --@include types
+--@include bells
 --@include waiting
 --@include ranked
---@include terminal
+--@include ending
+--@include publishing
+--@include burying
 --@include unique
 --@include gates
 -- Work out anew what is derived of gates: that lines without anybody are forgotten, that a gate which lets something pass

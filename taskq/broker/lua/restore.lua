@@ -1,9 +1,12 @@
 --@include base
 --@include types
 --@include held
+--@include bells
 --@include waiting
 --@include ranked
---@include terminal
+--@include ending
+--@include publishing
+--@include burying
 --@include unique
 --@include gates
 -- Work out anew what is derived of queues: the letters that say what is special of them, which sets of workers serve them,

@@ -1,5 +1,7 @@
 --@include base
 --@include types
+--@include ending
+--@include burying
 -- Dead letters older than their time go. A queue whose dead letters cannot be read keeps no other from it.
 --
 -- KEYS  1 prefix
@@ -14,10 +16,7 @@ for i = 2, #ARGV do
   local queue = ARGV[i]
   local old = redis.pcall('ZRANGEBYSCORE', P .. 'dead:' .. queue, '-inf', horizon, 'LIMIT', 0, limit)
   if #old > 0 then
-    call('ZREM', P .. 'dead:' .. queue, unpack(old))
-    call('HDEL', P .. 'reasons', unpack(old))
-    call('HDEL', P .. 'messages', unpack(old))
-    count(queue, 'purged', #old)
+    purged(queue, old)
     gone = gone + #old
   end
 end

@@ -1,9 +1,12 @@
 --@include base
 --@include types
 --@include holder
+--@include bells
 --@include waiting
 --@include ranked
---@include terminal
+--@include ending
+--@include publishing
+--@include burying
 --@include unique
 --@include gates
 --@include revoking
@@ -69,16 +72,9 @@ for _, name in ipairs(gone and {} or { line, unpack(gates) }) do
     break
   end
 end
-publish_revoked(id, ARGV[2])
+publish(id, 'X' .. told_why(ARGV[2]), setting('result_ttl') or 3600000, anybody_waits())
 if found.u then unlock((lock_in(found.u)), id) end
-if gone then
-  call('HDEL', P .. 'messages', id)
-  call('HDEL', P .. 'crashes', id)
-  call('HDEL', P .. 'revoked', id)
-  count(queue, 'discarded')
-else
-  call('HSET', P .. 'revoked', id, ARGV[2])
-end
+if gone then ended(queue, { id }, 'discarded') else call('HSET', P .. 'revoked', id, ARGV[2]) end
 if gone and marked(queue, 'r') then forget_turns(queue) end
 write_counts()
 return 'revoked'

@@ -1,5 +1,6 @@
 --@include base
 --@include types
+--@include bells
 --@include waiting
 -- Periodic entries that tick and whose next tick is due at no time get it back.
 --

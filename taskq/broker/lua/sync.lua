@@ -1,9 +1,12 @@
 --@include base
 --@include types
 --@include held
+--@include bells
 --@include waiting
 --@include ranked
---@include terminal
+--@include ending
+--@include publishing
+--@include burying
 --@include unique
 --@include gates
 --@include revoking

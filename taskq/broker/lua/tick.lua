@@ -1,4 +1,5 @@
 --@include base
+--@include bells
 --@include waiting
 -- Take due ticks of periodic entries: send the message of each, and set the entry's next tick. Each is taken only if the
 -- entry and its due time are what the caller saw, so of several callers one takes it.

@@ -1,9 +1,12 @@
 --@include base
 --@include held
 --@include holder
+--@include bells
 --@include waiting
 --@include ranked
---@include terminal
+--@include ending
+--@include publishing
+--@include burying
 --@include unique
 --@include gates
 -- Why a message does not run: what is known of it, of the place it is in, and of what may hold it there. Reads only; of a

@@ -4,11 +4,8 @@
 local function end_expired(queue, id, value, now)
   if not is_over(value, now) then return false end
   local _, _, _, flags, at = head(value)
-  call('HDEL', P .. 'messages', id)
-  call('HDEL', P .. 'crashes', id)
+  discard(queue, id, 'discarded', 'expired')
   local text = extras(value, flags, at).u
   if text then release(lock_in(text), now) end
-  count(queue, 'discarded')
-  publish(id, 'Xexpired', setting('result_ttl') or 3600000, anybody_waits())
   return true
 end

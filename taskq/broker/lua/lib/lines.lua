@@ -129,9 +129,7 @@ local function superseded(queue, id, value, now)
   local _, _, _, flags, at = head(value)
   local found = extras(value, flags or 0, at)
   if not found.u or lock_again(found, id, now) then return false end
-  call('HDEL', P .. 'messages', id)
-  count(queue, 'discarded')
-  publish(id, 'Xsuperseded', setting('result_ttl') or 3600000, anybody_waits())
+  discard(queue, id, 'discarded', 'superseded')
   return true
 end
 

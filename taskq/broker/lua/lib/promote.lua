@@ -3,17 +3,15 @@
 
 -- Returns the next time at which a gate opens or a pause is over, or nil.
 local function open_due(now)
-  if rare == false then return nil end
   local next_one = tonumber(call('ZRANGE', P .. 'openings', 0, 0, 'WITHSCORES')[2])
   if not next_one or next_one > now then return next_one end
   local due = call('ZRANGEBYSCORE', P .. 'openings', '-inf', int(now), 'LIMIT', 0, 50)
-  local _ = flow.open -- before the first write, for the sake of the types
   begin_writes()
   call('ZREM', P .. 'openings', unpack(due))
   call('ZREMRANGEBYSCORE', P .. 'arrivals', '-inf', int(now - 1))
-  if call('ZREMRANGEBYSCORE', P .. 'shut', '-inf', int(now - 1)) > 0 then flow.watch_controls() end
+  if call('ZREMRANGEBYSCORE', P .. 'shut', '-inf', int(now - 1)) > 0 then watch_controls() end
   for _, name in ipairs(due) do
-    if sub(name, 1, 1) == '=' then flow.resume(sub(name, 2), now) else flow.open(name, now) end
+    if sub(name, 1, 1) == '=' then resume(sub(name, 2), now) else open(name, now) end
   end
   return tonumber(call('ZRANGE', P .. 'openings', 0, 0, 'WITHSCORES')[2])
 end
@@ -35,17 +33,14 @@ local function promote(now, limit)
       unreadable[#unreadable + 1] = id
     end
   end
-  for queue in pairs(queues) do -- before the first write, for the sake of the types
-    call('LLEN', P .. 'queue:' .. queue)
-    if marks(queue) ~= '' then local _ = flow.offer end
-  end
+  for queue in pairs(queues) do call('LLEN', P .. 'queue:' .. queue) end -- before the first write, for the sake of the types
   for queue in pairs(suspects) do call('LLEN', P .. 'suspects:' .. queue) end
   begin_writes()
   call('ZREMRANGEBYRANK', P .. 'schedule', 0, #ids - 1) -- they are the first: cheaper than looking each up
   for _, id in ipairs(unreadable) do bury('unreadable', id, now, 'unreadable', '') end
   for queue, list in pairs(queues) do
     count(queue, 'scheduled', -#list);
-    (marks(queue) == '' and push or flow.offer)(queue, list, now)
+    (marks(queue) == '' and push or offer)(queue, list, now)
   end
   for queue, list in pairs(suspects) do
     count(queue, 'scheduled', -#list)

@@ -2,22 +2,16 @@
 -- mark goes with the message, whatever becomes of it: a value it returned counts, all else is its end.
 local any_revoked = call('HLEN', P .. 'revoked') > 0
 
-local function publish_revoked(id, why)
-  publish(id, 'Xrevoked' .. (why ~= '' and '\n' .. why or ''), setting('result_ttl') or 3600000, anybody_waits())
-end
+local function told_why(why) return 'revoked' .. (why ~= '' and '\n' .. why or '') end
 
 -- End a message that is marked, which has just left its place: 'done' if it ran, 'discarded' if it did not. Returns whether
 -- it was marked. With its `value` its lock goes too (that of one that was held goes with the delivery).
 local function end_revoked(queue, id, counter, value)
   local why = any_revoked and call('HGET', P .. 'revoked', id)
   if not why then return false end
-  call('HDEL', P .. 'revoked', id)
-  call('HDEL', P .. 'messages', id)
-  call('HDEL', P .. 'crashes', id)
+  discard(queue, id, counter, told_why(why))
   local _, _, _, flags, at = head(value)
   local text = extras(value, flags or 0, at).u
   if text then release(lock_in(text), clock()) end
-  count(queue, counter)
-  publish_revoked(id, why)
   return true
 end

@@ -1,4 +1,4 @@
--- Whose turn it is among the queues of a set: part of fetch.lua, whose locals this uses.
+-- Whose turn it is among the queues of a set: part of fetch.lua, whose `run` this uses.
 --
 -- They share the time of their workers by weight: start-time fair queueing (Goyal, Vin, Cheng 1996). The account of a queue is
 -- the time its messages took so far, in ms over its weight, by the mean that the worker tells. The one with the lowest is next,
@@ -6,14 +6,14 @@
 -- In ready:<set> a name waits for its turn at LATER + its account, or, in strict order, at its rank. One that has just come up
 -- stands at the time, which is less, so it is looked at first.
 local LATER = 1e13
-local spent = P .. 'spent:' .. set
+local spent = P .. 'spent:' .. run.set
 local account, lowest = {}, nil
 
 -- Where a queue waits for its turn, and the score from which on it is its turn if its name comes first.
 local function turn_of(queue, ready)
-  local _, at = find(order, ' ' .. queue .. '=', 1, true)
-  local weight = tonumber(at and string.match(order, '^%d+', at + 1)) or 1
-  if byte(order) == 33 then
+  local _, at = find(run.order, ' ' .. queue .. '=', 1, true)
+  local weight = tonumber(at and string.match(run.order, '^%d+', at + 1)) or 1
+  if byte(run.order) == 33 then
     local rank = LATER * math.max(1, 1001 - weight)
     return string.format('%.0f', rank + now), rank
   end

@@ -1,10 +1,25 @@
--- Taking messages of which something is special, suspects, and what a lost bell left: part of fetch.lua, whose locals this
--- uses. It is made only when it is asked for; see there.
+-- Taking messages of which something is special, and suspects: part of fetch.lua, whose `run` this uses.
+local out, set, messages = run.out, run.set, run.messages
 
 local function hold(id, value, taken)
-  fields[f + 1], fields[f + 2] = id, taken
+  local f, outs = run.f, run.outs
+  run.fields[f + 1], run.fields[f + 2] = id, taken
   out[outs + 1], out[outs + 2] = id, value
-  f, outs = f + 2, outs + 2
+  run.f, run.outs = f + 2, outs + 2
+end
+
+-- Written after each queue, so that a key of the wrong type further on does not strand what was taken before it.
+local function keep()
+  if run.f > 0 then
+    call('HSET', run.processing, unpack(run.fields))
+    run.fields, run.f = {}, 0
+  end
+  save_gates(now)
+end
+
+local function undo_take(key, ids, why)
+  put(key, ids, true)
+  error(why)
 end
 
 local NONE = {}
@@ -32,7 +47,7 @@ local function pass_all(id, value, names, taken, found)
 end
 
 -- What is not to run ends when it comes up, and spends nothing. Returns whether it has ended.
-local function ended(queue, id, value)
+local function has_ended(queue, id, value)
   if value then return end_revoked(queue, id, 'discarded', value) or end_expired(queue, id, value, now) end
   count(queue, 'dangling')
   return true
@@ -46,9 +61,9 @@ local function take_some(queue, n, careful)
   local got, taken, limited, served, gone, alone = 0, int(now) .. ' ' .. queue, marked(queue, 'l'), {}, {}, false
   for j, value in ipairs(call('HMGET', messages, unpack(ids))) do
     local once = careful and value and (byte(value, 2) or 0) % 4 >= 2
-    if ended(queue, ids[j], value) then
+    if has_ended(queue, ids[j], value) then
       if value and ranks[j] then gone[#gone + 1] = { value, ranks[j] } end
-    elseif once and outs > 3 then
+    elseif once and run.outs > 3 then
       alone = true
       offer(queue, { ids[j] }, now, true)
     else
@@ -109,7 +124,7 @@ local function take_first(queue, line, in_group)
       return 0
     end
     local value = call('HGET', messages, id)
-    local dead = ended(queue, id, value)
+    local dead = has_ended(queue, id, value)
     local names, found, own = NONE, NONE, nil
     if not dead then names, found, own = gates_in(value) end
     local moves = own and own ~= line and sub(own, -2) == '#t' and has_line(own, queue)
@@ -196,7 +211,7 @@ end
 -- Returns whether there is one fewer.
 local function take_this_suspect(queue, id)
   local value = call('HGET', messages, id)
-  if ended(queue, id, value) then return true end
+  if has_ended(queue, id, value) then return true end
   local _, task = head(value)
   local lanes = task and served_by(queue, task .. '#t') or ''
   if lanes ~= '' and not find(lanes .. ' ', ' ' .. set .. ' ', 1, true) then return announce_suspects(queue, now, lanes) end
@@ -215,11 +230,11 @@ local function take_suspect()
     if not queue then return end
     local key, gone = P .. 'suspects:' .. queue, 0
     for _, id in ipairs(marked(queue, 'p') and NONE or call('LRANGE', key, 0, 31)) do
-      if outs == 3 and take_this_suspect(queue, id) then gone = gone + call('LREM', key, 1, id) end
+      if run.outs == 3 and take_this_suspect(queue, id) then gone = gone + call('LREM', key, 1, id) end
     end
     if gone > 0 and call('LLEN', key) > 0 then announce_suspects(queue, now) end
     keep()
-    if outs > 3 then return end
+    if run.outs > 3 then return end
   end
 end
 
@@ -244,12 +259,20 @@ local function hand_on(queue, id, held, opens, again)
   if call('ZRANGE', P .. 'openings', 0, 0)[1] == name then ring(P .. 'alarm') end
 end
 
--- After a wait in vain: put back names of ready queues that are missing, a few each time.
-local function repair()
-  local names = {}
-  for name in string.gmatch(call('HGET', P .. 'sets', set) or '', '%S+') do names[#names + 1] = name end
-  for k = 1, math.min(#names, 8) do
-    local name = names[(math.floor(now / 4000) * 8 + k) % #names + 1]
-    if waiting(name) > 0 then call('ZADD', P .. 'ready:' .. set, 'NX', now, name) end
-  end
+-- Take up to n of a line, or a queue of which something is special.
+local function take_it(line, queue, n)
+  if line == queue then return take_special(queue, n) end
+  if not marked(queue, 'o') then return take_line(queue, sub(line, #queue + 2), n) end
+  if run.outs > 3 then return 0, true, true end
+  local got, more = take_line(queue, sub(line, #queue + 2), 1)
+  return got, more, got > 0
+end
+
+local function take_marked(line, queue, n)
+  call('HLEN', messages)
+  call('HLEN', run.processing)
+  local fine, got, more, alone = pcall(take_it, line, queue, n)
+  keep()
+  if not fine then error(got) end
+  return got, more, alone
 end

@@ -33,7 +33,9 @@ end
 -- End them: messages were accepted into their room.
 local function sweep()
   if not next(swept) then return end
---@include terminal
+--@include ending
+--@include publishing
+--@include burying
 --@include revoking
 --@include expiring
   for queue, dead in pairs(swept) do

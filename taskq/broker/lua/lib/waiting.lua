@@ -1,13 +1,4 @@
--- Messages that wait: bells, the names of ready queues, putting ids into queues, suspects and the schedule.
-
--- To pass word on must not end a script half-way: where one of the keys for it is of the wrong type, an operator's doing,
--- nobody is told, and the audit passes it on later.
-local try = redis.pcall
-
--- Ring a bell that is silent.
-local function ring(bell)
-  if try('LLEN', bell) == 0 then try('RPUSH', bell, '1') end
-end
+-- Messages that wait: who is told of them, putting ids into queues, suspects and the schedule.
 
 -- What is known of who is to be told.
 local function known_of(table, field)
@@ -38,11 +29,7 @@ end
 
 -- A queue that had nothing has something now, or the line at one of its gates: tell every set of workers that serves it.
 local function announce(queue, now, gate, anyone)
-  local line = gate and queue .. '|' .. gate or queue
-  for set in string.gmatch(served_by(queue, gate, anyone), '%S+') do
-    try('ZADD', P .. 'ready:' .. set, 'NX', now, line)
-    ring(P .. 'bell:' .. set)
-  end
+  tell(served_by(queue, gate, anyone), gate and queue .. '|' .. gate or queue, now)
 end
 
 -- The same for messages that must run alone; the parents listen for these. `lanes`: only these are told.

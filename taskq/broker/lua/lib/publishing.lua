@@ -1,0 +1,23 @@
+-- Results: stored, and handed to those who wait for them.
+
+-- Store a result ('' for none) and hand it to whoever waits. `waiting` says whether anybody does.
+local function publish(id, result, ttl, waiting)
+  if result ~= '' and not no_room then call('SET', P .. 'result:' .. id, result, 'PX', ttl) end
+  if not waiting then return end
+  local inboxes = call('HGET', P .. 'waiters', id)
+  if not inboxes then return end
+  call('HDEL', P .. 'waiters', id)
+  for inbox in string.gmatch(inboxes, '%S+') do
+    local key = P .. 'inbox:' .. inbox
+    call('RPUSH', key, struct.pack('B', #id) .. id .. result)
+    call('PEXPIRE', key, 60000)
+  end
+end
+
+local function anybody_waits() return call('HLEN', P .. 'waiters') > 0 end
+
+-- Messages end for a reason that is not their task's: whoever waits is told.
+local function discard(queue, id, counter, why)
+  ended(queue, { id }, counter)
+  publish(id, 'X' .. why, setting('result_ttl') or 3600000, anybody_waits())
+end

@@ -1,0 +1,35 @@
+-- Reading what is stored: heads of messages, marks of queues, settings.
+
+-- queue, task, accepted (ms), flags, and where what follows the names begins; nothing if this is not a head (see
+-- taskq/message/envelope.py for the layout).
+local function head(value)
+  if not value or byte(value, 1) ~= 1 then return nil end
+  local at = 11
+  if (byte(value, 2) or 0) % 2 == 1 then at = 19 end
+  local task_len = byte(value, at)
+  local queue_at = task_len and at + 1 + task_len
+  local queue_len = queue_at and byte(value, queue_at)
+  if not queue_len or queue_at + queue_len > #value then return nil end
+  return sub(value, queue_at + 1, queue_at + queue_len), sub(value, at + 1, queue_at - 1),
+    (struct.unpack('>d', sub(value, 3, 10))), byte(value, 2), queue_at + queue_len + 1
+end
+
+-- Letters that say what is special of a queue, so that one without them pays nothing: p paused, r has ranked messages,
+-- l has tasks with limits, o was given messages that run at most once and have their own elsewhere, x has a length at most
+-- and messages that expire. Those of `*` are letters of all queues.
+local marks_of = {}
+local function marks(queue)
+  local letters = marks_of[queue]
+  if not letters then
+    local own, common = unpack(rare ~= false and call('HMGET', P .. 'marks', queue, '*') or {})
+    letters = (own or '') .. (common or '')
+    marks_of[queue] = letters
+  end
+  return letters
+end
+
+local function setting(name, task)
+  local value = task and call('HGET', P .. 'settings', name .. ':' .. task)
+  value = value or call('HGET', P .. 'settings', name)
+  return value and tonumber(value)
+end
