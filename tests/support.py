@@ -60,7 +60,16 @@ def stopped_script(script: Script) -> Script:
 
 def stopped(command: Command[T]) -> Command[T]:
     """Return a command for which the time is what the key `clock` says, in ms since the epoch."""
+    for sent, its in _ahead:  # the very command that was sent with the one before
+        if sent is command:
+            return its  # type: ignore[return-value]
+    if command.ahead is not None:
+        _ahead[:] = [(command.ahead, stopped(command.ahead))]
+        command = replace(command, ahead=_ahead[0][1])
     return command if command.script is None else replace(command, script=stopped_script(command.script))
+
+
+_ahead: list[tuple[Command[object], Command[object]]] = []
 
 
 class Server:

@@ -31,6 +31,7 @@ class Command(Generic[T_co]):
         bell: A list to wait on for ``block`` seconds before the script runs. Both are sent in one write, so the script
             runs the moment the bell rings, without another round trip.
         within: Seconds to wait for the answer in all, where somebody waits for less than a connection would.
+        ahead: The command that this connection executes next, unless it breaks: it may be sent in the same write.
     """
 
     script: Script | None
@@ -40,6 +41,7 @@ class Command(Generic[T_co]):
     block: float = 0.0
     bell: bytes | None = None
     within: float | None = None
+    ahead: Command[Any] | None = None
 
 
 def as_it_is(reply: Any) -> Any:

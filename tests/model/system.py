@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 from collections import deque
 from collections.abc import Callable, Iterable, Sequence
+from dataclasses import replace
 from typing import Any, TypeVar
 
 from taskq.broker.call import Command
@@ -67,7 +68,7 @@ class Line:
         if fault == "away":
             raise NotSent("away")
         if fault == "late":
-            self.late.append(command)
+            self.late.append(replace(command, bell=None, ahead=None))
         if fault in ("before", "late"):
             raise Unanswered(fault)
         try:
@@ -155,7 +156,7 @@ class System:
         self._tick()
         return self.line.drive(self.producer.send([(id_, stored(id_, queue), b"c" + options) for id_ in ids]))
 
-    def exchange(self, session: Session, outcomes: Sequence[Any] = (), want: int = 0, **more: str) -> Batch:
+    def exchange(self, session: Session, outcomes: Sequence[Any] = (), want: int = 0, **more: Any) -> Batch:
         """Settle and take, however often the line breaks."""
         return self.line.drive(session.exchange(outcomes, want=want, **more))
 

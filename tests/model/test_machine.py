@@ -247,6 +247,16 @@ class Machine(RuleBasedStateMachine):
             want = 0 if len(outcomes) < len(held) else min(want, 1)
         self._exchange(worker, outcomes, want, faults)
 
+    @rule(which=st.integers(0, 1), kinds=st.lists(kinds, min_size=1, max_size=3), want=st.integers(1, 2), faults=faults)
+    def settle_and_wait(self, which: int, kinds: list[str], want: int, faults: list[str]) -> None:
+        """What ended is settled, and the wait for more goes along with it."""
+        worker, _ = self.busy(which)
+        if worker.alone:
+            return
+        held = self.held_by(worker)
+        outcomes = [outcome(id_, kind) for id_, kind in zip(held, kinds, strict=False)]
+        self._exchange(worker, outcomes, want, faults, wait=0.01)
+
     @rule(
         faults=faults,
         ends=st.lists(st.sampled_from(["crash", "crash", "stop", "lease", *KINDS]), min_size=1, max_size=4),
@@ -284,8 +294,9 @@ class Machine(RuleBasedStateMachine):
                 self._exchange(worker, outcomes, 0 if worker.alone else 1, [])
 
     def _exchange(
-        self, worker: Worker, outcomes: list[Outcome], want: int, faults: list[str], repair: bool = False
-    ) -> None:
+        self, worker: Worker, outcomes: list[Outcome], want: int, faults: list[str],
+        repair: bool = False, wait: float = 0.0,
+    ) -> None:  # fmt: skip
         session = worker.session
         assert session is not None
         # A batch is sent in the order in which `words` puts it: successes, then the rest, then what is returned.
@@ -294,11 +305,16 @@ class Machine(RuleBasedStateMachine):
         mode = "solo" if worker.alone else "repair" if repair else ""
         before, was_lost = self.seen, self.lost(worker)
         try:
-            batch = self.system.exchange(session, outcomes, want, mode=mode)
+            batch = self.system.exchange(session, outcomes, want, mode=mode, wait=wait)
+            if wait and not batch.messages:  # else the first try failed, and the next did not wait
+                batch = self.system.exchange(session, [], want, mode="repair", wait=wait)
         except Lost:
             assert was_lost
             self._collect_ghosts()
-            self.unchanged()
+            if wait:  # the bell may have been heard all the same
+                self.unheard.add(worker.queues.id)
+            else:
+                self.unchanged()
             self.forget(worker)
             return
         self._collect_ghosts()
@@ -371,6 +387,8 @@ class Machine(RuleBasedStateMachine):
         worker, _ = self.begun(number)
         if self.lost(worker) or queue not in worker.queues.queues:
             return
+        if set(self.seen.table("ready:" + worker.queues.id)) != {queue.encode()}:
+            return  # its wait would not have been in vain
         self.system.raw("ZREM", self.system.keys["ready:" + worker.queues.id], queue)
         self._exchange(worker, [], 3, [], repair=True)
 

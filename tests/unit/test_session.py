@@ -7,7 +7,8 @@ from typing import Any
 
 import pytest
 
-from taskq.broker.commands.holding import QueueSet
+from taskq.broker.call import Command
+from taskq.broker.commands.holding import Batch, QueueSet
 from taskq.broker.faults import NotSent, Passing
 from taskq.broker.keys import Keys
 from taskq.broker.protocol import Pause, Protocol
@@ -51,3 +52,70 @@ def test_a_refused_goodbye_keeps_no_process_alive() -> None:
 
     assert play(made.close(), [REFUSED] * 100) < 100
     assert made.incarnation == ""
+
+
+def batch(number: int) -> Batch:
+    return Batch(number, 0, 0, [])
+
+
+def begun() -> Session:
+    made = session()
+    play(made.open(), [True])
+    return made
+
+
+def calls(steps: Protocol[Any], *replies: Any) -> list[Command[Any]]:
+    """Answer commands in turn; returns them."""
+    made: list[Command[Any]] = []
+    left, reply = iter(replies), None
+    while True:
+        try:
+            step = steps.throw(reply) if isinstance(reply, Exception) else steps.send(reply)
+        except StopIteration:
+            return made
+        reply = None
+        if not isinstance(step, Pause):
+            assert isinstance(step, Command)
+            made.append(step)
+            reply = next(left)
+
+
+DONE = [(b"0123456789abcdef", b"")]
+
+
+def test_what_ended_is_settled_and_the_wait_for_more_goes_along() -> None:
+    made = begun()
+
+    (settle,) = calls(made.exchange(DONE, want=1, wait=4.0), batch(1))
+    (take,) = calls(made.exchange([], want=1, wait=4.0), batch(2))
+
+    assert take is settle.ahead
+    assert (settle.bell, settle.args[2]) == (None, 1)
+    assert (take.bell, take.args[2]) == (made.keys["bell:" + made.queues.id], 2)
+
+
+def test_a_wait_that_went_along_and_is_not_waited_for_is_made_sure_of() -> None:
+    """It may have taken something: whoever says nothing of it would hold that for ever."""
+    made = begun()
+    calls(made.exchange(DONE, want=1, wait=4.0), batch(1))
+
+    sync, fetch = calls(made.exchange([], want=1), (True, []), batch(3))
+
+    assert sync.script is not None
+    assert (sync.script.name, fetch.ahead, fetch.bell) == ("sync", None, None)
+    assert not made.doubtful
+
+
+@pytest.mark.parametrize("trouble", [NotSent("no"), Passing("no script")])
+def test_after_a_failed_try_nothing_goes_along(trouble: Exception) -> None:
+    made = begun()
+
+    first, *more, last = calls(
+        made.exchange(DONE, want=1, wait=4.0), trouble, *([(False, [])] * isinstance(trouble, NotSent)), batch(2)
+    )
+
+    assert first.ahead is not None
+    assert [call.script.name for call in more if call.script] == ["sync"] * isinstance(trouble, NotSent)
+    assert (last.ahead, last.bell, last.args[3]) == (None, None, 1)
+    (following,) = calls(made.exchange([], want=1, wait=4.0), batch(3))
+    assert following is not first.ahead

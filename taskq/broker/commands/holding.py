@@ -70,14 +70,16 @@ def fetch(
     caps: str = "",
     order: str = "",
     wait: float = 0.0,
+    ahead: Command[Any] | None = None,
 ) -> Command[Batch]:
     """Settle ``outcomes`` (groups as ``fetch.lua`` lists them) and take up to ``want`` messages.
 
     With ``wait``, first wait that many seconds at most for the set's bell. Whatever it says, the fetch follows.
+    ``ahead`` is the command that follows on this connection, under the next number.
     """
     args = [keys.prefix, incarnation, number, want, set_id, mode, caps, order, *outcomes]
     bell = keys["bell:" + set_id] if wait else None
-    return Command(script("fetch"), args, _batch, repeatable=False, block=wait, bell=bell)
+    return Command(script("fetch"), args, _batch, repeatable=False, block=wait, bell=bell, ahead=ahead)
 
 
 def sync(keys: Keys, incarnation: str, number: int, lost: int, known: Iterable[bytes]) -> Command[Any]:

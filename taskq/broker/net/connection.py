@@ -54,6 +54,13 @@ def pack_script(script: Script, args: Sequence[Arg], *, whole: bool = False) -> 
     return pack([b"EVAL", script.text, 1, *args] if whole else [b"EVALSHA", script.sha, 1, *args])
 
 
+def pack_command(command: Command[Any]) -> bytes:
+    """Write a command, with the wait that goes before it."""
+    if command.script is None:
+        return pack(command.args)
+    return pack_wait(command) + pack_script(command.script, command.args)
+
+
 def pack_wait(command: Command[Any]) -> bytes:
     """Write the wait that goes before a command; nothing if there is none."""
     return b"" if command.bell is None else pack([b"BLPOP", command.bell, block_word(command.block)])
@@ -68,32 +75,46 @@ class Connection:
         self.timeout = timeout
         self._raw = new_connection(url, timeout)
         self._connected = False  # a copy of what redis-py knows: asking it costs as much as an empty call
+        self._ahead: Command[Any] | None = None  # sent already, and not answered yet
 
     def execute(self, command: Command[T]) -> T:
         """Execute a command and return its parsed reply."""
-        script, within = command.script, command.within
+        script, within, ahead = command.script, command.within, command.ahead
         if within is None and command.block:
             within = self.timeout + command.block
+        sent = command is self._ahead
+        if self._ahead is not None and not sent:
+            self.close()  # nobody waits for the answer that is to come first
+        self._ahead = None
         if script is None:
             return command.parse(self.roundtrip(pack(command.args), within))
-        reply = self.roundtrip(pack_wait(command) + pack_script(script, command.args), within, command.bell)
+        packed = pack_command(command)
+        reply = self.roundtrip(packed if ahead is None else packed + pack_command(ahead), within, command.bell, sent)
         if reply is NO_SCRIPT:  # the server was restarted, or its scripts were flushed
+            if ahead is not None:
+                self.close()
+                raise Passing("the server does not have the script")
             reply = self.roundtrip(pack_script(script, command.args, whole=True), command.within)
+        self._ahead = ahead
         return command.parse(reply)
 
-    def roundtrip(self, packed: bytes, within: float | None = None, bell: bytes | None = None) -> Any:
+    def roundtrip(
+        self, packed: bytes, within: float | None = None, bell: bytes | None = None, sent: bool = False
+    ) -> Any:
         """Send a packed command and return its raw reply; `NO_SCRIPT` for a script the server does not have.
 
         Args:
             packed: The command. With ``bell`` it begins with a wait for that, whose reply is read and dropped.
             within: Seconds in which the (first) reply must be there, if not the usual ones.
             bell: The list to wait on.
+            sent: Whether it is under way already.
         """
         raw = self._raw
         if not self._connected:
             self._connect(within)
         try:
-            raw.send_packed_command((packed,), check_health=False)
+            if not sent:
+                raw.send_packed_command((packed,), check_health=False)
             if bell is not None:
                 self._read_wait(within)
                 within = None
@@ -136,6 +157,7 @@ class Connection:
     def close(self) -> None:
         """Drop the connection; the next command makes a new one."""
         self._connected = False
+        self._ahead = None
         try:
             self._raw.disconnect()
         except Exception:  # a connection that cannot even be closed is simply forgotten

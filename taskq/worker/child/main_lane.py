@@ -112,13 +112,13 @@ class MainLane:
                 time.sleep(UNRENEWED_PAUSE)
                 continue
             batch = self._exchange(self._connection, want=self.quota.room(BATCH), wait=wait)
-            wait = 0.0
             if batch is None:
+                wait = 0.0
                 continue
             if batch.messages:
                 self._surroundings.begin().run(self._run_batch, batch)
-            else:
-                wait = WAIT
+            # One that came after a wait came alone, and nothing is likely to wait behind it.
+            wait = WAIT if not batch.messages or (wait and len(batch.messages) == 2) else 0.0
         self._end()
 
     def run_alone(self, ended: Callable[[], object]) -> bool:
@@ -149,6 +149,7 @@ class MainLane:
     def _exchange(self, connection: Connection, want: int = 0, wait: float = 0.0, ask: bool = False) -> Batch | None:
         """Settle what has ended and take up to ``want`` messages, after a wait if there is nothing to do.
 
+        Where there is something to settle nothing is taken before a wait, which is the next exchange's: see `Session`.
         With ``ask`` the server is asked even if there is nothing to settle and to take.
         Answers None if the incarnation was lost, or the wait was ended by a stop.
         """
@@ -158,7 +159,7 @@ class MainLane:
                 outcomes.append(self._outcomes.popleft())
             if not (outcomes or want or ask):
                 return None
-            self._waiting = wait > 0
+            self._waiting = wait > 0 and not outcomes
             if self.stopping:
                 wait = 0.0
             # After a wait, names that are missing among the ready queues are put back: it may have been in vain.

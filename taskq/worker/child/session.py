@@ -9,6 +9,7 @@ from __future__ import annotations
 import logging
 import os
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import TypeVar
 
 from taskq.broker import call
@@ -79,12 +80,13 @@ class Session:
         self._alone = alone
         self._announced = announced
         self._refusal = ""  # what the server refused last, told already
+        self._ahead: call.Command[Batch] | None = None  # the next call, sent with the last one
 
     def open(self) -> Protocol[None]:
         """Begin a new incarnation; what the last one held is forgotten."""
         self.incarnation = os.urandom(8).hex()
         self.held.clear()
-        self.doubtful = False
+        self.doubtful, self._ahead = False, None
         self._number = 0
         self._began(self.incarnation)
         queues = QueueSet("", ()) if self._alone else self.queues
@@ -108,7 +110,8 @@ class Session:
     ) -> Protocol[Batch]:
         """Settle ``outcomes`` and take up to ``want`` messages, however often the connection breaks.
 
-        With ``wait``, wait that many seconds at most for the bell of the queues first (at the first try).
+        With ``wait``, wait that many seconds at most for the bell of the queues first (at the first try). Outcomes do
+        not wait for it: they are settled, and the wait is the next exchange's, which must ask for the same.
 
         Raises:
             Lost: The lease ended and another recovered what this incarnation held; the outcomes changed nothing.
@@ -118,19 +121,16 @@ class Session:
                 yield from self.exchange(outcomes[first : first + _AT_ONCE])
             outcomes = outcomes[:_AT_ONCE]
         groups = words(outcomes, self.result_ttl_ms)
-        mode = "solo" if self._alone else mode
-        attempt = 0
+        attempt, sent, self._ahead = 0, self._ahead, None
+        self.doubtful = self.doubtful or (sent is not None and not wait)  # it may have taken what nobody waits for
         while True:
             if self.doubtful:
                 yield from self._sync(self._number)
-                self.doubtful = False
+                self.doubtful, sent = False, None
             self._number += 1
             number = self._number
             try:
-                batch: Batch = yield holding.fetch(
-                    self.keys, self.incarnation, number, groups,
-                    want=want, set_id=self.queues.id, mode=mode, caps=caps, order=self.queues.order, wait=wait,
-                )  # fmt: skip
+                batch: Batch = yield sent or self._call(number, groups, want, mode, caps, wait)
                 break
             except NotSent:
                 self.doubtful = True  # it was not executed: say the same again
@@ -145,7 +145,7 @@ class Session:
                 self._tell(f"{error}; trying on")
                 self.doubtful = True  # it may have been executed in part, and have taken something
                 attempt = max(attempt, 6)
-            wait = 0.0
+            wait, sent, self._ahead = 0.0, None, None
             yield Pause(backoff(attempt, _PAUSE_MAX))
             attempt += 1
         self._refusal = ""
@@ -156,6 +156,17 @@ class Session:
             refused = count(batch.fenced, "outcome")
             log.warning("%s refused: what had run had been given to others meanwhile", refused)
         return batch
+
+    def _call(
+        self, number: int, groups: Sequence[call.Arg], want: int, mode: str, caps: str, wait: float
+    ) -> call.Command[Batch]:
+        """Return the call to make; if it settles and there is to be a wait, that goes along as the next call."""
+        fetch, queues = partial(holding.fetch, self.keys, self.incarnation), self.queues
+        take = partial(fetch, want=want, set_id=queues.id, caps=caps, order=queues.order, wait=wait)
+        if groups and wait:
+            self._ahead = take(number + 1, (), mode="next")
+            return fetch(number, groups, ahead=self._ahead)
+        return take(number, groups, mode="solo" if self._alone else mode)
 
     def _sync(self, lost: int) -> Protocol[bool]:
         """After call number ``lost`` found no answer: agree with the server on what is held. Says whether it ran."""
