@@ -1363,4 +1363,12 @@ MUTANTS = [
         "uncertain = uncertain or isinstance(failed, Unanswered)",
         "uncertain = False",
     ),
+    # -- what the version before has left
+    Mutant(
+        "a lock of the version before holds nobody",
+        "broker/lua/lib/unique.lua",
+        "return mode == 't' and held or nil end",
+        "return nil end",
+        tests=("tests/integration/test_old_state.py",),
+    ),
 ]
