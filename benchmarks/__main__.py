@@ -12,7 +12,18 @@ from collections import defaultdict
 from pathlib import Path
 
 from benchmarks import lab, profile, report
-from benchmarks.scenarios import Bench, Scenario, comparison, flow, footprint, growth, latency, throughput, trouble
+from benchmarks.scenarios import (
+    Bench,
+    Scenario,
+    alone,
+    comparison,
+    flow,
+    footprint,
+    growth,
+    latency,
+    throughput,
+    trouble,
+)
 
 SCENARIOS: dict[str, Scenario] = {
     "drain": throughput.drain,
@@ -22,6 +33,8 @@ SCENARIOS: dict[str, Scenario] = {
     "round-trip": latency.round_trip,
     "on-time": latency.on_time,
     "waits": latency.waits,
+    "lone": alone.lone,
+    "trickle": alone.trickle,
     "idle": footprint.idle,
     "startup": footprint.startup,
     "flow": flow.flow,
@@ -62,7 +75,9 @@ def _environments(options: argparse.Namespace) -> dict[str, str]:
 def _run(bench: Bench, options: argparse.Namespace) -> dict[str, list[float]]:
     """All repeats of all scenarios; the samples by series."""
     series: dict[str, list[float]] = defaultdict(list)
-    environments = _environments(options)
+    environments = bench.peers = _environments(options)
+    if options.only and "peers" not in options.only:
+        environments = {}
     scenarios = {name: function for name, function in SCENARIOS.items() if name in (options.only or SCENARIOS)}
     repeats = options.repeats or (1 if options.quick else 5)
     for repeat in range(repeats):

@@ -75,6 +75,9 @@ FIGURES = [
     Figure("delay() to start, p50 / bare hand-over", "start.p50", "handover.p50", 1.6, "ms"),
     Figure("delay() to start, p99 / bare hand-over", "start.p99", "handover.p99", 2.0, "ms"),
     Figure("delay().get(), p50 / bare hand-over", "roundtrip.p50", "handover.p50", 2.5, "ms"),
+    Figure("a lone message: server CPU / RPUSH, BLMOVE, LREM", "lone.taskq.hot", "lone.classic.hot"),
+    Figure("the same, one every 5 ms", "lone.taskq.spread", "lone.classic.spread"),
+    Figure("accepting one message: server CPU / RPUSH", "lone.taskq.accept", "lone.classic.accept", 2.5),
     Figure("a scheduled message starts after its time, p50", "scheduled.p50", limit=20.0, unit="ms"),
     Figure("a scheduled message starts after its time, p99", "scheduled.p99", limit=20.0, unit="ms"),
     Figure("a tick of a periodic entry starts after its time, p50", "tick.p50", limit=20.0, unit="ms"),
@@ -136,6 +139,17 @@ def peer_figures(series: Series) -> list[Figure]:
     return list(dict.fromkeys(figures))
 
 
+def trickle_figures(series: Series) -> list[Figure]:
+    """What a call every 5 ms costs the server: against the classic list, and against the peers that have a limit."""
+    limits = {"classic": 2.2, "celery": 1.0, "dramatiq": 0.7}
+    ours = "trickle.taskq.server"
+    figures = [
+        Figure(f"a call every 5 ms: server CPU / {name}", ours, f"trickle.{name}.server", limit)
+        for name, limit in limits.items()
+    ]
+    return [figure for figure in figures if series.keys() >= {figure.ours, figure.base}]
+
+
 #: Peers that, as configured here, run a task again when its worker has died. (huey has taken it off the queue by then.)
 AT_LEAST_ONCE = {"celery", "dramatiq", "taskiq", "arq", "saq", "rq"}
 #: What is measured of each peer: series, title, digits.
@@ -146,4 +160,12 @@ PEER_COLUMNS = [
     ("commands", "commands a task", 2),
     ("rate", "tasks/s", 0),
     ("p50", "round trip p50 ms", 2),
+]
+#: The same of a call every 5 ms.
+TRICKLE_COLUMNS = [
+    ("producer", "producer µs", 0),
+    ("worker", "worker µs", 0),
+    ("server", "server µs", 0),
+    ("start", "start p50 ms", 2),
+    ("ask", "round trip p50 ms", 2),
 ]

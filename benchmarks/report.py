@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from html import escape
 from pathlib import Path
 
-from benchmarks.figures import FIGURES, PEER_COLUMNS, Figure, Series, peer_figures
+from benchmarks.figures import FIGURES, PEER_COLUMNS, TRICKLE_COLUMNS, Figure, Series, peer_figures, trickle_figures
 
 #: Beyond this spread around the median a figure is called noisy.
 NOISY = 0.15
@@ -45,15 +45,15 @@ def rows(figures: Sequence[Figure], series: Series) -> list[list[str]]:
     return table
 
 
-def peer_rows(series: Series) -> list[list[str]]:
-    """A row a peer, the hand loop last."""
-    found = {name.split(".")[1] for name in series if name.startswith("peer.")}
-    names = sorted(found, key=lambda name: (name == "hand", name == "taskq", name))
+def peer_rows(series: Series, family: str, columns: Sequence[tuple[str, str, int]]) -> list[list[str]]:
+    """A row a peer, taskq and what is written by hand last."""
+    found = {name.split(".")[1] for name in series if name.startswith(f"{family}.")}
+    names = sorted(found, key=lambda name: (name in ("hand", "classic"), name == "taskq", name))
     table = []
     for name in names:
         row = [name]
-        for column, _, digits in PEER_COLUMNS:
-            values = series.get(f"peer.{name}.{column}")
+        for column, _, digits in columns:
+            values = series.get(f"{family}.{name}.{column}")
             row.append(f"{statistics.median(values):,.{digits}f}" if values else "")
         table.append(row)
     return table
@@ -65,9 +65,11 @@ def text(series: Series, remarks: Sequence[str], markdown: bool = False) -> str:
     write = _markdown if markdown else _columns
     if table := rows(FIGURES, series):
         parts.append(write(["what", "taskq: median (min-max)", "compared with", "ratio", "limit", ""], table))
-    if table := peer_rows(series):
-        parts.append(write(["", *(title for _, title, _ in PEER_COLUMNS)], table))
-        parts.append(write(["what", "taskq", "peer", "ratio", "limit", ""], rows(peer_figures(series), series)))
+    families = (("trickle", TRICKLE_COLUMNS, trickle_figures), ("peer", PEER_COLUMNS, peer_figures))
+    for family, columns, figures in families:
+        if table := peer_rows(series, family, columns):
+            parts.append(write(["", *(title for _, title, _ in columns)], table))
+            parts.append(write(["what", "taskq", "peer", "ratio", "limit", ""], rows(figures(series), series)))
     parts += [f"- {remark}" for remark in remarks]
     return "\n\n".join(parts)
 

@@ -17,6 +17,7 @@ from itertools import islice
 from typing import Any
 
 from benchmarks import hand, tasks
+from benchmarks import lone as alone
 from benchmarks.tasks import app
 from taskq.broker.commands import holding, ticking
 from taskq.broker.commands.holding import QueueSet
@@ -166,6 +167,11 @@ def round_trip(n: int) -> dict[str, float]:
     """Median ms of ``delay().get()``."""
     tasks.noop_result.delay().get(timeout=30)
     return {"p50": statistics.median(_now_and_then(n, lambda: tasks.noop_result.delay().get(timeout=30)))}
+
+
+def lone(n: int, every_ms: int) -> dict[str, float]:
+    """Server CPU in µs for what one message needs, by name."""
+    return alone.measure(os.environ["TASKQ_URL"], n, every_ms)
 
 
 # -- the rest -----------------------------------------------------------------------------------------------

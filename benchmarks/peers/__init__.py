@@ -8,6 +8,8 @@ A file defines, beside its no-op task:
     How to start one worker process: arguments of the interpreter.
 ``send()``
     Send one no-op; a function or a coroutine function.
+``start(sent_ns)``
+    Send a task that calls `note_start` with that time; likewise.
 ``ask()``
     Send one no-op and wait for its result; likewise. None where there are no results.
 ``remaining(client)``
@@ -20,8 +22,16 @@ and takes the server's URL, a TCP one, from `URL`. Where results can only be swi
 from __future__ import annotations
 
 import os
+import time
 
 URL = os.environ.get("BENCH_URL", "redis://127.0.0.1:6379/0")
 
 #: Whether `ask` is measured, so that results are needed.
 RESULTS = bool(os.environ.get("BENCH_RESULTS"))
+
+_log = os.open(os.environ.get("BENCH_LOG", os.devnull), os.O_WRONLY | os.O_APPEND | os.O_CREAT)
+
+
+def note_start(sent_ns: int) -> None:
+    """Note how long it took from the call, at ``time.monotonic_ns()``, to here."""
+    os.write(_log, b"%d\n" % (time.monotonic_ns() - sent_ns))

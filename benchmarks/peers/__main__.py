@@ -1,4 +1,4 @@
-"""Measure one peer, from within its environment: ``python -m benchmarks.peers NAME enqueue|drain|ask N``."""
+"""Measure one peer, from within its environment: ``python -m benchmarks.peers NAME enqueue|drain|ask|trickle N``."""
 
 from __future__ import annotations
 
@@ -17,14 +17,16 @@ from benchmarks import lab
 from benchmarks.peers import URL
 
 #: Calls before the clock starts: to connect, and for a worker to be there.
-_WARM = 3
+WARM = 3
+#: Seconds between two calls that come alone.
+EVERY = 0.005
 
 
 def repeat(function: Callable[[], Any], n: int) -> tuple[float, list[float]]:
     """Call a function or coroutine function ``n`` times, warm; returns CPU seconds, and the seconds of each call."""
     if inspect.iscoroutinefunction(function):
         return asyncio.run(_repeat_on_loop(function, n))
-    for _ in range(_WARM):
+    for _ in range(WARM):
         function()
     took, began = [], time.process_time()
     for _ in range(n):
@@ -35,7 +37,7 @@ def repeat(function: Callable[[], Any], n: int) -> tuple[float, list[float]]:
 
 
 async def _repeat_on_loop(function: Callable[[], Any], n: int) -> tuple[float, list[float]]:
-    for _ in range(_WARM):
+    for _ in range(WARM):
         await function()
     took, began = [], time.process_time()
     for _ in range(n):
@@ -70,7 +72,43 @@ def ask(peer: Any, n: int) -> dict[str, float]:
     return {"p50": took[n // 2] * 1000, "p99": took[n * 99 // 100] * 1000}
 
 
+def trickle(peer: Any, n: int) -> dict[str, float]:
+    """A call every 5 ms, all on one core: CPU in µs a message of all three sides, and p50 of a start in ms."""
+    os.sched_setaffinity(0, {lab.CORE})
+    server, notes = lab.Server(URL), Path(os.environ["BENCH_LOG"])
+    log = Path(os.environ["BENCH_FOLDER"]) / f"{peer.__name__}.log"
+
+    def started() -> list[bytes]:
+        return notes.read_bytes().splitlines() if notes.exists() else []
+
+    with lab.running([sys.executable, *peer.WORKER], pinned=True, log=log) as worker:
+        call = as_function(peer.start)
+        for _ in range(WARM):
+            call(time.monotonic_ns())
+        lab.wait_until(lambda: len(started()) >= WARM, "the worker is there")
+        pids = lab.tree(worker.pid)
+        cpu, server_cpu, producer, began = lab.cpu_of(*pids), server.cpu(), 0.0, time.perf_counter()
+        for i in range(n):
+            time.sleep(max(0.0, began + i * EVERY - time.perf_counter()))
+            at = time.process_time()
+            call(time.monotonic_ns())
+            producer += time.process_time() - at
+        lab.wait_until(lambda: len(started()) >= n + WARM, "all have started", every=0.05)
+        cpu, server_cpu = lab.cpu_of(*pids) - cpu, server.cpu() - server_cpu
+    took = sorted(map(int, started()[WARM:]))
+    microseconds = {"producer": producer, "worker": cpu, "server": server_cpu}
+    return {**{name: spent / n * 1e6 for name, spent in microseconds.items()}, "start": took[n // 2] / 1e6}
+
+
+def as_function(function: Callable[..., Any]) -> Callable[..., Any]:
+    """Return a coroutine function as one to call: on a loop of its own, which stays."""
+    if not inspect.iscoroutinefunction(function):
+        return function
+    loop = asyncio.new_event_loop()
+    return lambda *args: loop.run_until_complete(function(*args))
+
+
 if __name__ == "__main__":
     name, what, n = sys.argv[1:]
     peer = importlib.import_module(f"benchmarks.peers.{name}")
-    print(json.dumps({"enqueue": enqueue, "drain": drain, "ask": ask}[what](peer, int(n))))
+    print(json.dumps({"enqueue": enqueue, "drain": drain, "ask": ask, "trickle": trickle}[what](peer, int(n))))

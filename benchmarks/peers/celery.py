@@ -6,7 +6,7 @@ from typing import Any
 
 from celery import Celery
 
-from benchmarks.peers import URL
+from benchmarks.peers import URL, note_start
 
 REQUIREMENTS = ["celery[redis]", "hiredis"]
 WORKER = ["-m", "celery", "-A", "benchmarks.peers.celery", "worker", "-P", "prefork", "-c", "1", "-l", "warning"]
@@ -21,12 +21,18 @@ def noop() -> None:
     """Do nothing."""
 
 
+@app.task(ignore_result=True)
+def started(sent_ns: int) -> None:
+    """Note how long it took from the call to here."""
+    note_start(sent_ns)
+
+
 @app.task
 def noop_result() -> None:
     """Do nothing; the result is kept."""
 
 
-send = noop.delay
+send, start = noop.delay, started.delay
 
 
 def ask() -> object:

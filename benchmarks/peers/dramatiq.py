@@ -9,7 +9,7 @@ from dramatiq.brokers.redis import RedisBroker
 from dramatiq.results import Results
 from dramatiq.results.backends import RedisBackend
 
-from benchmarks.peers import URL
+from benchmarks.peers import URL, note_start
 
 REQUIREMENTS = ["dramatiq[redis]", "hiredis"]
 WORKER = ["-m", "dramatiq", "benchmarks.peers.dramatiq", "-p", "1", "-t", "8"]
@@ -24,12 +24,18 @@ def noop() -> None:
     """Do nothing."""
 
 
+@dramatiq.actor
+def started(sent_ns: int) -> None:
+    """Note how long it took from the call to here."""
+    note_start(sent_ns)
+
+
 @dramatiq.actor(store_results=True)
 def noop_result() -> None:
     """Do nothing; the result is kept."""
 
 
-send = noop.send
+send, start = noop.send, started.send
 
 
 def ask() -> object:

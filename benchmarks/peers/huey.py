@@ -6,7 +6,7 @@ from typing import Any
 
 from huey import RedisHuey
 
-from benchmarks.peers import URL
+from benchmarks.peers import URL, note_start
 
 REQUIREMENTS = ["huey", "redis", "hiredis"]
 WORKER = ["-m", "huey.bin.huey_consumer", "benchmarks.peers.huey.huey", "-w", "1", "-k", "thread", "-q"]
@@ -20,12 +20,18 @@ def noop() -> None:
 
 
 @huey.task()
+def started(sent_ns: int) -> None:
+    """Note how long it took from the call to here."""
+    note_start(sent_ns)
+
+
+@huey.task()
 def one() -> int:
     """Return something, so that it is stored."""
     return 1
 
 
-send = noop
+send, start = noop, started
 
 
 def ask() -> object:

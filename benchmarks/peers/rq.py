@@ -7,7 +7,7 @@ from typing import Any
 from redis import Redis
 from rq import Queue
 
-from benchmarks.peers import URL
+from benchmarks.peers import URL, note_start
 
 REQUIREMENTS = ["rq", "hiredis"]
 WORKER = ["-m", "rq.cli", "worker", "--worker-class", "rq.SimpleWorker", "--url", URL, "--quiet", "default"]
@@ -21,6 +21,10 @@ def noop() -> None:
 
 def send() -> object:
     return queue.enqueue(noop, result_ttl=0)
+
+
+def start(sent_ns: int) -> object:
+    return queue.enqueue(note_start, sent_ns, result_ttl=0)
 
 
 def ask() -> object:

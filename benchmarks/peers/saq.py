@@ -6,7 +6,7 @@ from typing import Any
 
 from saq import Queue
 
-from benchmarks.peers import URL
+from benchmarks.peers import URL, note_start
 
 REQUIREMENTS = ["saq", "redis", "hiredis", "typing-extensions"]
 WORKER = ["-m", "saq", "benchmarks.peers.saq.settings", "--quiet"]
@@ -18,11 +18,20 @@ async def noop(_: Any) -> None:
     """Do nothing."""
 
 
-settings = {"queue": queue, "functions": [noop], "concurrency": 10}
+async def started(_: Any, *, sent_ns: int) -> None:
+    """Note how long it took from the call to here."""
+    note_start(sent_ns)
+
+
+settings = {"queue": queue, "functions": [noop, started], "concurrency": 10}
 
 
 async def send() -> object:
     return await queue.enqueue("noop", ttl=-1)
+
+
+async def start(sent_ns: int) -> object:
+    return await queue.enqueue("started", ttl=-1, sent_ns=sent_ns)
 
 
 async def ask() -> object:

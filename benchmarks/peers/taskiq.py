@@ -6,7 +6,7 @@ from typing import Any
 
 from taskiq_redis import RedisAsyncResultBackend, RedisStreamBroker
 
-from benchmarks.peers import RESULTS, URL
+from benchmarks.peers import RESULTS, URL, note_start
 
 REQUIREMENTS = ["taskiq-redis", "hiredis"]
 WORKER = ["-m", "taskiq", "worker", "benchmarks.peers.taskiq:broker", "--workers", "1", "--log-level", "WARNING"]
@@ -22,12 +22,26 @@ async def noop() -> None:
     """Do nothing."""
 
 
-async def send() -> Any:
+@broker.task
+async def started(sent_ns: int) -> None:
+    """Note how long it took from the call to here."""
+    note_start(sent_ns)
+
+
+async def _kick(task: Any, *args: Any) -> Any:
     global _started
     if not _started:
         await broker.startup()
         _started = True
-    return await noop.kiq()
+    return await task.kiq(*args)
+
+
+async def send() -> Any:
+    return await _kick(noop)
+
+
+async def start(sent_ns: int) -> object:
+    return await _kick(started, sent_ns)
 
 
 async def ask() -> object:

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from typing import Any
 
-from benchmarks.tasks import app, noop, noop_result
+from benchmarks.tasks import app, noop, noop_result, started
 
 REQUIREMENTS: list[str] = []
-WORKER = ["-m", "taskq", "worker", "-A", "benchmarks.tasks", "-c", "1", "-Q", f"{noop.queue},{noop_result.queue}"]
+QUEUES = ",".join(task.queue for task in (noop, noop_result, started))
+WORKER = ["-m", "taskq", "worker", "-A", "benchmarks.tasks", "-c", "1", "-Q", QUEUES]
 
-send = noop.delay
+send, start = noop.delay, started.delay
 
 
 def ask() -> object:

@@ -25,6 +25,8 @@ class Bench:
     server: lab.OwnServer
     folder: Path
     quick: bool = False
+    #: The interpreter of each task queue to compare with.
+    peers: Mapping[str, str] = field(default_factory=dict)
     #: What a scenario wants said below the table.
     remarks: list[str] = field(default_factory=list)
 

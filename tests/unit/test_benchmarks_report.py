@@ -7,7 +7,7 @@ from xml.etree import ElementTree
 import pytest
 
 from benchmarks import report
-from benchmarks.figures import FIGURES, Figure, peer_figures
+from benchmarks.figures import FIGURES, TRICKLE_COLUMNS, Figure, peer_figures, trickle_figures
 
 SERIES = {"ours": [2.0, 3.0, 40.0], "base": [1.0, 2.0, 10.0]}
 
@@ -50,3 +50,29 @@ def test_peers_are_compared_with_the_leanest_and_drawn() -> None:
     assert whats == ["worker CPU / dramatiq", "worker CPU / celery", "delay() / huey", "delay() / dramatiq"]
     drawing = ElementTree.fromstring(report.chart(series))
     assert next(t.text for t in drawing.iter() if t.get("text-anchor") == "end") == "hand loop"
+
+
+TRICKLE = {
+    f"trickle.{name}.{column}": values
+    for name, server in (("taskq", [200.0, 220.0]), ("classic", [100.0, 100.0]), ("dramatiq", [150.0, 400.0]))
+    for column, values in (("server", server), ("start", [0.25, 0.35]))
+}
+
+
+def test_a_trickle_is_compared_with_the_classic_list_and_those_peers_that_were_measured() -> None:
+    figures = trickle_figures(TRICKLE)
+
+    assert [figure.what.partition("CPU / ")[2] for figure in figures] == ["classic", "dramatiq"]
+    assert [figure.ratios(TRICKLE) for figure in figures] == [[2.0, 2.2], [200 / 150, 220 / 400]]
+    assert [figure.reached(TRICKLE) for figure in figures] == [True, False]
+    assert trickle_figures({"trickle.classic.server": [1.0]}) == trickle_figures({}) == []
+
+
+def test_a_trickle_has_a_row_a_peer_and_gaps_for_what_a_peer_has_not() -> None:
+    table = report.peer_rows(TRICKLE, "trickle", TRICKLE_COLUMNS)
+
+    assert [row[0] for row in table] == ["dramatiq", "taskq", "classic"]
+    assert table[1] == ["taskq", "", "", "210", "0.30", ""]
+    shown = report.text(TRICKLE, [], markdown=True)
+    assert "|  | producer µs | worker µs | server µs | start p50 ms | round trip p50 ms |" in shown
+    assert "| a call every 5 ms: server CPU / dramatiq | 210 (200-220) µs |" in shown
