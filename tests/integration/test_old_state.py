@@ -49,6 +49,13 @@ MENDED = {
     "dead-discarded": "discarded: older than discard_after", "dead-unknown-task": "unknown-task",
     "held-once": "abandoned",
 }  # fmt: skip
+#: What ``get()`` says of dead letters.
+SAID = {
+    "dead-failed": "dead-failed.1 fails", "dead-crashed": "its process ended with exit code 1",
+    "dead-abandoned": "abandoned", "dead-discarded": "older than discard_after",
+    "dead-unknown-task": "no worker has known the task 'later'", "dead-bad-arguments": "takes 1 positional argument",
+    "dead-undecodable": "not readable as msgpack", "dead-unreadable": "unreadable",
+}  # fmt: skip
 #: States that had ended, with what ``get()`` says, or end without a run.
 FAILED = {"failed", "tripping"}
 REVOKED = {
@@ -237,6 +244,8 @@ def look(old: Old) -> None:
     jobs = old.module
     assert old.dead() == {state: reason for state, reason in {**MENDED, **BROKEN}.items() if state != "held-once"}
     assert [old.end(label) for label in ("done.1", "expired.1", "revoked.1")] == ["DONE.1", "expired", "revoked"]
+    ends = {state: str(old.end(f"{state}.1")) for state in old.dead()}
+    assert {state: text for state, text in ends.items() if SAID[state] not in text} == {}
     assert old.app.AsyncResult(old.ids["retry.1"]).state == "RETRY"
     assert [label for label, id_ in old.ids.items() if not old.app.AsyncResult(id_).why()] == []
     assert told(old, "was-told") == ["TOLD.1"]
