@@ -120,7 +120,7 @@ FIGURES = [
 
 def peer_figures(series: Series) -> list[Figure]:
     """Comparisons with the peers that were measured: with the leanest, and with the leanest at-least-once one."""
-    names = {name.split(".")[1] for name in series if name.startswith("peer.")} - {"taskq", "hand"}
+    names = {name.split(".")[1] for name in series if name.startswith("peer.")} - {"taskq", "hand", "classic"}
     safe = names & AT_LEAST_ONCE
     figures = []
 

@@ -27,6 +27,8 @@ _given = os.environ.get("BENCH_CORES")
 #: The cores there are, and the one for all that is pinned.
 CORES = {int(core) for core in _given.split(",")} if _given else os.sched_getaffinity(0)
 CORE = max(CORES)
+#: Seconds between two calls that come alone: 200 a second.
+TRICKLE = 0.005
 
 
 def wait_until(condition: Callable[[], object], what: str, seconds: float = 60.0, every: float = 0.002) -> None:
@@ -260,6 +262,8 @@ def observe_drain(pid: int, server: Server, remaining: Callable[[], int], begin:
         if time.monotonic() - at > 600:
             raise TimeoutError(f"{left} of {first} remain after 600 s")
     took, done = time.monotonic() - at, first - left
+    if not done:
+        raise RuntimeError(f"all {begin} messages had gone before their second count: there must be more of them")
     cpu, server_cpu = cpu_of(*pids) - cpu, server.cpu() - server_cpu
     commands = server.commands() - commands - polls
     return Drained(done, cpu / done * 1e6, server_cpu / done * 1e6, done / took, commands / done)

@@ -66,16 +66,16 @@ def server_cpu(server: lab.Server, function: Callable[[], object], n: int, every
     return (server.cpu() - before) / n * 1e6
 
 
-def measure(url: str, n: int, every_ms: int) -> dict[str, float]:
+def measure(url: str, n: int) -> dict[str, float]:
     """Everything once, in turn: lives in a row and spread out, and the acceptance of one message alone."""
     server, connection = lab.Server(url), Connection(url)
-    stored = b"".join(part for part in noop.call().message[:2])
+    stored = b"".join(noop.call().message[:2])
     lives = {"taskq": taskq_life(connection), "classic": classic_life(server.client, len(stored))}
     found = {}
     for name, life in lives.items():
         found[f"{name}.hot"] = server_cpu(server, life, n)
     for name, life in lives.items():
-        found[f"{name}.spread"] = server_cpu(server, life, n // 5, every_ms / 1000)
+        found[f"{name}.spread"] = server_cpu(server, life, n // 5, lab.TRICKLE)
     found["taskq.accept"] = server_cpu(server, noop.delay, n)
     found["classic.accept"] = server_cpu(server, lambda: server.client.rpush("lone:more", stored), n)
     connection.close()

@@ -169,9 +169,9 @@ def round_trip(n: int) -> dict[str, float]:
     return {"p50": statistics.median(_now_and_then(n, lambda: tasks.noop_result.delay().get(timeout=30)))}
 
 
-def lone(n: int, every_ms: int) -> dict[str, float]:
+def lone(n: int) -> dict[str, float]:
     """Server CPU in µs for what one message needs, by name."""
-    return alone.measure(os.environ["TASKQ_URL"], n, every_ms)
+    return alone.measure(os.environ["TASKQ_URL"], n)
 
 
 # -- the rest -----------------------------------------------------------------------------------------------

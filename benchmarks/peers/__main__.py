@@ -17,16 +17,14 @@ from benchmarks import lab
 from benchmarks.peers import URL
 
 #: Calls before the clock starts: to connect, and for a worker to be there.
-WARM = 3
-#: Seconds between two calls that come alone.
-EVERY = 0.005
+_WARM = 3
 
 
 def repeat(function: Callable[[], Any], n: int) -> tuple[float, list[float]]:
     """Call a function or coroutine function ``n`` times, warm; returns CPU seconds, and the seconds of each call."""
     if inspect.iscoroutinefunction(function):
         return asyncio.run(_repeat_on_loop(function, n))
-    for _ in range(WARM):
+    for _ in range(_WARM):
         function()
     took, began = [], time.process_time()
     for _ in range(n):
@@ -37,7 +35,7 @@ def repeat(function: Callable[[], Any], n: int) -> tuple[float, list[float]]:
 
 
 async def _repeat_on_loop(function: Callable[[], Any], n: int) -> tuple[float, list[float]]:
-    for _ in range(WARM):
+    for _ in range(_WARM):
         await function()
     took, began = [], time.process_time()
     for _ in range(n):
@@ -83,19 +81,19 @@ def trickle(peer: Any, n: int) -> dict[str, float]:
 
     with lab.running([sys.executable, *peer.WORKER], pinned=True, log=log) as worker:
         call = as_function(peer.start)
-        for _ in range(WARM):
+        for _ in range(_WARM):
             call(time.monotonic_ns())
-        lab.wait_until(lambda: len(started()) >= WARM, "the worker is there")
+        lab.wait_until(lambda: len(started()) >= _WARM, "the worker is there")
         pids = lab.tree(worker.pid)
         cpu, server_cpu, producer, began = lab.cpu_of(*pids), server.cpu(), 0.0, time.perf_counter()
         for i in range(n):
-            time.sleep(max(0.0, began + i * EVERY - time.perf_counter()))
+            time.sleep(max(0.0, began + i * lab.TRICKLE - time.perf_counter()))
             at = time.process_time()
             call(time.monotonic_ns())
             producer += time.process_time() - at
-        lab.wait_until(lambda: len(started()) >= n + WARM, "all have started", every=0.05)
+        lab.wait_until(lambda: len(started()) >= n + _WARM, "all have started", every=0.05)
         cpu, server_cpu = lab.cpu_of(*pids) - cpu, server.cpu() - server_cpu
-    took = sorted(map(int, started()[WARM:]))
+    took = sorted(map(int, started()[_WARM:]))
     microseconds = {"producer": producer, "worker": cpu, "server": server_cpu}
     return {**{name: spent / n * 1e6 for name, spent in microseconds.items()}, "start": took[n // 2] / 1e6}
 

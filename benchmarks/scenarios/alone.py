@@ -7,15 +7,12 @@ import sys
 from benchmarks import lab
 from benchmarks.scenarios import Bench, Samples
 
-#: Milliseconds between two calls: 200 a second.
-EVERY = 5
-
 
 def lone(bench: Bench) -> Samples:
     """Server CPU for one message's life, in the scripts alone, against RPUSH, BLMOVE and LREM of as many bytes."""
     bench.clear()
     env = {"TASKQ_URL": bench.server.tcp}
-    found = bench.role("lone", bench.n(3000, 500), EVERY, pinned=True, env=env)
+    found = bench.role("lone", bench.n(3000, 500), pinned=True, env=env)
     yield from ((f"lone.{name}", value) for name, value in found.items())
 
 
@@ -24,7 +21,7 @@ def trickle(bench: Bench) -> Samples:
 
     The classic list and taskq are always measured, and the peers that are asked for, all over TCP.
     """
-    others = {name: python for name, python in bench.peers.items() if name not in ("hand", "taskq")}
+    others = {name: python for name, python in bench.peers.items() if name != "hand"}
     for name, python in {"classic": sys.executable, "taskq": sys.executable, **others}.items():
         env = {"BENCH_URL": bench.server.tcp, "TASKQ_URL": bench.server.tcp, "BENCH_FOLDER": str(bench.folder)}
         env["BENCH_LOG"] = str(bench.log)

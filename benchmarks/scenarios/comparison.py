@@ -41,8 +41,8 @@ def compare(bench: Bench, name: str, python: str) -> Samples:
     """One repeat of one peer: send, drain, and the round trip of one call at a time."""
     url = bench.server.tcp
     env = {"BENCH_URL": url, "TASKQ_URL": url, "BENCH_FOLDER": str(bench.folder)}
-    ours = name in ("taskq", "hand")
-    n = bench.n(50_000, 5000) if ours else bench.n(3000, 300)
+    ours = name in ("taskq", "hand", "classic")
+    n = bench.n(50_000, 20_000) if ours else bench.n(3000, 1500)
 
     def measure(what: str, n: int) -> Samples:
         bench.clear()
@@ -53,7 +53,7 @@ def compare(bench: Bench, name: str, python: str) -> Samples:
     if name != "hand":
         yield from measure("enqueue", bench.n(10_000 if ours else 3000, 300))
     yield from measure("drain", n)
-    if name != "hand":
+    if name not in ("hand", "classic"):
         bench.server.pin(False)
         yield from measure("ask", bench.n(200 if ours else 60, 20))
         bench.server.pin(True)

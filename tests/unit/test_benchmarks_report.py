@@ -42,7 +42,14 @@ def test_no_figure_is_listed_twice() -> None:
 def test_peers_are_compared_with_the_leanest_and_drawn() -> None:
     series = {
         f"peer.{name}.{column}": [value]
-        for name, value in (("taskq", 2.0), ("hand", 1.0), ("huey", 100.0), ("dramatiq", 110.0), ("celery", 800.0))
+        for name, value in (
+            ("taskq", 2.0),
+            ("hand", 1.0),
+            ("classic", 9.0),
+            ("huey", 100.0),
+            ("dramatiq", 110.0),
+            ("celery", 800.0),
+        )
         for column in ("worker", "producer")
     }
 
