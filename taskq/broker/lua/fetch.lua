@@ -59,9 +59,8 @@ local function first_write(...)
   call(...)
 end
 
--- What plain messages do without, and what queues do that need no turns.
+-- What plain messages do without.
 --@lazy flow: reading bells waiting publishing burying ranked unique gates pausing revoking expiring special settle promote types flow_types
---@lazy turns: shares
 
 -- What cannot be promoted, or taken from one queue, keeps nothing else from being taken.
 local trouble
@@ -72,15 +71,15 @@ local function attempt(what, ...)
   return 0, true
 end
 
---@include done
---@include take
 if settles then
+--@include done
   if ARGV[8] == 'done' and #ARGV == 11 + ARGV[11] then
     settle_done(ARGV[9], ARGV[10], 12, tonumber(ARGV[11]))
     first_write('HSET', P .. 'calls', inc, number)
   else
     flow.settle_all(inc, number, settle_done)
   end
+  write_counts()
 end
 for _, key in ipairs(timed and { 'schedule', 'openings' } or {}) do
   local first = try('ZRANGE', P .. key, 0, 0, 'WITHSCORES')
@@ -92,14 +91,16 @@ end
 local some_left = false
 if run.mode == 'solo' then
   if run.want > 0 then flow.take_suspect() end
-elseif run.want == 0 then
-  some_left = run.set ~= '' and call('ZCARD', P .. 'ready:' .. run.set) > 0
-else
+elseif run.want > 0 then
+--@lazy turns: shares
+--@include take
   some_left = take_ready()
   if run.outs == 3 and (run.mode == 'repair' or run.mode == 'next') then
 --@include repair
     some_left = take_ready()
   end
+elseif run.set ~= '' then
+  some_left = call('ZCARD', P .. 'ready:' .. run.set) > 0
 end
 if not settles then first_write('HSET', P .. 'calls', inc, number) end
 -- Whoever takes the token also passes it on, so each bell is followed by as many as there is work for.
