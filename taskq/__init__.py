@@ -6,6 +6,7 @@
 from typing import TYPE_CHECKING, NoReturn
 
 from taskq.app import TaskQ
+from taskq.calls.outgoing import Outgoing
 from taskq.calls.result import AsyncResult, Status
 from taskq.calls.sending import Call
 from taskq.calls.task import AsyncTask, Task
@@ -54,6 +55,7 @@ __all__ = [
     "Limit",
     "MaxRetriesExceeded",
     "MessageTooLarge",
+    "Outgoing",
     "QueueFull",
     "RateLimited",
     "Request",

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, Concatenate, Literal, NoReturn, ParamSpec
 from taskq import celery_names
 from taskq.calls.by_name import ByName, find_app, remember
 from taskq.calls.client import Client
+from taskq.calls.hooking import Hooked
 from taskq.calls.result import AsyncResult, Origin
 from taskq.calls.sending import Call, asend_calls, send_calls
 from taskq.calls.task import AsyncTask, Task
@@ -22,10 +23,12 @@ from taskq.errors import ConfigError
 from taskq.message.envelope import id_from_text
 from taskq.periodic.schedule import Cron, Every, read_schedule
 from taskq.runs.delivery import Context
-from taskq.tasks.callables import importable, is_again
+from taskq.tasks.callables import importable, is_again, is_async
 from taskq.tasks.definition import Definition
 from taskq.tasks.flow import OPTIONS as FLOW_OPTIONS
 from taskq.tasks.flow import split_flow_options
+from taskq.tasks.hooks import OPTIONS as HOOK_OPTIONS
+from taskq.tasks.hooks import split_hook_options
 from taskq.tasks.retry_options import OPTIONS as RETRY_OPTIONS
 from taskq.tasks.retry_options import split_options
 
@@ -48,7 +51,7 @@ _TASK_OPTIONS = {
 _OF_ONE_CALL = {"countdown", "eta", "task_id"}
 
 
-class TaskQ(ByName):
+class TaskQ(Hooked, ByName):
     """An app: a name, settings, tasks.
 
     ::
@@ -181,6 +184,10 @@ class TaskQ(ByName):
                 after waiting for room for that many seconds (0).
                 ``breaker`` (`Breaker`): Pauses the task while it keeps failing.
 
+                ``around_run``, ``around_enqueue`` (function, or list of them): Middleware inside that of the app, see
+                `around`. ``on_success``, ``on_failure``, ``on_retry``, ``on_dead`` (likewise): Hooks before those of
+                the app, see `on`.
+
                 tenacity's ``retry``, ``wait``, ``stop``, ``before_sleep`` objects, or Celery's names:
 
                 ``autoretry_for``, ``dont_autoretry_for`` (exception classes): Which failures are retried.
@@ -201,15 +208,17 @@ class TaskQ(ByName):
         given = dict(options)
         try:
             retry, flow = split_options(given), split_flow_options(given)
+            hooks = split_hook_options(given, is_async(function))
             if unknown := sorted(set(given) - _TASK_OPTIONS):
-                hint = instead(unknown[0], celery_names.OPTIONS, [*_TASK_OPTIONS, *RETRY_OPTIONS, *FLOW_OPTIONS])
+                known = [*_TASK_OPTIONS, *RETRY_OPTIONS, *FLOW_OPTIONS, *HOOK_OPTIONS]
+                hint = instead(unknown[0], celery_names.OPTIONS, known)
                 raise ConfigError(f"@app.task has no option {', '.join(unknown)}{hint}")
         except ConfigError as error:
             where = f"{getattr(function, '__module__', '?')}.{getattr(function, '__qualname__', function)}"
             raise ConfigError(f"{where}: {error}") from None
-        probe = Definition(function, retry=retry, flow=flow, **given)
+        probe = Definition(function, retry=retry, flow=flow, hooks=hooks, **given)
         kind: type[Task[..., Any]] = AsyncTask if probe.is_async else Task
-        task = kind(function, self.client, retry=retry, flow=flow, **given)
+        task = kind(function, self.client, retry=retry, flow=flow, hooks=hooks, **given)
         self._replace(self._tasks.get(task.name), task, options)
         self._tasks[task.name], self._given[task.name] = task, options
         return task
@@ -306,7 +315,7 @@ class TaskQ(ByName):
             with _about(name):
                 if task.origin.refused and task is not self._tasks.get(task.name):
                     raise ConfigError(task.origin.refused)  # its ticks would run another
-                message = task.prepare_call(args, kwargs, **options).message
+                message = task.write(args, kwargs, **options).message  # sent again and again: past middleware
                 entry = Entry.of(name, when, message, catch_up=catch_up, window=window, overlap=overlap, jitter=jitter)
             if self._entries.setdefault(name, entry) != entry:
                 raise ConfigError(f"two periodic entries are named {name!r}, and they differ")

@@ -22,7 +22,7 @@ class AppNotFound(ConfigError):
 
 
 def find_app(path: str) -> TaskQ:
-    """Import and return the app that ``module`` or ``module:attribute`` names.
+    """Import and return the app that ``module`` or ``module:attribute`` names, with what is installed for it.
 
     Without an attribute it is the module's ``app``, or the only `TaskQ` in it; for a package, also those of its
     submodules ``app``, ``tasks`` and ``taskq``. The current folder is importable.
@@ -31,6 +31,12 @@ def find_app(path: str) -> TaskQ:
         AppNotFound: Not the name of a module, or nothing of the kind in it; the text says what was looked for.
         Exception: Whatever importing the module raises.
     """
+    app = _find_app(path)
+    app.load_installed()
+    return app
+
+
+def _find_app(path: str) -> TaskQ:
     if "" not in sys.path and "." not in sys.path:
         sys.path.insert(0, "")
     name, _, attribute = path.partition(":")

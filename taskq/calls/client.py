@@ -15,6 +15,7 @@ from weakref import WeakKeyDictionary
 
 from taskq.calls.by_name import ByName, find_client
 from taskq.config import Settings, project_dir
+from taskq.tasks.hooks import Hooks
 
 if TYPE_CHECKING:
     import asyncio
@@ -28,13 +29,18 @@ _getpid = os.getpid
 
 
 class Client(ByName):
-    """The way from an app to its server."""
+    """The way from an app to its server.
+
+    Attributes:
+        hooks: What the app has installed around its calls.
+    """
 
     def __init__(self, app: str, settings: Settings, home: str = "__main__") -> None:
         """Prepare a client of the app that the module ``home`` made; nothing is imported or connected yet."""
         self.app = app
         self.home = home
         self.settings = settings
+        self.hooks = Hooks()
         self._begin()
 
     def _begin(self) -> None:

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import struct
-import time
 from collections.abc import AsyncIterable, Callable, Coroutine, Iterable, Mapping
 from datetime import datetime
 from typing import TYPE_CHECKING, Any, Generic, NoReturn, ParamSpec, TypeVar
 
 from taskq import celery_names
 from taskq.calls.by_name import ByName, find_task
+from taskq.calls.outgoing import send_through
 from taskq.calls.result import AsyncResult, Origin
 from taskq.calls.sending import (
     Call,
@@ -28,8 +27,6 @@ from taskq.config import check_name
 from taskq.errors import ConfigError, MessageTooLarge
 from taskq.message import codec, envelope
 from taskq.message.envelope import encode_envelope, encode_head, encode_plain, id_from_text
-from taskq.message.outcome import FAILURE, Again, Ended, Outcome, error_detail, result_of
-from taskq.runs.delivery import Delivery, Taken, current
 from taskq.tasks import callables
 from taskq.tasks.definition import Definition
 from taskq.tasks.keys import NO_ARGUMENTS, Arguments
@@ -37,7 +34,6 @@ from taskq.tasks.retry_options import CALL_OPTIONS
 
 if TYPE_CHECKING:
     from taskq.calls.client import Client
-    from taskq.runs.execution import Executor
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -56,13 +52,18 @@ class Task(Definition, ByName, Generic[P, R]):
         self._plain = self.plain_headers
         self._check = self.check
         self.origin = Origin(client, self.name, self.read_result, self.ignore_result)
-        self._bare = not (self._varies or self._words)
+        self.surround()
         if options.get("name") is None and callables.is_nowhere(self.name):
             self.refuse(
                 f"no worker can import {self.name}: it was declared in a notebook, a shell or a file that is no "
                 "module. Put it into a module and import that, or give it the name= that it has in the workers' module"
             )
         self._max_bytes = client.settings.max_message_bytes
+
+    def surround(self) -> None:
+        """Let calls pass through what middleware there is around sending by now."""
+        self._around = self.client.hooks.of("enqueue") + self.hooks.of("enqueue")
+        self._bare = not (self._varies or self._words or self._around or self.origin.refused)
 
     def refuse(self, why: str) -> None:
         """Let calls raise `ConfigError` from now on instead of being sent; the function still runs here."""
@@ -186,7 +187,7 @@ class Task(Definition, ByName, Generic[P, R]):
 
     def call(self, /, *args: P.args, **kwargs: P.kwargs) -> Call:
         """Prepare a call for ``app.enqueue_many``; raises what `delay` raises before it sends."""
-        if self.flow.debounce:
+        if self.flow.debounce or self._around:
             return self.prepare_call(args, kwargs)
         self._check(*args, **kwargs)
         raw_id = envelope.new_id()
@@ -215,18 +216,10 @@ class Task(Definition, ByName, Generic[P, R]):
         Returns:
             A handle that has ended.
         """
-        call = self.prepare_call(args, kwargs, **options)
-        raw_id, value, _ = call.message
-        from taskq.runs.execution import Executor  # sending does without it
+        from taskq.calls.apply import run_here  # sending does without it
 
-        executor = Executor({self.name: self}, self.client.settings, "local")
-        value = value[:2] + struct.pack(">d", time.time() * 1000) + value[2:]  # the server's stamp
-        while True:
-            outcome = _run_here(executor, Delivery(raw_id, value, Taken(time.time() * 1000, time.monotonic())))
-            if not isinstance(outcome, Again):
-                break
-            value = outcome.value
-        return AsyncResult._ready(raw_id, self.origin, result_of(outcome))
+        call = self.prepare_call(args, kwargs, **options)
+        return AsyncResult._ready(call.message[0], self.origin, run_here(self, self.client, call))
 
     # -- writing ----------------------------------------------------------------------------------------
 
@@ -243,7 +236,13 @@ class Task(Definition, ByName, Generic[P, R]):
             "keep the data elsewhere and pass its key"
         )
 
-    def prepare_call(
+    def prepare_call(self, args: Iterable[Any] = (), kwargs: Mapping[str, Any] | None = None, **options: Any) -> Call:
+        """Prepare a call with the options of `apply_async`, for ``app.enqueue_many``; raises what that raises."""
+        if not self._around:
+            return self.write(args, kwargs, **options)
+        return send_through(self._around, self, args, kwargs, options)
+
+    def write(
         self,
         args: Iterable[Any] = (),
         kwargs: Mapping[str, Any] | None = None,
@@ -258,7 +257,7 @@ class Task(Definition, ByName, Generic[P, R]):
         ignore_result: bool | None = None,
         **retry: Any,
     ) -> Call:
-        """Prepare a call with the options of `apply_async`, for ``app.enqueue_many``; raises what that raises."""
+        """Do what `prepare_call` does, past the middleware around sending."""
         positional, named = as_list("args", args), as_map("kwargs", kwargs)
         self._check(*positional, **named)
         if unknown := sorted(set(retry) - set(CALL_OPTIONS)):
@@ -308,27 +307,3 @@ class AsyncTask(Task[P, R]):
     def __call__(self, /, *args: P.args, **kwargs: P.kwargs) -> Coroutine[Any, Any, R]:  # type: ignore[override]
         """Return the function's coroutine, to be awaited here."""
         return self.function(*args, **kwargs)  # type: ignore[no-any-return]
-
-
-def _run_here(executor: Executor, delivery: Delivery) -> Outcome:
-    from taskq.runs.errors_as_text import format_error, safe_text, type_name
-    from taskq.runs.execution import UNFINISHED, finish
-
-    outcome = executor.prepare(delivery)
-    if outcome is not None:
-        return outcome
-    token = current.set(delivery)
-    try:
-        value = delivery.task.function(*delivery.args, **delivery.kwargs)
-        while type(value) in UNFINISHED:
-            value = finish(value)
-    except Exception as error:
-        outcome = executor.failed(delivery, error)
-        if isinstance(outcome, Again) or result_of(outcome):
-            return outcome
-        # It was told to slow down, and there is no queue to wait in; or results are ignored, but this is an answer.
-        detail = error_detail(type_name(error), safe_text(error), format_error(error))
-        return Ended(delivery.id, "failed", FAILURE + detail)
-    finally:
-        current.reset(token)
-    return executor.succeeded(delivery, value)

@@ -6,7 +6,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextvars import ContextVar
 from datetime import datetime, timezone
 from functools import cached_property
@@ -114,6 +114,18 @@ class Taken(NamedTuple):
     crashes: int = 0
 
 
+class End(NamedTuple):
+    """How the run of a message has ended, as hooks are told.
+
+    Attributes:
+        events: The names of the hooks.
+        subject: The value that the task returned, or the error.
+    """
+
+    events: tuple[str, ...]
+    subject: Any
+
+
 class Delivery:
     """A message in the hands of a worker, from its bytes to the call they stand for.
 
@@ -125,9 +137,11 @@ class Delivery:
         args: Positional arguments to call the function with.
         kwargs: Keyword arguments.
         place: Its place among the messages taken with it.
+        end: What hooks are to be told of its end; there only if any are.
     """
 
-    __slots__ = ("_envelope", "args", "id", "kwargs", "place", "route", "taken", "value")
+    __slots__ = ("_envelope", "args", "end", "id", "kwargs", "place", "route", "taken", "value")
+    end: End
 
     def __init__(self, raw_id: bytes, value: bytes, taken: Taken, place: int = 0) -> None:
         """Hold a message that was just taken."""
@@ -194,21 +208,26 @@ class Route:
     """What the head of a message leads to, worked out once for all messages that share it."""
 
     __slots__ = (
-        "bare", "bind", "body_at", "function", "ignores", "judged", "limited", "load", "pack", "plain", "queue",
-        "quiet", "task", "watched", "worker",
+        "bare", "bind", "body_at", "ignores", "invoke", "judged", "limited", "load", "pack", "plain", "queue", "quiet",
+        "task", "watched", "worker",
     )  # fmt: skip
 
-    def __init__(self, task: Definition, queue: str, worker: str) -> None:
-        """Find what can be known of every message of ``task`` on ``queue`` in ``worker``."""
+    def __init__(
+        self, task: Definition, queue: str, worker: str, invoke: Callable[..., Any], told: bool = False
+    ) -> None:
+        """Find what can be known of every message of ``task`` on ``queue`` in ``worker``.
+
+        ``invoke`` is called for each: the function, with what surrounds it. ``told`` says that a hook gets its value.
+        """
         self.task = task
         self.queue = queue
         self.worker = worker
         self.plain = task.plain_headers
         self.body_at = 16 + len(self.plain)  # counted from the id
-        self.function = task.function  # to ask the task each time costs more: it answers for names that it has not
+        self.invoke = invoke  # to ask the task each time costs more: it answers for names that it has not
         self.load, self.pack = task.load, task.pack_result
         self.bind, self.ignores = task.bind, task.ignore_result
-        self.judged = task.policy.looks_at_values
+        self.judged = task.policy.looks_at_values or told  # whether anything looks at values
         self.quiet = task.ignore_result and not self.judged
         self.limited = bool(task.soft_time_limit or task.time_limit)
         self.watched = 16  # runs after which is looked whether it has left its surroundings changed

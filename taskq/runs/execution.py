@@ -1,6 +1,6 @@
 """Running one delivery: small total steps over one value, from stored bytes to an outcome.
 
-``prepare`` reads the message and finds its task, the caller runs the function (plainly, in a thread, on a loop), then
+``prepare`` reads the message and finds its task, `taskq.runs.invoke` calls that (plainly, in a thread, on a loop), then
 ``succeeded`` or ``failed`` says how the delivery ends. Every mishap becomes an `Outcome`; nothing here talks to the
 server or sleeps.
 """
@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Collection, Mapping
-from types import AsyncGeneratorType, CoroutineType, GeneratorType
 from typing import Any
 
 from taskq.config import LONGEST, Settings
@@ -29,11 +28,13 @@ from taskq.message.outcome import (
     Returned,
     error_detail,
 )
-from taskq.runs.delivery import Context, Delivery, Retry, Revoked, Route, ShuttingDown
+from taskq.runs.delivery import Context, Delivery, End, Retry, Revoked, Route, ShuttingDown
 from taskq.runs.errors_as_text import forget_frames, format_error, own_frames, safe_text, type_name
+from taskq.runs.invoke import surround
 from taskq.runs.logs import tell
 from taskq.spelling import count
 from taskq.tasks.definition import Definition
+from taskq.tasks.hooks import Hooks
 from taskq.tasks.retry import Attempt, GiveUp, Policy, RunAgain
 
 #: What taskq itself adds to a message that was sent, at most: stamps, and the headers of a retry.
@@ -44,27 +45,25 @@ _ADDED_MAX = 4096
 _PASSED_PAUSE = 60.0
 
 
-#: What a function returns whose body has not run yet: of an `async def` or a generator under a sync decorator.
-UNFINISHED = frozenset({CoroutineType, GeneratorType, AsyncGeneratorType})
-
-
-def finish(value: Any) -> Any:
-    """Run a coroutine that a sync function returned to its end, in this thread; raises `TypeError` for a generator."""
-    if isinstance(value, CoroutineType):
-        import asyncio  # for this alone
-
-        return asyncio.run(value)
-    raise TypeError("the task returned a generator, whose body has not run: return a value, or a list of them")
-
-
 class Executor:
     """The steps, for the tasks of one app in one process."""
 
     def __init__(
-        self, tasks: Mapping[str, Definition], settings: Settings, worker: str, only: Collection[str] | None = None
+        self,
+        tasks: Mapping[str, Definition],
+        settings: Settings,
+        worker: str,
+        only: Collection[str] | None = None,
+        hooks: Hooks | None = None,
     ) -> None:
-        """Prepare to run ``tasks`` as ``worker``; with ``only``, those of one lane: others are handed on to theirs."""
+        """Prepare to run ``tasks`` as ``worker``, with the app's ``hooks``.
+
+        With ``only``, run those of one lane: others are handed on to theirs.
+        """
         self.tasks = tasks
+        self.hooks = hooks or Hooks()
+        #: Whether any hook is told how runs end.
+        self.told = self.hooks.told or any(task.hooks.told for task in tasks.values())
         self._only = tasks.keys() if only is None else frozenset(only)
         self.settings = settings
         self.worker = worker
@@ -126,7 +125,8 @@ class Executor:
             return self._unknown(delivery, envelope)
         if task.name not in self._only:
             return Passed(delivery.id, b"", _PASSED_PAUSE, again=False)
-        delivery.route = Route(task, envelope.queue, self.worker)
+        told = bool(self.hooks.of("success") or task.hooks.of("success"))
+        delivery.route = Route(task, envelope.queue, self.worker, surround(task, self.hooks), told)
         if envelope.expires is None:
             names = envelope.head[10 : 12 + len(envelope.task) + len(envelope.queue)]
             self._routes[names + PLAIN] = delivery.route
@@ -154,6 +154,7 @@ class Executor:
     def _bury(self, delivery: Delivery, reason: str, error: BaseException) -> Dead:
         text = "message %s is a dead letter, %s: %s"
         tell(logging.ERROR, delivery, text, id_to_text(delivery.id), reason, error, outcome=reason)
+        self._note(delivery, error, "dead")
         detail = error_detail(reason, safe_text(error), worker=self.worker)
         return Dead(delivery.id, reason, detail, FAILURE + detail)
 
@@ -196,7 +197,10 @@ class Executor:
         return delivery.id, result
 
     def _judge_value(self, delivery: Delivery, value: Any) -> Outcome | None:
-        """Ask a policy that looks at values; None if it accepts this one."""
+        """Show a value to all that looks at it; None if the policy accepts it."""
+        self._note(delivery, value, "success")  # as long as nothing else becomes of it
+        if not delivery.task.policy.looks_at_values:
+            return None
         try:
             decision = self._decide(delivery, None, value)
             if isinstance(decision, RunAgain):
@@ -206,6 +210,11 @@ class Executor:
         except Exception as bug:  # a policy's own bug must not take the worker down
             return self._give_up(delivery, bug)
         return None
+
+    def _note(self, delivery: Delivery, subject: Any, *events: str) -> None:
+        """Leave word for hooks of how a delivery ends."""
+        if self.told:
+            delivery.end = End(events, subject)
 
     def failed(self, delivery: Delivery, error: BaseException) -> Outcome:
         """Say how the delivery of a task that raised ``error`` ends."""
@@ -286,6 +295,7 @@ class Executor:
             delivery.task.name, id_to_text(delivery.id), delay, delivery.retries + 1, why,
             retries=delivery.retries + 1, delay=delay,
         )  # fmt: skip
+        self._note(delivery, error, "retry")
         return Again(delivery.id, delivery.envelope.with_headers(again), delay, "retried")
 
     def _give_up(self, delivery: Delivery, error: BaseException) -> Outcome:
@@ -297,9 +307,12 @@ class Executor:
             error=(type(error), error, own_frames(error)), retries=delivery.retries,
         )  # fmt: skip
         detail = error_detail(type_name(error), safe_text(error), text, worker=self.worker, retries=delivery.retries)
-        forget_frames(error)
+        if not self.told:  # else the hooks want to see them first
+            forget_frames(error)
         result = b"" if delivery.ignored else FAILURE + detail
+        self._note(delivery, error, "failure")
         if delivery.task.dead_letter:
+            self._note(delivery, error, "failure", "dead")
             return Dead(raw_id, "failed", detail, result)
         return Ended(raw_id, "failed", result)
 

@@ -18,6 +18,7 @@ from taskq.tasks import callables
 from taskq.tasks.annotations import Arguments, Converter, convert_arguments, converter
 from taskq.tasks.flow import Flow
 from taskq.tasks.hints import hints_of
+from taskq.tasks.hooks import Hooks
 from taskq.tasks.retry import Policy
 from taskq.tasks.retry_options import RetryOptions
 from taskq.tasks.vetting import vet, vetter
@@ -40,6 +41,7 @@ class Definition:
         time_limit: Seconds after which the process that runs it is killed.
         at_most_once: Whether a message whose worker died is a dead letter instead of running again.
         flow: When a waiting message may run, and in which turn: priority, limits, unique work.
+        hooks: Its own middleware and hooks, beside those of the app.
     """
 
     def __init__(
@@ -58,6 +60,7 @@ class Definition:
         at_most_once: bool = False,
         retry: RetryOptions | None = None,
         flow: Flow | None = None,
+        hooks: Hooks | None = None,
     ) -> None:
         """Declare a task.
 
@@ -77,6 +80,7 @@ class Definition:
         self.time_limit = time_limit
         self.at_most_once = at_most_once
         self.flow = flow or Flow()
+        self.hooks = hooks or Hooks()
         self._check_options()
         self.policy = Policy(retry or RetryOptions())
         self.__doc__ = function.__doc__

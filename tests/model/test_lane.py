@@ -177,7 +177,7 @@ def test_a_limit_that_strikes_when_the_task_has_returned_leaves_no_deadline_behi
     """A child that is killed for it would take what runs by then along."""
     made = Lane(app, lambda n: None, MainLane, at_most_once=False, soft_time_limit=5.0, time_limit=9.0)
     assert isinstance(made.lane, MainLane)
-    interrupt, deadlines = made.lane._interrupt, []
+    interrupt, deadlines = made.lane._here, []
 
     def limit(place: int, deadline: float) -> None:
         deadlines.append(deadline)

@@ -60,7 +60,7 @@ def delivery_of(app: TaskQ) -> Delivery:
     def add() -> None: ...
 
     delivery = Delivery(b"an-id", b"", Taken(0.0, time.monotonic()))
-    delivery.route = Route(add, "shop.add", "worker-1")
+    delivery.route = Route(add, "shop.add", "worker-1", add.function)
     return delivery
 
 

@@ -11,32 +11,37 @@ import contextvars
 import logging
 import os
 import time
-from collections.abc import Awaitable, Callable, Coroutine
+from collections.abc import Callable, Coroutine
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
-from typing import Any
+from functools import partial
+from typing import Any, TypeVar
 
 from taskq.broker.commands import holding
 from taskq.broker.commands.holding import Batch, Lost
 from taskq.broker.faults import NotSent, Passing, Unanswered
 from taskq.broker.net.aio import AsyncConnection
 from taskq.broker.protocol import adrive, boottime
-from taskq.errors import BrokerRefused, TaskqError
+from taskq.errors import BrokerRefused
 from taskq.message.outcome import Outcome, Returned
 from taskq.runs import logs
-from taskq.runs.delivery import Delivery, Revoked, Taken, current
-from taskq.runs.execution import UNFINISHED, Executor, finish
-from taskq.worker.child.interrupt import CoroutineInterrupt, ThreadInterrupt, soft_limit_error
+from taskq.runs.delivery import NOWHERE, Delivery, Taken, current
+from taskq.runs.execution import Executor
+from taskq.runs.hooks import Due, due
+from taskq.runs.invoke import arun, run
 from taskq.worker.child.main_lane import UNRENEWED_PAUSE, WAIT
 from taskq.worker.child.pace import Pace
 from taskq.worker.child.quota import Quota
 from taskq.worker.child.session import Session, Stopped
 from taskq.worker.child.surroundings import Surroundings
+from taskq.worker.child.where import OnLoop, OwnThread
 from taskq.worker.slots import CAPACITY, Slot
 from taskq.worker.twin import leave_if_twin
 from taskq.worker.vital import vital
 
 log = logging.getLogger("taskq.worker")
+
+T = TypeVar("T")
 
 #: Seconds an outcome waits for others before it is settled.
 _SETTLE_AFTER = 0.002
@@ -72,11 +77,7 @@ def run_lanes(mains: list[Callable[[], Coroutine[Any, Any, None]]], ended: Calla
 
 
 class LoopLane:
-    """One lane of a child's event loop.
-
-    Attributes:
-        interrupted: Whether a coroutine was cancelled since the grace was nearly over.
-    """
+    """One lane of a child's event loop."""
 
     def __init__(
         self,
@@ -98,9 +99,7 @@ class LoopLane:
         self._pace = Pace({task.queue for task in executor.tasks.values() if task.at_most_once}, many=True)
         self._loop: asyncio.AbstractEventLoop | None = None
         self._running: dict[asyncio.Task[None], Delivery] = {}
-        self._interrupts: dict[int, CoroutineInterrupt | ThreadInterrupt] = {}  # by place in the slot's table
-        self.interrupted = False
-        self._cancelled = False
+        self._here = OnLoop(slot)
         self._cancel_at: asyncio.TimerHandle | None = None
         self._outcomes: list[Outcome] = []
         self._unsettled: list[int] = []  # places of messages that have ended, until the server knows
@@ -116,7 +115,7 @@ class LoopLane:
 
     def revoke(self) -> None:
         """Let what is revoked run no longer; safe from a signal handler."""
-        self._tell(self._interrupt_revoked)
+        self._tell(self._here.revoke)
 
     def _tell(self, what: Callable[..., None], *arguments: Any) -> None:
         """Call something on the loop; a closed one need not be told, and its error would hit another lane's task."""
@@ -124,9 +123,10 @@ class LoopLane:
             with suppress(RuntimeError):
                 self._loop.call_soon_threadsafe(what, *arguments)
 
-    def _interrupt_revoked(self) -> None:
-        for place in self.slot.revoked() & self._interrupts.keys():
-            self._interrupts.pop(place).fire(Revoked())  # once, so that the task can tidy up
+    @property
+    def interrupted(self) -> bool:
+        """Whether a coroutine was cancelled since the grace was nearly over."""
+        return self._here.interrupted
 
     def _wake(self, grace: float | None) -> None:
         self._changed.set()
@@ -137,9 +137,9 @@ class LoopLane:
             self._cancel_at = asyncio.get_running_loop().call_later(left, self._cancel)
 
     def _cancel(self) -> None:
-        self._cancelled = True
+        self._here.cancelling = True
         for task, delivery in self._running.items():
-            if delivery.task.is_async:
+            if delivery.route is NOWHERE or delivery.task.is_async:  # a thread cannot be cancelled
                 task.cancel()
 
     async def main(self) -> None:
@@ -257,13 +257,19 @@ class LoopLane:
             place = self.slot.enter(batch.messages[i])  # reading it may already kill this process
             delivery = Delivery(batch.messages[i], batch.messages[i + 1], taken, place)
             outcome = self.executor.prepare(delivery)
-            if outcome is not None:
+            if outcome is None:
+                self._go_on(delivery, self._run_one(delivery, self.session.incarnation))
+            else:
                 self._end(delivery, outcome)
-                continue
-            task = asyncio.create_task(self._run_one(delivery, self.session.incarnation))
-            self._running[task] = delivery
-            task.add_done_callback(self._running.pop)
+                if self.executor.told:
+                    self._go_on(delivery, self._tell_hooks(delivery))
         self.quota.spend(len(batch.messages) // 2)
+
+    def _go_on(self, delivery: Delivery, steps: Coroutine[Any, Any, None]) -> None:
+        """Do something for a delivery beside what else there is to do."""
+        task = asyncio.create_task(steps)
+        self._running[task] = delivery
+        task.add_done_callback(self._running.pop)
 
     async def _run_one(self, delivery: Delivery, incarnation: str) -> None:
         task = delivery.task
@@ -275,7 +281,12 @@ class LoopLane:
         logs.started(delivery)
         began = time.monotonic()
         try:
-            outcome = await (self._await if task.is_async else self._run_in_thread)(delivery)
+            if task.is_async:
+                outcome = await arun(self.executor, delivery, self._here)
+            else:
+                here = OwnThread()
+                running = self._in_thread(run, self.executor, delivery, here)
+                outcome = await self._here.interruptible(delivery, here, running)
         finally:
             self._surroundings.loop_busy -= 1
         seconds = time.monotonic() - began
@@ -283,7 +294,23 @@ class LoopLane:
         self.slot.limit(delivery.place, 0.0)
         logs.ended(delivery, outcome, seconds)
         # After a lost lease the message is another's, and may even have come back to this very lane.
-        self._end(delivery, outcome if incarnation == self.session.incarnation else None)
+        if incarnation != self.session.incarnation:
+            self._end(delivery, None)
+            return
+        self._end(delivery, outcome)
+        if self.executor.told:
+            await self._tell_hooks(delivery)
+
+    def _in_thread(self, function: Callable[..., T], *args: Any) -> asyncio.Future[T]:
+        """Call something in a thread of the lane's, in a copy of this context."""
+        context = contextvars.copy_context()
+        return asyncio.get_running_loop().run_in_executor(self._threads, partial(context.run, function, *args))
+
+    async def _tell_hooks(self, delivery: Delivery) -> None:
+        """Call the hooks for the end of a delivery, which is settled meanwhile; one that would block in a thread."""
+        for hook in due(self.executor, delivery):
+            await (hook.acall() if hook.is_async else self._in_thread(_call, hook))
+            leave_if_twin(0)
 
     def _end(self, delivery: Delivery, outcome: Outcome | None) -> None:
         """Note how a delivery ended; its slot says that it runs until the server knows."""
@@ -291,65 +318,6 @@ class LoopLane:
         if outcome is not None:
             self._outcomes.append(outcome)
         self._changed.set()
-
-    async def _await(self, delivery: Delivery) -> Outcome:
-        """Run a coroutine to its outcome."""
-        try:
-            value = await self._run_coroutine(delivery, delivery.task.function(*delivery.args, **delivery.kwargs))
-            while type(value) in UNFINISHED:  # one that was returned instead of awaited
-                value = await self._run_coroutine(delivery, value)
-        except BaseException as error:
-            leave_if_twin(1)
-            if self._cancelled and isinstance(error, asyncio.CancelledError) and not isinstance(error, TaskqError):
-                self.interrupted = True
-                return self.executor.interrupted(delivery)
-            return self.executor.failed(delivery, error)
-        leave_if_twin(0)
-        return self.executor.succeeded(delivery, value)
-
-    async def _run_coroutine(self, delivery: Delivery, coroutine: Any) -> Any:
-        if type(coroutine) in UNFINISHED and not isinstance(coroutine, Coroutine):
-            return finish(coroutine)
-        try:
-            awaited = coroutine.send(None)
-        except StopIteration as stop:  # it waits for nothing: there is no point at which to interrupt it
-            return stop.value
-        running = CoroutineInterrupt(coroutine, awaited)
-        return await self._interruptible(delivery, running, running)
-
-    async def _run_in_thread(self, delivery: Delivery) -> Outcome:
-        """Run a sync task in a thread to its outcome."""
-        context, interrupt = contextvars.copy_context(), ThreadInterrupt()
-
-        def run() -> Outcome:
-            try:
-                value = interrupt.run(delivery.task.function, *delivery.args, **delivery.kwargs)
-                while type(value) in UNFINISHED:
-                    value = interrupt.run(finish, value)
-            except BaseException as error:
-                leave_if_twin(1)
-                return self.executor.failed(delivery, error)
-            leave_if_twin(0)
-            return self.executor.succeeded(delivery, value)
-
-        running = asyncio.get_running_loop().run_in_executor(self._threads, context.run, run)
-        outcome: Outcome = await self._interruptible(delivery, interrupt, running)
-        return outcome
-
-    async def _interruptible(
-        self, delivery: Delivery, interrupt: CoroutineInterrupt | ThreadInterrupt, running: Awaitable[Any]
-    ) -> Any:
-        """Await what runs, to be interrupted when it is revoked, or at its soft limit."""
-        self._interrupts[delivery.place] = interrupt
-        soft = delivery.task.soft_time_limit
-        loop = asyncio.get_running_loop()
-        timer = loop.call_later(soft, interrupt.fire, soft_limit_error(soft)) if soft else None
-        try:
-            return await running
-        finally:
-            self._interrupts.pop(delivery.place, None)
-            if timer is not None:
-                timer.cancel()
 
     async def _finish(self) -> None:
         """Let what runs end (the parent's grace bounds it), settling as it does, then leave."""
@@ -364,3 +332,8 @@ class LoopLane:
         await self._bell_connection.close()
         await self._connection.close()
         self._threads.shutdown(wait=False)
+
+
+def _call(hook: Due) -> None:
+    hook.call()
+    leave_if_twin(0)

@@ -7,7 +7,6 @@ what was not started, so nothing waits behind a slow task. (While C code holds t
 from __future__ import annotations
 
 import logging
-import os
 import threading
 import time
 from collections import deque
@@ -15,7 +14,6 @@ from collections.abc import Callable
 from contextlib import suppress
 from contextvars import copy_context
 from functools import partial
-from typing import Any
 
 from taskq.broker.commands.holding import Batch, Lost
 from taskq.broker.net.connection import Connection
@@ -23,14 +21,16 @@ from taskq.broker.protocol import boottime, drive
 from taskq.message.outcome import Outcome, Returned
 from taskq.runs import logs
 from taskq.runs.delivery import NOWHERE, Delivery, Route, Taken, current
-from taskq.runs.execution import UNFINISHED, Executor, finish
-from taskq.worker.child.interrupt import MainThreadInterrupt, SoftLimits
+from taskq.runs.execution import Executor
+from taskq.runs.hooks import due
+from taskq.runs.invoke import run
 from taskq.worker.child.pace import BATCH, Pace
 from taskq.worker.child.quota import Quota
 from taskq.worker.child.session import Session, Stopped
 from taskq.worker.child.surroundings import LOOK_EVERY, Surroundings
+from taskq.worker.child.where import MainThread
 from taskq.worker.slots import Slot
-from taskq.worker.twin import Twin, leave_if_twin
+from taskq.worker.twin import leave_if_twin
 from taskq.worker.vital import vital
 
 log = logging.getLogger("taskq.worker")
@@ -77,13 +77,11 @@ class MainLane:
         self._outcomes: deque[Outcome] = deque()
         self._started = 0.0  # when the running task did, 0 for none
         self._batch_began = 0.0
-        self._starts_told = False
         self._waiting = False
         self._work = threading.Event()
         self._ended = False
-        self._interrupt = MainThreadInterrupt(slot)
-        self._soft_limits = SoftLimits(self._interrupt)
         self._surroundings = surroundings or Surroundings()
+        self._here = MainThread(slot, self._surroundings)
         self._look_at = 0.0  # when to look next at what tasks have left
 
     def stop(self, grace: float | None = None) -> None:
@@ -100,7 +98,7 @@ class MainLane:
                 self._outcomes.append(Returned(delivery.id))  # the server knows better than to keep it
             else:
                 self._buffer.append(delivery)
-        self._interrupt.revoke()
+        self._here.revoke()
 
     def run(self) -> None:
         """Take and run messages until told to stop."""
@@ -206,11 +204,12 @@ class MainLane:
     def _run_batch(self, batch: Batch) -> None:
         """Run a batch message by message; the settler may take the rest of it away."""
         buffer, outcomes, slot, session = self._buffer, self._outcomes, self.slot, self.session
+        executor, prepare, here = self.executor, self.executor.prepare, self._here
         incarnation = session.incarnation
         lease_until, memory, index_at = slot.lease_until, slot.memory, slot.index_at
         self._load(batch)
         self._started = self._batch_began = began = group_began = boottime()
-        told, self._starts_told = logs.log.isEnabledFor(logging.INFO), logs.log.isEnabledFor(logging.DEBUG)
+        told, here.starts_told = logs.log.isEnabledFor(logging.INFO), logs.log.isEnabledFor(logging.DEBUG)
         route, ran = NOWHERE, 0  # measured together: messages of one kind that follow each other
         context, watched, busy, look_at = copy_context(), 1, True, self._look_at
         while not self.stopping:
@@ -225,7 +224,7 @@ class MainLane:
                 break
             # From here on it runs, until another does or the server knows how it ended (see _exchange).
             memory[index_at] = delivery.place
-            outcome = self._run_one(delivery)
+            outcome = prepare(delivery) or run(executor, delivery, here)
             if (now := boottime()) - began > _FORK_TAKES:
                 leave_if_twin(0)
             if session.incarnation is incarnation:
@@ -237,16 +236,14 @@ class MainLane:
                     self._measure(route, began - group_began, ran)
                     route, ran, group_began = delivery.route, 0, began
                     watched = 1 if route is NOWHERE else route.watched
-                once = route is not NOWHERE and route.task.at_most_once
-                if once:  # it must not come back: its slot says that it runs until the server knows how it ended
-                    self._exchange(self._connection)
+                if attended := self._attend_to(delivery, incarnation):
                     now = boottime()
                 if watched or now >= look_at:
                     watched = self._surroundings.tidy(route, context)
                     self._look_at = look_at = now + LOOK_EVERY
-                busy = bool(told or once or watched)
+                busy = bool(told or attended or watched)
                 if route is not NOWHERE:
-                    route.bare = not (watched or route.limited or self._starts_told)
+                    route.bare = not (watched or route.limited or here.starts_told)
             ran += 1
             self._started = began = now
         self._measure(route, began - group_began, ran)
@@ -273,55 +270,16 @@ class MainLane:
         if route is not NOWHERE:
             self._pace.saw(route.queue, seconds, ran)
 
-    def _run_one(self, delivery: Delivery) -> Outcome:
-        outcome = self.executor.prepare(delivery)
-        if outcome is not None:
-            return outcome
-        current.set(delivery)
-        route, interrupt = delivery.route, self._interrupt
-        bare, function = route.bare, route.function
-        if not bare and self._starts_told:
-            logs.started(delivery)
-        try:
-            try:
-                interrupt.running = delivery
-                value = function(*delivery.args, **delivery.kwargs) if bare else self._call(route, delivery)
-                while value is not None and type(value) in UNFINISHED:
-                    value = self._surroundings.call(route, finish, (value,), {})
-            finally:
-                interrupt.running = None
-        except BaseException as error:  # SystemExit and KeyboardInterrupt too: a task cannot end the worker
-            leave_if_twin(1)
-            if route.limited:
-                self._lift_limits(delivery)
-            return self.executor.failed(delivery, error)
-        if route.limited:  # not before, where its soft limit may still be raised in the midst of this
-            self._lift_limits(delivery)
-        if Twin.here:
-            os._exit(0)
-        if route.quiet and delivery._envelope is None:  # nothing to judge, nothing to store
-            return delivery.id, b""
-        return self.executor.succeeded(delivery, value)
-
-    def _call(self, route: Route, delivery: Delivery) -> Any:
-        """Call a task around which there is something to do."""
-        if route.limited:
-            self._set_limits(delivery)
-        if route.watched:
-            return self._surroundings.call(route, route.function, delivery.args, delivery.kwargs)
-        return route.function(*delivery.args, **delivery.kwargs)
-
-    def _set_limits(self, delivery: Delivery) -> None:
-        """Set the time limits of a task that begins: its parent watches the hard one."""
-        task, now = delivery.task, boottime()
-        if task.time_limit:
-            self.slot.limit(delivery.place, now + task.time_limit)
-        if task.soft_time_limit:
-            self._soft_limits.set(delivery, now + task.soft_time_limit)
-
-    def _lift_limits(self, delivery: Delivery) -> None:
-        self._soft_limits.lift()
-        self.slot.limit(delivery.place, 0.0)
+    def _attend_to(self, delivery: Delivery, incarnation: str) -> bool:
+        """Do what is to be done at once for a delivery that has ended; says whether its kind asks for anything."""
+        once = delivery.route is not NOWHERE and delivery.task.at_most_once
+        if once:  # it must not come back: its slot says that it runs until the server knows how it ended
+            self._exchange(self._connection)
+        if self.executor.told and self.session.incarnation is incarnation:
+            for hook in due(self.executor, delivery):  # while one lasts, the settler settles what has ended
+                hook.call()
+                leave_if_twin(0)
+        return once or self.executor.told
 
     # -- the settler --------------------------------------------------------------------------------------
 
