@@ -24,6 +24,7 @@ from taskq.worker.child.quota import Quota
 from taskq.worker.child.session import Session
 from taskq.worker.child.surroundings import Surroundings
 from taskq.worker.forking import fork_beside_threads
+from taskq.worker.lifecycle import call_hooks
 from taskq.worker.plan import Plan
 from taskq.worker.slots import Slot, SlotTable
 from taskq.worker.twin import leave_if_twin, watch_for_twins
@@ -53,6 +54,8 @@ class Child:
         self.slots = slots.of(number)
         self.parent = parent
         self.surroundings = Surroundings()
+        self._left = False
+        app.client.hooks.close("the worker has begun; install it where the app's modules are imported")
         quota = Quota(plan.max_tasks or None, self._make_room)
         kinds: list[tuple[type[MainLane | LoopLane], QueueSet]]
         kinds = [(MainLane, plan.main), (LoopLane, plan.loop), (LoopLane, plan.thread)]
@@ -87,6 +90,9 @@ class Child:
             code = INTERRUPTED
         self.slots[0].leave_with(code)
         self._tell_parent()
+        if not self._left:
+            self._left = True
+            call_hooks(self.app.client.hooks, "child_shutdown")
         logging.shutdown()
         flush()
         return code
@@ -102,7 +108,7 @@ class Child:
             os.kill(self.parent, signal.SIGCHLD)
 
     def _executor(self, queues: QueueSet) -> Executor:
-        return Executor(self.app.tasks, self.app.settings, self.plan.name, queues.tasks)
+        return Executor(self.app.tasks, self.app.settings, self.plan.name, queues.tasks, self.app.client.hooks)
 
     def _session(self, queues: QueueSet, slot: Slot, alone: bool) -> Session:
         settings = self.app.settings
@@ -128,8 +134,12 @@ class Child:
         watch_for_twins()
         fork_beside_threads()
         signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGTERM, signal.SIGINT, signal.SIGHUP})
-        self.surroundings.note()
         die_with_parent(self.parent)
+
+    def begin(self) -> None:
+        """Call the hooks for the start of a child; what they leave is what every task finds."""
+        call_hooks(self.app.client.hooks, "child_init")
+        self.surroundings.note()
 
     def _on_stop(self, _number: int, _frame: Any) -> None:
         """The worker stops: what runs has the grace to end."""
@@ -194,6 +204,7 @@ def main(
     child = Child(plan, number, app, slots, parent, alone)
     child.set_up()
     try:
+        child.begin()
         code = child.run_alone() if alone else child.run()
     except BaseException:  # else one lane would live on alone, and the leases of both be renewed
         leave_if_twin(1)

@@ -1,8 +1,8 @@
 """The parent of a worker: starts children, replaces those that die or have had enough, stops them all.
 
-It runs no user code, and its main thread never waits for the server (see ``errands``). A child that has ended is closed
-(see ``closing``) and replaced; one that runs beyond a time limit is killed; one that has grown too large is replaced
-first and then told to end. A whole worker that dies is the reaper's business.
+It runs no user code but the hooks of its own life, and its main thread never waits for the server (see ``errands``). A
+child that has ended is closed (see ``closing``) and replaced; one that runs beyond a time limit is killed; one that has
+grown too large is replaced first and then told to end. A whole worker that dies is the reaper's business.
 """
 
 from __future__ import annotations
@@ -24,6 +24,7 @@ from taskq.broker.protocol import boottime, persist
 from taskq.runs.execution import Executor
 from taskq.upkeep.housekeeping import Upkeep
 from taskq.worker.child import child as child_process
+from taskq.worker.lifecycle import call_hooks, call_hooks_beside
 from taskq.worker.parent.announcing import ANNOUNCE_EVERY, Announcement
 from taskq.worker.parent.children import Children, Running
 from taskq.worker.parent.closing import Closer, Closing
@@ -48,6 +49,8 @@ OK, INTERRUPTED, LEFT = 0, 1, 3
 _TOO_SOON = 1.0
 #: Seconds beyond the grace in which a worker tries to give back what its children held.
 _CLOSE_FOR = 5.0
+#: Seconds within which the hooks for its end must have ended.
+_HOOKS_TAKE = 5.0
 #: Seconds between two looks at the children's memory and at the work.
 _LOOK_EVERY = 1.0
 #: Seconds between two looks whether a drain has come to its end, or a child that holds nothing to its own.
@@ -85,6 +88,9 @@ class Supervisor:
         self._revocations = Revocations()
         self._interrupted = False
         self._deadline = float("inf")
+        self._hooks = app.client.hooks
+        self._hooks.close("the worker has begun; install it where the app's modules are imported")
+        self._ready = not self._hooks.of("worker_ready")
 
     # -- the main loop -----------------------------------------------------------------------------------
 
@@ -92,6 +98,7 @@ class Supervisor:
         """Run until stopped (or drained); returns the exit code."""
         try:
             self._announce()
+            call_hooks(self._hooks, "worker_init")
         except BaseException:
             self.children.close()
             raise
@@ -119,6 +126,7 @@ class Supervisor:
             heartbeat.ended = True
             upkeep.end()
             self.children.close()
+            call_hooks_beside(self._hooks, "worker_shutdown", _HOOKS_TAKE)
         returned, abandoned = self._closer.interrupted, self._closer.abandoned
         if returned:
             log.warning("%d running tasks were interrupted and returned to their queues", returned)
@@ -193,6 +201,9 @@ class Supervisor:
         backlog, self._backlog = self._backlog, None
         if self._scaling is not None and backlog is not None:
             self._scale(self._scaling, backlog)
+        if not self._ready and self.children.incarnations():
+            self._ready = True
+            call_hooks_beside(self._hooks, "worker_ready")
         if self.plan.drain:
             self._drain()
         if time.monotonic() >= self._start_at:
@@ -216,7 +227,7 @@ class Supervisor:
         timeout = min(_LOOK_EVERY, max(0.01, self._deadline - time.monotonic()))
         if self.plan.limited:
             timeout = min(timeout, _LIMITS_EVERY)
-        if self.plan.drain or self.children.leaving:
+        if self.plan.drain or self.children.leaving or not self._ready:
             timeout = min(timeout, _SOON)
         self.signals.wait(timeout)
 

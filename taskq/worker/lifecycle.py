@@ -1,0 +1,37 @@
+"""Hooks for the life of a worker's processes: each is called once, whatever the others do, and none can hold up a stop.
+
+In a child they run in its main thread: one that hangs at the start is killed with the child, which holds nothing yet;
+one that hangs at the end as soon as the parent is tired of waiting. The parent itself must never wait: there they run
+in a thread, but for ``worker_init``, before which there is nothing to look after.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+
+from taskq.tasks.hooks import Hooks, name_of
+from taskq.worker.twin import leave_if_twin
+
+log = logging.getLogger("taskq.worker")
+
+
+def call_hooks(hooks: Hooks, event: str) -> None:
+    """Call the hooks for a moment; an error is logged. `SystemExit` passes: a process need not go on without them."""
+    for function in hooks.of(event):
+        try:
+            function()
+        except Exception:
+            log.exception("the hook %s for %s failed", name_of(function), event)
+        leave_if_twin(0)
+
+
+def call_hooks_beside(hooks: Hooks, event: str, seconds: float = 0.0) -> None:
+    """Call the hooks for a moment in a thread, and wait for them for at most so long."""
+    if not hooks.of(event):
+        return
+    thread = threading.Thread(target=call_hooks, args=(hooks, event), name=f"taskq-{event}", daemon=True)
+    thread.start()
+    thread.join(seconds)
+    if seconds and thread.is_alive():
+        log.warning("the hooks for %s have not ended within %g s: the worker ends without them", event, seconds)
