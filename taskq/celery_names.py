@@ -19,7 +19,11 @@ _BOUND = "it is of the first parameter of a task with bind=True (self); elsewher
 _SETTINGS = (
     'settings are arguments, TaskQ("shop", lease=30), variables, TASKQ_LEASE=30, or [tool.taskq] in pyproject.toml'
 )
-_NO_EVENTS = "there are no signals, events or remote control: see the log, `taskq queues`, `taskq why` and `taskq dead`"
+_NO_EVENTS = "there are no events or remote control: see the log, `taskq queues`, `taskq why` and `taskq dead`"
+_HOOKS = (
+    'hooks are functions: @app.on("failure"), @app.on("child_init") and so on, or @app.task(on_failure=...); '
+    'what is around a run or a call is middleware: @app.around("run"), @app.around("enqueue")'
+)
 _BY_COMMAND = "use app.pause(), resume(), revoke() and revoke_all(), or `taskq pause`, `resume`, `revoke` and `limit`"
 _PERIODIC = 'periodic entries are declared: app.periodic("name", crontab(...) or every(30), task, args, kwargs)'
 _SEND_BY_NAME = "calls are checked against the task: import it, or declare its signature with @app.task(name=...)"
@@ -32,7 +36,8 @@ TASK = {
     **dict.fromkeys(("s", "si", "signature", "subtask", "subtask_from_request", "replace", "add_to_chord"), _SIGNATURE),
     **dict.fromkeys(("map", "starmap", "chunks"), _MANY),
     **dict.fromkeys(("retry", "request", "push_request", "pop_request"), _BOUND),
-    **dict.fromkeys(("update_state", "send_event", "on_failure", "on_success", "on_retry", "after_return"), _NO_STATES),
+    **dict.fromkeys(("update_state", "send_event"), _NO_STATES),
+    **dict.fromkeys(("on_failure", "on_success", "on_retry", "before_start", "after_return"), _HOOKS),
     **dict.fromkeys(("acks_late", "reject_on_worker_lost"), _LATE),
     "AsyncResult": "use app.AsyncResult(id)",
     "run": "call the task, or task.function",
@@ -72,7 +77,7 @@ MODULE = {
     "current_app": "import your TaskQ",
     "current_task": "use current_request()",
     "get_task_logger": "use logging.getLogger(__name__), with taskq.TaskFilter for the id of the task",
-    "signals": _NO_EVENTS,
+    "signals": _HOOKS,
 }
 OPTIONS = {
     **dict.fromkeys(("acks_late", "reject_on_worker_lost", "acks_on_failure_or_timeout"), _LATE),

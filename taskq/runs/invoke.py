@@ -37,12 +37,10 @@ class Here:
 
     Attributes:
         running: What runs and may be interrupted.
-        twin: Whether this process is a fork made by a task, which goes no further than to the end of that.
         failures: What is a failure of the task; any other error is for whoever runs it.
     """
 
     running: Delivery | None = None
-    twin = False
     failures: type[BaseException] = Exception
 
     def begin(self, delivery: Delivery) -> None:
@@ -89,7 +87,7 @@ def run(executor: Executor, delivery: Delivery, here: Here) -> Outcome:
     except here.failures as error:  # SystemExit and KeyboardInterrupt too in a child: a task cannot end the worker
         here.end(delivery, error)
         return executor.failed(delivery, error)
-    if here.twin or not bare:  # not before, where its soft limit may still be raised in the midst of this
+    if not bare:  # not before, where its soft limit may still be raised in the midst of this
         here.end(delivery, None)
     if route.quiet and delivery._envelope is None:  # nothing to judge, nothing to store
         return delivery.id, b""

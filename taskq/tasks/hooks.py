@@ -7,7 +7,7 @@ those of processes.
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 from taskq.errors import ConfigError, TaskqError
@@ -70,20 +70,29 @@ class Hooks:
 
     def around(self, what: str, function: Function) -> None:
         """Install middleware around ``run``, ``arun`` or ``enqueue``; raises `ConfigError` for what cannot be."""
-        self._install("around", what, function, AROUND)
+        if what not in AROUND:
+            raise ConfigError(f"there is no around({what!r}){guess(str(what), AROUND)}")
+        self._install(f"around({what!r})", what, function, AROUND[what])
 
     def on(self, event: str, function: Function) -> None:
         """Install a hook for one of `ENDS` or `LIFE`; raises `ConfigError` for what cannot be."""
-        self._install("on", event, function, ON)
+        if event not in ON:
+            raise ConfigError(f"there is no on({event!r}){guess(str(event), ON)}")
+        self._install(f"on({event!r})", event, function, ON[event])
 
-    def _install(self, how: str, name: str, function: Function, kinds: Mapping[str, _Kind]) -> None:
-        if name not in kinds:
-            raise ConfigError(f"there is no {how}({name!r}){guess(str(name), kinds)}")
+    def take(self, option: str, function: Function, is_async: bool) -> None:
+        """Install what one of the `OPTIONS` of a task says; raises `ConfigError` for what cannot be."""
+        name = option.removeprefix("around_").removeprefix("on_")
+        if name == "run" and is_async:
+            name = "arun"
+        self._install(f"{option}=", name, function, {**AROUND, **ENDS}[name])
+
+    def _install(self, where: str, name: str, function: Function, kind: _Kind) -> None:
         if self._closed:
-            raise ConfigError(f"{how}({name!r}) comes too late: {self._closed}")
-        _check(f"{how}({name!r})", function, kinds[name])
+            raise ConfigError(f"{where} comes too late: {self._closed}")
+        _check(where, function, kind)
         if function in self.of(name):
-            raise ConfigError(f"{how}({name!r}): {name_of(function)} is installed already")
+            raise ConfigError(f"{where}: {name_of(function)} is installed already")
         self._installed[name] = (*self.of(name), function)
 
 
@@ -91,8 +100,8 @@ def _check(where: str, function: Any, kind: _Kind) -> None:
     if not callable(function) or inspect.isclass(function):
         raise ConfigError(f"{where} takes a function, not {function!r}")
     if kind.is_async is not None and callables.is_async(function) != kind.is_async:
-        has, needs = ("an async def", "a def") if not kind.is_async else ("no async def", "one")
-        raise ConfigError(f"{where}: {name_of(function)} is {has}, and must be {needs}: {kind.why}")
+        wrong = "is an async def, and must be a def" if not kind.is_async else "must be an async def"
+        raise ConfigError(f"{where}: {name_of(function)} {wrong}: {kind.why}")
     try:
         inspect.signature(function).bind(*kind.takes)
     except TypeError as error:
@@ -107,13 +116,9 @@ def split_hook_options(options: dict[str, Any], is_async: bool) -> Hooks:
     hooks = Hooks()
     for option in OPTIONS:
         given = options.pop(option, None)
-        for function in given if isinstance(given, (list, tuple)) else [] if given is None else [given]:
-            if option == "around_run":
-                hooks.around("arun" if is_async else "run", function)
-            elif option == "around_enqueue":
-                hooks.around("enqueue", function)
-            else:
-                hooks.on(option.removeprefix("on_"), function)
+        for function in given if isinstance(given, (list, tuple)) else [given]:
+            if function is not None:
+                hooks.take(option, function, is_async)
     return hooks
 
 

@@ -9,11 +9,24 @@ from __future__ import annotations
 
 import logging
 import threading
+from collections.abc import Iterable
 
+from taskq.tasks.definition import Definition
 from taskq.tasks.hooks import Hooks, name_of
 from taskq.worker.twin import leave_if_twin
 
 log = logging.getLogger("taskq.worker")
+
+
+def tell_of_gaps(tasks: Iterable[Definition], hooks: Hooks) -> None:
+    """Say for which tasks there is no middleware, since what there is is around those of the other kind."""
+    for kind, other, is_async in (("run", "arun", True), ("arun", "run", False)):
+        outside = sorted(task.name for task in tasks if task.is_async == is_async)
+        if outside and hooks.of(kind) and not hooks.of(other):
+            names = ", ".join(map(name_of, hooks.of(kind)))
+            log.info(
+                "not inside %s, which is around(%r) and not around(%r): %s", names, kind, other, ", ".join(outside)
+            )
 
 
 def call_hooks(hooks: Hooks, event: str) -> None:

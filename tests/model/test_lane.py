@@ -128,8 +128,12 @@ def test_what_ran_for_an_incarnation_that_was_lost_meanwhile_has_no_outcome(
             made.session.incarnation = "f" * 16
 
     made = lane(does, kind)
+    told: list[object] = []
+    made.task.client.hooks.on("success", lambda request, value: told.append(request.id))
+    made.lane.executor.hooks, made.lane.executor.told = made.task.client.hooks, True
 
     assert len(made.run(3)) == 1
+    assert len(told) == 1, "nor is a hook told of what counts for nothing"
 
 
 def test_the_slot_names_the_one_that_runs(lane: Callable[..., Lane]) -> None:

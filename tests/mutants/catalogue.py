@@ -20,6 +20,10 @@ MODEL = (
 _KILLS = "tests/faults/test_kills.py::"
 _PERIODIC = ("tests/unit/test_periodic.py", "tests/unit/test_entries.py")
 _LIMITS = "tests/integration/test_limits.py::"
+_HOOKS, _MIDDLEWARE = "tests/unit/test_hooks.py", "tests/integration/test_middleware.py::"
+_HANGS = "test_a_hook_that_hangs_keeps_no_message_and_no_stop"
+_TELLS = "        if self.executor.told:\n            await self._tell_hooks(delivery)\n"
+_LIFECYCLE = "tests/integration/test_lifecycle.py::"
 _LANES, _HEARTBEAT = "tests/model/test_lane.py", "tests/model/test_heartbeat.py"
 
 
@@ -984,8 +988,8 @@ MUTANTS = [
     py(
         "a loop lane speaks for a lost incarnation",
         "worker/child/loop_lane",
-        "outcome if incarnation == self.session.incarnation else None",
-        "outcome",
+        "if incarnation != self.session.incarnation:",
+        "if False:",
         _LANES,
         fencing=True,
     ),
@@ -1041,6 +1045,81 @@ MUTANTS = [
         "        if not self.incarnation:\n            command = holding.close(",
         _KILLS + "test_a_stop_lets_running_tasks_end_and_returns_the_rest",
     ),
+    # -- middleware and hooks
+    py("a call goes on twice", "tasks/hooks", "rest, self._rest = self._rest, None", "rest = self._rest", _HOOKS),
+    py("the first middleware is the innermost", "tasks/hooks", "in reversed(middleware)", "in middleware", _HOOKS),
+    py("a hook that is ignored is accepted", "tasks/hooks", "if self._closed:", "if False:", _HOOKS),
+    py(
+        "a coroutine that is returned runs outside of middleware",
+        "runs/invoke",
+        "    value = function(*args, **kwargs)\n    while type(value) in UNFINISHED:\n        value = finish(value)\n",
+        "    value = function(*args, **kwargs)\n",
+        _HOOKS,
+    ),
+    py(
+        "a hook can end a worker",
+        "runs/hooks",
+        "except BaseException as error:  # SystemExit",
+        "except Exception as error:  #",
+        _HOOKS,
+    ),
+    py("a dead letter is not told", "runs/execution", 'self._note(delivery, error, "failure", "dead")', "pass", _HOOKS),
+    py(
+        "middleware changes what the caller holds",
+        "calls/outgoing",
+        'as_map("headers", options.pop("headers", None))',
+        'options.pop("headers", None) or {}',
+        _HOOKS,
+    ),
+    py(
+        "ticks carry what belongs to one call",
+        "app",
+        "task.write(args, kwargs,",
+        "task.prepare_call(args, kwargs,",
+        _HOOKS,
+    ),
+    py(
+        "a hook that lasts keeps a message in a main lane",
+        "worker/child/main_lane",
+        "self._work.set()  # while",
+        "pass  # while",
+        f"{_MIDDLEWARE}{_HANGS}",
+    ),
+    py(
+        "a hook that lasts keeps a message on a loop",
+        "worker/child/loop_lane",
+        "        self._end(delivery, outcome)\n" + _TELLS,
+        _TELLS + "        self._end(delivery, outcome)\n",
+        f"{_MIDDLEWARE}{_HANGS}",
+    ),
+    py(
+        "hooks are told what counts for nothing",
+        "worker/child/main_lane",
+        "if self.executor.told and self.session.incarnation is incarnation:",
+        "if self.executor.told:",
+        _LANES,
+    ),
+    py(
+        "a hook for the end of a child holds up a stop",
+        "worker/child/child",
+        "        self.slots[0].leave_with(code)\n        self._tell_parent()\n        if not",
+        "        if not",
+        f"{_LIFECYCLE}test_a_hook_that_hangs_does_not_hold_up_a_stop",
+    ),
+    py(
+        "a hook in the parent holds up a stop",
+        "worker/lifecycle",
+        "thread.join(seconds)",
+        "thread.join()",
+        f"{_LIFECYCLE}test_a_hook_that_hangs_does_not_hold_up_a_stop",
+    ),
+    py(
+        "what a child sets at its start is put back",
+        "worker/child/child",
+        '        call_hooks(self.app.client.hooks, "child_init")\n        self.surroundings.note()\n',
+        '        self.surroundings.note()\n        call_hooks(self.app.client.hooks, "child_init")\n',
+        f"{_LIFECYCLE}test_what_a_child_sets_at_its_start_is_what_every_task_finds",
+    ),
     # -- what is read
     py(
         "any depth is read",
@@ -1080,8 +1159,8 @@ MUTANTS = [
     py(
         "what must not run twice has ended before the server knows",
         "worker/child/main_lane",
-        "            if once:",
-        "            if False:",
+        "        if once:  # it must",
+        "        if False:  # it must",
         "tests/model/test_lane.py",
     ),
     py(
@@ -1288,7 +1367,7 @@ MUTANTS = [
     ),
     py(
         "a body that has not run counts as done",
-        "runs/execution",
+        "runs/invoke",
         "frozenset({CoroutineType, GeneratorType, AsyncGeneratorType})",
         "frozenset({CoroutineType})",
         "tests/unit/test_callables.py",

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import functools
+from collections.abc import Awaitable, Callable
 from datetime import timedelta
-from typing import assert_type
+from typing import Any, assert_type
 
-from taskq import AsyncResult, AsyncTask, Context, TaskQ, crontab, every
+from taskq import AsyncResult, AsyncTask, Call, Context, Outgoing, Request, TaskQ, crontab, every
 
 app = TaskQ("typing", "redis://127.0.0.1:1")
 
@@ -56,6 +57,43 @@ def nightly(x: int) -> str:
     return str(x)
 
 
+@app.around("run")
+def timed(request: Request, call_next: Callable[[], Any]) -> Any:
+    return call_next()
+
+
+@app.around("arun")
+async def atimed(request: Request, call_next: Callable[[], Awaitable[Any]]) -> Any:
+    return await call_next()
+
+
+@app.around("enqueue")
+def stamped(call: Outgoing, call_next: Callable[[], Call]) -> Call:
+    call.headers["tenant"] = "acme"
+    return call_next()
+
+
+@app.on("success")
+def succeeded(request: Request, value: object) -> None: ...
+
+
+@app.on("dead")
+async def buried(request: Request, error: BaseException) -> None: ...
+
+
+@app.on("retry")
+def retried(request: Request, error: BaseException | None) -> None: ...
+
+
+@app.on("child_init")
+def begun() -> None: ...
+
+
+@app.task(around_run=timed, on_failure=[buried])
+def hooked(x: int) -> int:
+    return x
+
+
 class Adder:
     async def __call__(self, a: int) -> int:
         return a
@@ -81,6 +119,8 @@ assert_type(bound_async.delay(5).get(), bytes)
 assert_type(nothing.delay(), AsyncResult[None])
 any_number.delay(1, 2, 3, a="b")
 assert_type(nightly.delay(1).get(), str)
+assert_type(hooked.delay(1).get(), int)
+begun()
 assert_type(adder.delay(1).get(), int)
 part.delay(1)
 app.periodic("add", crontab(minute=0, hour=[3, 15]), add, (1,), {"b": 3}, overlap="skip").delay(1)
@@ -133,3 +173,10 @@ async def badly_on_a_loop() -> None:
 adder.delay("1")  # error
 add.s(1)  # error
 print(app.conf)  # error
+app.around("runs")  # error
+app.around("arun")(begun)  # error
+app.around("enqueue")(timed)  # error
+app.on("child_int")  # error
+app.on("child_init")(succeeded)  # error
+app.on("failure")(begun)  # error
+app.on("retry")(buried)  # error

@@ -243,7 +243,7 @@ class MainLane:
                     self._look_at = look_at = now + LOOK_EVERY
                 busy = bool(told or attended or watched)
                 if route is not NOWHERE:
-                    route.bare = not (watched or route.limited or here.starts_told)
+                    route.bare = not (watched or route.limited or route.judged or here.starts_told)
             ran += 1
             self._started = began = now
         self._measure(route, began - group_began, ran)
@@ -276,7 +276,8 @@ class MainLane:
         if once:  # it must not come back: its slot says that it runs until the server knows how it ended
             self._exchange(self._connection)
         if self.executor.told and self.session.incarnation is incarnation:
-            for hook in due(self.executor, delivery):  # while one lasts, the settler settles what has ended
+            for hook in due(self.executor, delivery):
+                self._work.set()  # while it lasts, the settler settles what has ended
                 hook.call()
                 leave_if_twin(0)
         return once or self.executor.told

@@ -7,7 +7,6 @@ clean surroundings, and that the twin of a task that forks goes no further.
 from __future__ import annotations
 
 import asyncio
-import os
 from collections.abc import Awaitable, Callable, Coroutine
 from typing import Any
 
@@ -40,14 +39,9 @@ class MainThread(MainThreadInterrupt, Here):
     def __init__(self, slot: Slot, surroundings: Surroundings) -> None:
         """Prepare; to be made in that thread."""
         super().__init__(slot)
-        self.twin = False
         self.starts_told = False
         self._surroundings = surroundings
         self._soft_limits = SoftLimits(self)
-        os.register_at_fork(after_in_child=self._became_twin)
-
-    def _became_twin(self) -> None:
-        self.twin = True
 
     def begin(self, delivery: Delivery) -> None:
         """Log it and set its time limits: the parent watches the hard one."""

@@ -185,8 +185,8 @@ class Children:
             child.leaves_by = min(child.leaves_by, now + _LEAVES_WITHIN)
             if now >= child.leaves_by and child.process.exitcode is None:
                 log.warning(
-                    "child %s (pid %s) is ended: it holds nothing any more, but something that a task has left in it, "
-                    "such as a thread, runs on", place, child.process.pid,
+                    "child %s (pid %s) is ended: it holds nothing any more, but something in it runs on, such as a "
+                    "thread that a task has left, or a hook for child_shutdown", place, child.process.pid,
                 )  # fmt: skip
                 child.process.kill()
 

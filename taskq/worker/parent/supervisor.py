@@ -24,7 +24,7 @@ from taskq.broker.protocol import boottime, persist
 from taskq.runs.execution import Executor
 from taskq.upkeep.housekeeping import Upkeep
 from taskq.worker.child import child as child_process
-from taskq.worker.lifecycle import call_hooks, call_hooks_beside
+from taskq.worker.lifecycle import call_hooks, call_hooks_beside, tell_of_gaps
 from taskq.worker.parent.announcing import ANNOUNCE_EVERY, Announcement
 from taskq.worker.parent.children import Children, Running
 from taskq.worker.parent.closing import Closer, Closing
@@ -98,6 +98,7 @@ class Supervisor:
         """Run until stopped (or drained); returns the exit code."""
         try:
             self._announce()
+            tell_of_gaps(self.app.tasks.values(), self._hooks)
             call_hooks(self._hooks, "worker_init")
         except BaseException:
             self.children.close()
