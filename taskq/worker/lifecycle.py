@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import logging
 import threading
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
+from functools import partial
 
 from taskq.tasks.definition import Definition
 from taskq.tasks.hooks import Hooks, name_of
@@ -41,10 +42,14 @@ def call_hooks(hooks: Hooks, event: str) -> None:
 
 def call_hooks_beside(hooks: Hooks, event: str, seconds: float = 0.0) -> None:
     """Call the hooks for a moment in a thread, and wait for them for at most so long."""
-    if not hooks.of(event):
-        return
-    thread = threading.Thread(target=call_hooks, args=(hooks, event), name=f"taskq-{event}", daemon=True)
+    if hooks.of(event):
+        beside(f"hooks for {event}", partial(call_hooks, hooks, event), seconds)
+
+
+def beside(what: str, work: Callable[[], object], seconds: float) -> None:
+    """Do some work in a thread, and wait for at most so long."""
+    thread = threading.Thread(target=work, name="taskq-hooks", daemon=True)
     thread.start()
     thread.join(seconds)
     if seconds and thread.is_alive():
-        log.warning("the hooks for %s have not ended within %g s: the worker ends without them", event, seconds)
+        log.warning("the %s have not ended within %g s: nobody waits for them any longer", what, seconds)

@@ -409,3 +409,60 @@ def test_a_hook_that_kills_its_process_at_once_costs_a_run_and_no_message(
     wait_until(lambda: survey(module.app)[f"{lane}.t"].counters.get("done") == 1, "it is settled")
     assert notes(tmp_path) in (["ran"], ["ran", "ran"])
     assert survey(module.app)[f"{lane}.t"].balance == 0
+
+
+KILLED = """
+for event in ("success", "failure", "retry", "dead"):
+    def hook(request, subject, event=event):
+        note(f"{request.task} {event} {request.args} {request.retries} {subject} {there('hang') and 'hangs'}")
+        while there("hang"):
+            time.sleep(0.01)
+    app.on(event)(hook)
+
+@app.task(name="main.t", time_limit=0.2)
+def t(x):
+    time.sleep(60)
+
+@app.task(name="loop.t", time_limit=0.2, autoretry_for=Exception, max_retries=1, default_retry_delay=0.01)
+async def at(x):
+    time.sleep(60)
+
+@app.task(name="pill")
+def pill():
+    if not there("taken"):
+        open(os.path.join(HERE, "taken"), "w").close()
+        os._exit(9)
+    return "survived"
+"""
+
+
+@pytest.mark.parametrize("method", ["fork", "spawn"])
+def test_hooks_are_told_by_a_child_of_what_was_killed_at_its_time_limit(
+    jobs: Write, start_worker: Start, tmp_path: Path, method: str
+) -> None:
+    module = jobs(HEAD + KILLED)
+    start_worker("-c", "1", env={"TASKQ_START_METHOD": method})
+
+    for task in (module.t, module.at):
+        with pytest.raises(TaskError, match="time_limit"):
+            task.delay(5).get(timeout=30)
+    wait_until(lambda: len(notes(tmp_path)) == 5, "all are told")
+    error = "the task ran longer than its time_limit of 0.2 s and was killed False"
+    assert notes(tmp_path) == [
+        f"main.t failure (5,) 0 {error}", f"main.t dead (5,) 0 {error}", f"loop.t retry (5,) 0 {error}",
+        f"loop.t failure (5,) 1 {error}", f"loop.t dead (5,) 1 {error}",
+    ]  # fmt: skip
+
+
+def test_a_hook_that_hangs_there_holds_up_neither_suspects_for_long_nor_a_stop(
+    jobs: Write, start_worker: Start, tmp_path: Path
+) -> None:
+    module = jobs(HEAD + KILLED)
+    (tmp_path / "hang").touch()
+    worker = start_worker("-c", "1", "--grace", "0.5")
+    with pytest.raises(TaskError, match="time_limit"):
+        module.t.delay(5).get(timeout=30)
+    wait_until(lambda: notes(tmp_path), "the hook hangs")
+
+    assert module.pill.apply_async().get(timeout=30) == "survived"
+    worker.stop(seconds=15)

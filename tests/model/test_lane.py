@@ -136,6 +136,20 @@ def test_what_ran_for_an_incarnation_that_was_lost_meanwhile_has_no_outcome(
     assert len(told) == 1, "nor is a hook told of what counts for nothing"
 
 
+def test_the_settler_is_awake_while_a_hook_lasts_behind_a_single_message_too(lane: Callable[..., Lane]) -> None:
+    """Else nobody would settle that message as long as the hook hangs."""
+    made = lane(lambda n: None)
+    awake: list[bool] = []
+    assert isinstance(made.lane, MainLane)
+    work = made.lane._work
+    made.task.client.hooks.on("success", lambda request, value: awake.append(work.is_set()))
+    made.lane.executor.hooks, made.lane.executor.told = made.task.client.hooks, True
+
+    made.run(1)
+
+    assert awake == [True]
+
+
 def test_the_slot_names_the_one_that_runs(lane: Callable[..., Lane]) -> None:
     seen: list[frozenset[bytes]] = []
     made = lane(lambda n: seen.append(made.slot.entries()))

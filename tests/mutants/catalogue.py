@@ -1083,7 +1083,7 @@ MUTANTS = [
         "worker/child/main_lane",
         "self._work.set()  # while",
         "pass  # while",
-        f"{_MIDDLEWARE}{_HANGS}",
+        _LANES,
     ),
     py(
         "a hook that lasts keeps a message on a loop",
@@ -1119,6 +1119,13 @@ MUTANTS = [
         '        call_hooks(self.app.client.hooks, "child_init")\n        self.surroundings.note()\n',
         '        self.surroundings.note()\n        call_hooks(self.app.client.hooks, "child_init")\n',
         f"{_LIFECYCLE}test_what_a_child_sets_at_its_start_is_what_every_task_finds",
+    ),
+    py(
+        "a kill at a time limit is told to nobody",
+        "worker/parent/supervisor",
+        "(self._suspects or self._closer.untold) and",
+        "self._suspects and",
+        f"{_MIDDLEWARE}test_hooks_are_told_by_a_child_of_what_was_killed_at_its_time_limit",
     ),
     # -- what is read
     py(

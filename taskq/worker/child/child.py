@@ -10,8 +10,10 @@ import os
 import signal
 import sys
 import threading
+from collections.abc import Sequence
 from contextlib import suppress
 from contextvars import copy_context
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from taskq.broker.commands.holding import QueueSet
@@ -23,8 +25,9 @@ from taskq.worker.child.main_lane import MainLane
 from taskq.worker.child.quota import Quota
 from taskq.worker.child.session import Session
 from taskq.worker.child.surroundings import Surroundings
+from taskq.worker.child.telling import Untold, tell
 from taskq.worker.forking import fork_beside_threads
-from taskq.worker.lifecycle import call_hooks
+from taskq.worker.lifecycle import beside, call_hooks
 from taskq.worker.plan import Plan
 from taskq.worker.slots import Slot, SlotTable
 from taskq.worker.twin import leave_if_twin, watch_for_twins
@@ -36,6 +39,8 @@ log = logging.getLogger("taskq.worker")
 
 #: Exit codes: of an isolated child that found no suspect to run; of a child that cancelled a coroutine.
 NOTHING_TO_DO, INTERRUPTED = 3, 4
+#: Seconds within which hooks must have ended that are told of what the parent has decided.
+_TELLING_TAKES = 10.0
 #: By this signal a child learns from its parent that something is revoked.
 REVOKED = signal.SIGUSR2
 #: Shows the stack of the main thread while that is deep in C. Not for one that runs Python: without the GIL its frames
@@ -136,10 +141,13 @@ class Child:
         signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGTERM, signal.SIGINT, signal.SIGHUP})
         die_with_parent(self.parent)
 
-    def begin(self) -> None:
-        """Call the hooks for the start of a child; what they leave is what every task finds."""
+    def begin(self, untold: Sequence[Untold]) -> None:
+        """Call the hooks for the start of a child; what they leave is what every task finds. Then tell of ``untold``."""
         call_hooks(self.app.client.hooks, "child_init")
         self.surroundings.note()
+        if untold:
+            executor = Executor(self.app.tasks, self.app.settings, self.plan.name, hooks=self.app.client.hooks)
+            beside("hooks for what was killed at its time_limit", partial(tell, executor, untold), _TELLING_TAKES)
 
     def _on_stop(self, _number: int, _frame: Any) -> None:
         """The worker stops: what runs has the grace to end."""
@@ -191,7 +199,14 @@ def flush() -> None:
 
 
 def main(
-    plan: Plan, number: int, app: TaskQ | None, slots: SlotTable | str, children: int, parent: int, alone: bool
+    plan: Plan,
+    number: int,
+    app: TaskQ | None,
+    slots: SlotTable | str,
+    children: int,
+    parent: int,
+    alone: bool,
+    untold: Sequence[Untold] = (),
 ) -> None:
     """Begin a child process; under fork it inherits the app and the slots, otherwise it makes its own."""
     if app is None:
@@ -204,7 +219,7 @@ def main(
     child = Child(plan, number, app, slots, parent, alone)
     child.set_up()
     try:
-        child.begin()
+        child.begin(untold)
         code = child.run_alone() if alone else child.run()
     except BaseException:  # else one lane would live on alone, and the leases of both be renewed
         leave_if_twin(1)

@@ -9,6 +9,7 @@ import signal
 import tempfile
 import time
 import warnings
+from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from multiprocessing.process import BaseProcess
@@ -17,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 from taskq.errors import ConfigError
 from taskq.worker.child import child as child_process
+from taskq.worker.child.telling import Untold
 from taskq.worker.forking import fork_beside_threads
 from taskq.worker.parent.revocations import REVOKE_GRACE, Revocations
 from taskq.worker.parent.signals import STOP_SIGNALS
@@ -133,8 +135,8 @@ class Children:
         for place in free[:missing]:
             self.start(place)
 
-    def start(self, place: int) -> None:
-        """Start a child."""
+    def start(self, place: int, untold: Sequence[Untold] = ()) -> None:
+        """Start a child, which first tells hooks of those ends."""
         slots = self.slots.of(place)
         for slot in slots:
             slot.clear()
@@ -142,7 +144,7 @@ class Children:
         inherited = (self._app, self.slots) if self._forks else (None, self._slot_file)
         process = self._context.Process(
             target=child_process.main,
-            args=(self.plan, place, *inherited, self.isolation + 1, os.getpid(), alone),
+            args=(self.plan, place, *inherited, self.isolation + 1, os.getpid(), alone, untold),
             name=f"taskq-{'isolated' if alone else place}",
         )
         # A signal must not find the child with this parent's handlers: the child lets them in when it is set up.

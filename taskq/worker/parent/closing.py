@@ -9,6 +9,7 @@ from __future__ import annotations
 import itertools
 import logging
 import time
+from collections import deque
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
@@ -23,6 +24,7 @@ from taskq.message.outcome import error_detail
 from taskq.runs import logs
 from taskq.runs.delivery import Delivery, Taken
 from taskq.runs.execution import Executor
+from taskq.worker.child.telling import Untold
 from taskq.worker.slots import digest
 
 log = logging.getLogger("taskq.worker")
@@ -67,6 +69,12 @@ class Closer:
         self._numbers = itertools.count(1 << 52)
         #: Running messages that were interrupted: returned, and given up since they may run at most once.
         self.interrupted = self.abandoned = 0
+        #: Of which ends hooks are still to be told, by a child.
+        self.untold: deque[Untold] = deque()
+
+    def take_untold(self) -> list[Untold]:
+        """Return of which ends hooks are to be told, once."""
+        return [self.untold.popleft() for _ in range(len(self.untold))]
 
     def close(self, closing: Closing) -> Protocol[bool]:
         """Give back everything; answers whether suspects are waiting now. Again: changes nothing.
@@ -119,3 +127,6 @@ class Closer:
             yield from self._ask(fetch)
         except (holding.Lost, holding.Stale):
             log.info("message %s was settled before", id_to_text(raw_id))
+            return
+        if (end := getattr(delivery, "end", None)) is not None:
+            self.untold.append(Untold(raw_id, delivery.value, delivery.taken, end.events, str(end.subject)))

@@ -74,7 +74,9 @@ class Supervisor:
         self.signals = Signals()
         self.children = Children(app, plan)
         self.broker = Broker(app.client.url, app.client.keys, send_timeout=1.0)
-        self._closer = Closer(self.broker.keys, self.broker.where, Executor(app.tasks, app.settings, plan.name))
+        self._hooks = app.client.hooks
+        executor = Executor(app.tasks, app.settings, plan.name, hooks=self._hooks)
+        self._closer = Closer(self.broker.keys, self.broker.where, executor)
         self._errands = Errands(self.broker, self._closer, self._on_closed)
         self._wanted = plan.concurrency
         self._scaling = Scaling(plan.concurrency, plan.max_concurrency) if plan.max_concurrency else None
@@ -88,7 +90,6 @@ class Supervisor:
         self._revocations = Revocations()
         self._interrupted = False
         self._deadline = float("inf")
-        self._hooks = app.client.hooks
         self._hooks.close("the worker has begun; install it where the app's modules are imported")
         self._ready = not self._hooks.of("worker_ready")
 
@@ -209,9 +210,9 @@ class Supervisor:
             self._drain()
         if time.monotonic() >= self._start_at:
             self.children.start_missing(self._wanted)
-        if self._suspects and self.children.isolation not in self.children.running:
+        if (self._suspects or self._closer.untold) and self.children.isolation not in self.children.running:
             self._suspects = False
-            self.children.start(self.children.isolation)
+            self.children.start(self.children.isolation, self._closer.take_untold())
 
     def _stop(self) -> None:
         """Bring everything to its end: the children are told once, and killed when the grace is over."""
@@ -242,7 +243,7 @@ class Supervisor:
             return
         incarnations = self.children.incarnations()
         busy = any(child.busy for child in self.children.running.values())
-        if incarnations and not (busy or self._suspects or self._errands.closing):
+        if incarnations and not (busy or self._suspects or self._closer.untold or self._errands.closing):
             self._errands.ask(left_over(self.broker.keys, self.plan, incarnations), self._on_drained)
 
     # -- children ----------------------------------------------------------------------------------------
