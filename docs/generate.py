@@ -46,6 +46,7 @@ _SECTIONS = {
     "taskq.calls.task": "Tasks",
     "taskq.tasks.limits": "Tasks",
     "taskq.calls.sending": "Tasks",
+    "taskq.calls.outgoing": "Tasks",
     "taskq.runs.delivery": "Inside a task",
     "taskq.runs.logs": "Inside a task",
     "taskq.calls.result": "Results",

@@ -142,7 +142,7 @@ class Child:
         die_with_parent(self.parent)
 
     def begin(self, untold: Sequence[Untold]) -> None:
-        """Call the hooks for the start of a child; what they leave is what every task finds. Then tell of ``untold``."""
+        """Call the hooks for the start of a child, then those of ``untold``. What the first set is what tasks find."""
         call_hooks(self.app.client.hooks, "child_init")
         self.surroundings.note()
         if untold:
