@@ -62,6 +62,16 @@ declare("short", max_length=5)
 declare("short_waits", max_length=5, full_timeout=1.0, priority=-5)
 declare("silent", ignore_result=True)
 
+def pass_on(what, call_next):
+    return call_next()
+
+def fail(request, subject):
+    raise RuntimeError("of a hook, which changes nothing")
+
+SURROUNDED = {"around_run": pass_on, "around_enqueue": pass_on, **dict.fromkeys(("on_success", "on_failure"), fail)}
+declare("hooked", on_retry=fail, on_dead=fail, **SURROUNDED)
+declare("hooked_threaded", pool="thread", **SURROUNDED)
+
 @app.task
 async def acalm(i, seconds=0.0):
     return await awork.function(i, seconds)
@@ -124,7 +134,7 @@ CALM = ["calm", "acalm"]
 #: Those that take their process along, and with it others that run there.
 DEADLY = ["hangs", "dies"]
 PLAIN = ["work", "awork", "threaded", "once", "once_threaded", "third_try"]
-OFTEN = [*PLAIN, "fair", "weighed", "sole", "keyed", "rated", "twice_limited", "aonce"]
+OFTEN = [*PLAIN, "fair", "weighed", "sole", "keyed", "rated", "twice_limited", "aonce", "hooked", "hooked_threaded"]
 MERGED = ["unique", "unique_for", "until_start", "debounced", "throttled"]
 SHORT = ["short", "short_waits"]
 FAILING = ["fails", "fails_for_good", "replayed", "broken", "told", "soft", "silent"]

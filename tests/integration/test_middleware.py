@@ -318,7 +318,7 @@ def test_a_hook_that_hangs_keeps_no_message_and_no_stop(
     assert task.delay(1).get(timeout=30) == 1
     wait_until(lambda: notes(tmp_path) == ["hook of 1"], "the hook hangs")
     if end == "SIGTERM":
-        worker.stop(seconds=20)
+        assert worker.stop(seconds=20) == 0, "no task was interrupted"
         (tmp_path / "hang").unlink()
         start_worker("-c", "1")
     else:
