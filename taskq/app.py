@@ -23,7 +23,7 @@ from taskq.errors import ConfigError
 from taskq.message.envelope import id_from_text
 from taskq.periodic.schedule import Cron, Every, read_schedule
 from taskq.runs.delivery import Context
-from taskq.tasks.callables import importable, is_again, is_async
+from taskq.tasks.callables import importable, is_again
 from taskq.tasks.definition import Definition
 from taskq.tasks.flow import OPTIONS as FLOW_OPTIONS
 from taskq.tasks.flow import split_flow_options
@@ -207,8 +207,7 @@ class TaskQ(Hooked, ByName):
     def _register(self, function: Callable[..., Any], options: dict[str, Any]) -> Task[..., Any]:
         given = dict(options)
         try:
-            retry, flow = split_options(given), split_flow_options(given)
-            hooks = split_hook_options(given, is_async(function))
+            retry, flow, hooks = split_options(given), split_flow_options(given), split_hook_options(given, function)
             if unknown := sorted(set(given) - _TASK_OPTIONS):
                 known = [*_TASK_OPTIONS, *RETRY_OPTIONS, *FLOW_OPTIONS, *HOOK_OPTIONS]
                 hint = instead(unknown[0], celery_names.OPTIONS, known)

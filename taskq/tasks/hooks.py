@@ -111,14 +111,14 @@ def _check(where: str, function: Any, kind: _Kind) -> None:
         pass
 
 
-def split_hook_options(options: dict[str, Any], is_async: bool) -> Hooks:
-    """Take the hooks and middleware out of the options of a task; raises `ConfigError` for what cannot be."""
+def split_hook_options(options: dict[str, Any], task: Function) -> Hooks:
+    """Take hooks and middleware out of the options of a task, a function; raises `ConfigError` for what cannot be."""
     hooks = Hooks()
     for option in OPTIONS:
         given = options.pop(option, None)
         for function in given if isinstance(given, (list, tuple)) else [given]:
             if function is not None:
-                hooks.take(option, function, is_async)
+                hooks.take(option, function, callables.is_async(callables.checked(task)))
     return hooks
 
 

@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from typing import NamedTuple
 
 from taskq.errors import TimeLimitExceeded
-from taskq.runs.delivery import Delivery, End, Taken
+from taskq.runs.delivery import Delivery, End, Taken, current
 from taskq.runs.execution import Executor
 from taskq.runs.hooks import due
 from taskq.worker.twin import leave_if_twin
@@ -35,6 +35,7 @@ def tell(executor: Executor, untold: Iterable[Untold]) -> None:
     for one in untold:
         delivery = Delivery(one.id, one.value, one.taken)
         if executor.prepare(delivery) is None:
+            current.set(delivery)
             delivery.end = End(one.events, TimeLimitExceeded(one.error))
             for hook in due(executor, delivery):
                 hook.call()
