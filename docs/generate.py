@@ -50,6 +50,7 @@ _SECTIONS = {
     "taskq.runs.delivery": "Inside a task",
     "taskq.runs.logs": "Inside a task",
     "taskq.calls.result": "Results",
+    "taskq.views.messages": "Results",
     "taskq.periodic.schedule": "Periodic entries",
 }
 
@@ -63,12 +64,15 @@ def api() -> str:
             names[_SECTIONS[module]].append(name)
     parts = [_API_HEAD]
     for heading, members in names.items():
-        parts += [f"## {heading}", *(f"::: taskq.{name}" for name in members)]
+        parts += [f"## {heading}", *(f"::: taskq.{name}{_INHERITS.get(name, '')}" for name in members)]
     parts.insert(
         parts.index("## Inside a task"), "::: taskq.tasks.definition.Definition\n    options:\n      members: false"
     )
     return "\n\n".join(parts)
 
+
+#: What has methods of a base class that users know as its own.
+_INHERITS = {"TaskQ": "\n    options:\n      inherited_members: true"}
 
 _DEFINITION = "::: taskq.tasks.definition.Definition\n    options:\n      members: false"
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, NoReturn
 
 from taskq.app import TaskQ
 from taskq.calls.outgoing import Outgoing
-from taskq.calls.result import AsyncResult, Status
+from taskq.calls.result import AsyncResult
 from taskq.calls.sending import Call
 from taskq.calls.task import AsyncTask, Task
 from taskq.errors import (
@@ -37,6 +37,7 @@ from taskq.periodic.schedule import crontab, every
 from taskq.runs.delivery import Context, Request, Retry, ShuttingDown, checkpoint, current_request
 from taskq.runs.logs import TaskFilter
 from taskq.tasks.limits import Breaker, Limit
+from taskq.views.messages import Status
 
 __all__ = [
     "AsyncResult",

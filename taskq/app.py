@@ -13,12 +13,13 @@ from typing import TYPE_CHECKING, Any, Concatenate, Literal, NoReturn, ParamSpec
 from taskq import celery_names
 from taskq.calls.by_name import ByName, find_app, remember
 from taskq.calls.client import Client
+from taskq.calls.control import Control
 from taskq.calls.hooking import Hooked
 from taskq.calls.result import AsyncResult, Origin
 from taskq.calls.sending import Call, asend_calls, send_calls
 from taskq.calls.task import AsyncTask, Task
 from taskq.celery_names import instead, no_attribute
-from taskq.config import Settings, check_name, load_settings, whoami
+from taskq.config import Settings, check_name, load_settings
 from taskq.errors import ConfigError
 from taskq.message.envelope import id_from_text
 from taskq.periodic.schedule import Cron, Every, read_schedule
@@ -33,9 +34,6 @@ from taskq.tasks.retry_options import OPTIONS as RETRY_OPTIONS
 from taskq.tasks.retry_options import split_options
 
 if TYPE_CHECKING:
-    from taskq.broker.call import Command
-    from taskq.broker.pool import AsyncBroker, Broker
-    from taskq.broker.protocol import Protocol
     from taskq.periodic.entry import CatchUp, Entry, Overlap
 
 log = logging.getLogger("taskq")
@@ -51,7 +49,7 @@ _TASK_OPTIONS = {
 _OF_ONE_CALL = {"countdown", "eta", "task_id"}
 
 
-class TaskQ(Hooked, ByName):
+class TaskQ(Hooked, Control, ByName):
     """An app: a name, settings, tasks.
 
     ::
@@ -351,116 +349,6 @@ class TaskQ(Hooked, ByName):
         """
         return AsyncResult(id_from_text(id), Origin(self.client))
 
-    # -- stop and go ------------------------------------------------------------------------------------
-
-    def pause(self, what: str | Definition, reason: str = "", *, seconds: float = 0.0, author: str = "") -> bool:
-        """Let nothing more be taken from a queue, or of a task, by any worker, until `resume`. What runs goes on.
-
-        Args:
-            what: A task, or the name of a queue or task. A task that has its queue for itself stands for the queue.
-            reason: Why, for those who wonder later.
-            seconds: It is resumed by itself after so many seconds; 0: never.
-            author: By whom; the user and host of this process unless given.
-
-        Returns:
-            False if it was paused before; the new reason and time hold.
-        """
-        return self.client.broker.run(self._pausing(what, reason, seconds, author))
-
-    async def apause(self, what: str | Definition, reason: str = "", *, seconds: float = 0.0, author: str = "") -> bool:
-        """Do what `pause` does, on an event loop."""
-        return await self.client.abroker.run(self._pausing(what, reason, seconds, author))
-
-    def resume(self, what: str | Definition) -> bool:
-        """Let messages of a paused queue or task be taken again; answers whether it was paused."""
-        from taskq.broker.commands import steering
-
-        return self.client.broker.run(steering.resume(self.client.keys, _name_of(what)))
-
-    async def aresume(self, what: str | Definition) -> bool:
-        """Do what `resume` does, on an event loop."""
-        from taskq.broker.commands import steering
-
-        return await self.client.abroker.run(steering.resume(self.client.keys, _name_of(what)))
-
-    def revoke(self, id: str, reason: str = "") -> str:
-        """Let a call not run, or run no longer.
-
-        What waits is discarded, and whoever waits for its result is told at once. What runs gets `TaskRevoked` raised
-        inside; if it has not ended some seconds later, its process is killed.
-
-        Returns:
-            ``revoked``, ``running`` (its worker has been told), ``dead`` (it is a dead letter: purge it instead), or
-            ``unknown``: it has ended, or never was.
-        """
-        from taskq.broker.commands import steering
-
-        return self.client.broker.run(steering.revoke(self.client.keys, id_from_text(id), reason))
-
-    async def arevoke(self, id: str, reason: str = "") -> str:
-        """Do what `revoke` does, on an event loop."""
-        from taskq.broker.commands import steering
-
-        return await self.client.abroker.run(steering.revoke(self.client.keys, id_from_text(id), reason))
-
-    def revoke_all(
-        self,
-        *,
-        task: str | Definition | None = None,
-        queue: str | None = None,
-        headers: Mapping[str, Any] | None = None,
-        reason: str = "",
-    ) -> int:
-        """Do what `revoke` does to all calls of a task, on a queue, or with headers; what is given must all apply.
-
-        None of them is begun meanwhile. What is sent while this goes on may be met or not. Dead letters are left alone.
-
-        Args:
-            task: A task, or its name.
-            queue: The name of a queue.
-            headers: Of those given to ``apply_async``: each must be there and have that value.
-            reason: Why, for those who wait for a result.
-
-        Returns:
-            How many were revoked by this call.
-
-        Raises:
-            ConfigError: None of the three is given.
-        """
-        return self.client.broker.drive(self._revoking_all(self.client.broker, task, queue, headers, reason))
-
-    async def arevoke_all(
-        self,
-        *,
-        task: str | Definition | None = None,
-        queue: str | None = None,
-        headers: Mapping[str, Any] | None = None,
-        reason: str = "",
-    ) -> int:
-        """Do what `revoke_all` does, on an event loop."""
-        broker = self.client.abroker
-        return await broker.drive(self._revoking_all(broker, task, queue, headers, reason))
-
-    def _revoking_all(
-        self,
-        broker: Broker | AsyncBroker,
-        task: str | Definition | None,
-        queue: str | None,
-        headers: Mapping[str, Any] | None,
-        reason: str,
-    ) -> Protocol[int]:
-        from taskq.steering.revoking import Which, revoke_all
-
-        which = Which(None if task is None else _name_of(task), queue, headers or {})
-        return revoke_all(self.client.keys, which, reason, broker.where, broker.send_timeout)
-
-    def _pausing(self, what: str | Definition, reason: str, seconds: float, author: str) -> Command[bool]:
-        from taskq.broker.commands import steering
-
-        if isinstance(seconds, bool) or not 0 <= seconds < float("inf"):
-            raise ConfigError(f"seconds must be a number from 0, not {seconds!r}")
-        return steering.pause(self.client.keys, _name_of(what), seconds, author or whoami(), reason)
-
     def close(self) -> None:
         """Close the connections that this process's threads have; a later call makes new ones."""
         self.client.close()
@@ -488,10 +376,6 @@ class _BoundDecorator:
     @overload
     def __call__(self, function: Callable[Concatenate[Context, P], R], /) -> Task[P, R]: ...
     def __call__(self, function: Any, /) -> Any: ...
-
-
-def _name_of(what: str | Definition) -> str:
-    return check_name("queue or task", what if isinstance(what, str) else what.name)
 
 
 def _home(app: TaskQ) -> str:

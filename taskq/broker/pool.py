@@ -18,7 +18,7 @@ from taskq.broker.keys import Keys
 from taskq.broker.net.aio import AsyncConnection
 from taskq.broker.net.url import check_url
 from taskq.broker.producer import Message, Numbering, Sender, answer_timeout
-from taskq.broker.protocol import Protocol, adrive, drive, persist
+from taskq.broker.protocol import Protocol, adrive, drive, persist, persistent
 
 T = TypeVar("T")
 
@@ -67,6 +67,10 @@ class Broker:
     def run(self, command: Command[T], seconds: float | None = -1) -> T:
         """Run a command, repeated as `persist` says for ``send_timeout`` seconds unless told otherwise."""
         return self.drive(persist(command, self.where, self.send_timeout if seconds == -1 else seconds))
+
+    def perform(self, steps: Protocol[T]) -> T:
+        """Run a protocol to its end, each of its commands repeated as `run` repeats one."""
+        return self.drive(persistent(steps, self.where, self.send_timeout))
 
     def drive(self, steps: Protocol[T]) -> T:
         """Run a protocol to its end; it minds itself what is to be repeated."""
@@ -122,6 +126,10 @@ class AsyncBroker:
     async def run(self, command: Command[T], seconds: float | None = -1) -> T:
         """Run a command, repeated as `persist` says for ``send_timeout`` seconds unless told otherwise."""
         return await self.drive(persist(command, self.where, self.send_timeout if seconds == -1 else seconds))
+
+    async def perform(self, steps: Protocol[T]) -> T:
+        """Run a protocol to its end, each of its commands repeated as `run` repeats one."""
+        return await self.drive(persistent(steps, self.where, self.send_timeout))
 
     async def drive(self, steps: Protocol[T]) -> T:
         """Run a protocol to its end; it minds itself what is to be repeated."""

@@ -88,6 +88,21 @@ async def adrive(
         return stop.value  # type: ignore[no-any-return]
 
 
+def persistent(steps: Protocol[T], where: str, seconds: float | None) -> Protocol[T]:
+    """Run a protocol, each of its commands repeated as `persist` says; what it raises then is thrown into the steps."""
+    try:
+        step = next(steps)
+        while True:
+            try:
+                reply: Any = (yield from persist(step, where, seconds)) if isinstance(step, Command) else (yield step)
+            except Exception as error:
+                step = steps.throw(error)
+            else:
+                step = steps.send(reply)
+    except StopIteration as stop:
+        return stop.value  # type: ignore[no-any-return]
+
+
 def persist(command: Command[T], where: str, seconds: float | None, patient: bool = False) -> Protocol[T]:
     """Repeat a repeatable command until it is answered, for at most ``seconds`` (None: for ever, saying so once).
 

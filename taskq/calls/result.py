@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import time
 from collections.abc import Callable
 from copy import copy
@@ -10,10 +9,10 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Generic, NamedTuple, NoReturn, TypeVar, cast
 
 from taskq import celery_names
+from taskq.calls.control import revoking
 from taskq.celery_names import no_attribute
 from taskq.errors import (
     BrokerError,
-    DecodeError,
     ResultTimeout,
     TaskError,
     TaskqError,
@@ -23,12 +22,14 @@ from taskq.errors import (
     task_error,
 )
 from taskq.message import codec
-from taskq.message.envelope import decode, id_time, id_to_text
+from taskq.message.envelope import id_time, id_to_text
 from taskq.message.outcome import DISCARDED, FAILURE, GIVEN_UP, SUCCESS, read_error_detail
 from taskq.runs.delivery import current
+from taskq.views.messages import Status, status_of
 
 if TYPE_CHECKING:
     from taskq.broker.call import Command
+    from taskq.broker.commands.looking import Located
     from taskq.calls.client import Client
 
 R = TypeVar("R")
@@ -37,28 +38,6 @@ R = TypeVar("R")
 #: Seconds that the server has to say why a call has not ended, when the time of who waited for it is over.
 _TO_SAY_WHY = 0.4
 TERMINAL = frozenset({"SUCCESS", "FAILURE", "REVOKED"})
-
-
-class Status(NamedTuple):
-    """What the server knows of a call.
-
-    Attributes:
-        state: PENDING (waits in its queue, or for its time), STARTED (a worker holds it), RETRY (waits for its next
-            try), SUCCESS, FAILURE, REVOKED (revoked, expired or discarded), or UNKNOWN: no message and no result of
-            that id exists. It may have ended longer than ``result_ttl`` ago, been forgotten, or never been sent.
-        worker: Name of the worker that holds it.
-        since: When that worker took it, or when it became a dead letter; seconds since the epoch, server's clock.
-        due: When it is due; seconds since the epoch.
-        retries: How often it has been retried.
-        reason: Why it is a dead letter or was discarded.
-    """
-
-    state: str
-    worker: str | None = None
-    since: float | None = None
-    due: float | None = None
-    retries: int = 0
-    reason: str | None = None
 
 
 class _Ended(NamedTuple):
@@ -260,15 +239,11 @@ class AsyncResult(Generic[R]):
 
     def revoke(self, reason: str = "") -> str:
         """Let the call not run, or run no longer; see ``TaskQ.revoke``."""
-        from taskq.broker.commands import steering
-
-        return self._origin.client.broker.run(steering.revoke(self._origin.client.keys, self._raw_id, reason))
+        return self._origin.client.broker.perform(revoking(self._origin.client, self._raw_id, reason))
 
     async def arevoke(self, reason: str = "") -> str:
         """Do what `revoke` does, on an event loop."""
-        from taskq.broker.commands import steering
-
-        return await self._origin.client.abroker.run(steering.revoke(self._origin.client.keys, self._raw_id, reason))
+        return await self._origin.client.abroker.perform(revoking(self._origin.client, self._raw_id, reason))
 
     # -- looking ----------------------------------------------------------------------------------------
 
@@ -276,42 +251,31 @@ class AsyncResult(Generic[R]):
         """Ask the server what it knows of this call."""
         if self._ended is not None and self._ended.final:
             return self._ended.status
-        from taskq.broker.commands import looking
-
-        return self._status(self._origin.client.broker.run(looking.locate(self._origin.client.keys, self._raw_id)))
+        return self._status(self._origin.client.broker.run(self._locating()))
 
     async def astatus(self) -> Status:
         """Do what `status` does, on an event loop."""
         if self._ended is not None and self._ended.final:
             return self._ended.status
+        return self._status(await self._origin.client.abroker.run(self._locating()))
+
+    def _locating(self) -> Command[Located]:
         from taskq.broker.commands import looking
 
-        return self._status(
-            await self._origin.client.abroker.run(looking.locate(self._origin.client.keys, self._raw_id))
-        )
+        return looking.locate(self._origin.client.keys, self._raw_id)
 
-    def _status(self, found: list[Any]) -> Status:
+    def _status(self, found: Located) -> Status:
         seen, self._ended = self._ended, None  # a failure that was seen is over if the message is alive again
-        match found:
-            case [b"result", stored]:
-                self._ended = self._outcome(stored)
+        match found.place:
+            case "result":
+                self._ended = self._outcome(found.value)
                 return self._ended.status
-            case [b"dead", value, reason, when]:
-                self._ended = _dead(reason)
-                why = reason.partition(b"\n")[0].decode(errors="replace")
-                return Status("FAILURE", since=float(when) / 1000, retries=_retries(value), reason=why)
-            case [b"scheduled", value, due]:
-                retries = _retries(value)
-                return Status("RETRY" if retries else "PENDING", due=float(due) / 1000, retries=retries)
-            case [b"processing", value, since, worker]:
-                name = read_error_detail(worker).get("worker")
-                return Status("STARTED", worker=name, since=float(since) / 1000, retries=_retries(value))
-            case [b"pending", value]:
-                retries = _retries(value)
-                return Status("RETRY" if retries else "PENDING", retries=retries)
-            case _:
+            case "dead":
+                self._ended = _dead(found.reason)
+            case "unknown":
                 self._ended = seen
                 return Status("UNKNOWN") if seen is None else seen.status
+        return status_of(found)
 
     def why(self) -> str:
         """Say in one sentence why the call does not run, or what has become of it."""
@@ -393,11 +357,3 @@ def _rebuilt(raw_id: bytes, origin: Origin, ended: _Ended | None) -> AsyncResult
     result: AsyncResult[Any] = AsyncResult(raw_id, origin)
     result._ended = ended
     return result
-
-
-def _retries(value: bytes) -> int:
-    try:
-        retries = decode(value).headers.get("retries", 0)
-    except DecodeError:
-        return 0
-    return retries if isinstance(retries, int) and math.isfinite(retries) else 0

@@ -7,20 +7,19 @@ import signal
 import sys
 import time
 import traceback
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any, NoReturn
 
 import click
 
-from taskq.config import check_name, load_settings, project_dir
+from taskq.config import load_settings, project_dir
 from taskq.errors import BrokerError, BrokerRefused, ConfigError, SerializationError, ServerUnsuitable
 from taskq.extras import how_to_install
 
 if TYPE_CHECKING:
     from taskq.app import TaskQ
-    from taskq.broker.keys import Keys
     from taskq.broker.pool import Broker
 
 #: Exit code for what the user has to mend on the command line or in the app.
@@ -107,13 +106,6 @@ def agree(question: str, yes: bool) -> None:
         sys.exit(1)
 
 
-def keys_of(app: str) -> Keys:
-    """Return the names of an app's keys."""
-    from taskq.broker.keys import Keys
-
-    return Keys(app)
-
-
 def raw_id_of(text_id: str) -> bytes:
     """Return the stored form of an id from the command line."""
     from taskq.message.envelope import id_from_text
@@ -122,35 +114,6 @@ def raw_id_of(text_id: str) -> bytes:
         return id_from_text(text_id)
     except ValueError as error:
         raise click.UsageError(str(error)) from None
-
-
-def apps_at(broker: Broker, names: Iterable[str], *, new: bool = False) -> list[str]:
-    """Return the apps that are meant: those named, else all on the server; ``new`` ones need not be there yet.
-
-    Raises:
-        ConfigError: One that is named is not on the server.
-    """
-    from taskq.broker.commands import announcing
-    from taskq.cli.names import unknown
-
-    known = broker.run(announcing.known_apps())
-    for name in names:
-        if check_name("app", name) not in known and not new:
-            raise unknown("app", name, broker.where, known)
-    return list(dict.fromkeys(names)) or known
-
-
-def app_at(broker: Broker, name: str | None, *, new: bool = False) -> str:
-    """Return the one app that is meant: the one named, else the only one on the server.
-
-    Raises:
-        ConfigError: There is none, or there are several.
-    """
-    apps = apps_at(broker, [name] if name else [], new=new)
-    if len(apps) == 1:
-        return check_name("app", apps[0])
-    what = f"several apps ({', '.join(apps)}): say which with --name" if apps else "no app yet: name it with --name"
-    raise ConfigError(f"{broker.where} has {what}")
 
 
 def broker_for(url: str, app: str) -> Broker:

@@ -5,9 +5,7 @@ What is stored is shown, never trusted: an entry that cannot be read is said to 
 
 from __future__ import annotations
 
-import getpass
 import json
-import socket
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -16,33 +14,22 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from taskq.cli.common import (
-    USAGE,
-    app_at,
-    app_of,
-    dry_run_option,
-    keys_of,
-    name_option,
-    names_option,
-    reaching,
-    url_option,
-)
+from taskq.broker.commands import looking
+from taskq.cli.common import USAGE, app_of, dry_run_option, name_option, names_option, reaching, url_option
 from taskq.cli.tables import Age, Table, moment, one_line
-from taskq.cli.timetable import COLUMNS, Timetable, as_json_line, row, would_declare
+from taskq.cli.timetable import COLUMNS, as_json_line, row
+from taskq.config import whoami
 from taskq.errors import BrokerError, ConfigError
 from taskq.spelling import count, guess
+from taskq.steering import scheduling
+from taskq.views.apps import app_at, apps_at
+from taskq.views.names import known_names
+from taskq.views.timetable import Stored, entries_of, find_entry, would_declare
 
 if TYPE_CHECKING:
     from taskq.broker.keys import Keys
     from taskq.broker.pool import Broker
     from taskq.periodic.entry import Entry
-
-#: Why a command sent nothing, by the server's answer.
-_UNSENT = {
-    b"x": "it has just been changed",
-    b"u": "another message is the same unique work",
-    b"!": "its queue is full",
-}
 
 # -- options ---------------------------------------------------------------------------------------------
 
@@ -58,10 +45,11 @@ def _changes_one_entry(function: Callable[..., Any]) -> Callable[..., Any]:
 
 
 @contextmanager
-def _timetable(url: str | None, names: tuple[str, ...]) -> Iterator[Timetable]:
-    """Open the entries of a server."""
+def _entry(url: str | None, names: tuple[str, ...], name: str) -> Iterator[tuple[Broker, Stored]]:
+    """Find an entry of a server."""
     with reaching(url) as broker:
-        yield Timetable(broker, names)
+        apps = broker.perform(apps_at(broker.where, names))
+        yield broker, broker.perform(find_entry(apps, name, broker.where))
 
 
 # -- commands --------------------------------------------------------------------------------------------
@@ -81,18 +69,19 @@ def command() -> None:
 @click.option("--json", "as_json", is_flag=True, help="A JSON object a line.")
 def ls(names: tuple[str, ...], url: str | None, as_json: bool) -> None:
     """List entries: when they tick, how late the last tick and the latest were."""
-    with _timetable(url, names) as timetable:
-        table, total = Table(*COLUMNS), 0
-        for stored in timetable.all():
-            total += 1
-            if as_json:
-                click.echo(as_json_line(stored))
-            else:
-                table.add([row(stored, timetable.now)])
+    with reaching(url) as broker:
+        table, total, now = Table(*COLUMNS), 0, broker.run(looking.server_time())
+        for keys in broker.perform(apps_at(broker.where, names)):
+            for stored in broker.perform(entries_of(keys)):
+                total += 1
+                if as_json:
+                    click.echo(as_json_line(stored))
+                else:
+                    table.add([row(stored, now)])
         if not as_json:
             table.flush()
             found = count(total, "periodic entry", "periodic entries") if total else "no periodic entries"
-            click.echo(f"{found} at {timetable.broker.where}", err=True)
+            click.echo(f"{found} at {broker.where}", err=True)
 
 
 @command.command()
@@ -124,14 +113,13 @@ def add(
     It lives until it is removed; workers started later leave it alone, unless newer code declares an entry of its name.
     """
     from taskq.broker import call
-    from taskq.broker.commands import announcing, ticking
+    from taskq.broker.commands import announcing
 
     path, new = options.pop("path"), options.pop("new")
     code = app_of(path) if path else None
     with reaching(url) as broker:
         new = new or not broker.run(announcing.known_apps())
-        app = code.name if code else app_at(broker, app, new=new)
-        keys = keys_of(app)
+        keys = code.client.keys if code else broker.perform(app_at(broker.where, app, new=new))
         try:
             entry = _entry_of(code, name, schedule, task, **options)
         except ConfigError as error:
@@ -143,16 +131,13 @@ def add(
             raise click.UsageError(f"there is an entry {name}: say --replace")
         what = "would replace" if there else "would add"
         if not dry_run:
-            broker.run(announcing.announce_app(keys))
-            what = broker.run(ticking.change_entry(keys, "define", name, entry.stored, int(replace)))
-    click.echo(f"{what} {name} of {app}: {entry.schedule}, {entry.task}")
+            what = broker.perform(scheduling.define(keys, entry, replace=replace))
+    click.echo(f"{what} {name} of {keys.app}: {entry.schedule}, {entry.task}")
 
 
 def _check_task(broker: Broker, keys: Keys, task: str) -> None:
     """Refuse a task that no worker has had: its ticks would pile up where nobody takes them."""
-    from taskq.cli.names import Known
-
-    known = Known.at(broker, [keys])
+    known = broker.perform(known_names([keys]))
     if known.all and task not in known.all:
         raise ConfigError(
             f"no worker of app {keys.app} has had task {task} yet (--new adds the entry all the same)"
@@ -164,12 +149,11 @@ def _check_task(broker: Broker, keys: Keys, task: str) -> None:
 @_changes_one_entry
 def rm(name: str, names: tuple[str, ...], url: str | None, dry_run: bool) -> None:
     """Remove an entry. One that code declares comes back with the next change of that code; pause it instead."""
-    with _timetable(url, names) as timetable:
-        stored = timetable.find(name)
+    with _entry(url, names, name) as (broker, stored):
         if not dry_run:
-            timetable.change(stored.app, "remove", name)
+            broker.perform(scheduling.remove(stored))
     click.echo(f"{'would remove' if dry_run else 'removed'} {name} of {stored.app}")
-    if stored.state.get(b"origin") == b"code":
+    if stored.is_of_code:
         click.echo(
             "it is declared in code: the next change of that code brings it back, unless it is gone there", err=True
         )
@@ -180,11 +164,10 @@ def rm(name: str, names: tuple[str, ...], url: str | None, dry_run: bool) -> Non
 @click.option("--reason", default="", metavar="TEXT", help="Kept, and shown by ls.")
 def pause(name: str, names: tuple[str, ...], url: str | None, reason: str, dry_run: bool) -> None:
     """Send no ticks of an entry until it is resumed, whatever code is deployed; they are not made up for."""
-    with _timetable(url, names) as timetable:
-        stored = timetable.find(name)
-        note = f"by {_who()} at {moment(timetable.now)}{': ' if reason else ''}{reason}"
+    with _entry(url, names, name) as (broker, stored):
+        note = f"by {whoami()} at {moment(broker.run(looking.server_time()))}{': ' if reason else ''}{reason}"
         if not dry_run:
-            timetable.change(stored.app, "pause", name, note)
+            broker.perform(scheduling.pause(stored, note))
     click.echo(f"{'would pause' if dry_run else 'paused'} {name} of {stored.app}")
 
 
@@ -192,11 +175,10 @@ def pause(name: str, names: tuple[str, ...], url: str | None, reason: str, dry_r
 @_changes_one_entry
 def resume(name: str, names: tuple[str, ...], url: str | None, dry_run: bool) -> None:
     """Let a paused entry go on, from its next tick on."""
-    with _timetable(url, names) as timetable:
-        stored = timetable.find(name)
+    with _entry(url, names, name) as (broker, stored):
         was = bool(stored.paused)
         if was and not dry_run:
-            was = timetable.change(stored.app, "resume", name) != "running"
+            was = broker.perform(scheduling.resume(stored))
     what = "would resume" if dry_run else "resumed"
     click.echo(f"{what} {name} of {stored.app}" if was else f"{name} of {stored.app} was not paused")
 
@@ -205,23 +187,12 @@ def resume(name: str, names: tuple[str, ...], url: str | None, dry_run: bool) ->
 @_changes_one_entry
 def run_now(name: str, names: tuple[str, ...], url: str | None, dry_run: bool) -> None:
     """Send an entry's task once, now, whatever else it waits for; prints the id of the message."""
-    from taskq.broker.commands import ticking
-    from taskq.broker.ticks import DueTick, Step
-
-    with _timetable(url, names) as timetable:
-        stored = timetable.find(name)
-        if stored.entry is None:
-            raise ConfigError(f"the periodic entry {name} cannot be read here")
-        if dry_run:
+    with _entry(url, names, name) as (broker, stored):
+        if dry_run and stored.entry is not None:
             click.echo(f"would send {stored.entry.task} to queue {stored.entry.queue}, for {name} of {stored.app}")
             return
-        tick = int(timetable.now * 1000)
-        message = stored.entry.message(tick, "now:")
-        step = Step(DueTick(name, stored.raw, None, b"now"), message, tick, None)
-        answer = timetable.broker.run(ticking.take_ticks(keys_of(stored.app), [step]))
-        if why := _UNSENT.get(answer):
-            raise ConfigError(f"the periodic entry {name}: nothing was sent, {why}")
-    click.echo(message[0].decode())
+        raw_id = broker.perform(scheduling.run_now(stored, broker.run(looking.server_time())))
+    click.echo(raw_id.decode())
 
 
 @command.command("next")
@@ -231,13 +202,12 @@ def next_(name: str, names: tuple[str, ...], url: str | None, count: int) -> Non
     """Show when an entry ticks next, in its zone."""
     from taskq.periodic.schedule import Cron, zone_of
 
-    with _timetable(url, names) as timetable:
-        stored = timetable.find(name)
+    with _entry(url, names, name) as (broker, stored):
         entry = stored.entry
         if entry is None:
             raise ConfigError(f"the periodic entry {name} cannot be read here")
         zone = zone_of(entry.schedule.zone if isinstance(entry.schedule, Cron) else "UTC")
-        tick = entry.schedule.after(timetable.now * 1000)
+        tick = entry.schedule.after(broker.run(looking.server_time()) * 1000)
         for _ in range(count):
             if tick is None:
                 break
@@ -256,7 +226,6 @@ def sync(path: str, dry_run: bool) -> None:
     Workers do this when they start with code that the server has not seen. It is for going back to older code, which
     the server cannot tell from an old worker that starts again.
     """
-    from taskq.broker.commands import announcing, ticking
     from taskq.periodic.entry import code_revision
 
     app = app_of(path)
@@ -264,11 +233,9 @@ def sync(path: str, dry_run: bool) -> None:
     revision = code_revision(entries, {task.name: task.fingerprint for task in app.tasks.values()})
     try:
         broker = app.client.broker
-        if dry_run:
-            changes = would_declare(broker, app.client.keys, path, entries)
-        else:
-            broker.run(announcing.announce_app(app.client.keys))
-            changes = broker.run(ticking.declare(app.client.keys, path, revision, entries, force=True)).entries
+        keys = app.client.keys
+        steps = would_declare(keys, path, entries) if dry_run else scheduling.declare(keys, path, revision, entries)
+        changes = broker.perform(steps)
     except (BrokerError, ConfigError) as error:
         click.echo(f"taskq: {error}", err=True)
         sys.exit(USAGE)
@@ -324,10 +291,3 @@ def _json_of(option: str, text: str, kind: type) -> Any:
     if type(value) is not kind:
         raise ConfigError(f"--{option} {text!r:.80} is not a JSON {'list' if kind is list else 'object'}")
     return value
-
-
-def _who() -> str:
-    try:
-        return f"{getpass.getuser()}@{socket.gethostname()}"
-    except (OSError, KeyError):  # a user without a name
-        return socket.gethostname()

@@ -10,16 +10,21 @@ from typing import Any
 
 import click
 
-from taskq.cli.common import agree, dry_run_option, names_option, reaching, url_option, yes_option
-from taskq.cli.letters import COLUMNS, Filters, Graveyard, as_json_line, describe, row
+from taskq.broker.commands import looking
+from taskq.broker.pool import Broker
+from taskq.cli.common import agree, dry_run_option, names_option, raw_id_of, reaching, url_option, yes_option
+from taskq.cli.letters import COLUMNS, as_json_line, describe, row
 from taskq.cli.tables import Age, Table
 from taskq.spelling import count
+from taskq.steering import letters as steering
+from taskq.views.apps import apps_at
+from taskq.views.letters import DeadLetter, Filters, Graveyard
 
 # -- options ---------------------------------------------------------------------------------------------
 
 
 def _filtered(function: Callable[..., Any]) -> Callable[..., Any]:
-    """Add the options that say which dead letters are meant; the function gets them as one ``filters``."""
+    """Add the options that say which dead letters are meant; the function gets them as ``names`` and ``filters``."""
 
     @wraps(function)
     def filtered(
@@ -30,7 +35,7 @@ def _filtered(function: Callable[..., Any]) -> Callable[..., Any]:
         older: float | None,
         **others: Any,
     ) -> Any:
-        return function(filters=Filters(names, queue, task, reason, older), **others)
+        return function(names=names, filters=Filters(queue, task, reason, older), **others)
 
     for option in (
         url_option,
@@ -44,25 +49,57 @@ def _filtered(function: Callable[..., Any]) -> Callable[..., Any]:
     return filtered
 
 
+class _Letters:
+    """The dead letters that are meant, of a server."""
+
+    def __init__(self, broker: Broker, names: tuple[str, ...], filters: Filters) -> None:
+        self.broker = broker
+        apps = broker.perform(apps_at(broker.where, names))
+        self.graveyard = Graveyard(apps, filters, broker.run(looking.server_time()))
+        self.now = self.graveyard.now
+        self._narrowed = filters.any or bool(names)
+
+    def batches(self, ids: tuple[str, ...], missing: list[str]) -> Iterator[list[DeadLetter]]:
+        """Go through those with the given ids, noting which are ``missing``; without ids through all."""
+        for text_id in dict.fromkeys(ids):
+            letter = self.find(text_id)
+            if letter is None:
+                missing.append(text_id)
+            else:
+                yield [letter]
+        while not ids and (page := self.broker.perform(self.graveyard.next_page())) is not None:
+            yield page
+
+    def find(self, text_id: str) -> DeadLetter | None:
+        """Find one by its id; None if there is none that the options let through."""
+        raw_id_of(text_id)
+        return self.broker.perform(self.graveyard.find(text_id))
+
+    def check_filters(self) -> None:
+        """Refuse filters by a name that nobody has ever used."""
+        self.broker.perform(self.graveyard.check_filters(self.broker.where))
+
+    def end(self, missing: list[str]) -> None:
+        """Leave with exit code 1 if an id that was named is no dead letter."""
+        where = self.broker.where + (", that the options let through" if self._narrowed else "")
+        for text_id in missing:
+            click.echo(f"taskq: {text_id} is not a dead letter at {where}", err=True)
+        if missing:
+            sys.exit(1)
+
+
 @contextmanager
-def _graveyard(url: str | None, filters: Filters) -> Iterator[Graveyard]:
+def _letters(url: str | None, names: tuple[str, ...], filters: Filters) -> Iterator[_Letters]:
     """Open the dead letters of a server."""
     with reaching(url) as broker:
-        yield Graveyard(broker, filters)
+        yield _Letters(broker, names, filters)
 
 
-def _require_choice(ids: tuple[str, ...], filters: Filters, everything: bool, verb: str) -> None:
-    if not (ids or filters.any or everything):
+def _require_choice(
+    ids: tuple[str, ...], names: tuple[str, ...], filters: Filters, everything: bool, verb: str
+) -> None:
+    if not (ids or names or filters.any or everything):
         raise click.UsageError(f"name the ids to {verb}, or filter, or say --all")
-
-
-def _end(missing: list[str], graveyard: Graveyard) -> None:
-    """Leave with exit code 1 if an id that was named is no dead letter."""
-    where = graveyard.broker.where + (", that the options let through" if graveyard.filters.any else "")
-    for text_id in missing:
-        click.echo(f"taskq: {text_id} is not a dead letter at {where}", err=True)
-    if missing:
-        sys.exit(1)
 
 
 # -- commands --------------------------------------------------------------------------------------------
@@ -80,23 +117,23 @@ def command() -> None:
 @command.command("ls")
 @_filtered
 @click.option("--json", "as_json", is_flag=True, help="A JSON object a line.")
-def ls(filters: Filters, url: str | None, as_json: bool) -> None:
+def ls(names: tuple[str, ...], filters: Filters, url: str | None, as_json: bool) -> None:
     """List dead letters, oldest first."""
-    with _graveyard(url, filters) as graveyard:
+    with _letters(url, names, filters) as letters:
         table, total = Table(*COLUMNS), 0
-        for page, _ in graveyard.pages():
+        for page in letters.batches((), []):
             total += len(page)
             if as_json:
                 for letter in page:
-                    click.echo(as_json_line(letter, graveyard.now))
+                    click.echo(as_json_line(letter, letters.now))
             else:
-                table.add([row(letter, graveyard.now) for letter in page])
+                table.add([row(letter, letters.now) for letter in page])
         if not total:
-            graveyard.check_filters()
+            letters.check_filters()
         if not as_json:
             table.flush()
             click.echo(
-                f"{count(total, 'dead letter') if total else 'no dead letters'} at {graveyard.broker.where}", err=True
+                f"{count(total, 'dead letter') if total else 'no dead letters'} at {letters.broker.where}", err=True
             )
 
 
@@ -106,12 +143,12 @@ def ls(filters: Filters, url: str | None, as_json: bool) -> None:
 @url_option
 def show(text_id: str, names: tuple[str, ...], url: str | None) -> None:
     """Show all that is kept of a dead letter."""
-    with _graveyard(url, Filters(names)) as graveyard:
-        letter = graveyard.find(text_id)
+    with _letters(url, names, Filters()) as letters:
+        letter = letters.find(text_id)
         if letter is None:
-            _end([text_id], graveyard)
+            letters.end([text_id])
         else:
-            click.echo(describe(letter, graveyard.now))
+            click.echo(describe(letter, letters.now))
 
 
 def _chosen(function: Callable[..., Any]) -> Callable[..., Any]:
@@ -125,60 +162,66 @@ def _chosen(function: Callable[..., Any]) -> Callable[..., Any]:
     return click.argument("ids", nargs=-1, metavar="[ID]...")(_filtered(function))
 
 
-def _look(graveyard: Graveyard, ids: tuple[str, ...], verb: str, past: str, dry_run: bool) -> int:
+def _look(letters: _Letters, ids: tuple[str, ...], verb: str, past: str, dry_run: bool) -> int:
     """Count those that are meant; ends the command if there are none, or if that was all it was to do."""
     missing: list[str] = []
-    found = sum(len(letters) for letters, _ in graveyard.batches(ids, missing))
+    found = sum(map(len, letters.batches(ids, missing)))
     if not found:
-        graveyard.check_filters()
+        letters.check_filters()
     if dry_run or not found:
         click.echo(f"{f'would {verb}' if dry_run else past} {count(found, 'dead letter')}")
-        _end(missing, graveyard)
+        letters.end(missing)
         sys.exit(0)
     return found
 
 
 @command.command()
 @_chosen
-def replay(ids: tuple[str, ...], filters: Filters, url: str | None, everything: bool, yes: bool, dry_run: bool) -> None:
+def replay(
+    ids: tuple[str, ...], names: tuple[str, ...], filters: Filters, url: str | None, everything: bool, yes: bool,
+    dry_run: bool,
+) -> None:  # fmt: skip
     """Put dead letters back into their queues, as if new; what they died of is kept with them.
 
     Without ids it says how many there are and asks, if there is a terminal to answer from.
     """
-    _require_choice(ids, filters, everything, "replay")
+    _require_choice(ids, names, filters, everything, "replay")
     missing: list[str] = []
     replayed = expired = superseded = 0
-    with _graveyard(url, filters) as graveyard:
-        found = _look(graveyard, ids, "replay", "replayed", dry_run)
+    with _letters(url, names, filters) as letters:
+        found = _look(letters, ids, "replay", "replayed", dry_run)
         agree(f"Replay {count(found, 'dead letter')}?", yes or bool(ids) or not sys.stdin.isatty())
-        for letters, taken in graveyard.batches(ids, missing):
-            answers = [graveyard.replay(letter) for letter in letters]
-            done = [letter for letter, answer in zip(letters, answers, strict=True) if answer]
+        for batch in letters.batches(ids, missing):
+            answers = letters.broker.perform(steering.replay(batch))
+            done = [letter for letter, answer in zip(batch, answers, strict=True) if answer]
             superseded += answers.count(None)
-            taken(len(done))
+            letters.graveyard.taken(len(done))
             replayed += len(done)
-            expired += sum(letter.has_expired(graveyard.now) for letter in done)
+            expired += sum(letter.has_expired(letters.now) for letter in done)
     click.echo(f"replayed {count(replayed, 'dead letter')}")
     if expired:
         click.echo(f"{expired} of them have expired meanwhile: a worker will discard them, not run them", err=True)
     if superseded:
         click.echo(f"{superseded} more are unique work that a newer message is by now: they stay dead", err=True)
-    _end(missing, graveyard)
+    letters.end(missing)
 
 
 @command.command()
 @_chosen
-def purge(ids: tuple[str, ...], filters: Filters, url: str | None, everything: bool, yes: bool, dry_run: bool) -> None:
+def purge(
+    ids: tuple[str, ...], names: tuple[str, ...], filters: Filters, url: str | None, everything: bool, yes: bool,
+    dry_run: bool,
+) -> None:  # fmt: skip
     """Delete dead letters for good; it says how many there are, and asks."""
-    _require_choice(ids, filters, everything, "purge")
+    _require_choice(ids, names, filters, everything, "purge")
     missing: list[str] = []
     purged = 0
-    with _graveyard(url, filters) as graveyard:
-        found = _look(graveyard, ids, "purge", "purged", dry_run)
+    with _letters(url, names, filters) as letters:
+        found = _look(letters, ids, "purge", "purged", dry_run)
         agree(f"Delete {count(found, 'dead letter')} for good?", yes)
-        for letters, taken in graveyard.batches(ids, missing):
-            gone = graveyard.purge(letters)
-            taken(gone)
+        for batch in letters.batches(ids, missing):
+            gone = letters.broker.perform(steering.purge(batch))
+            letters.graveyard.taken(gone)
             purged += gone
     click.echo(f"purged {count(purged, 'dead letter')}")
-    _end(missing, graveyard)
+    letters.end(missing)

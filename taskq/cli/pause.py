@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import click
 
-from taskq.cli.common import app_at, dry_run_option, keys_of, name_option, reaching, url_option
+from taskq.cli.common import dry_run_option, name_option, reaching, url_option
 from taskq.cli.tables import Age
-from taskq.config import check_name, whoami
+from taskq.config import check_name
 from taskq.errors import ConfigError
-from taskq.spelling import count
+from taskq.spelling import count, guess
 
 
 @click.command()
@@ -25,24 +25,23 @@ def command(what: str, reason: str, seconds: float, new: bool, dry_run: bool, ap
     What runs goes on, what comes waits. It lasts until `taskq resume`, whatever restarts. Pausing again gives a new
     reason and time. Exit codes: 0 done, 2 wrong usage or no server, or a name that nobody has used yet.
     """
-    from taskq.broker.commands import looking, steering
-    from taskq.cli.names import Known
-    from taskq.spelling import guess
+    from taskq.steering.pausing import pause
+    from taskq.views.apps import app_at
+    from taskq.views.names import known_names
+    from taskq.views.queues import queues_of
 
     with reaching(url) as broker:
-        keys = keys_of(app_at(broker, app, new=new))
-        known = Known.at(broker, [keys]).all
+        keys = broker.perform(app_at(broker.where, app, new=new))
+        known = broker.perform(known_names([keys])).all
         if check_name("queue or task", what) not in known and not new:
             raise ConfigError(
                 f"app {keys.app} has no queue or task {what} yet, so nothing was paused (--new pauses it all the same)"
                 f"{guess(what, known)}"
             )
         if dry_run:
-            survey = broker.run(looking.survey(keys)).get(what, looking.QueueSurvey({}))
-            waiting = survey.pending + survey.suspects + survey.gated
-            click.echo(
-                f"would pause {what}: {count(waiting, 'message')} waiting there, {survey.processing:,} running on"
-            )
+            there = next((queue for queue in broker.perform(queues_of(keys)) if queue.name == what), None)
+            waiting, running = (there.waiting, there.survey.processing) if there else (0, 0)
+            click.echo(f"would pause {what}: {count(waiting, 'message')} waiting there, {running:,} running on")
             return
-        first = broker.run(steering.pause(keys, what, seconds, whoami(), reason))
+        first = broker.perform(pause(keys, what, reason, seconds))
         click.echo(f"paused {what}" if first else f"{what} was paused before: the new reason and time hold")

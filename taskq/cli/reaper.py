@@ -10,7 +10,7 @@ import signal
 import socket
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, NoReturn
 
@@ -24,16 +24,13 @@ if TYPE_CHECKING:
     from taskq.broker.commands.holding import Move
     from taskq.broker.keys import Keys
     from taskq.broker.pool import Broker
-    from taskq.upkeep.reaper import Reaper
+    from taskq.upkeep.one_pass import News, Pass
+    from taskq.upkeep.reaper import Reaper, Report
 
 _LEVELS = ["debug", "info", "warning", "error", "critical"]
 
 #: Seconds after which the apps and their settings are read again; the same while an app has none, or there is no app.
 _REREAD, _REREAD_SOON = 5.0, 1.0
-#: Seconds of lease of an app whose workers have not said theirs.
-_LEASE = 15.0
-#: Incarnations looked at and recovered, messages promoted, dead letters of a queue purged: in one call.
-_LOOK_LIMIT, _REAP_LIMIT, _PROMOTE_LIMIT, _PURGE_LIMIT = 1000, 10, 500, 500
 
 _PLACES = {
     "queue": "back to the head of queue {queue}",
@@ -117,31 +114,17 @@ class Stopping:
 # -- what there is, and what was done --------------------------------------------------------------------
 
 
-def _names(broker: Broker, given: tuple[str, ...]) -> list[str]:
-    """Return the apps to look after once.
+def _apps(broker: Broker, given: tuple[str, ...]) -> list[Keys]:
+    """Return the apps to look after once; raises `ConfigError` if one that is given is not on the server."""
+    from taskq.views.apps import apps_at
 
-    Raises:
-        ConfigError: One that is given is not on the server.
-    """
-    from taskq.broker.commands import announcing
-    from taskq.cli.names import unknown
-
-    known = broker.run(announcing.known_apps())
-    for name in given:
-        if name not in known:
-            raise unknown("app", name, broker.where, known)
-    if not given and not known:
+    apps = broker.perform(apps_at(broker.where, given))
+    if not apps:
         click.echo(f"taskq reaper: no app at {broker.where} yet: no worker has ever been here", err=True)
-    return list(dict.fromkeys(given)) or known
+    return apps
 
 
-def _lease_in(settings: dict[bytes, bytes]) -> float:
-    """Return the lease that an app's workers published, in seconds."""
-    raw = settings.get(b"lease", b"")
-    return int(raw) / 1000 if raw.isdigit() else _LEASE
-
-
-def _tell(app: str, incarnation: str, moves: list[Move], verb: str = "recovered") -> None:
+def _tell(app: str, incarnation: str, moves: Sequence[Move], verb: str = "recovered") -> None:
     """Print what became of an incarnation's messages."""
     from taskq.message.envelope import id_to_text
 
@@ -151,165 +134,64 @@ def _tell(app: str, incarnation: str, moves: list[Move], verb: str = "recovered"
         click.echo(f"  {id_to_text(move.id)}  {place}")
 
 
+def _teller(app: str) -> Report:
+    """Return a report for `Reaper` that prints."""
+    return lambda incarnation, moves: _tell(app, incarnation, moves)
+
+
 def _look(broker: Broker, given: tuple[str, ...]) -> None:
     """Print what a pass would do now; only reads."""
-    from taskq.broker.commands import announcing, keeping, looking
-    from taskq.broker.keys import Keys
+    from taskq.upkeep.one_pass import prospect
 
-    for name in _names(broker, given):
-        keys = Keys(name)
-        lease = _lease_in(broker.run(announcing.read_settings(keys)))
-        reaping = broker.run(keeping.reap(keys, _LOOK_LIMIT, dry_run=True))
-        now = broker.run(looking.server_time())
-        quiet = now - broker.run(looking.last_pulse(keys)) > lease / 2
-        for incarnation, moves in reaping.moves.items():
+    for keys in _apps(broker, given):
+        there, name = broker.perform(prospect(keys)), keys.app
+        for incarnation, moves in there.moves.items():
             _tell(name, incarnation, moves, "would recover")
-        if reaping.moves and quiet:
-            click.echo(f"{name}: nobody renewed leases lately, so each would first get a fresh one of {lease:g} s")
-        due = broker.run(looking.count_until(keys, "schedule", now))
-        old = sum(
-            broker.run(looking.count_until(keys, f"dead:{queue}", now - ttl)) for queue, ttl in _dead_ttls(broker, keys)
-        )
-        ticks = broker.run(looking.count_until(keys, "ticks", now))
-        click.echo(
-            f"{name}: would promote {count(due, 'due message')}, purge {count(old, 'old dead letter')}"
-            + (f", look at {count(ticks, 'periodic tick')}" if ticks else "")
-        )
-
-
-def _dead_ttls(broker: Broker, keys: Keys) -> list[tuple[str, float]]:
-    """Return the queues with dead letters, and how long those are kept, in seconds; none if they are kept for ever."""
-    from taskq.broker.commands import announcing, looking
-
-    raw = broker.run(announcing.read_settings(keys)).get(b"dead_ttl", b"")
-    if not raw.isdigit():
-        return []
-    queues = broker.run(looking.survey(keys))
-    return [(queue, int(raw) / 1000) for queue, survey in queues.items() if survey.dead]
-
-
-# -- a single pass ---------------------------------------------------------------------------------------
-
-
-class Pass:
-    """One pass over an app: it ends when no lease that had ended at its start is left."""
-
-    def __init__(self, broker: Broker, name: str) -> None:
-        """Note which leases have ended."""
-        from taskq.broker.commands import announcing, keeping
-        from taskq.broker.keys import Keys
-
-        self.broker = broker
-        self.name = name
-        self.keys = Keys(name)
-        self.lease = _lease_in(broker.run(announcing.read_settings(self.keys)))
-        self.again_at = 0.0
-        self._ended = set(broker.run(keeping.reap(self.keys, _LOOK_LIMIT, dry_run=True)).moves)
-        self._fresh: dict[str, float] = {}
-        self._turned_at = 0.0
-        self._messages = self._incarnations = 0
-
-    def turn(self) -> bool:
-        """Do what can be done now; answers whether the pass has ended, and sets ``again_at`` if not."""
-        from taskq.broker.commands import keeping
-
-        last, self._turned_at = self._turned_at, time.monotonic()
-        while True:
-            reaping = self.broker.run(keeping.reap(self.keys, _REAP_LIMIT))
-            for incarnation, moves in reaping.moves.items():
-                _tell(self.name, incarnation, moves)
-                self._messages += len(moves)
-                if incarnation not in reaping.unfinished:
-                    self._ended.discard(incarnation)
-                    self._incarnations += 1
-            for incarnation, why in reaping.failed.items():
-                click.echo(f"{self.name}: what {incarnation} held cannot be recovered: {why}", err=True)
-                self._ended.discard(incarnation)
-            if len(reaping.moves) + len(reaping.failed) < _REAP_LIMIT and not reaping.unfinished:
-                break
-        self._follow_leases(late=time.monotonic() - last > self.lease / 2)
-        if self._ended:
-            # Not too late for the pulse: whoever is silent for half a lease makes all leases fresh again.
-            next_end = self.lease if reaping.next_end is None else reaping.next_end
-            self.again_at = time.monotonic() + min(self.lease / 3, next_end + 0.01)
-            return False
-        self._finish()
-        return True
-
-    def _follow_leases(self, late: bool) -> None:
-        """Forget those whose workers live after all, or whom another reaper has recovered.
-
-        If this turn was too ``late`` for the pulse, it has itself made leases fresh again.
-        """
-        from taskq.broker.commands import looking
-
-        if not self._ended:
-            return
-        names = sorted(self._ended)
-        ends = dict(zip(names, self.broker.run(looking.lease_ends(self.keys, names)), strict=True))
-        if not self._fresh:
-            self._fresh = {name: end for name, end in ends.items() if end is not None}
+        if there.fresh:
             click.echo(
-                f"{self.name}: nobody renewed leases lately, so {count(len(self._fresh), 'ended lease')} "
-                f"got a fresh one first: waiting up to {self.lease:g} s",
-                err=True,
+                f"{name}: nobody renewed leases lately, so each would first get a fresh one of {there.lease:g} s"
             )
-        for name, end in ends.items():
-            if end is None:
-                click.echo(f"{self.name}: incarnation {name} was recovered by another, or closed", err=True)
-                self._ended.discard(name)
-            elif late:
-                self._fresh[name] = end
-            elif end > self._fresh.get(name, end):
-                click.echo(f"{self.name}: incarnation {name} lives: its lease was renewed", err=True)
-                self._ended.discard(name)
-
-    def _finish(self) -> None:
-        """Promote what is due, send ticks, purge old dead letters, and say what was done in all."""
-        from taskq.broker.commands import keeping, ticking
-        from taskq.periodic.entry import Ticker
-        from taskq.upkeep.reaper import TICKS
-
-        ticker = Ticker()
-        promoted = purged = sent = skip = 0
-        while True:
-            # For 0 ms: a pass must not become the keeper of the schedule's time, since it goes away.
-            due = self.broker.run(keeping.promote(self.keys, f"once.{os.getpid()}", _PROMOTE_LIMIT, 0, skip))
-            promoted += due.moved
-            steps = ticker.steps(due.ticks, due.now)
-            answers = self.broker.run(ticking.take_ticks(self.keys, steps)) if steps else b""
-            sent += answers.count(b"+") + answers.count(b"-")
-            if answers.strip(b"x"):
-                continue
-            if due.moved < _PROMOTE_LIMIT and not due.more:
-                break
-            skip += TICKS if due.more else 0  # of those nothing can be made here
-        queues = [queue for queue, _ in _dead_ttls(self.broker, self.keys)]
-        while gone := self.broker.run(keeping.retire(self.keys, _PURGE_LIMIT, queues)):
-            purged += gone
         click.echo(
-            f"{self.name}: recovered {count(self._messages, 'message')} of {count(self._incarnations, 'incarnation')}"
-            f", promoted {count(promoted, 'due message')}, purged {count(purged, 'old dead letter')}"
-            + (f", sent {count(sent, 'periodic tick')}" if sent else "")
+            f"{name}: would promote {count(there.due, 'due message')}, purge {count(there.old, 'old dead letter')}"
+            + (f", look at {count(there.ticks, 'periodic tick')}" if there.ticks else "")
         )
 
 
 def _pass(broker: Broker, given: tuple[str, ...], stopping: Stopping) -> None:
     """Make one pass over every app; those that must wait do so at the same time."""
-    passes = [Pass(broker, name) for name in _names(broker, given)]
+    from taskq.broker.protocol import boottime
+    from taskq.upkeep.one_pass import Pass
+
+    passes = [Pass(keys, _teller(keys.app), _say) for keys in _apps(broker, given)]
     while passes:
-        left = []
-        for one in passes:
-            if time.monotonic() < one.again_at:
-                left.append(one)
-                continue
+        for one in [one for one in passes if boottime() >= one.again_at]:
             with stopping.step():
-                ended = one.turn()
-            if not ended:
-                left.append(one)
-        passes = left
+                if broker.perform(one.turn()):
+                    passes.remove(one)
+                    _sum_up(one)
         if passes:
-            time.sleep(max(0.0, min(one.again_at for one in passes) - time.monotonic()))
+            time.sleep(max(0.0, min(one.again_at for one in passes) - boottime()))
+
+
+def _say(one: Pass, what: News, incarnations: list[str]) -> None:
+    """Print what else than a recovery has become of incarnations."""
+    name, *_ = incarnations
+    text = {
+        "fresh": f"nobody renewed leases lately, so {count(len(incarnations), 'ended lease')} got a fresh one first: "
+        f"waiting up to {one.lease:g} s",
+        "gone": f"incarnation {name} was recovered by another, or closed",
+        "lives": f"incarnation {name} lives: its lease was renewed",
+    }
+    click.echo(f"{one.keys.app}: {text[what]}", err=True)
+
+
+def _sum_up(one: Pass) -> None:
+    done, lost = one.done, count(one.done["incarnations"], "incarnation")
+    click.echo(
+        f"{one.keys.app}: recovered {count(done['messages'], 'message')} of {lost}"
+        f", promoted {count(done['promoted'], 'due message')}, purged {count(done['purged'], 'old dead letter')}"
+        + (f", sent {count(done['ticks'], 'periodic tick')}" if done["ticks"] else "")
+    )
 
 
 # -- the daemon ------------------------------------------------------------------------------------------
@@ -377,6 +259,7 @@ class Daemon:
         from taskq.broker.net.connection import Connection
         from taskq.spelling import guess
         from taskq.upkeep.housekeeping import Upkeep
+        from taskq.upkeep.one_pass import lease_of
         from taskq.upkeep.reaper import Reaper
 
         complete = True
@@ -395,7 +278,7 @@ class Daemon:
                 continue
             self._spoilt.discard(name)
             complete = complete and b"lease" in settings
-            lease = _lease_in(settings)
+            lease = lease_of(settings)
             known = self._reapers.get(name)
             if known is None:
                 Upkeep(keys, Connection(self._connection.url)).start()
@@ -419,8 +302,3 @@ class Daemon:
         (name, reaper), *_ = self._reapers.items()
         if drive(reaper.wait(["alarm"], seconds), self._connection) is not None:
             self._again_at[name] = 0.0
-
-
-def _teller(app: str) -> Any:
-    """Return a report for `Reaper` that prints."""
-    return lambda incarnation, moves: _tell(app, incarnation, moves)

@@ -6,7 +6,7 @@ import sys
 
 import click
 
-from taskq.cli.common import app_at, dry_run_option, keys_of, name_option, reaching, url_option
+from taskq.cli.common import dry_run_option, name_option, reaching, url_option
 from taskq.config import check_name
 
 
@@ -20,18 +20,19 @@ def command(what: str, dry_run: bool, app: str | None, url: str | None) -> None:
 
     Exit codes: 0 done, 1 it was not paused, 2 wrong usage or no server, or a name that nobody has used yet.
     """
-    from taskq.broker import call
-    from taskq.broker.commands import steering
-    from taskq.cli.names import Known, unknown
+    from taskq.broker.commands import looking
+    from taskq.steering.pausing import resume
+    from taskq.views.apps import app_at
+    from taskq.views.names import known_names, unknown
 
     with reaching(url) as broker:
-        keys = keys_of(app_at(broker, app))
-        paused = {name.decode().removeprefix("=") for name in broker.run(call.whole_hash(keys, "paused"))}
+        keys = broker.perform(app_at(broker.where, app))
+        paused = {one.name for one in broker.run(looking.pauses(keys))}
         was = check_name("queue or task", what) in paused
-        if not was and what not in (known := Known.at(broker, [keys]).all):
+        if not was and what not in (known := broker.perform(known_names([keys])).all):
             raise unknown("queue or task", what, f"app {keys.app}", paused or known)
         if was and not dry_run:
-            was = broker.run(steering.resume(keys, what))
+            was = broker.perform(resume(keys, what))
     if not was:
         click.echo(f"taskq: {what} was not paused", err=True)
         sys.exit(1)

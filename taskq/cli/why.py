@@ -7,7 +7,7 @@ import time
 
 import click
 
-from taskq.cli.common import apps_at, keys_of, names_option, raw_id_of, reaching, url_option
+from taskq.cli.common import names_option, raw_id_of, reaching, url_option
 from taskq.cli.tables import Age
 
 
@@ -23,18 +23,19 @@ def command(text_id: str, measure: float | None, names: tuple[str, ...], url: st
     Exit codes: 0 said, 1 no message and no result of that id exists, 2 wrong usage or no server, or no such app.
     """
     from taskq.broker.commands import looking
+    from taskq.views.apps import apps_at
     from taskq.views.why import pace, sentence
 
     raw_id = raw_id_of(text_id)
     with reaching(url) as broker:
         text = f"No app is known at {broker.where}."
-        for app in apps_at(broker, names):
-            reply = broker.run(looking.why(keys_of(app), raw_id))
+        for keys in broker.perform(apps_at(broker.where, names)):
+            reply = broker.run(looking.why(keys, raw_id))
             text = sentence(raw_id, reply)
             if {b"value", b"result"} & set(reply[::2]):
                 if measure and b"ahead" in reply[::2]:
                     time.sleep(measure)
-                    before, reply = reply, broker.run(looking.why(keys_of(app), raw_id))
+                    before, reply = reply, broker.run(looking.why(keys, raw_id))
                     text = f"{sentence(raw_id, reply)} {pace(raw_id, before, reply)}".strip()
                 click.echo(text)
                 return

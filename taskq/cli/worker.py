@@ -165,14 +165,14 @@ def _check_queues(app: TaskQ, plan: Plan, broker: Broker) -> None:
     Raises:
         ConfigError: One to which nothing was ever sent either, and that looks like a slip.
     """
-    from taskq.cli.names import Known
     from taskq.spelling import guess, is_typo
+    from taskq.views.names import known_names
 
     own = {task.queue for task in app.tasks.values()}
     strange = [name for name in plan.queues if name not in own]
     if not strange:
         return
-    used = Known.at(broker, [app.client.keys]).queues
+    used = broker.perform(known_names([app.client.keys])).queues
     for name in strange:
         text = f"no task of app {app.name} has queue {name}"
         if name in used:

@@ -1,21 +1,21 @@
-"""Revoking all there is of a task, of a queue, or with certain headers.
+"""Revoking: messages are not to run, or to run no longer; some by their ids, or all there is of a task or a queue.
 
-First the ids are walked in chunks, which is no instant: what is sent meanwhile may be met or not; what was there
-before, and still is, will be. Then all are marked, a thousand in one step and the oldest first, so that none is begun
-while they are revoked one by one.
+To find all there is, the ids are walked in chunks, which is no instant: what is sent meanwhile may be met or not; what
+was there before, and still is, will be. Then all are marked, a thousand in one step and the oldest first, so that none
+is begun while they are revoked one by one.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any
 
 from taskq.broker import call
-from taskq.broker.commands import auditing, steering
+from taskq.broker.commands import auditing, holding, looking, steering
 from taskq.broker.keys import Keys
-from taskq.broker.protocol import Protocol, persist
+from taskq.broker.protocol import Protocol
 from taskq.config import check_name
 from taskq.errors import ConfigError, DecodeError
 from taskq.message import codec
@@ -23,6 +23,8 @@ from taskq.message.envelope import decode, decode_head
 
 #: Messages read in one call, each of which may have a megabyte; ids marked in one.
 _CHUNK, _MARKED = 100, 1000
+#: What comes of revoking a message, by where it is.
+_WOULD = {"processing": "running", "scheduled": "revoked", "pending": "revoked"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,22 +61,46 @@ class Which:
             return False
 
 
-def find_all(keys: Keys, which: Which, where: str, seconds: float) -> Protocol[list[bytes]]:
-    """Find what is meant, the oldest first, but for dead letters and what is revoked already.
+def revoke(keys: Keys, raw_id: bytes, reason: str = "") -> Protocol[str]:
+    """Let a message not run, or run no longer; answers revoked, running (its worker is told), dead, or unknown."""
+    answer: str = yield steering.revoke(keys, raw_id, reason)
+    return answer
 
-    Each step is repeated as `persist` says.
-    """
+
+def revoke_these(apps: Sequence[Keys], ids: Sequence[bytes], reason: str = "") -> Protocol[dict[bytes, str]]:
+    """Revoke each, in whichever app it is; answers of each as `revoke` does."""
+    answers = dict.fromkeys(ids, "unknown")
+    for keys in apps:
+        marked = yield from _mark(keys, ids, reason)
+        for raw_id in [raw_id for raw_id, answer in answers.items() if answer == "unknown"]:
+            answer = yield from revoke(keys, raw_id, reason)
+            # What was marked and is unknown by now has had its turn, and ended by its mark.
+            answers[raw_id] = "revoked" if answer == "unknown" and raw_id in marked else answer
+    return answers
+
+
+def would_revoke(apps: Sequence[Keys], ids: Sequence[bytes]) -> Protocol[dict[bytes, str]]:
+    """Tell what `revoke_these` would answer now."""
+    answers = dict.fromkeys(ids, "unknown")
+    for keys in apps:
+        for raw_id in [raw_id for raw_id, answer in answers.items() if answer == "unknown"]:
+            found: looking.Located = yield looking.locate(keys, raw_id)
+            [reason] = yield call.hash_values(keys, "reasons", [raw_id])
+            answers[raw_id] = "dead" if reason is not None else _WOULD.get(found.place, "unknown")
+    return answers
+
+
+def find_all(keys: Keys, which: Which) -> Protocol[list[bytes]]:
+    """Find what is meant, the oldest first, but for dead letters and what is revoked already."""
     cursor, found = b"0", {}  # a walk may meet an id twice
     while True:
-        cursor, ids = yield from persist(auditing.scan_ids(keys, cursor, _CHUNK), where, seconds)
-        values: list[bytes | None] = []
-        if ids:
-            values = yield from persist(call.hash_values(keys, "messages", ids), where, seconds)
+        cursor, ids = yield auditing.scan_ids(keys, cursor, _CHUNK)
+        values: list[bytes | None] = (yield call.hash_values(keys, "messages", ids)) if ids else []
         meant = [(raw_id, value) for raw_id, value in zip(ids, values, strict=True) if value and which.match(value)]
         if meant:
             names = [raw_id for raw_id, _ in meant]
-            marks = yield from persist(call.hash_values(keys, "revoked", names), where, seconds)
-            reasons = yield from persist(call.hash_values(keys, "reasons", names), where, seconds)
+            marks = yield call.hash_values(keys, "revoked", names)
+            reasons = yield call.hash_values(keys, "reasons", names)
             for (raw_id, value), mark, reason in zip(meant, marks, reasons, strict=True):
                 if mark is None and reason is None:
                     found[raw_id] = decode_head(value)[2]
@@ -82,25 +108,38 @@ def find_all(keys: Keys, which: Which, where: str, seconds: float) -> Protocol[l
             return sorted(found, key=found.__getitem__)
 
 
-def header_names(keys: Keys, where: str, seconds: float) -> Protocol[set[str]]:
+def count_running(keys: Keys, ids: Collection[bytes]) -> Protocol[int]:
+    """Count how many of them a worker holds."""
+    running = 0
+    for name in (yield auditing.incarnations(keys)):
+        running += len({*ids}.intersection((yield holding.held_ids(keys, name))))
+    return running
+
+
+def header_names(keys: Keys) -> Protocol[set[str]]:
     """Find the names of the headers that calls were given, of all messages there are."""
     cursor, names = b"0", set[str]()
     while True:
-        cursor, ids = yield from persist(auditing.scan_ids(keys, cursor, _CHUNK), where, seconds)
+        cursor, ids = yield auditing.scan_ids(keys, cursor, _CHUNK)
         if ids:
-            for value in (yield from persist(call.hash_values(keys, "messages", ids), where, seconds)):
+            for value in (yield call.hash_values(keys, "messages", ids)):
                 with suppress(DecodeError, KeyError, TypeError):
                     names |= set(codec.unpack(decode(value or b"").headers["user"]))
         if cursor == b"0":
             return names
 
 
-def revoke_all(keys: Keys, which: Which, reason: str, where: str, seconds: float) -> Protocol[int]:
-    """Revoke what is meant; answers how many there were. Each step is repeated as `persist` says."""
-    ids = yield from find_all(keys, which, where, seconds)
+def revoke_all(keys: Keys, which: Which, reason: str = "") -> Protocol[int]:
+    """Revoke what is meant; answers how many there were."""
+    marked = yield from _mark(keys, (yield from find_all(keys, which)), reason)
+    for raw_id in marked:  # one that is unknown by now has had its turn, and ended by its mark
+        yield from revoke(keys, raw_id, reason)
+    return len(marked)
+
+
+def _mark(keys: Keys, ids: Sequence[bytes], reason: str) -> Protocol[list[bytes]]:
+    """Let none of them be begun while the others are revoked; answers which are alive."""
     marked: list[bytes] = []
     for at in range(0, len(ids), _MARKED):
-        marked += yield from persist(steering.mark(keys, ids[at : at + _MARKED], reason), where, seconds)
-    for raw_id in marked:  # one that is unknown by now has had its turn, and ended by its mark
-        yield from persist(steering.revoke(keys, raw_id, reason), where, seconds)
-    return len(marked)
+        marked += yield steering.mark(keys, ids[at : at + _MARKED], reason)
+    return marked

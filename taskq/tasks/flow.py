@@ -99,11 +99,10 @@ class Flow:
 
     def published(self, own: bool) -> str:
         """Write the limits for the server; ``own`` says whether the task has its queue for itself."""
-        texts = [limit.text("k" if limit.key is not None else "o" if own else "s") for limit in self.all_limits]
+        lines = [limit.published("k" if limit.key is not None else "o" if own else "s") for limit in self.all_limits]
         if self.breaker is not None:
-            b = self.breaker
-            texts.append(f"{'B' if own else 'b'} {b.failures:g} {b.of} {round(b.pause * 1000)}")
-        return "\n".join(texts)
+            lines.append(self.breaker.published("B" if own else "b"))
+        return "\n".join(map(str, lines))
 
     @property
     def depends_on_call(self) -> bool:

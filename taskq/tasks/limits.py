@@ -47,11 +47,11 @@ class Limit:
             interval_ms(self.rate)
         check_key("key", self.key)
 
-    def text(self, kind: str) -> str:
-        """Write the limit for ``gates.lua``."""
+    def published(self, kind: str) -> Published:
+        """Return its published form; ``kind`` is o, s or k."""
         interval = 0.0 if self.rate is None else interval_ms(self.rate)
         burst = self.burst or max(1, int(100 / interval)) if interval else 1
-        return f"{kind} {interval:.6f} {burst} {self.max_concurrency or 0}"
+        return Published(kind, interval, burst, self.max_concurrency or 0)
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,6 +76,44 @@ class Breaker:
             raise ConfigError(f"of= of a Breaker must be a whole number from 1 to 1000, not {self.of!r}")
         if not is_number(self.pause) or not 0 < self.pause <= LONGEST:
             raise ConfigError(f"pause of a Breaker must be a number of seconds above 0, not {self.pause!r}")
+
+    def published(self, kind: str) -> Published:
+        """Return its published form; ``kind`` is B or b."""
+        return Published(kind, self.failures, self.of, round(self.pause * 1000))
+
+
+@dataclass(frozen=True, slots=True)
+class Published:
+    """A limit or a breaker as the server keeps it and ``gates.lua`` reads it: a line of four words.
+
+    Attributes:
+        kind: Of a limit: o (of all that is in the queue), s (of the task, in a queue it shares), k (each key apart).
+            Of a breaker: B (of all that is in the queue), b (of the task).
+        interval: Ms between two starts, 0 for no rate; of a breaker the share of failures that opens it.
+        burst: Starts at once after a pause; of a breaker the number of runs that are looked at.
+        slots: Runs at the same time, 0 for any number; of a breaker the ms for which it stays open.
+    """
+
+    kind: str
+    interval: float
+    burst: int
+    slots: int
+
+    @property
+    def is_breaker(self) -> bool:
+        """Whether it is a breaker."""
+        return self.kind in "bB"
+
+    def __str__(self) -> str:
+        """Write the line."""
+        interval = f"{self.interval:g}" if self.is_breaker else f"{self.interval:.6f}"
+        return f"{self.kind} {interval} {self.burst} {self.slots}"
+
+
+def read_published(text: str) -> list[Published]:
+    """Read what is published of a task; what is not such a line is left out."""
+    found = re.findall(r"^(\w) (\S+) (\d+) (\d+)$", text, re.MULTILINE)
+    return [Published(kind, float(interval), int(burst), int(slots)) for kind, interval, burst, slots in found]
 
 
 def is_number(value: Any) -> bool:

@@ -11,6 +11,7 @@ refused by the server instead.
 from __future__ import annotations
 
 import logging
+from collections import Counter
 from collections.abc import Callable, Sequence
 from typing import TypeVar
 
@@ -65,10 +66,16 @@ class Reaper:
     Attributes:
         interval: Seconds between two passes at most; a third of the lease, so that the pulse stays fresh.
         stumbles: How often something went wrong that is in nobody's way, by what it was.
+        promoted: How many messages it has moved to their queues.
+        ticks: What has become of ticks, by the server's answers: ``+`` sent, ``-`` sent where nobody serves the queue.
+        failed: Incarnations that cannot be recovered, and why.
     """
 
-    def __init__(self, keys: Keys, name: str, lease: float, report: Report = log_report) -> None:
-        """Prepare; ``name`` tells this reaper from others, ``lease`` is in seconds."""
+    def __init__(self, keys: Keys, name: str, lease: float, report: Report = log_report, *, keeps: bool = True) -> None:
+        """Prepare; ``name`` tells this reaper from others, ``lease`` is in seconds.
+
+        Unless it ``keeps`` the time of the schedule, others do beside it.
+        """
         self.keys = keys
         self.name = name
         self.interval = lease / 3
@@ -79,15 +86,18 @@ class Reaper:
         self._told: dict[str, str] = {}
         self.stumbles: dict[str, int] = {}
         self._said: dict[str, str] = {}
-        self._failed: set[str] = set()
+        self.promoted = 0
+        self.ticks: Counter[str] = Counter()
+        self.failed: dict[str, str] = {}
+        self._keep_ms = int(self.interval * 1000) if keeps else 0
 
     def promote(self) -> Protocol[float]:
         """Move what is due to its queue, send what ticks; answers in how many seconds to come again.
 
         One batch of each a call: what else is due, or was missed, must not keep the caller from its leases.
         """
-        keep_ms = int(self.interval * 1000)
-        due: Promotion = yield keeping.promote(self.keys, self.name, _PROMOTE_LIMIT, keep_ms, self._skip)
+        due: Promotion = yield keeping.promote(self.keys, self.name, _PROMOTE_LIMIT, self._keep_ms, self._skip)
+        self.promoted += due.moved
         if due.ticks and (yield from self.take_ticks(due)):
             return 0.0
         # Ticks of which this machine can make nothing stay due; those behind them are not to wait for that.
@@ -96,6 +106,11 @@ class Reaper:
             return 0.0
         wait = self.interval if due.wait is None else due.wait
         return min(wait, _TICK_AGAIN) if due.ticks or skipped else wait
+
+    @property
+    def behind(self) -> bool:
+        """Whether more ticks may be due than those that were looked at."""
+        return self._skip > 0
 
     def take_ticks(self, due: Promotion) -> Protocol[bool]:
         """Send the ticks that are due and set those that follow; answers whether any was taken."""
@@ -110,6 +125,7 @@ class Reaper:
             self._refused = True
             return False
         self._refused = False
+        self.ticks.update(answers.replace("x", ""))
         for step, answer in zip(steps, answers, strict=True):
             self._tell(step, answer)
         return any(answer != "x" for answer in answers)
@@ -161,9 +177,9 @@ class Reaper:
 
     def _tell_failed(self, failed: dict[str, str]) -> None:
         """Say once of each incarnation that it cannot be recovered; it is tried again after a third of a lease."""
-        for incarnation in failed.keys() - self._failed:
+        for incarnation in failed.keys() - self.failed.keys():
             log.error("what %s held cannot be recovered yet: %s", incarnation, failed[incarnation])
-        self._failed.update(failed)
+        self.failed.update(failed)
 
     def wait(self, bells: Sequence[str], seconds: float) -> Protocol[list[bytes] | None]:
         """Wait until one of the bells rings, at most ``seconds``; answers its key and its token, or None in vain.

@@ -18,6 +18,7 @@ from taskq.errors import DecodeError
 from taskq.message.envelope import decode, decode_fields, decode_head, id_time, id_to_text
 from taskq.message.outcome import DISCARDED, FAILURE, SUCCESS, read_error_detail
 from taskq.tasks.limits import rate_text
+from taskq.views.workers import WorkerInfo
 
 #: How deep ``why.lua`` looks into a list, and at how many incarnations.
 _MOST, _FEW = 10_000, 100
@@ -204,8 +205,9 @@ def _running(facts: Facts) -> str | None:
     since = facts.number("since")
     if since is None:
         return None
-    info = read_error_detail(facts["worker"])
-    text = f"It runs in worker {info.get('worker', '?')}, child {info.get('child', '?')}, for {facts.since(since)}"
+    info = WorkerInfo.read(facts["worker"] or b"")
+    child = "?" if info.child < 0 else info.child
+    text = f"It runs in worker {info.worker}, child {child}, for {facts.since(since)}"
     lease = facts.number("lease") or 0.0
     if lease <= facts.now:
         text += f"; but that worker has given no sign of life, and its lease ended {facts.since(lease)} ago"
@@ -265,11 +267,11 @@ def _unserved(facts: Facts) -> str | None:
     task, queue = facts.names
     if not facts["served"]:
         return f"No live worker serves queue {queue}; start one: taskq worker -A ... -Q {queue}."
-    workers = [read_error_detail(info) for info in facts["workers"] or ()]
-    able = [info for info in workers if queue in info.get("queues", ())]
+    workers = [WorkerInfo.read(info) for info in facts["workers"] or ()]
+    able = [info for info in workers if queue in info.queues]
     if len(workers) < min(_FEW, facts["incarnations"]) or facts["incarnations"] > _FEW or not able:
         return None  # not all of them were looked at, or they are about to be replaced
-    if any(task in info.get("tasks", ()) for info in able):
+    if any(task in info.tasks for info in able):
         return None
     return f"No live worker has task {task}; those that serve queue {queue} do not know it."
 

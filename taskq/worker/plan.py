@@ -8,13 +8,12 @@ from collections import Counter
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field
 
-import msgpack
-
 from taskq.broker.commands.holding import QueueSet
 from taskq.config import Settings, check_name
 from taskq.errors import ConfigError
 from taskq.message.envelope import VERSION
 from taskq.tasks.definition import Definition
+from taskq.views.workers import WorkerInfo
 from taskq.worker.slots import CAPACITY
 
 
@@ -77,19 +76,15 @@ class Plan:
 
     def info(self, child: int, queues: QueueSet, pid: int | None = None) -> bytes:
         """Write what the server is told of an incarnation of this process or ``pid``: who it is, what it can run."""
-        return bytes(
-            msgpack.packb(
-                {
-                    "worker": self.name,
-                    "host": socket.gethostname(),
-                    "pid": pid or os.getpid(),
-                    "child": child,
-                    "format": VERSION,
-                    "queues": list(queues.queues),
-                    "tasks": self.tasks,
-                }
-            )
-        )
+        return WorkerInfo(
+            worker=self.name,
+            host=socket.gethostname(),
+            pid=pid or os.getpid(),
+            child=child,
+            format=VERSION,
+            queues=list(queues.queues),
+            tasks=self.tasks,
+        ).stored()
 
 
 def lanes_of(

@@ -17,11 +17,12 @@ from taskq.broker.commands import announcing, ticking
 from taskq.broker.net.connection import Connection
 from taskq.broker.protocol import drive
 from taskq.cli import main
-from taskq.cli.timetable import Timetable
 from taskq.message.codec import unpack_call
 from taskq.message.envelope import decode
 from taskq.periodic.entry import Entry
 from taskq.upkeep.reaper import Reaper
+from taskq.views.apps import apps_at
+from taskq.views.timetable import entries_of
 from tests.cli.conftest import Background, Ran
 from tests.cli.lost import publish
 from tests.support import Server, new_app, survey, wait_until
@@ -332,4 +333,5 @@ def test_the_timetable_goes_over_every_app(own_server: Server) -> None:
             app.client.broker.run(ticking.change_entry(app.client.keys, "define", entry, b"x" * 20, 0))
 
     broker = TaskQ("any", own_server.url).client.broker
-    assert [(one.app, one.name) for one in Timetable(broker, ()).all()] == [(a, e) for a in "ab" for e in "xy"]
+    found = [one for keys in broker.perform(apps_at("here", ())) for one in broker.perform(entries_of(keys))]
+    assert [(one.app, one.name) for one in found] == [(a, e) for a in "ab" for e in "xy"]

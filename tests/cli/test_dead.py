@@ -15,9 +15,11 @@ import pytest
 
 from taskq import ResultTimeout, TaskError, TaskQ
 from taskq.broker import call
+from taskq.broker.commands import looking
 from taskq.broker.pool import Broker
-from taskq.cli.letters import Filters, Graveyard
 from taskq.message.envelope import decode, encode_head, id_from_text
+from taskq.steering.letters import replay
+from taskq.views.letters import Filters, Graveyard
 from tests.cli.conftest import Ran, environment
 from tests.cli.lost import bury, publish
 from tests.support import Server, new_app, survey
@@ -360,15 +362,15 @@ def test_a_replay_says_what_has_expired_meanwhile(taskq: Run, app: TaskQ) -> Non
 def test_what_dies_again_is_not_replayed_again(app: TaskQ, session_server: Server) -> None:
     dead(app, "mail", 5)
     broker = Broker(session_server.url, app.client.keys, send_timeout=5.0)
-    graveyard = Graveyard(broker, Filters((app.name,)))
+    graveyard = Graveyard([app.client.keys], Filters(), broker.run(looking.server_time()))
 
     replayed = 0
-    for letters, taken in graveyard.pages():
+    while (letters := broker.perform(graveyard.next_page())) is not None:
         for letter in letters:
-            assert graveyard.replay(letter)
+            assert broker.perform(replay([letter])) == [True]
             replayed += 1
             bury(app, "mail", number=replayed)
-        taken(len(letters))
+        graveyard.taken(len(letters))
 
     assert replayed == 5
     assert survey(app)["mail"].dead == 5

@@ -352,7 +352,7 @@ def test_a_message_of_any_incarnation_is_found_and_not_resurrected(world: World)
     before = world.state()
 
     assert world.run(mend(world.keys, [(A, "")])) == ["sound"]
-    assert world.run(looking.locate(world.keys, A))[0] == b"processing"
+    assert world.run(looking.locate(world.keys, A)).place == "processing"
     assert b"worker" in world.run(looking.why(world.keys, A))
     assert world.state() == before
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from taskq.broker.commands.awaiting import await_results, drain_inbox, forget, take_inbox
-from taskq.broker.commands.looking import locate
+from taskq.broker.commands.looking import Located, locate
 from tests.contract.world import MINUTE, T0, Scores, State, World, message, messages, raw_id, serving, without
 
 A, B, C, D, E = map(raw_id, range(1, 6))
@@ -79,13 +79,13 @@ def test_an_inbox_gives_one_and_then_the_rest(world: World) -> None:
 @pytest.mark.parametrize(
     ("place", "found"),
     [
-        ("pending", [b"pending", message(A)]),
-        ("suspect", [b"pending", message(A)]),
-        ("scheduled", [b"scheduled", message(A), b"%d" % (T0 + MINUTE)]),
-        ("processing", [b"processing", message(A), b"123", b"info"]),
+        ("pending", Located("pending", message(A))),
+        ("suspect", Located("pending", message(A))),
+        ("scheduled", Located("scheduled", message(A), time=(T0 + MINUTE) / 1000)),
+        ("processing", Located("processing", message(A), time=0.123, worker=b"info")),
     ],
 )
-def test_a_living_message_is_located_where_it_is(world: World, place: str, found: list[bytes]) -> None:
+def test_a_living_message_is_located_where_it_is(world: World, place: str, found: Located) -> None:
     world.seed(PLACES[place], {"messages": messages(A)})
     before = world.dump()
 
@@ -96,26 +96,26 @@ def test_a_living_message_is_located_where_it_is(world: World, place: str, found
 def test_a_suspect_that_runs_is_located_too(world: World) -> None:
     world.seed(PLACES["processing"] | {"processing:inc": {A: b"!123 q"}, "messages": messages(A)})
 
-    assert world.run(locate(world.keys, A)) == [b"processing", message(A), b"123", b"info"]
+    assert world.run(locate(world.keys, A)) == Located("processing", message(A), time=0.123, worker=b"info")
 
 
 def test_a_dead_letter_is_located_with_its_reason_and_time(world: World) -> None:
     world.seed({"messages": messages(A), "dead:q": Scores({A: 5000.0}), "reasons": {A: b"failed\ndetail"}})
 
-    assert world.run(locate(world.keys, A)) == [b"dead", message(A), b"failed\ndetail", b"5000"]
+    assert world.run(locate(world.keys, A)) == Located("dead", message(A), b"failed\ndetail", 5.0)
 
 
 def test_an_unreadable_dead_letter_is_located_too(world: World) -> None:
     world.seed({"messages": {A: b"?"}, "dead:unreadable": Scores({A: 5000.0}), "reasons": {A: b"unreadable\n"}})
 
-    assert world.run(locate(world.keys, A)) == [b"dead", b"?", b"unreadable\n", b"5000"]
+    assert world.run(locate(world.keys, A)) == Located("dead", b"?", b"unreadable\n", 5.0)
 
 
 def test_a_result_and_the_unknown_are_told_apart(world: World) -> None:
     world.seed({f"result:{A.decode()}": b"S"})
 
-    assert world.run(locate(world.keys, A)) == [b"result", b"S"]
-    assert world.run(locate(world.keys, B)) == [b"unknown"]
+    assert world.run(locate(world.keys, A)) == Located("result", b"S")
+    assert world.run(locate(world.keys, B)) == Located("unknown")
 
 
 def test_forgetting_deletes_the_result_alone(world: World) -> None:

@@ -12,7 +12,7 @@ from taskq.broker.commands.holding import close, fetch, renew, sync
 from taskq.broker.commands.keeping import reap
 from taskq.broker.commands.outcomes import words
 from taskq.broker.commands.steering import mark, revoke
-from taskq.broker.protocol import drive
+from taskq.broker.protocol import drive, persistent
 from taskq.message import codec
 from taskq.message.envelope import decode
 from taskq.message.outcome import Again, Dead, Ended, Limited, Outcome, Returned
@@ -288,7 +288,7 @@ def test_of_what_is_revoked_together_nothing_is_begun_meanwhile(world: World, wh
     world.seed({"messages": stored})
     between: Any = Between(world)
 
-    assert drive(revoke_all(world.keys, which, "a mistake", "here", 5.0), between) == 250
+    assert drive(persistent(revoke_all(world.keys, which, "a mistake"), "here", 5.0), between) == 250
 
     assert (between.calls, between.taken) == (250, [])
     assert not {"messages", "revoked", "queue:q"} & set(world.state())

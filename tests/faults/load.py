@@ -17,7 +17,10 @@ from pathlib import Path
 from types import ModuleType
 
 from taskq import TaskQ
-from taskq.cli.letters import Filters, Graveyard
+from taskq.broker.commands import looking
+from taskq.broker.pool import Broker
+from taskq.steering import letters as steering
+from taskq.views.letters import Filters, Graveyard
 from tests.faults.every_option import STORMY, URGENT, Caller, Sent
 from tests.faults.fleet import raw
 from tests.support import wait_until
@@ -238,13 +241,18 @@ class Load:
 
 def replay(module: ModuleType, task: str) -> None:
     """Put the dead letters of a task back."""
-    graveyard = Graveyard(module.app.client.broker, Filters(task=task))
-    for letters, taken in graveyard.pages():
-        taken(sum(graveyard.replay(letter) is True for letter in letters))
+    broker, graveyard = _graveyard(module, Filters(task=task))
+    while (page := broker.perform(graveyard.next_page())) is not None:
+        graveyard.taken(broker.perform(steering.replay(page)).count(True))
 
 
 def purge(module: ModuleType) -> None:
     """Delete all dead letters."""
-    graveyard = Graveyard(module.app.client.broker, Filters())
-    for letters, taken in graveyard.pages():
-        taken(graveyard.purge(letters))
+    broker, graveyard = _graveyard(module, Filters())
+    while (page := broker.perform(graveyard.next_page())) is not None:
+        graveyard.taken(broker.perform(steering.purge(page)))
+
+
+def _graveyard(module: ModuleType, filters: Filters) -> tuple[Broker, Graveyard]:
+    broker = module.app.client.broker
+    return broker, Graveyard([module.app.client.keys], filters, broker.run(looking.server_time()))

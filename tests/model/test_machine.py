@@ -24,6 +24,7 @@ from taskq.broker.call import Command
 from taskq.broker.commands import awaiting, holding, producing, steering
 from taskq.broker.commands.holding import Lost, Stale
 from taskq.broker.commands.outcomes import words
+from taskq.broker.protocol import persistent
 from taskq.errors import BrokerRefused
 from taskq.message.outcome import Again, Dead, Ended, Outcome, Returned, ids_of
 from taskq.steering.revoking import Which, revoke_all
@@ -620,7 +621,7 @@ class Machine(RuleBasedStateMachine):
         board = Board.of(self.seen)
         meant = [id_ for id_, value in self.seen.table("messages").items() if which.match(value)]
         answers = {id_: board.revoke(id_, b"all") for id_ in meant if id_ not in board.marked}
-        counted = self.system.line.drive(revoke_all(self.system.keys, which, "all", "here", 60.0))
+        counted = self.system.line.drive(persistent(revoke_all(self.system.keys, which, "all"), "here", 60.0))
         assert counted == sum(answer != "dead" for answer in answers.values())
         self._refuse(board, answers, b"all")
 

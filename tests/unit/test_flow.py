@@ -90,7 +90,7 @@ def test_a_rate_that_cannot_be_read_or_kept_is_refused(rate: Any) -> None:
 
 @pytest.mark.parametrize("rate", ["10/s", "50/s", "1000/s"])
 def test_the_burst_is_a_tenth_of_a_second_of_the_rate(rate: str) -> None:
-    _, interval, burst, _ = Limit(rate).text("s").split()
+    _, interval, burst, _ = str(Limit(rate).published("s")).split()
     assert int(burst) == 100 / float(interval)
 
 

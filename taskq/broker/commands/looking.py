@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 from taskq.broker.call import Arg, Command, as_dict, as_it_is, readable
 from taskq.broker.commands.steering import Pause, read_pause
@@ -17,9 +17,94 @@ def served_queues(keys: Keys) -> Command[set[str]]:
     return Command(None, [b"HKEYS", keys["serving"]], lambda reply: {name.decode(errors="replace") for name in reply})
 
 
-def locate(keys: Keys, raw_id: bytes) -> Command[list[Any]]:
-    """Say where a message is; answers as ``locate.lua`` says."""
-    return Command(script("locate"), [keys.prefix, raw_id], as_it_is)
+def task_queues(keys: Keys) -> Command[dict[str, str]]:
+    """The queue of each task that a worker has had."""
+
+    def parse(reply: Any) -> dict[str, str]:
+        return {readable(task): readable(queue) for task, queue in as_dict(reply).items()}
+
+    return Command(None, [b"HGETALL", keys["tasks"]], parse)
+
+
+class Paused(NamedTuple):
+    """A queue, or a task in a queue that it shares, of which nothing is taken."""
+
+    name: str
+    is_task: bool
+    pause: Pause
+
+
+def pauses(keys: Keys) -> Command[list[Paused]]:
+    """What is paused, and why."""
+
+    def parse(reply: Any) -> list[Paused]:
+        found = ((readable(name), read_pause(stored)) for name, stored in as_dict(reply).items())
+        return [Paused(name.removeprefix("="), name[:1] == "=", pause) for name, pause in found if pause is not None]
+
+    return Command(None, [b"HGETALL", keys["paused"]], parse)
+
+
+class Broken(NamedTuple):
+    """A breaker that lets nothing pass.
+
+    Attributes:
+        task: Whose it is.
+        until: When it lets one message through, in seconds since the epoch; None: it has done so.
+    """
+
+    task: str
+    until: float | None
+
+
+def broken(keys: Keys) -> Command[list[Broken]]:
+    """The breakers that are open, or have let one message through; those that are closed are left out."""
+
+    def parse(reply: Any) -> list[Broken]:
+        found = []
+        for task, stored in as_dict(reply).items():
+            mode, _, rest = readable(stored).partition(" ")
+            time = rest.partition(" ")[0]
+            if mode in ("o", "h"):
+                found.append(Broken(readable(task), int(time) / 1000 if mode == "o" and time.isdecimal() else None))
+        return found
+
+    return Command(None, [b"HGETALL", keys["breakers"]], parse)
+
+
+class Located(NamedTuple):
+    """Where a message is.
+
+    Attributes:
+        place: result, dead, scheduled, processing, pending, or unknown.
+        value: The message as it is stored; of a ``result``, the outcome.
+        reason: Of a dead letter: why, a newline, and the detail.
+        time: When it died, is due, or was taken; seconds since the epoch.
+        worker: What is known of the incarnation that holds it.
+    """
+
+    place: str
+    value: bytes = b""
+    reason: bytes = b""
+    time: float | None = None
+    worker: bytes = b""
+
+
+def locate(keys: Keys, raw_id: bytes) -> Command[Located]:
+    """Say where a message is."""
+
+    def parse(reply: Any) -> Located:
+        match reply:
+            case [b"dead", value, reason, time]:
+                return Located("dead", value, reason, float(time) / 1000)
+            case [b"scheduled", value, time]:
+                return Located("scheduled", value, time=float(time) / 1000)
+            case [b"processing", value, time, worker]:
+                return Located("processing", value, time=float(time) / 1000, worker=worker)
+            case [place, *value]:
+                return Located(place.decode(), *value)
+        raise ValueError(f"locate.lua has answered {reply!r:.80}")
+
+    return Command(script("locate"), [keys.prefix, raw_id], parse)
 
 
 def why(keys: Keys, raw_id: bytes) -> Command[list[Any]]:

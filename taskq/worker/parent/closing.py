@@ -11,10 +11,11 @@ import logging
 import time
 from collections import deque
 from dataclasses import dataclass, field
-from typing import Any, TypeVar
+from typing import TypeVar
 
 from taskq.broker.call import Command
 from taskq.broker.commands import holding, looking
+from taskq.broker.commands.looking import Located
 from taskq.broker.commands.outcomes import words
 from taskq.broker.keys import Keys
 from taskq.broker.protocol import Protocol, persist
@@ -111,10 +112,10 @@ class Closer:
         Its arguments stay unread, for reading them makes objects of a user's classes, and this is the parent: a policy
         that asks for them finds none.
         """
-        found: list[Any] = yield from self._ask(looking.locate(self._keys, raw_id))
-        if found[0] != b"processing":
+        found: Located = yield from self._ask(looking.locate(self._keys, raw_id))
+        if found.place != "processing":
             return
-        delivery = Delivery(raw_id, found[1], Taken(float(found[2]), time.monotonic()))
+        delivery = Delivery(raw_id, found.value, Taken((found.time or 0.0) * 1000, time.monotonic()))
         outcome = self._executor.find(delivery)
         if outcome is None:
             limit = delivery.task.time_limit or 0.0

@@ -1,17 +1,15 @@
-"""Names on the command line: what a server knows of them. A typo must not read as all-clear."""
+"""Names that people type: what a server knows of them. A typo must not read as all-clear."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
+from taskq.broker.commands import looking
+from taskq.broker.keys import Keys
+from taskq.broker.protocol import Protocol
 from taskq.errors import ConfigError
 from taskq.spelling import guess
-
-if TYPE_CHECKING:
-    from taskq.broker.keys import Keys
-    from taskq.broker.pool import Broker
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,20 +23,6 @@ class Known:
 
     tasks: frozenset[str]
     queues: frozenset[str]
-
-    @classmethod
-    def at(cls, broker: Broker, apps: Iterable[Keys]) -> Known:
-        """Read what the server knows."""
-        from taskq.broker import call
-        from taskq.broker.commands import looking
-
-        tasks, queues = set[str](), set[str]()
-        for keys in apps:
-            of_task = broker.run(call.whole_hash(keys, "tasks"))
-            sent = set(broker.run(looking.survey(keys)))
-            tasks |= {name.decode(errors="replace") for name in of_task}
-            queues |= sent | {name.decode(errors="replace") for name in of_task.values()}
-        return cls(frozenset(tasks), frozenset(queues))
 
     @property
     def all(self) -> frozenset[str]:
@@ -55,6 +39,16 @@ class Known:
             raise unknown("task", task, where, self.tasks or self.queues)
         if queue is not None and queue not in self.queues:
             raise unknown("queue", queue, where, self.queues)
+
+
+def known_names(apps: Iterable[Keys]) -> Protocol[Known]:
+    """Read which names the server knows of these apps."""
+    tasks, queues = set[str](), set[str]()
+    for keys in apps:
+        of_task: dict[str, str] = yield looking.task_queues(keys)
+        tasks |= of_task.keys()
+        queues |= {*(yield looking.survey(keys)), *of_task.values()}
+    return Known(frozenset(tasks), frozenset(queues))
 
 
 def unknown(kind: str, name: str, where: str, known: Iterable[str]) -> ConfigError:

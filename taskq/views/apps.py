@@ -1,0 +1,40 @@
+"""Which apps there are on a server, and which of them are meant."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from taskq.broker.commands import announcing
+from taskq.broker.keys import Keys
+from taskq.broker.protocol import Protocol
+from taskq.config import check_name
+from taskq.errors import ConfigError
+from taskq.views.names import unknown
+
+
+def apps_at(where: str, names: Iterable[str], *, new: bool = False) -> Protocol[list[Keys]]:
+    """Find the apps that are meant: those named, else all on the server; ``new`` ones need not be there yet.
+
+    Raises:
+        ConfigError: One that is named is not on the server, which errors call ``where``.
+    """
+    known: list[str] = yield announcing.known_apps()
+    names = list(dict.fromkeys(names))
+    for name in names:
+        if check_name("app", name) not in known and not new:
+            raise unknown("app", name, where, known)
+    return [Keys(name) for name in names or known]
+
+
+def app_at(where: str, name: str | None, *, new: bool = False) -> Protocol[Keys]:
+    """Find the one app that is meant: the one named, else the only one on the server.
+
+    Raises:
+        ConfigError: There is none, or there are several.
+    """
+    apps = yield from apps_at(where, [name] if name else [], new=new)
+    if len(apps) == 1:
+        check_name("app", apps[0].app)
+        return apps[0]
+    several = f"several apps ({', '.join(keys.app for keys in apps)}): say which with --name"
+    raise ConfigError(f"{where} has {several if apps else 'no app yet: name it with --name'}")

@@ -1,0 +1,74 @@
+"""What limits hold of a task: by its code, or set by hand instead."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+from taskq.broker import call
+from taskq.broker.commands import looking
+from taskq.broker.keys import Keys
+from taskq.broker.protocol import Protocol
+from taskq.errors import ConfigError
+from taskq.spelling import guess
+from taskq.tasks.limits import Limit, Published, read_published
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """What holds of a task.
+
+    Attributes:
+        task: Its name.
+        own: Whether it has its queue for itself.
+        code: What its code says.
+        hand: What was set by hand instead; None: nothing was.
+    """
+
+    task: str
+    own: bool
+    code: Sequence[Published]
+    hand: Sequence[Published] | None
+
+    @property
+    def holds(self) -> Sequence[Published]:
+        """What is in force."""
+        return self.code if self.hand is None else self.hand
+
+    def changed(self, rate: str | None, max_concurrency: int | None, burst: int | None) -> list[Published]:
+        """Return what would hold with its first limit changed; what is None stays as it is.
+
+        Raises:
+            ConfigError: A rate that cannot be read, or a burst of what has no rate.
+        """
+        lines = list(self.holds)
+        at = next((i for i, line in enumerate(lines) if not line.is_breaker), None)
+        first = Published("o" if self.own else "s", 0.0, 1, 0) if at is None else lines.pop(at)
+        if rate is not None:
+            asked = Limit(rate, burst=burst).published(first.kind)
+            first = replace(first, interval=asked.interval, burst=asked.burst)
+        elif burst is not None:
+            if not first.interval:
+                raise ConfigError("--burst says how much of a rate may come at once; there is none")
+            first = replace(first, burst=burst)
+        if max_concurrency is not None:
+            first = replace(first, slots=max_concurrency)
+        return [first, *lines]
+
+
+def limits_of(keys: Keys, task: str) -> Protocol[Limits]:
+    """Read what holds of a task.
+
+    Raises:
+        ConfigError: No worker has had it yet; the text has the nearest names.
+    """
+    queues: dict[str, str] = yield looking.task_queues(keys)
+    if task not in queues:
+        raise ConfigError(f"app {keys.app} has no task {task}: no worker has had it yet{guess(task, queues)}")
+    code, hand = yield call.hash_values(keys, "limits", [task.encode(), b"!" + task.encode()])
+    own = queues[task] == task and list(queues.values()).count(task) == 1
+    return Limits(task, own, _read(code or b""), None if hand is None else _read(hand))
+
+
+def _read(stored: bytes) -> list[Published]:
+    return read_published(call.readable(stored))
