@@ -44,7 +44,7 @@ AnyTask = TypeVar("AnyTask", bound=Task[..., Any])
 
 _TASK_OPTIONS = {
     *("name", "queue", "bind", "ignore_result", "dead_letter", "discard_after"),
-    *("pool", "soft_time_limit", "time_limit", "at_most_once"),
+    *("pool", "soft_time_limit", "time_limit", "at_most_once", "show_args"),
 }
 _OF_ONE_CALL = {"countdown", "eta", "task_id"}
 
@@ -165,6 +165,7 @@ class TaskQ(Hooked, Control, ByName):
                 failed with `TimeLimitExceeded`, and its policy decides.
                 ``at_most_once`` (bool): A message whose worker died under it is a dead letter, ``abandoned``, instead
                 of running again.
+                ``show_args`` (bool or list of str): Which arguments ``taskq ps`` may show: all, or those named (none).
 
                 ``priority`` (int): From -100 to 100; higher ones are taken first (0).
                 ``fair_by`` (str or callable): Each key of it gets its turn, however many messages another has: the name

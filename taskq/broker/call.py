@@ -72,3 +72,9 @@ def whole_hash(keys: Keys, name: str) -> Command[dict[bytes, bytes]]:
 def as_dict(reply: Any) -> dict[bytes, bytes]:
     """Return a hash, whichever protocol version the reply came by."""
     return reply if isinstance(reply, dict) else dict(zip(reply[::2], reply[1::2], strict=True))
+
+
+def scores(reply: Any) -> dict[str, float]:
+    """Read names with times (stored in ms) as seconds, whichever protocol version the reply came by."""
+    pairs = reply if not reply or isinstance(reply[0], list) else zip(reply[::2], reply[1::2], strict=True)
+    return {readable(name): float(score) / 1000 for name, score in pairs}

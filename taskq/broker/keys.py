@@ -50,6 +50,9 @@ workers              hash        incarnation → what it is (msgpack; see ``task
 sets                 hash        set of queues → its queues, joined by spaces
 serving              hash        queue → the sets that serve it, joined by spaces
 runs                 hash        set of queues → what the lanes of its workers run, a line each: their set, their tasks
+fleet                hash        worker's id → how it is (msgpack; see ``taskq.views.workers``)
+fleet-ends           sorted set  worker's id by the time (ms) until which its word holds
+orders:<worker>      list        words for a worker's parent, by the worker's id; expires after a minute
 homes                hash        task → queues it has had, between spaces; ``=``: since when ``guests`` is kept (ms)
 guests               hash        ``<queue>|<task>`` of messages sent to another queue than their task's → 1
 strays               hash        ``<queue>|<task>`` that no live worker serves and knows → since and seen last (ms)
@@ -75,6 +78,8 @@ declared             hash        ``-A`` of workers → names of the entries thei
 revisions            hash        ``-A`` of workers → revisions of their code, the newest last
 producer:<id>        string      number, answer and first id of a producer's last call; expires after an hour
 counters             hash        ``<queue>|<counter>`` → number (the ledger)
+minute:<n>           hash        ``counters`` at the last upkeep (1) and the one before (2); ``=``: when that was (ms)
+audit                string      what the last audit has found (msgpack; see ``taskq.views.audits``)
 audited              string      an audit was made lately; expires after a minute
 published            hash        task, ``=`` (the settings) or ``@<-A>`` (its periodic entries) → since when it is so,
                                  in ms: of workers that announce otherwise the one started last is right

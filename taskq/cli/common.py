@@ -83,10 +83,13 @@ def server_url(url: str | None, *, new: bool = False) -> str:
 
 
 @contextmanager
-def reaching(url: str | None) -> Iterator[Broker]:
-    """Reach a server; an error of it, or what was given and cannot work, is a line and exit code 2."""
+def reaching(url: str | None, seconds: float = 5.0) -> Iterator[Broker]:
+    """Reach a server; an error of it, or what was given and cannot work, is a line and exit code 2.
+
+    A server that does not answer is tried for that many seconds.
+    """
     try:
-        yield broker_for(server_url(url), "any")
+        yield broker_for(server_url(url), "any", seconds)
     except (BrokerError, ConfigError, SerializationError) as error:
         click.echo(f"taskq: {error}", err=True)
         sys.exit(USAGE)
@@ -116,13 +119,13 @@ def raw_id_of(text_id: str) -> bytes:
         raise click.UsageError(str(error)) from None
 
 
-def broker_for(url: str, app: str) -> Broker:
+def broker_for(url: str, app: str, seconds: float = 5.0) -> Broker:
     """Return a broker for an app by name; leave with exit code 2 if the URL cannot be read."""
     from taskq.broker.keys import Keys
     from taskq.broker.pool import Broker
 
     try:
-        return Broker(url, Keys(app), send_timeout=5.0)
+        return Broker(url, Keys(app), send_timeout=seconds)
     except ConfigError as error:
         click.echo(f"taskq: {error}", err=True)
         sys.exit(USAGE)

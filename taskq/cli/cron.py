@@ -16,8 +16,9 @@ import click
 
 from taskq.broker.commands import looking
 from taskq.cli.common import USAGE, app_of, dry_run_option, name_option, names_option, reaching, url_option
-from taskq.cli.tables import Age, Table, moment, one_line
-from taskq.cli.timetable import COLUMNS, as_json_line, row
+from taskq.cli.output import Listing, as_json_line, json_option
+from taskq.cli.tables import Age, moment, one_line
+from taskq.cli.timetable import COLUMNS, document, row
 from taskq.config import whoami
 from taskq.errors import BrokerError, ConfigError
 from taskq.spelling import count, guess
@@ -66,22 +67,15 @@ def command() -> None:
 @command.command("ls")
 @names_option
 @url_option
-@click.option("--json", "as_json", is_flag=True, help="A JSON object a line.")
+@json_option
 def ls(names: tuple[str, ...], url: str | None, as_json: bool) -> None:
     """List entries: when they tick, how late the last tick and the latest were."""
     with reaching(url) as broker:
-        table, total, now = Table(*COLUMNS), 0, broker.run(looking.server_time())
+        listing, now = Listing(as_json, *COLUMNS), broker.run(looking.server_time())
         for keys in broker.perform(apps_at(broker.where, names)):
             for stored in broker.perform(entries_of(keys)):
-                total += 1
-                if as_json:
-                    click.echo(as_json_line(stored))
-                else:
-                    table.add([row(stored, now)])
-        if not as_json:
-            table.flush()
-            found = count(total, "periodic entry", "periodic entries") if total else "no periodic entries"
-            click.echo(f"{found} at {broker.where}", err=True)
+                listing.add(row(stored, now), document(stored))
+        listing.end(broker.where, "periodic entry", "periodic entries")
 
 
 @command.command()
@@ -198,7 +192,8 @@ def run_now(name: str, names: tuple[str, ...], url: str | None, dry_run: bool) -
 @command.command("next")
 @_of_one_entry
 @click.option("-n", "count", type=click.IntRange(1, 1000), default=5, show_default=True, help="How many.")
-def next_(name: str, names: tuple[str, ...], url: str | None, count: int) -> None:
+@json_option
+def next_(name: str, names: tuple[str, ...], url: str | None, count: int, as_json: bool) -> None:
     """Show when an entry ticks next, in its zone."""
     from taskq.periodic.schedule import Cron, zone_of
 
@@ -211,7 +206,8 @@ def next_(name: str, names: tuple[str, ...], url: str | None, count: int) -> Non
         for _ in range(count):
             if tick is None:
                 break
-            click.echo(datetime.fromtimestamp(entry.moment(tick) / 1000, zone).isoformat())
+            at = datetime.fromtimestamp(entry.moment(tick) / 1000, zone).isoformat()
+            click.echo(as_json_line({"name": name, "app": stored.app, "at": at}) if as_json else at)
             tick = entry.schedule.after(tick)
     if stored.paused:
         click.echo(f"it is paused {one_line(stored.paused)}", err=True)

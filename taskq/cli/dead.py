@@ -13,8 +13,9 @@ import click
 from taskq.broker.commands import looking
 from taskq.broker.pool import Broker
 from taskq.cli.common import agree, dry_run_option, names_option, raw_id_of, reaching, url_option, yes_option
-from taskq.cli.letters import COLUMNS, as_json_line, describe, row
-from taskq.cli.tables import Age, Table
+from taskq.cli.letters import COLUMNS, describe, document, row, whole
+from taskq.cli.output import Listing, as_json_line, json_option
+from taskq.cli.tables import Age
 from taskq.spelling import count
 from taskq.steering import letters as steering
 from taskq.views.apps import apps_at
@@ -116,39 +117,32 @@ def command() -> None:
 
 @command.command("ls")
 @_filtered
-@click.option("--json", "as_json", is_flag=True, help="A JSON object a line.")
+@json_option
 def ls(names: tuple[str, ...], filters: Filters, url: str | None, as_json: bool) -> None:
     """List dead letters, oldest first."""
     with _letters(url, names, filters) as letters:
-        table, total = Table(*COLUMNS), 0
+        listing = Listing(as_json, *COLUMNS)
         for page in letters.batches((), []):
-            total += len(page)
-            if as_json:
-                for letter in page:
-                    click.echo(as_json_line(letter, letters.now))
-            else:
-                table.add([row(letter, letters.now) for letter in page])
-        if not total:
+            for letter in page:
+                listing.add(row(letter, letters.now), document(letter, letters.now))
+        if not listing.total:
             letters.check_filters()
-        if not as_json:
-            table.flush()
-            click.echo(
-                f"{count(total, 'dead letter') if total else 'no dead letters'} at {letters.broker.where}", err=True
-            )
+        listing.end(letters.broker.where, "dead letter")
 
 
 @command.command()
 @click.argument("text_id", metavar="ID")
 @names_option
 @url_option
-def show(text_id: str, names: tuple[str, ...], url: str | None) -> None:
+@json_option
+def show(text_id: str, names: tuple[str, ...], url: str | None, as_json: bool) -> None:
     """Show all that is kept of a dead letter."""
     with _letters(url, names, Filters()) as letters:
         letter = letters.find(text_id)
         if letter is None:
             letters.end([text_id])
         else:
-            click.echo(describe(letter, letters.now))
+            click.echo(as_json_line(whole(letter, letters.now)) if as_json else describe(letter, letters.now))
 
 
 def _chosen(function: Callable[..., Any]) -> Callable[..., Any]:

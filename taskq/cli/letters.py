@@ -6,10 +6,10 @@ replaced.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable
 from typing import Any
 
+from taskq.cli.output import seconds
 from taskq.cli.tables import Column, age, moment, one_line, printable, shortened
 from taskq.message import codec
 from taskq.spelling import count
@@ -35,22 +35,33 @@ def row(letter: DeadLetter, now: float) -> tuple[str, ...]:
     return (*(one_line(cell) for cell in cells), age(now - letter.died), one_line(letter.error))
 
 
-def as_json_line(letter: DeadLetter, now: float) -> str:
-    """Write one as a line of JSON."""
-    return json.dumps(
-        {
-            "id": letter.text_id,
-            "app": letter.app,
-            "queue": letter.queue,
-            "task": letter.task,
-            "reason": letter.reason,
-            "error": str(letter.detail["type"]),
-            "message": str(letter.detail["message"]),
-            "died_at": moment(letter.died),
-            "age": round(max(0.0, now - letter.died), 3),
-        },
-        ensure_ascii=False,
-    )
+def document(letter: DeadLetter, now: float) -> dict[str, Any]:
+    """Return what JSON says of one in a list."""
+    return {
+        "id": letter.text_id,
+        "app": letter.app,
+        "queue": letter.queue,
+        "task": letter.task,
+        "reason": letter.reason,
+        "error": str(letter.detail["type"]),
+        "message": str(letter.detail["message"]),
+        "died_at": moment(letter.died),
+        "age": seconds(now - letter.died),
+    }
+
+
+def whole(letter: DeadLetter, now: float) -> dict[str, Any]:
+    """Return what JSON says of one that is shown: all that is known, what the message itself says as text."""
+    more = {str(name): str(value) for name, value in letter.detail.items() if name not in _SHOWN_APART}
+    deaths = [{"at": moment(when / 1000), "reason": why, "error": error} for when, why, error in letter.deaths]
+    told = {name: shortened(str(value), _SHOWN_MAX) for name, value in _message_rows(letter, now)}
+    return {
+        **document(letter, now),
+        "traceback": str(letter.detail["traceback"]),
+        "detail": more,
+        "deaths": deaths,
+        "told": told,
+    }
 
 
 def describe(letter: DeadLetter, now: float) -> str:

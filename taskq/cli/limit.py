@@ -4,17 +4,22 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from taskq.cli.common import dry_run_option, name_option, reaching, url_option
+from taskq.cli.output import as_json_line, json_option
 from taskq.cli.tables import one_line
 from taskq.config import check_name
+from taskq.message.envelope import id_to_text
 from taskq.tasks.limits import Published, rate_text
 
 if TYPE_CHECKING:
-    from taskq.views.limits import Limits
+    from taskq.views.limits import InUse, Limits
+
+#: Messages that are named as holders of slots.
+_HOLDERS = 5
 
 
 @click.command()
@@ -26,6 +31,7 @@ if TYPE_CHECKING:
 @dry_run_option
 @name_option
 @url_option
+@json_option
 def command(
     task: str,
     rate: str | None,
@@ -35,8 +41,9 @@ def command(
     dry_run: bool,
     app: str | None,
     url: str | None,
+    as_json: bool,
 ) -> None:
-    """Show the limits of a task, or set its first one by hand.
+    """Show the limits of a task and who holds their slots, or set its first limit by hand.
 
     What is set by hand holds at once, for all workers, and instead of what the code says, also after a restart, until
     --code. What is not given stays as it is; so do further limits, and whether each key is counted apart. Exit codes: 0
@@ -44,7 +51,7 @@ def command(
     """
     from taskq.steering.limiting import set_limits
     from taskq.views.apps import app_at
-    from taskq.views.limits import limits_of
+    from taskq.views.limits import limits_of, slots_in_use
 
     changes = rate is not None or max_concurrency is not None or burst is not None
     if changes and code:
@@ -55,8 +62,54 @@ def command(
         hand = None if code else limits.changed(rate, max_concurrency, burst) if changes else limits.hand
         if not dry_run and (changes or code):
             broker.perform(set_limits(keys, task, hand))
-        would = "would be: " if dry_run and (changes or code) else ""
-        click.echo(would + _describe(replace(limits, hand=hand)))
+        limits = replace(limits, hand=hand)
+        used = broker.perform(slots_in_use(keys, limits))
+        if as_json:
+            click.echo(as_json_line(_document(keys.app, limits, used)))
+            return
+        click.echo(("would be: " if dry_run and (changes or code) else "") + _describe(limits))
+        for one in () if changes or code else used:
+            click.echo(one_line(_used_in_words(one)))
+
+
+def _used_in_words(one: InUse) -> str:
+    """Write how many slots of a limit are in use, and by which messages."""
+    ids = [id_to_text(held.id) for held in one.holders[:_HOLDERS]]
+    named = ", ".join([*ids, *(["..."] if one.used > len(ids) else [])])
+    key = f", key {one.key}" if one.key else ""
+    return f"limit {one.number}{key}: {one.used:,} of {one.slots:,} in use, by {named}"
+
+
+def _document(app: str, limits: Limits, used: Iterable[InUse]) -> dict[str, Any]:
+    return {
+        "app": app,
+        "task": limits.task,
+        "set_by_hand": limits.hand is not None,
+        "holds": [_line_document(line) for line in limits.holds],
+        "code": [_line_document(line) for line in limits.code],
+        "in_use": [
+            {
+                "limit": one.number,
+                "key": one.key or None,
+                "used": one.used,
+                "slots": one.slots,
+                "ids": [id_to_text(held.id) for held in one.holders],
+            }
+            for one in used
+        ],
+    }
+
+
+def _line_document(line: Published) -> dict[str, Any]:
+    if line.is_breaker:
+        return {"kind": "breaker", "failures": line.interval, "of": line.burst, "pause": line.slots / 1000}
+    return {
+        "kind": "limit",
+        "rate": rate_text(line.interval) if line.interval else None,
+        "burst": line.burst if line.interval else None,
+        "max_concurrency": line.slots or None,
+        "each_key": line.kind == "k",
+    }
 
 
 def _describe(limits: Limits) -> str:

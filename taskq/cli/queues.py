@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import json
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from taskq.cli.common import names_option, reaching, url_option
-from taskq.cli.tables import Cell, Column, Table, age, one_line
-from taskq.spelling import count
+from taskq.cli.output import Listing, json_option, seconds
+from taskq.cli.tables import Cell, Column, age, one_line
 
 if TYPE_CHECKING:
     from taskq.views.queues import Queue
@@ -22,9 +21,13 @@ _COLUMNS = (
     Column("GATED", number=True, spare=True),
     Column("PROCESSING", "PROC", number=True),
     Column("SUSPECTS", "SUSP", number=True, alarm="yellow", spare=True),
+    Column("OLDEST", "OLD", number=True, spare=True),
     Column("DEAD", number=True, alarm="red"),
     Column("DONE", number=True),
     Column("FAILED", "FAIL", number=True, alarm="red"),
+    Column("RATE", number=True, spare=True),
+    Column("WORKERS", "WORK", number=True, spare=True),
+    Column("MISSING", "MISS", number=True, alarm="red", spare=True),
     Column("STATE"),
 )
 
@@ -32,47 +35,72 @@ _COLUMNS = (
 @click.command()
 @names_option
 @url_option
-@click.option("--json", "as_json", is_flag=True, help="A JSON object a line.")
+@json_option
 def command(names: tuple[str, ...], url: str | None, as_json: bool) -> None:
     """Show what there is in every queue: a line each.
 
-    PENDING waits for its turn, SCHEDULED for its time, GATED at a limit; SUSPECTS wait to run alone. DEAD is what lies
-    there now. DONE and FAILED count what has ended, FAILED each time that a message failed for good, whatever became of
-    it since. STATE says what is paused, by whom and why, which breakers are open, and where messages wait that no live
-    worker serves. A line that is too short leaves out columns of which there is nothing to tell. Exit codes: 0 shown,
-    2 wrong usage or no server, or no such app.
+    PENDING waits for its turn, SCHEDULED for its time, GATED at a limit; SUSPECTS wait to run alone. OLDEST is for how
+    long the next one has waited. DEAD is what lies there now. DONE and FAILED count what has ended, FAILED each time
+    that a message failed for good, whatever became of it since. RATE is how much ended in a second, over the last
+    minute; WORKERS how many live workers serve the queue. MISSING is what the ledger knows of and no place holds: it is
+    0, or an operator's hand has been there. STATE says what is paused, by whom and why, which breakers are open, and
+    where messages wait that no live worker serves. A line that is too short leaves out columns of which there is
+    nothing to tell. Exit codes: 0 shown, 2 wrong usage or no server, or no such app.
     """
     from taskq.broker.commands import looking
     from taskq.views.apps import apps_at
     from taskq.views.queues import queues_of
 
     with reaching(url) as broker:
-        table, now, total = Table(*_COLUMNS), broker.run(looking.server_time()), 0
+        listing, now = Listing(as_json, *_COLUMNS), broker.run(looking.server_time())
         for keys in broker.perform(apps_at(broker.where, names)):
-            rows = [_row(queue, now) for queue in broker.perform(queues_of(keys))]
-            total += len(rows)
-            if as_json:
-                for row in rows:
-                    click.echo(json.dumps(_as_json(row), ensure_ascii=False))
-            else:
-                table.add(rows)
-        if not as_json:
-            table.flush()
-            click.echo(f"{count(total, 'queue') if total else 'no queues'} at {broker.where}", err=True)
+            for queue in broker.perform(queues_of(keys)):
+                listing.add(_row(queue, now), _document(queue, now))
+        listing.end(broker.where, "queue")
 
 
 def _row(queue: Queue, now: float) -> tuple[Cell, ...]:
     there = queue.survey
     return (
         *(queue.app, one_line(queue.name)),
-        *(there.pending, there.scheduled, there.gated, there.processing, there.suspects, there.dead),
-        *(there.counters.get("done", 0), queue.failed),
+        *(there.pending, there.scheduled, there.gated, there.processing, there.suspects),
+        "-" if queue.oldest is None else age(queue.oldest),
+        *(there.dead, there.counters.get("done", 0), queue.failed),
+        "-" if queue.pace is None else _rate(queue.pace.ended / queue.pace.seconds),
+        *(len(queue.workers), there.balance),
         one_line(_state(queue, now)),
     )
 
 
-def _as_json(row: tuple[Cell, ...]) -> dict[str, Cell]:
-    return {column.title.lower(): cell for column, cell in zip(_COLUMNS, row, strict=True)}
+def _rate(a_second: float) -> str:
+    return "0/s" if not a_second else f"{a_second:,.0f}/s" if a_second >= 10 else f"{a_second:.2g}/s"
+
+
+def _document(queue: Queue, now: float) -> dict[str, Any]:
+    there, pace = queue.survey, queue.pace
+    return {
+        "app": queue.app,
+        "queue": queue.name,
+        "pending": there.pending,
+        "scheduled": there.scheduled,
+        "gated": there.gated,
+        "processing": there.processing,
+        "suspects": there.suspects,
+        "oldest": seconds(queue.oldest),
+        "dead": there.dead,
+        "accepted": there.counters.get("accepted", 0),
+        "done": there.counters.get("done", 0),
+        "failed": queue.failed,
+        "discarded": there.counters.get("discarded", 0),
+        "purged": there.counters.get("purged", 0),
+        "rate": None if pace is None else round(pace.ended / pace.seconds, 3),
+        "rate_in": None if pace is None else round(pace.accepted / pace.seconds, 3),
+        "served": queue.served,
+        "workers": list(queue.workers),
+        "missing": there.balance,
+        "paused": there.paused is not None,
+        "state": _state(queue, now),
+    }
 
 
 def _state(queue: Queue, now: float) -> str:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import json
+from typing import Any
 
 from taskq.cli.tables import Cell, Column, age, moment, one_line
 from taskq.views.timetable import Stored
@@ -50,28 +50,25 @@ def _ms(ms: int) -> str:
     return f"{ms} ms" if ms < 10_000 else age(ms / 1000)
 
 
-def as_json_line(stored: Stored) -> str:
-    """Write an entry as a line of JSON."""
+def document(stored: Stored) -> dict[str, Any]:
+    """Return what JSON says of an entry."""
     entry = stored.entry
-    return json.dumps(
-        {
-            "name": stored.name,
-            "app": stored.app,
-            "schedule": str(entry.schedule) if entry else None,
-            "zone": getattr(entry.schedule, "zone", None) if entry else None,
-            "task": entry.task if entry else None,
-            "queue": entry.queue if entry else None,
-            "next": None if stored.next is None else moment(stored.next),
-            "last": None if stored.last is None else moment(stored.last),
-            "last_id": stored.state.get(b"id", b"").decode() or None,
-            "sent": stored.number(b"sent"),
-            "skipped": stored.number(b"skipped"),
-            "left_out": stored.number(b"left-out"),
-            "full": stored.number(b"full"),
-            "late_ms": stored.number(b"late") if b"late" in stored.state else None,
-            "late_max_ms": stored.number(b"late-max") if b"late-max" in stored.state else None,
-            "origin": stored.state.get(b"origin", b"").decode() or None,
-            "paused": stored.paused or None,
-        },
-        ensure_ascii=False,
-    )
+    return {
+        "name": stored.name,
+        "app": stored.app,
+        "schedule": str(entry.schedule) if entry else None,
+        "zone": getattr(entry.schedule, "zone", None) if entry else None,
+        "task": entry.task if entry else None,
+        "queue": entry.queue if entry else None,
+        "next": None if stored.next is None else moment(stored.next),
+        "last": None if stored.last is None else moment(stored.last),
+        "last_id": stored.state.get(b"id", b"").decode() or None,
+        "sent": stored.number(b"sent"),
+        "skipped": stored.number(b"skipped"),
+        "left_out": stored.number(b"left-out"),
+        "full": stored.number(b"full"),
+        "late_ms": stored.number(b"late") if b"late" in stored.state else None,
+        "late_max_ms": stored.number(b"late-max") if b"late-max" in stored.state else None,
+        "origin": stored.state.get(b"origin", b"").decode() or None,
+        "paused": stored.paused or None,
+    }

@@ -8,6 +8,7 @@ import time
 import click
 
 from taskq.cli.common import names_option, raw_id_of, reaching, url_option
+from taskq.cli.output import as_json_line, json_option
 from taskq.cli.tables import Age
 
 
@@ -16,7 +17,8 @@ from taskq.cli.tables import Age
 @click.option("--measure", type=Age(), metavar="AGE", help="Look again after 10 (s), 2m, and say how fast it goes on.")
 @names_option
 @url_option
-def command(text_id: str, measure: float | None, names: tuple[str, ...], url: str | None) -> None:
+@json_option
+def command(text_id: str, measure: float | None, names: tuple[str, ...], url: str | None, as_json: bool) -> None:
     """Say in one sentence why a message does not run.
 
     With --measure it also says how many of those before it went in that time, and when its turn comes at that pace.
@@ -37,7 +39,7 @@ def command(text_id: str, measure: float | None, names: tuple[str, ...], url: st
                     time.sleep(measure)
                     before, reply = reply, broker.run(looking.why(keys, raw_id))
                     text = f"{sentence(raw_id, reply)} {pace(raw_id, before, reply)}".strip()
-                click.echo(text)
+                click.echo(as_json_line({"id": text_id, "app": keys.app, "why": text}) if as_json else text)
                 return
-    click.echo(text)
+    click.echo(as_json_line({"id": text_id, "app": None, "why": text}) if as_json else text)
     sys.exit(1)

@@ -129,6 +129,8 @@ def plan_of(app: TaskQ, path: str, loglevel: str, options: dict[str, Any]) -> Pl
     Raises:
         ConfigError: An option that cannot work, or an app without tasks.
     """
+    from importlib_metadata import version
+
     from taskq.config import check_name
     from taskq.worker.plan import Plan, lanes_of, read_weights
 
@@ -136,6 +138,7 @@ def plan_of(app: TaskQ, path: str, loglevel: str, options: dict[str, Any]) -> Pl
     only, weights = read_weights(options["queues"] or "", known, options["strict"])
     if options["strict"] and not only:
         raise ConfigError("--strict takes the queues in the order of -Q: name them there")
+    lanes = lanes_of(app.tasks, only, options["threads"] is not None, weights, options["strict"])
     low, high = _scale(options["autoscale"])
     plan = Plan(
         app_path=path,
@@ -152,7 +155,11 @@ def plan_of(app: TaskQ, path: str, loglevel: str, options: dict[str, Any]) -> Pl
         tasks={task.name: task.fingerprint for task in app.tasks.values()},
         limited=any(task.time_limit for task in app.tasks.values()),
         announced=None,
-        **lanes_of(app.tasks, only, options["threads"] is not None, weights, options["strict"]),
+        shown={task.name: task.shown for task in app.tasks.values() if task.shown},
+        version=version("taskq-redis"),
+        main=lanes["main"],
+        loop=lanes["loop"],
+        thread=lanes["thread"],
     )
     if not plan.sets:
         raise ConfigError(f"{path} has no tasks, so there is nothing to run; is the module with the tasks imported?")

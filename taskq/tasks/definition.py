@@ -5,7 +5,7 @@ from __future__ import annotations
 import inspect
 import math
 import zlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from functools import cached_property
 from typing import Any
 
@@ -21,6 +21,7 @@ from taskq.tasks.hints import hints_of
 from taskq.tasks.hooks import Hooks
 from taskq.tasks.retry import Policy
 from taskq.tasks.retry_options import RetryOptions
+from taskq.tasks.showing import shown_parameters
 from taskq.tasks.vetting import vet, vetter
 
 
@@ -40,6 +41,7 @@ class Definition:
         soft_time_limit: Seconds after which `SoftTimeLimitExceeded` is raised inside the task.
         time_limit: Seconds after which the process that runs it is killed.
         at_most_once: Whether a message whose worker died is a dead letter instead of running again.
+        shown: Which arguments operators may see (see `taskq.tasks.showing`).
         flow: When a waiting message may run, and in which turn: priority, limits, unique work.
         hooks: Its own middleware and hooks, beside those of the app.
     """
@@ -58,6 +60,7 @@ class Definition:
         soft_time_limit: float | None = None,
         time_limit: float | None = None,
         at_most_once: bool = False,
+        show_args: bool | Iterable[str] = False,
         retry: RetryOptions | None = None,
         flow: Flow | None = None,
         hooks: Hooks | None = None,
@@ -82,6 +85,7 @@ class Definition:
         self.flow = flow or Flow()
         self.hooks = hooks or Hooks()
         self._check_options()
+        self.shown = shown_parameters(self._wrapped_signature, show_args, self.name) if show_args is not False else []
         self.policy = Policy(retry or RetryOptions())
         self.__doc__ = function.__doc__
         self.__qualname__ = callables.qualname(function)

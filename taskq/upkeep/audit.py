@@ -186,8 +186,7 @@ def _walk(keys: Keys, names: list[str], before: Collection[Doubtful] = ()) -> Pr
 def _lines(keys: Keys) -> Protocol[list[str]]:
     """The lines of what waits for gates, each ``<queue>|<gates>``."""
     gates = yield from scanned(keys, "gates")
-    pairs = ((call.readable(who), call.readable(gate)) for gate, waiters in gates.items() for who in waiters.split())
-    return [f"{who}|{gate}" for who, gate in pairs if who[0] not in "*!" and gate[0] != "~"]
+    return [f"{queue}|{line}" for queue, line in auditing.lines_of(gates)]
 
 
 def _walk_through(

@@ -9,15 +9,18 @@ from __future__ import annotations
 import logging
 import threading
 from collections import Counter
+from contextlib import suppress
 
-from taskq.broker.commands import auditing, keeping
+from taskq.broker.commands import auditing, keeping, looking
 from taskq.broker.faults import NotSent, Passing, Unanswered
 from taskq.broker.keys import Keys
 from taskq.broker.net.connection import Connection
-from taskq.broker.protocol import Protocol, drive
-from taskq.errors import BrokerRefused
+from taskq.broker.protocol import Now, Protocol, drive
+from taskq.config import whoami
+from taskq.errors import BrokerFull, BrokerRefused
 from taskq.upkeep.audit import audit, paced, queues_of
 from taskq.upkeep.derived import restore
+from taskq.views.audits import Audit
 
 log = logging.getLogger("taskq.upkeep")
 
@@ -30,11 +33,24 @@ def upkeep(keys: Keys) -> Protocol[Counter[str]]:
     """Do all of it once, unless somebody has lately; answers what the audit mended."""
     if not (yield auditing.audit(keys, int(_EVERY * 1000) - 1000)):
         return Counter()
+    yield keeping.keep_minute(keys)
+    return (yield from look_through(keys))
+
+
+def look_through(keys: Keys) -> Protocol[Counter[str]]:
+    """Let old dead letters go and audit, whoever did so when; answers what was mended, and keeps that to be read."""
+    began = yield Now()
     queues = yield from queues_of(keys)
     for first in range(0, len(queues), _QUEUES):
         while (yield from paced(keeping.retire(keys, _LETTERS, queues[first : first + _QUEUES]))):
             pass
-    return (yield from audit(keys, queues)) + (yield from restore(keys, queues))
+    mended = (yield from audit(keys, queues)) + (yield from restore(keys, queues))
+    before, now = Audit.read((yield auditing.last_audit(keys))), (yield looking.server_time())
+    last = (now, dict(mended)) if mended else (before.mended_at, before.mended_then)
+    found = Audit(now, (yield Now()) - began, whoami(), dict(mended), *last)
+    with suppress(BrokerFull):
+        yield auditing.note_audit(keys, found.stored())
+    return mended
 
 
 class Upkeep(threading.Thread):

@@ -6,12 +6,18 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from taskq.broker import call
-from taskq.broker.commands import looking
+from taskq.broker.commands import auditing, looking
+from taskq.broker.commands.fleet import Held
 from taskq.broker.keys import Keys
 from taskq.broker.protocol import Protocol
 from taskq.errors import ConfigError
 from taskq.spelling import guess
 from taskq.tasks.limits import Limit, Published, read_published
+from taskq.views.running import holders
+from taskq.views.workers import workers_of
+
+#: Fields of a hash read in one call; gates that are looked at.
+_CHUNK, _MOST = 1000, 20
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,6 +74,49 @@ def limits_of(keys: Keys, task: str) -> Protocol[Limits]:
     code, hand = yield call.hash_values(keys, "limits", [task.encode(), b"!" + task.encode()])
     own = queues[task] == task and list(queues.values()).count(task) == 1
     return Limits(task, own, _read(code or b""), None if hand is None else _read(hand))
+
+
+@dataclass(frozen=True, slots=True)
+class InUse:
+    """Slots of a limit that are in use.
+
+    Attributes:
+        number: Which of the task's limits, from 1.
+        key: Of which key; empty where keys are not counted apart.
+        used: How many are in use.
+        slots: How many there are.
+        holders: The messages that hold them.
+    """
+
+    number: int
+    key: str
+    used: int
+    slots: int
+    holders: Sequence[Held]
+
+
+def slots_in_use(keys: Keys, limits: Limits) -> Protocol[list[InUse]]:
+    """Look at the slots of a task's limits that are in use: those of which the most are first, at most `_MOST`."""
+    slots = {n: line.slots for n, line in enumerate((one for one in limits.holds if not one.is_breaker), 1)}
+    used: dict[str, int] = {}
+    cursor = b"0"
+    while True:
+        cursor, some = yield auditing.scan_hash(keys, "slots", cursor, _CHUNK)
+        for raw_name, n in some.items():
+            name = call.readable(raw_name)
+            if name.startswith(f"{limits.task}#") and n.isdigit() and int(n):
+                used[name] = int(n)
+        if cursor == b"0":
+            break
+    most = sorted(used, key=lambda name: (-used[name], name))[:_MOST]
+    workers = (yield from workers_of(keys)) if most else []
+    held = holders(workers, most)
+    found = []
+    for name in most:
+        number, _, key = name.removeprefix(f"{limits.task}#").partition("=")
+        if number.isdigit() and slots.get(int(number)):
+            found.append(InUse(int(number), key, used[name], slots[int(number)], held[name]))
+    return found
 
 
 def _read(stored: bytes) -> list[Published]:

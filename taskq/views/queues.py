@@ -2,13 +2,32 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from taskq.broker.commands import looking
 from taskq.broker.commands.looking import Broken, Paused, QueueSurvey
 from taskq.broker.keys import Keys
 from taskq.broker.protocol import Protocol
+from taskq.views.workers import workers_of
+
+#: Queues looked at in one call; seconds over which a pace is told, at least and at most.
+_SOME, _SHORTEST, _LONGEST = 500, 30.0, 300.0
+
+
+@dataclass(frozen=True, slots=True)
+class Pace:
+    """How fast a queue went lately.
+
+    Attributes:
+        seconds: Over which time: from half a minute to some minutes.
+        accepted: Messages that came in that time.
+        ended: Messages that left for good, or failed for good, in that time.
+    """
+
+    seconds: float
+    accepted: int
+    ended: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,6 +41,9 @@ class Queue:
         paused: What of it is paused: all of it, or tasks that share it.
         broken: Breakers of its tasks that let nothing pass.
         served: Whether a live worker takes from it.
+        workers: Names of those that do.
+        oldest: For how many seconds its next message has waited; None if nothing waits.
+        pace: How fast it went lately; None if nobody has looked before.
     """
 
     app: str
@@ -30,6 +52,9 @@ class Queue:
     paused: Sequence[Paused] = ()
     broken: Sequence[Broken] = ()
     served: bool = True
+    workers: Sequence[str] = ()
+    oldest: float | None = None
+    pace: Pace | None = None
 
     @property
     def failed(self) -> int:
@@ -54,14 +79,43 @@ def queues_of(keys: Keys) -> Protocol[list[Queue]]:
         broken.setdefault(homes.get(breaker.task, breaker.task), []).append(breaker)
     surveys: dict[str, QueueSurvey] = yield looking.survey(keys)
     served: set[str] = yield looking.served_queues(keys)
+    names = sorted({*surveys, *paused, *broken})
+    ages: dict[str, float] = {}
+    for at in range(0, len(names), _SOME):
+        ages |= yield looking.ages(keys, names[at : at + _SOME])
+    workers: dict[str, list[str]] = {}
+    for worker in (yield from workers_of(keys, held=False)):
+        for queue in worker.queues:
+            workers.setdefault(queue, []).append(worker.name)
+    earlier, seconds = yield from _earlier(keys)
     return [
         Queue(
-            keys.app,
-            name,
-            surveys.get(name) or QueueSurvey({}),
-            paused.get(name, ()),
-            broken.get(name, ()),
-            name in served,
+            app=keys.app,
+            name=name,
+            survey=(survey := surveys.get(name) or QueueSurvey({})),
+            paused=paused.get(name, ()),
+            broken=broken.get(name, ()),
+            served=name in served,
+            workers=workers.get(name, ()),
+            oldest=ages.get(name),
+            pace=_pace(survey.counters, earlier.get(name, {}), seconds) if seconds else None,
         )
-        for name in sorted({*surveys, *paused, *broken})
+        for name in names
     ]
+
+
+def _earlier(keys: Keys) -> Protocol[tuple[dict[str, dict[str, int]], float]]:
+    """Return the counters of a while ago, and how many seconds that is; 0 if there are none that tell anything."""
+    now: float = yield looking.server_time()
+    for number in (1, 2):
+        kept: looking.Counted | None = yield looking.minute(keys, number)
+        if kept is not None and _SHORTEST <= now - kept.at <= _LONGEST:
+            return kept.counters, now - kept.at
+    return {}, 0.0
+
+
+def _pace(now: Mapping[str, int], earlier: Mapping[str, int], seconds: float) -> Pace:
+    def more(*counters: str) -> int:
+        return max(0, sum(now.get(name, 0) - earlier.get(name, 0) for name in counters))
+
+    return Pace(seconds, more("accepted"), more("done", "failed", "died", "discarded"))

@@ -39,6 +39,9 @@ class Plan:
         tasks: Fingerprint of each task's signature, for the server to know.
         limited: Whether any task has a ``time_limit``.
         announced: Since when the worker's announcement is in force, in ms by the server's clock; None before.
+        shown: Which arguments of which tasks may be shown (see `taskq.tasks.showing`).
+        version: That of taskq.
+        id: A random one, by which the worker is told from others of its name.
     """
 
     app_path: str
@@ -58,6 +61,9 @@ class Plan:
     tasks: dict[str, bytes] = field(default_factory=dict)
     limited: bool = False
     announced: int | None = None
+    shown: dict[str, list[str]] = field(default_factory=dict)
+    version: str = ""
+    id: str = field(default_factory=lambda: os.urandom(8).hex())
 
     @property
     def sets(self) -> list[QueueSet]:
@@ -78,12 +84,15 @@ class Plan:
         """Write what the server is told of an incarnation of this process or ``pid``: who it is, what it can run."""
         return WorkerInfo(
             worker=self.name,
+            id=self.id,
             host=socket.gethostname(),
             pid=pid or os.getpid(),
             child=child,
+            lane=next((lane for lane in ("main", "loop", "thread") if getattr(self, lane) is queues), ""),
             format=VERSION,
             queues=list(queues.queues),
             tasks=self.tasks,
+            shown=self.shown,
         ).stored()
 
 

@@ -12,6 +12,7 @@ from taskq.broker.commands import (
     announcing,
     auditing,
     awaiting,
+    fleet,
     holding,
     keeping,
     looking,
@@ -76,6 +77,8 @@ def busy() -> State:
         "ticks": Scores({b"due": 1.0}),
         "declared": {b"jobs": b" due "},
         "entry:gone": {b"origin": b"code"},
+        "fleet": {b"there": b"how it is"},
+        "fleet-ends": Scores({b"there": T0 + float(MINUTE)}),
     }
 
 
@@ -116,7 +119,7 @@ def drop(world: World) -> Command[bytes]:
 #: Keys whose values are times of the running clock, which differ by milliseconds.
 TIMED = {
     *("dead:q", "leases", "openings", "paused", "published", "pulse", "keeper", "processing:inc"),
-    *("ready:set", "schedule", "set-leases", "solo:set", "ticks"),
+    *("ready:set", "schedule", "set-leases", "solo:set", "ticks", "fleet-ends", "minute:1"),
 }
 
 CALLS: dict[str, tuple[str, Callable[[World], Command[object]]]] = {
@@ -144,6 +147,12 @@ CALLS: dict[str, tuple[str, Callable[[World], Command[object]]]] = {
     "asking why": ("why", lambda w: looking.why(w.keys, C)),
     "replaying": ("replay", lambda w: steering.replay(w.keys, "q", E, b"")),
     "purging": ("purge", lambda w: steering.purge(w.keys, "q", [E])),
+    "clearing a queue": ("clear", lambda w: steering.clear(w.keys, "q", "", 10)),
+    "peeking": ("peek", lambda w: looking.peek(w.keys, "q", 0, 10)),
+    "asking for ages": ("oldest", lambda w: looking.ages(w.keys, ["q"])),
+    "reporting": ("report", lambda w: fleet.report(w.keys, "w", 60.0, b"x" * 500)),
+    "ordering": ("order", lambda w: fleet.order(w.keys, "there", "stop")),
+    "keeping a minute": ("minute", lambda w: keeping.keep_minute(w.keys)),
     "retiring": ("retire", lambda w: keeping.retire(w.keys, 10, ["q"])),
     "asking for a backlog": ("backlog", lambda w: looking.backlog(w.keys, ["q"])),
     "surveying": ("survey", lambda w: looking.survey(w.keys)),

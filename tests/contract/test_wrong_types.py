@@ -92,6 +92,8 @@ CALLS: dict[str, tuple[float, Callable[[World], Any]]] = {
     "revoke a suspect": (0, lambda w: steering.revoke(w.keys, SUSPECT, "")),
     "replay": (0, lambda w: steering.replay(w.keys, "p", DEAD, b"")),
     "purge": (0, lambda w: steering.purge(w.keys, "p", [DEAD])),
+    "clear a queue": (0, lambda w: steering.clear(w.keys, "p", "", 10)),
+    "clear a line": (0, lambda w: steering.clear(w.keys, "q", "keyed#1=k", 10)),
     "mend": (0, lambda w: auditing.mend(w.keys, [(OWN, ""), (raw_id(600), "queue:p")])),
     "define an entry": (0, lambda w: ticking.change_entry(w.keys, "define", "new", b"e" * 20, "1")),
     "remove an entry": (0, lambda w: ticking.change_entry(w.keys, "remove", "tick")),

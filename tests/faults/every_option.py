@@ -44,7 +44,7 @@ def declare(name, function=plain, **options):
     globals()[name] = app.task(**options)(declared)
 
 declare("calm")
-declare("threaded", pool="thread")
+declare("threaded", pool="thread", show_args=["seconds"])
 declare("once", at_most_once=True)
 declare("once_threaded", at_most_once=True, pool="thread", queue="jobs.threaded")
 declare("fair", fair_by=kind)

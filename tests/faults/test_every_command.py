@@ -75,7 +75,7 @@ def fails(i):
 CLIENT = """
 import asyncio, os, time
 from taskq import DuplicateTaskId, every, TaskError, UnknownResult
-from taskq.broker.commands import auditing, keeping, looking, steering, ticking
+from taskq.broker.commands import auditing, fleet, keeping, looking, steering, ticking
 from taskq.broker.net.connection import Connection
 from taskq.broker.faults import NotSent, Unanswered
 from taskq.broker.protocol import drive
@@ -154,6 +154,17 @@ for _ in range(5):
 broker.run(keeping.retire(keys, 100, ["jobs.fails"]))
 broker.run(looking.backlog(keys, ["jobs.double"]))
 broker.run(looking.survey(keys))
+broker.run(looking.ages(keys, ["jobs.nothing"]))
+broker.run(looking.peek(keys, "jobs.nothing", 0, 10))
+broker.run(keeping.keep_minute(keys))
+broker.run(fleet.report(keys, "client", 60.0, b"how it is"))
+broker.run(fleet.order(keys, "client", "a word"))
+broker.run(fleet.report(keys, "client", 60.0, b""))
+for _ in range(3):
+    try:
+        broker.run(steering.clear(keys, "jobs.nothing", "", 10))
+    except BrokerError:  # not known whether it was done
+        pass
 broker.run(steering.limit(keys, "jobs.double", "-"))
 broker.run(steering.pause(keys, "jobs.nothing", 0.0, "me", "no reason"))
 broker.run(steering.resume(keys, "jobs.nothing"))

@@ -17,6 +17,16 @@ def audit(keys: Keys, every_ms: int) -> Command[bool]:
     return Command(script("audit"), [keys.prefix, every_ms], bool)
 
 
+def note_audit(keys: Keys, text: bytes) -> Command[Any]:
+    """Keep what the last audit has found (opaque)."""
+    return Command(None, [b"SET", keys["audit"], text], as_it_is)
+
+
+def last_audit(keys: Keys) -> Command[bytes]:
+    """What the last audit has found; empty if nothing was kept."""
+    return Command(None, [b"GET", keys["audit"]], lambda reply: reply or b"")
+
+
 @dataclass(slots=True)
 class Tally:
     """What a look at the conservation law found: messages, ids in places, and keys in which those of queues stand."""
@@ -75,6 +85,12 @@ def relock(keys: Keys, ids: Iterable[bytes]) -> Command[int]:
 def rouse(keys: Keys, entries: Iterable[str]) -> Command[int]:
     """Give periodic entries that are due at no time their next tick; answers how many got it."""
     return Command(script("rouse"), [keys.prefix, *entries], int)
+
+
+def lines_of(gates: Mapping[bytes, bytes]) -> list[tuple[str, str]]:
+    """Read which lines of which queues wait at gates, of fields of the hash ``gates``: queue and line."""
+    pairs = ((readable(who), readable(gate)) for gate, waiters in gates.items() for who in waiters.split())
+    return [(who, gate) for who, gate in pairs if who[0] not in "*!" and gate[0] != "~"]
 
 
 def held_values(keys: Keys, incarnation: str) -> Command[list[bytes]]:

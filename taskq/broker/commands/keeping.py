@@ -116,3 +116,8 @@ def promote(keys: Keys, who: str, limit: int, keep_ms: int, skip: int = 0) -> Co
 def retire(keys: Keys, limit: int, queues: Iterable[str]) -> Command[int]:
     """Purge dead letters past their time."""
     return Command(script("retire"), [keys.prefix, limit, *queues], int)
+
+
+def keep_minute(keys: Keys) -> Command[int]:
+    """Keep the ledger as it is now, to tell by it how fast queues go."""
+    return Command(script("minute"), [keys.prefix], int)

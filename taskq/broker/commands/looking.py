@@ -160,13 +160,17 @@ class QueueSurvey:
         return self.counters.get("accepted", 0) - gone - here
 
 
+def _counters(stored: dict[bytes, bytes]) -> dict[str, dict[str, int]]:
+    queues: dict[str, dict[str, int]] = {}
+    for key, value in stored.items():
+        queue, _, name = readable(key).rpartition("|")
+        queues.setdefault(queue, {})[name] = int(value) if value.lstrip(b"-").isdigit() else 0
+    return queues
+
+
 def _survey(reply: Any) -> dict[str, QueueSurvey]:
     counters, places, held = reply
-    queues: dict[str, QueueSurvey] = {}
-    for key, value in zip(counters[::2], counters[1::2], strict=True):
-        queue, _, name = readable(key).rpartition("|")
-        number = int(value) if value.lstrip(b"-").isdigit() else 0
-        queues.setdefault(queue, QueueSurvey({})).counters[name] = number
+    queues = {queue: QueueSurvey(counted) for queue, counted in _counters(as_dict(counters)).items()}
     for at in range(0, len(places), 5):
         survey = queues.setdefault(readable(places[at]), QueueSurvey({}))
         survey.pending, survey.suspects, survey.dead = places[at + 1 : at + 4]
@@ -218,6 +222,51 @@ def _backlog(reply: Any) -> Backlog:
     pending, oldest, suspects, ready, held, opens = reply
     soon = None if int(opens) < 0 else int(opens) / 1000
     return Backlog(pending, int(oldest) / 1000, suspects, ready, held, soon)
+
+
+def ages(keys: Keys, queues: Iterable[str]) -> Command[dict[str, float]]:
+    """For how many seconds the next message of each queue has waited; queues where nothing waits are left out."""
+
+    def parse(reply: Any) -> dict[str, float]:
+        return {readable(queue): int(ms) / 1000 for queue, ms in zip(reply[::2], reply[1::2], strict=True)}
+
+    return Command(script("oldest"), [keys.prefix, *queues], parse)
+
+
+class Waiting(NamedTuple):
+    """A message that waits: where it stands (suspects, ranked, queue), its id, and how it begins."""
+
+    place: str
+    id: bytes
+    head: bytes
+
+
+def peek(keys: Keys, queue: str, skip: int, limit: int) -> Command[tuple[int, list[Waiting]]]:
+    """A page of what waits in a queue, at most 100, in the order of their turns; and how many there are in all."""
+
+    def parse(reply: Any) -> tuple[int, list[Waiting]]:
+        rows = (reply[i : i + 3] for i in range(1, len(reply), 3))
+        return reply[0], [Waiting(place.decode(), raw_id, head) for place, raw_id, head in rows]
+
+    return Command(script("peek"), [keys.prefix, queue, skip, limit], parse)
+
+
+class Counted(NamedTuple):
+    """The ledger at an earlier time (seconds since the epoch): counters by queue."""
+
+    at: float
+    counters: dict[str, dict[str, int]]
+
+
+def minute(keys: Keys, number: int) -> Command[Counted | None]:
+    """The ledger as it was kept last (1) or before that (2), by `keeping.keep_minute`; None if it was not."""
+
+    def parse(reply: Any) -> Counted | None:
+        stored = as_dict(reply)
+        at = stored.pop(b"=", b"")
+        return Counted(int(at) / 1000, _counters(stored)) if at.isdigit() else None
+
+    return Command(None, [b"HGETALL", keys[f"minute:{number}"]], parse)
 
 
 def workers(keys: Keys) -> Command[dict[bytes, bytes]]:

@@ -20,6 +20,11 @@ def purge(keys: Keys, queue: str, ids: Sequence[bytes]) -> Command[int]:
     return Command(script("purge"), [keys.prefix, queue, *ids], int)
 
 
+def clear(keys: Keys, queue: str, line: str, limit: int) -> Command[int]:
+    """Delete some of what waits in a queue, or in one of its lines; answers how much it was."""
+    return Command(script("clear"), [keys.prefix, queue, line, limit], int, repeatable=False)
+
+
 @dataclass(frozen=True, slots=True)
 class Pause:
     """Why nothing is taken from a queue: since when and until when (seconds since the epoch; None: until resumed)."""

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from taskq.broker.call import Arg, Command, as_it_is, readable
+from taskq.broker.call import Arg, Command, as_it_is, readable, scores
 from taskq.broker.keys import Keys
 from taskq.broker.scripts import script
 from taskq.broker.ticks import Step
@@ -56,9 +56,4 @@ def change_entry(keys: Keys, verb: str, name: str, *more: Arg) -> Command[str]:
 
 def ticks_due(keys: Keys) -> Command[dict[str, float]]:
     """When each entry's next tick is due, in seconds since the epoch; entries that wait for none are left out."""
-
-    def parse(reply: Any) -> dict[str, float]:
-        pairs = reply if not reply or isinstance(reply[0], list) else zip(reply[::2], reply[1::2], strict=True)
-        return {readable(name): float(score) / 1000 for name, score in pairs}
-
-    return Command(None, [b"ZRANGE", keys["ticks"], 0, -1, b"WITHSCORES"], parse)
+    return Command(None, [b"ZRANGE", keys["ticks"], 0, -1, b"WITHSCORES"], scores)

@@ -30,6 +30,7 @@ from taskq.worker.forking import fork_beside_threads
 from taskq.worker.lifecycle import beside, call_hooks
 from taskq.worker.plan import Plan
 from taskq.worker.slots import Slot, SlotTable
+from taskq.worker.title import set_title
 from taskq.worker.twin import leave_if_twin, watch_for_twins
 
 if TYPE_CHECKING:
@@ -216,6 +217,7 @@ def main(
         set_up_logging(plan.level)
     if isinstance(slots, str):
         slots = SlotTable(children, plan.capacities, slots)
+    set_title(plan.name, "isolated child" if alone else f"child {number}")
     child = Child(plan, number, app, slots, parent, alone)
     child.set_up()
     try:

@@ -8,7 +8,6 @@ one that was started last is right, so a deploy may take its time.
 from __future__ import annotations
 
 import logging
-import os
 from typing import TYPE_CHECKING, TypeVar
 
 from taskq.broker.call import Command
@@ -42,7 +41,7 @@ class Announcement:
         self._keys = app.client.keys
         self._where = app.client.broker.where
         self._source = plan.app_path
-        self._name, self._token = plan.name, os.urandom(8).hex()
+        self._name, self._token = plan.name, plan.id
         self._settings = settings_for_scripts(app.settings, app.tasks)
         self._tasks = publications(app.tasks)
         self._sets, self._homes = plan.sets, {task.name: task.queue for task in app.tasks.values()}

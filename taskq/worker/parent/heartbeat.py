@@ -13,7 +13,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from taskq.broker.commands import announcing, holding
-from taskq.broker.commands.holding import Renewal
+from taskq.broker.commands.holding import QueueSet, Renewal
 from taskq.broker.faults import backoff
 from taskq.broker.keys import Keys
 from taskq.broker.net.connection import Connection
@@ -47,6 +47,7 @@ class Heartbeat(threading.Thread):
 
     Attributes:
         trouble: Why no lease can be renewed at the moment, empty if they can; for the main thread to report.
+        quiet: Whether the worker takes no more: then it serves no queue, and is not told of suspects.
     """
 
     def __init__(
@@ -60,6 +61,7 @@ class Heartbeat(threading.Thread):
         revoked: Callable[[str, bytes], None],
         chores: Sequence[Chore] = (),
         describe: Callable[[str], bytes] = lambda _incarnation: b"",
+        ordered: Callable[[str], None] = lambda _word: None,
     ) -> None:
         """Prepare.
 
@@ -74,6 +76,7 @@ class Heartbeat(threading.Thread):
             revoked: Called with an incarnation and the id of a message that it is to run no longer.
             chores: What else is to be done.
             describe: Called with an incarnation of which the server has forgotten what it is.
+            ordered: Called with a word that an operator has left for this worker.
         """
         super().__init__(name="taskq-heartbeat", daemon=True)
         self.keys = keys
@@ -82,16 +85,19 @@ class Heartbeat(threading.Thread):
         self.slots = slots
         self.ended = False
         self.trouble = ""
+        self.quiet = False
         self._connection = connection
         self._suspects = suspects
         self._revoked = revoked
         self._chores = [*chores, Chore("say what its lanes run", _ENLIST_EVERY, self._enlist)]
         self._describe = describe
+        self._ordered = ordered
         self._unknown: set[str] = set()
         self._serves = False  # whether it ever renewed: before, nobody may have told the server yet
         self._renew_at = self._reap_at = 0.0
         self._reaper = Reaper(keys, plan.name, lease)
-        self._bells = ["alarm", *("solo-bell:" + queues.id for queues in plan.sets)]
+        self._bells = ["alarm", "orders:" + plan.id]
+        self._solo_bells = ["solo-bell:" + queues.id for queues in plan.sets]
 
     def run(self) -> None:
         """Keep the leases until the process ends."""
@@ -133,14 +139,18 @@ class Heartbeat(threading.Thread):
             yield Pause(min(left, AGAIN))
 
     def _enlist(self) -> Protocol[None]:
-        yield announcing.enlist(self.keys, self.plan.sets)
+        yield announcing.enlist(self.keys, self._sets)
+
+    @property
+    def _sets(self) -> list[QueueSet]:
+        return [] if self.quiet else self.plan.sets
 
     def _renew(self, now: float) -> Protocol[float]:
         """Renew all leases from ``now`` on; answers in how many seconds to look for one that has ended."""
         by_incarnation = {slot.incarnation: slot for slot in self.slots if slot.incarnation}
         infos = {incarnation: self._describe(incarnation) for incarnation in self._unknown}
         renewal: Renewal = yield holding.renew(
-            self.keys, int(self.lease * 1000), self.plan.sets, by_incarnation, self.plan.announced, infos
+            self.keys, int(self.lease * 1000), self._sets, by_incarnation, self.plan.announced, infos
         )
         for incarnation, slot in by_incarnation.items():
             if incarnation not in renewal.lost and slot.incarnation == incarnation:
@@ -161,7 +171,8 @@ class Heartbeat(threading.Thread):
 
     def _wait(self, seconds: float) -> Protocol[bool]:
         controls = ["control:" + slot.incarnation for slot in self.slots if slot.incarnation]
-        rang = yield from self._reaper.wait([*self._bells, *controls], seconds)
+        bells = self._bells if self.quiet else [*self._bells, *self._solo_bells]
+        rang = yield from self._reaper.wait([*bells, *controls], seconds)
         if rang is None:
             return True
         kind, _, name = rang[0].removeprefix(self.keys.prefix).partition(b":")
@@ -169,4 +180,6 @@ class Heartbeat(threading.Thread):
             self._suspects()
         elif kind == b"control":
             self._revoked(name.decode(), rang[1])
+        elif kind == b"orders":
+            self._ordered(rang[1].decode(errors="replace"))
         return True

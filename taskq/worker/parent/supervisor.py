@@ -12,6 +12,8 @@ import logging
 import os
 import signal
 import time
+from collections import deque
+from contextlib import suppress
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
@@ -21,6 +23,7 @@ from taskq.broker.net.connection import Connection
 from taskq.broker.net.server import LEDGER_EVERY, WATCH_EVERY, Ledger, Watch
 from taskq.broker.pool import Broker
 from taskq.broker.protocol import boottime, persist
+from taskq.errors import BrokerError
 from taskq.runs.execution import Executor
 from taskq.upkeep.housekeeping import Upkeep
 from taskq.worker.child import child as child_process
@@ -31,11 +34,13 @@ from taskq.worker.parent.closing import Closer, Closing
 from taskq.worker.parent.drained import Left, left_over
 from taskq.worker.parent.errands import Errands
 from taskq.worker.parent.heartbeat import Chore, Heartbeat
+from taskq.worker.parent.reporting import REPORT_EVERY, Reporting
 from taskq.worker.parent.revocations import Revocations
 from taskq.worker.parent.signals import Signals
 from taskq.worker.parent.strays import Strays
 from taskq.worker.parent.watch import Scaling, describe_exit, oom_kills
 from taskq.worker.plan import Plan
+from taskq.worker.title import set_title
 
 if TYPE_CHECKING:
     from taskq.app import TaskQ
@@ -88,6 +93,10 @@ class Supervisor:
         self._oom_kills = oom_kills()
         self._suspects = False
         self._revocations = Revocations()
+        self._orders: deque[str] = deque()
+        self._quiet = False
+        self._reporting = Reporting(self.broker.keys, plan, self.children.running)
+        self._report = Chore("say how it is", REPORT_EVERY, self._reporting.tell)
         self._interrupted = False
         self._deadline = float("inf")
         self._hooks.close("the worker has begun; install it where the app's modules are imported")
@@ -97,6 +106,7 @@ class Supervisor:
 
     def run(self) -> int:
         """Run until stopped (or drained); returns the exit code."""
+        set_title(self.plan.name, "parent")
         try:
             self._announce()
             tell_of_gaps(self.app.tasks.values(), self._hooks)
@@ -128,6 +138,8 @@ class Supervisor:
             heartbeat.ended = True
             upkeep.end()
             self.children.close()
+            with suppress(BrokerError):  # then it is forgotten by and by
+                self.broker.run(self._reporting.leave(), seconds=0.0)
             call_hooks_beside(self._hooks, "worker_shutdown", _HOOKS_TAKE)
         returned, abandoned = self._closer.interrupted, self._closer.abandoned
         if returned:
@@ -156,13 +168,14 @@ class Supervisor:
         watch = Watch(self.broker.keys, self.broker.where, self.app.settings.result_memory)
         chores = [
             Chore("say again what it announced", ANNOUNCE_EVERY, self._announcement.make),
+            self._report,
             Chore("watch the server", WATCH_EVERY, watch.look),
             Chore("look at the ledger", LEDGER_EVERY, Ledger(self.broker.keys).look),
             Chore("look for messages that nobody takes", 0.0, strays.look),  # it knows itself when
         ]
         return Heartbeat(
             self.broker.keys, connection, self.plan, lease, self.children.every_slot(),
-            self._on_suspects, self._on_revoked, chores, self._what_is,
+            self._on_suspects, self._on_revoked, chores, self._what_is, self._on_ordered,
         )  # fmt: skip
 
     def _what_is(self, incarnation: str) -> bytes:
@@ -190,10 +203,28 @@ class Supervisor:
         if self.signals.hung_up:
             self.signals.hung_up = False
             self.children.replace_all()
+        while self._orders:
+            self._obey(self._orders.popleft())
         if self.signals.stops:
             self._stop()
         else:
             self._keep_up()
+
+    def _obey(self, word: str) -> None:
+        """Do what an operator has left word for (see ``taskq.steering.ordering``)."""
+        log.warning("an operator orders: %s", word)
+        if word == "stop":
+            self.signals.stops = max(1, self.signals.stops)
+        elif word == "quiet":
+            self._quiet = self._heartbeat.quiet = True
+            self._is("quiet")
+        else:
+            log.error("this version does not know that order")
+
+    def _is(self, state: str) -> None:
+        """Say it when the heartbeat's thread comes by, within seconds."""
+        self._reporting.state = state
+        self._report.at = 0.0
 
     def _keep_up(self) -> None:
         """Have as many children as there should be, each fit for work."""
@@ -201,6 +232,9 @@ class Supervisor:
             self._look_at = time.monotonic() + _LOOK_EVERY
             self._look()
         backlog, self._backlog = self._backlog, None
+        if self._quiet:
+            self._retire_all()
+            return
         if self._scaling is not None and backlog is not None:
             self._scale(self._scaling, backlog)
         if not self._ready and self.children.incarnations():
@@ -218,6 +252,7 @@ class Supervisor:
         """Bring everything to its end: the children are told once, and killed when the grace is over."""
         if self._deadline == float("inf"):
             self._deadline = time.monotonic() + self.plan.grace
+            self._is("stopping")
             log.warning("stopping: running tasks have %g s to end; a second signal ends them at once", self.plan.grace)
         if self.signals.stops >= 2 or not self.children.running:
             self._deadline = min(self._deadline, time.monotonic())
@@ -236,15 +271,18 @@ class Supervisor:
     def _drain(self) -> None:
         """Let the children end when nothing runs and nothing can."""
         if self.left is not None:
-            self._wanted = 0
             self._deadline = min(self._deadline, time.monotonic() + self.plan.grace)
-            for child in self.children.workforce:
-                self.children.retire(child)
+            self._retire_all()
             return
         incarnations = self.children.incarnations()
         busy = any(child.busy for child in self.children.running.values())
         if incarnations and not (busy or self._suspects or self._closer.untold or self._errands.closing):
             self._errands.ask(left_over(self.broker.keys, self.plan, incarnations), self._on_drained)
+
+    def _retire_all(self) -> None:
+        self._wanted = 0
+        for child in self.children.workforce:
+            self.children.retire(child)
 
     # -- children ----------------------------------------------------------------------------------------
 
@@ -324,6 +362,10 @@ class Supervisor:
 
     def _on_suspects(self) -> None:
         self._suspects = True
+        self.signals.wake()
+
+    def _on_ordered(self, word: str) -> None:
+        self._orders.append(word)
         self.signals.wake()
 
     def _on_revoked(self, incarnation: str, raw_id: bytes) -> None:

@@ -1,0 +1,59 @@
+--@include base
+--@include types
+--@include holder
+--@include waiting
+--@include ranked
+--@include terminal
+--@include unique
+--@include gates
+-- What waits in a queue, or in one of its lines, goes for good: some of it. Whoever waits for a result is told.
+--
+-- KEYS  1 prefix
+-- ARGV  1 queue, 2 line ('' for what waits in turn and the suspects), 3 how many at most (1 to 500)
+-- Returns how many went.
+-- Again: takes the next ones.
+local queue, line, left, gone = ARGV[1], ARGV[2], tonumber(ARGV[3]), 0
+expect_common()
+expect_queue(queue)
+if line ~= '' then
+  expect('list', { 'gated:' .. queue .. '|' .. line })
+  expect('zset', { 'ranked:' .. queue .. '|' .. line })
+end
+begin_writes()
+local waited_for, ttl = anybody_waits(), setting('result_ttl') or 3600000
+
+local function purged(id)
+  gone, left = gone + 1, left - 1
+  if line ~= '' then count(queue, 'gated', -1) end
+  local value = call('HGET', P .. 'messages', id)
+  if not value then return count(queue, 'dangling') end
+  local _, _, _, flags, at = head(value)
+  local lock = extras(value, flags or 0, at).u
+  call('HDEL', P .. 'messages', id)
+  call('HDEL', P .. 'crashes', id)
+  call('HDEL', P .. 'revoked', id)
+  if lock then unlock((lock_in(lock)), id) end
+  publish(id, 'Xpurged', ttl, waited_for)
+  count(queue, 'purged')
+end
+
+local function empty_list(key)
+  for _, id in ipairs(left > 0 and call('LPOP', P .. key, left) or {}) do purged(id) end
+end
+local function empty_set(key)
+  local found = left > 0 and call('ZPOPMIN', P .. key, left) or {}
+  for i = 1, #found, 2 do purged(found[i]) end
+end
+
+if line == '' then
+  empty_list('suspects:' .. queue)
+  empty_list('queue:' .. queue)
+  empty_set('ranked:' .. queue)
+else
+  empty_list('gated:' .. queue .. '|' .. line)
+  empty_set('ranked:' .. queue .. '|' .. line)
+  if not first_of(queue, line) then leave_line(line, queue) end
+end
+if marked(queue, 'r') then forget_turns(queue) end
+write_counts()
+return gone

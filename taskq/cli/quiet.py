@@ -1,0 +1,18 @@
+"""``taskq quiet``: let a worker take no more; needs no app's code."""
+
+from __future__ import annotations
+
+import click
+
+from taskq.cli.orders import give, of_one_worker
+
+
+@click.command()
+@of_one_worker
+def command(name: str, names: tuple[str, ...], url: str | None, dry_run: bool) -> None:
+    """Let a worker take no more, on whatever host it runs.
+
+    What it runs goes on, however long that lasts; its children end as they have nothing left. The worker itself stays,
+    without work, until `taskq stop` or a SIGTERM. Exit codes: 0 told, 2 wrong usage or no server, or no such worker.
+    """
+    give(name, "quiet", names, url, dry_run)
