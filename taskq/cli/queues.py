@@ -21,12 +21,12 @@ _COLUMNS = (
     Column("GATED", number=True, spare=True),
     Column("PROCESSING", "PROC", number=True),
     Column("SUSPECTS", "SUSP", number=True, alarm="yellow", spare=True),
-    Column("OLDEST", "OLD", number=True, spare=True),
+    Column("OLDEST", "OLD", number=True, spare=True, extra=True),
     Column("DEAD", number=True, alarm="red"),
     Column("DONE", number=True),
     Column("FAILED", "FAIL", number=True, alarm="red"),
-    Column("RATE", number=True, spare=True),
-    Column("WORKERS", "WORK", number=True, spare=True),
+    Column("RATE", number=True, spare=True, extra=True),
+    Column("WORKERS", "WORK", number=True, spare=True, extra=True),
     Column("MISSING", "MISS", number=True, alarm="red", spare=True),
     Column("STATE"),
 )
@@ -45,7 +45,7 @@ def command(names: tuple[str, ...], url: str | None, as_json: bool) -> None:
     minute; WORKERS how many live workers serve the queue. MISSING is what the ledger knows of and no place holds: it is
     0, or an operator's hand has been there. STATE says what is paused, by whom and why, which breakers are open, and
     where messages wait that no live worker serves. A line that is too short leaves out columns of which there is
-    nothing to tell. Exit codes: 0 shown, 2 wrong usage or no server, or no such app.
+    nothing to tell, then WORKERS, RATE and OLDEST. Exit codes: 0 shown, 2 wrong usage or no server, or no such app.
     """
     from taskq.broker.commands import looking
     from taskq.views.apps import apps_at

@@ -48,6 +48,7 @@ class Column:
         whole: Its cells are never cut, since somebody will copy them.
         spare: Left out where the line is too short, if all its cells are equal.
         like: Left out so as well if each cell is that of the column of this title.
+        extra: Left out, whatever it tells, if the line is too short all the same; the last one first.
     """
 
     title: str
@@ -57,6 +58,7 @@ class Column:
     whole: bool = False
     spare: bool = False
     like: str = ""
+    extra: bool = False
 
 
 Cell = str | int
@@ -123,6 +125,9 @@ class Table:
                 self._titles = [column.short or column.title for column in self._columns]
                 for at in places:
                     self._widths[at] = max(len(row[at]) for row in [self._titles, *texts])
+            for at in reversed([at for at in self._shown if self._columns[at].extra]):
+                if self._too_wide() > 0:
+                    self._shown.remove(at)
         while (over := self._too_wide()) > 0:
             cut = [at for at in self._shown if not (self._columns[at].number or self._columns[at].whole)]
             at = max(cut, key=self._widths.__getitem__, default=-1)

@@ -25,7 +25,7 @@ _COLUMNS = (
     Column("RSS", number=True),
     Column("UP", number=True),
     Column("LEASE", number=True),
-    Column("VERSION", "VERS", spare=True),
+    Column("VERSION", "VERS", spare=True, extra=True),
     Column("QUEUES"),
 )
 _LANES = (

@@ -46,7 +46,7 @@ def quick(session_server: Server) -> Callable[..., Ran]:
     """The command within this process, for tests that call it often."""
 
     def run(*words: str) -> Ran:
-        ran = CliRunner(env={"TASKQ_URL": session_server.url, "COLUMNS": "200"}).invoke(main, words)
+        ran = CliRunner(env={"TASKQ_URL": session_server.url, "COLUMNS": "250"}).invoke(main, words)
         return Ran(words, ran.exit_code, ran.stdout, ran.stderr)
 
     return run

@@ -35,9 +35,25 @@ def printed(
 
 PAUSED = "paused 3m ago by ann@host, for 57m more: the provider is down, and nobody knows for how long it will be"
 BUSY: list[tuple[Cell, ...]] = [
-    ("shop", "shop.mails.send_the_monthly_newsletter", 2000000, 1, 20000, 64, 1, 1393, 12345678, 1393, PAUSED),
-    ("shop", "shop.pay", 0, 0, 0, 0, 0, 0, 7, 0, ""),
-    ("crm", "crm.sync", 12, 0, 0, 0, 0, 0, 7, 0, ""),
+    (
+        "shop",
+        "shop.mails.send_the_monthly_newsletter",
+        2000000,
+        1,
+        20000,
+        64,
+        1,
+        "16h",
+        1393,
+        12345678,
+        1393,
+        "250/s",
+        12,
+        0,
+        PAUSED,
+    ),
+    ("shop", "shop.pay", 0, 0, 0, 0, 0, "-", 0, 7, 0, "0/s", 0, 0, ""),
+    ("crm", "crm.sync", 12, 0, 0, 0, 0, "3m", 0, 7, 0, "0.5/s", 3, 0, ""),
 ]
 
 

@@ -57,7 +57,18 @@ def die(a):
 """
 
 #: Names of keys that stay for as long as the app exists.
-REGISTRY = {b"counters", b"settings", b"pulse", b"tasks", b"homes", b"published", b"declared", b"revisions", b"audit", b"minute"}
+REGISTRY = {
+    b"counters",
+    b"settings",
+    b"pulse",
+    b"tasks",
+    b"homes",
+    b"published",
+    b"declared",
+    b"revisions",
+    b"audit",
+    b"minute",
+}
 #: Names of keys that end by themselves.
 PASSING = {b"name", b"audited", b"producer", b"inbox", b"keeper"}
 

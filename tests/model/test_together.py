@@ -69,7 +69,19 @@ REGISTRY = {
         "settings",
     ),
     *("result", "producer", "keeper", "pulse", "bell", "solo-bell", "alarm", "ready", "solo", "spent", "control"),
-    *("arrivals", "openings", "shut", "breakers", "audited", "audit", "minute", "terms", "published", "set-back", "guests"),
+    *(
+        "arrivals",
+        "openings",
+        "shut",
+        "breakers",
+        "audited",
+        "audit",
+        "minute",
+        "terms",
+        "published",
+        "set-back",
+        "guests",
+    ),
 }
 
 
