@@ -54,7 +54,7 @@ def _sentence(app: str, found: Audit, now: float) -> str:
 
 
 def _listed(mended: Mapping[str, int]) -> str:
-    return one_line(", ".join(f"{n:,} {what}" for what, n in sorted(mended.items()))) or "nothing"
+    return one_line(", ".join(sorted(f"{n} {what}" for what, n in mended.items()))) or "nothing"
 
 
 def _document(app: str, found: Audit) -> dict[str, Any]:

@@ -49,8 +49,9 @@ def shown_parameters(signature: Signature, show: Any, task: str) -> list[str]:
 
 def shown_call(told: Sequence[str], args: Sequence[Any], kwargs: Mapping[str, Any]) -> dict[str, str]:
     """Return the arguments of a call that may be shown, as text; ``told`` as `shown_parameters` returns it."""
+    told = list(map(str, told))  # as the server has it
     everything = told[-1:] == ["*"]
-    names = [str(name) for name in told if name[:1] not in ("=", "*")]
+    names = [name for name in told if name[:1] not in ("=", "*")]
     shown = {}
     for at, value in enumerate(args):
         name = names[at] if at < len(names) else f"*{at}" if everything else ""

@@ -5,10 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-import msgpack
-
-from taskq.errors import DecodeError
-from taskq.message import codec
+from taskq.views.told import read, write
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,13 +30,15 @@ class Audit:
 
     def stored(self) -> bytes:
         """Write it for the server."""
-        return bytes(msgpack.packb({name: getattr(self, name) for name in self.__slots__}))
+        return write(self)
 
     @classmethod
     def read(cls, stored: bytes) -> Audit:
         """Read what `stored` wrote; what cannot be read is as if there had been none."""
-        try:
-            told = codec.read(stored) if stored else {}
-            return cls(**told)
-        except (DecodeError, TypeError):
-            return cls()
+        return read(cls, stored, _TYPES)
+
+
+_TYPES: dict[str, type | tuple[type, ...]] = {
+    **dict.fromkeys(("at", "seconds", "mended_at"), (int, float)),
+    **{"by": str, "mended": dict, "mended_then": dict},
+}

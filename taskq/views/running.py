@@ -73,7 +73,7 @@ def _task(value: bytes | None) -> str:
 
 
 def _shown(value: bytes | None, told: Sequence[str]) -> dict[str, str]:
-    if not value or not told:
+    if not value or not told or not isinstance(told, list):
         return {}
     try:
         return shown_call(told, *codec.unpack_call(decode(value).body))

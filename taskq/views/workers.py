@@ -2,22 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, TypeVar
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, Any
 
-import msgpack
-
-from taskq.errors import ConfigError, DecodeError
-from taskq.message import codec
+from taskq.errors import ConfigError
 from taskq.spelling import guess
+from taskq.views.told import read, write
 
 if TYPE_CHECKING:
     from taskq.broker.commands.fleet import Held
     from taskq.broker.keys import Keys
     from taskq.broker.protocol import Protocol
-
-T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,12 +46,12 @@ class WorkerInfo:
 
     def stored(self) -> bytes:
         """Write it for the server."""
-        return bytes(msgpack.packb({name: getattr(self, name) for name in self.__slots__}))
+        return write(self)
 
     @classmethod
     def read(cls, stored: bytes) -> WorkerInfo:
         """Read what a worker wrote, perhaps one of another version; what cannot be read is as if it were not said."""
-        return _read(cls, stored, _INFO)
+        return read(cls, stored, _INFO)
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,12 +80,13 @@ class Report:
 
     def stored(self) -> bytes:
         """Write it for the server."""
-        return bytes(msgpack.packb({name: getattr(self, name) for name in self.__slots__}))
+        return write(self)
 
     @classmethod
     def read(cls, stored: bytes) -> Report:
         """Read what a worker wrote, as `WorkerInfo.read` does."""
-        return _read(cls, stored, _REPORT)
+        told = read(cls, stored, _REPORT)
+        return replace(told, children=[child for child in told.children if _is_child(child)])
 
 
 _INFO = {
@@ -104,14 +101,8 @@ _REPORT = {
 }
 
 
-def _read(kind: type[T], stored: bytes, types: Mapping[str, type]) -> T:
-    try:
-        told = codec.read(stored) if stored else {}
-    except DecodeError:
-        told = {}
-    given: Iterable[tuple[Any, Any]] = told.items() if isinstance(told, dict) else ()
-    known: dict[str, Any] = {name: value for name, value in given if isinstance(value, types.get(name, ()))}
-    return kind(**known)
+def _is_child(told: Any) -> bool:
+    return isinstance(told, list) and len(told) == 4 and all(isinstance(number, int) for number in told)
 
 
 @dataclass(frozen=True, slots=True)

@@ -44,11 +44,12 @@ class Parent:
         self.line = Connection(app.client.url)
         self.proxied = Connection(url)
         plan = Plan("jobs", "worker", 1, 1, 1.0, False, QUEUES, NONE, NONE, announced=1)
+        self.plan, self.words = plan, list[str]()
         self.chore = Chore("clean", 60.0, self.clean)
         self.cleaned = 0
         self.heartbeat = Heartbeat(
             self.keys, self.proxied, plan, LEASE, [self.slot], lambda: None, lambda incarnation, id_: None,
-            [self.chore], lambda incarnation: b"what it is",
+            [self.chore], lambda incarnation: b"what it is", self.words.append,
         )  # fmt: skip
         self.raw("HSET", "published", "=", "1")
         register = holding.register(self.keys, INCARNATION, int(LEASE * 1000), b"", QUEUES)
@@ -235,3 +236,25 @@ def test_what_a_worker_serves_is_lost_only_if_it_was_known_before(
     parent.raw("DEL", "sets")
     parent.beat()
     assert "the server had lost what this worker serves" in caplog.text
+
+
+def test_a_word_for_this_worker_is_heard(parent: Parent) -> None:
+    parent.raw("RPUSH", f"orders:{parent.plan.id}", "stop")
+    drive(parent.heartbeat._wait(5.0), parent.proxied)
+
+    assert parent.words == ["stop"]
+
+
+def test_a_quiet_worker_serves_nothing_and_leaves_the_bells_of_suspects_to_others(parent: Parent) -> None:
+    parent.beat()
+    assert parent.raw("HKEYS", "serving")
+    for name in ("serving", "sets", "set-leases"):
+        parent.raw("DEL", name)
+    parent.raw("RPUSH", f"solo-bell:{QUEUES.id}", "1")
+
+    parent.heartbeat.quiet = True
+    assert parent.beat() > 0.0, "its lanes keep their leases"
+    drive(parent.heartbeat._wait(0.3), parent.proxied)
+
+    assert not parent.raw("HKEYS", "serving")
+    assert parent.raw("LLEN", f"solo-bell:{QUEUES.id}") == 1
