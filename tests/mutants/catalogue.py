@@ -1225,8 +1225,8 @@ MUTANTS = [
     py(
         "a heartbeat renews nothing",
         "worker/parent/heartbeat",
-        "self.plan.sets, by_incarnation, self",
-        "self.plan.sets, (), self",
+        "self._sets, by_incarnation, self",
+        "self._sets, (), self",
         "tests/simulation",
     ),
     py(
