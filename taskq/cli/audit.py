@@ -10,6 +10,7 @@ import click
 from taskq.cli.common import names_option, reaching, url_option
 from taskq.cli.output import as_json_line, json_option, seconds
 from taskq.cli.tables import age, moment, one_line
+from taskq.config import whoami
 
 if TYPE_CHECKING:
     from taskq.views.audits import Audit
@@ -35,7 +36,7 @@ def command(last: bool, names: tuple[str, ...], url: str | None, as_json: bool) 
     with reaching(url) as broker:
         for keys in broker.perform(apps_at(broker.where, names)):
             if not last:
-                broker.perform(look_through(keys))
+                broker.perform(look_through(keys, whoami()))
             found = Audit.read(broker.run(auditing.last_audit(keys)))
             now = broker.run(looking.server_time())
             click.echo(as_json_line(_document(keys.app, found)) if as_json else _sentence(keys.app, found, now))

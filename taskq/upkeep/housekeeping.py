@@ -17,7 +17,7 @@ from taskq.broker.keys import Keys
 from taskq.broker.net.connection import Connection
 from taskq.broker.protocol import Now, Protocol, drive
 from taskq.config import whoami
-from taskq.errors import BrokerFull, BrokerRefused
+from taskq.errors import BrokerRefused
 from taskq.upkeep.audit import audit, paced, queues_of
 from taskq.upkeep.derived import restore
 from taskq.views.audits import Audit
@@ -29,15 +29,16 @@ _EVERY = 60.0
 _QUEUES, _LETTERS = 500, 100
 
 
-def upkeep(keys: Keys) -> Protocol[Counter[str]]:
-    """Do all of it once, unless somebody has lately; answers what the audit mended."""
+def upkeep(keys: Keys, by: str = "") -> Protocol[Counter[str]]:
+    """Do all of it once, unless somebody has lately; answers what the audit mended. ``by`` is who does it."""
     if not (yield auditing.audit(keys, int(_EVERY * 1000) - 1000)):
         return Counter()
+    mended = yield from look_through(keys, by)
     yield keeping.keep_minute(keys)
-    return (yield from look_through(keys))
+    return mended
 
 
-def look_through(keys: Keys) -> Protocol[Counter[str]]:
+def look_through(keys: Keys, by: str) -> Protocol[Counter[str]]:
     """Let old dead letters go and audit, whoever did so when; answers what was mended, and keeps that to be read."""
     began = yield Now()
     queues = yield from queues_of(keys)
@@ -45,11 +46,11 @@ def look_through(keys: Keys) -> Protocol[Counter[str]]:
         while (yield from paced(keeping.retire(keys, _LETTERS, queues[first : first + _QUEUES]))):
             pass
     mended = (yield from audit(keys, queues)) + (yield from restore(keys, queues))
-    before, now = Audit.read((yield auditing.last_audit(keys))), (yield looking.server_time())
-    last = (now, dict(mended)) if mended else (before.mended_at, before.mended_then)
-    found = Audit(now, (yield Now()) - began, whoami(), dict(mended), *last)
-    with suppress(BrokerFull):
-        yield auditing.note_audit(keys, found.stored())
+    with suppress(BrokerRefused):  # it is full, or the key is not ours: that is no reason to have audited in vain
+        now: float = yield looking.server_time()
+        before = Audit.read((yield auditing.last_audit(keys)))
+        last = (now, dict(mended)) if mended else (before.mended_at, before.mended_then)
+        yield auditing.note_audit(keys, Audit(now, (yield Now()) - began, by, dict(mended), *last).stored())
     return mended
 
 
@@ -61,6 +62,7 @@ class Upkeep(threading.Thread):
         super().__init__(name="taskq-upkeep", daemon=True)
         self._keys = keys
         self._connection = connection
+        self._by = whoami()  # here, for it imports: what a thread imports a fork may find half imported
         self._end = threading.Event()
         self._said = ""
 
@@ -68,7 +70,7 @@ class Upkeep(threading.Thread):
         """Work until `end`."""
         while True:
             try:
-                drive(upkeep(self._keys), self._connection, self._sleep)
+                drive(upkeep(self._keys, self._by), self._connection, self._sleep)
                 self._said = ""
                 self._sleep(_EVERY)
             except _Ended:

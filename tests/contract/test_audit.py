@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Any
 
 import pytest
@@ -12,6 +13,7 @@ from taskq.broker.call import Command
 from taskq.broker.commands import auditing, looking
 from taskq.broker.commands.auditing import Tally, mend
 from taskq.broker.protocol import drive
+from taskq.errors import BrokerRefused
 from taskq.message.outcome import Returned
 from taskq.upkeep.audit import audit
 from taskq.upkeep.housekeeping import upkeep
@@ -33,6 +35,18 @@ def pending(*ids: bytes) -> State:
 
 
 # -- audit -------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", ["audit", "minute:1", "minute:2"])
+def test_a_note_that_somebody_has_spoilt_keeps_no_audit_from_mending(world: World, name: str) -> None:
+    world.seed({"messages": messages(A), "counters": {b"q|accepted": b"1"}})
+    world.raw("SADD", world.keys[name], "an operator's hand")
+
+    with suppress(BrokerRefused):  # said by whoever does the upkeep
+        audited(world)
+
+    world.raw("DEL", world.keys[name])
+    assert world.state()["queue:q"] == [A]
 
 
 def test_a_sound_state_is_left_as_it_is(world: World) -> None:

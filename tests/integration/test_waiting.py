@@ -7,7 +7,6 @@ import logging
 import os
 import threading
 
-import msgpack
 import pytest
 
 from taskq import ResultTimeout, TaskQ
@@ -19,6 +18,7 @@ from taskq.broker.protocol import drive
 from taskq.calls import inbox
 from taskq.errors import BrokerRefused
 from taskq.message.codec import pack
+from taskq.views.workers import WorkerInfo
 from taskq.worker.child.session import Session
 from tests.support import each_kind, wait_until
 
@@ -215,7 +215,7 @@ def test_whoever_waits_for_what_is_served_is_told_nothing(
     add = app.task(name="add")(lambda a: a)
     waiting, later = add.delay(1), add.apply_async((1,), countdown=60)
     connection = Connection(app.client.url)
-    info = bytes(msgpack.packb({"queues": ["add"], "tasks": ["add"]}))
+    info = WorkerInfo(queues=["add"], tasks={"add": b""}).stored()
     drive(Session(app.client.keys, QueueSet.of(["add"]), info, 15_000, 60_000, lambda _: None).open(), connection)
 
     for handle in waiting, later:
