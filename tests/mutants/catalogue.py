@@ -1458,11 +1458,16 @@ MUTANTS = [
         tests=("tests/integration/test_old_state.py",),
     ),
     # -- what operators see and do
-    lua("what is purged is counted nowhere", "clear", "  count(queue, 'purged')\nend", "end"),
+    lua("what is purged is counted nowhere", "clear", "discard(queue, id, 'purged', 'purged')", "forget({ id })"),
     lua("what is purged keeps its lock", "clear", "if lock then unlock((lock_in(lock)), id) end", ""),
     lua("a purged line counts on", "clear", "if line ~= '' then count(queue, 'gated', -1) end", ""),
     lua("an emptied line is waited for", "clear", "if not first_of(queue, line) then leave_line(line, queue) end", ""),
-    lua("who waits for what is purged is not told", "clear", "publish(id, 'Xpurged', ttl, waited_for)", ""),
+    lua(
+        "who waits for what is purged is not told",
+        "clear",
+        "discard(queue, id, 'purged', 'purged')",
+        "ended(queue, { id }, 'purged')",
+    ),
     lua(
         "a page begins at its place in each list",
         "peek",

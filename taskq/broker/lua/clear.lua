@@ -1,9 +1,11 @@
 --@include base
 --@include types
 --@include holder
+--@include bells
 --@include waiting
 --@include ranked
---@include terminal
+--@include ending
+--@include publishing
 --@include unique
 --@include gates
 -- What waits in a queue, or in one of its lines, goes for good: some of it. Whoever waits for a result is told.
@@ -20,29 +22,24 @@ if line ~= '' then
   expect('zset', { 'ranked:' .. queue .. '|' .. line })
 end
 begin_writes()
-local waited_for, ttl = anybody_waits(), setting('result_ttl') or 3600000
 
-local function purged(id)
+local function end_it(id)
   gone, left = gone + 1, left - 1
   if line ~= '' then count(queue, 'gated', -1) end
   local value = call('HGET', P .. 'messages', id)
   if not value then return count(queue, 'dangling') end
   local _, _, _, flags, at = head(value)
   local lock = extras(value, flags or 0, at).u
-  call('HDEL', P .. 'messages', id)
-  call('HDEL', P .. 'crashes', id)
-  call('HDEL', P .. 'revoked', id)
   if lock then unlock((lock_in(lock)), id) end
-  publish(id, 'Xpurged', ttl, waited_for)
-  count(queue, 'purged')
+  discard(queue, id, 'purged', 'purged')
 end
 
 local function empty_list(key)
-  for _, id in ipairs(left > 0 and call('LPOP', P .. key, left) or {}) do purged(id) end
+  for _, id in ipairs(left > 0 and call('LPOP', P .. key, left) or {}) do end_it(id) end
 end
 local function empty_set(key)
   local found = left > 0 and call('ZPOPMIN', P .. key, left) or {}
-  for i = 1, #found, 2 do purged(found[i]) end
+  for i = 1, #found, 2 do end_it(found[i]) end
 end
 
 if line == '' then
