@@ -129,7 +129,7 @@ def plan_of(app: TaskQ, path: str, loglevel: str, options: dict[str, Any]) -> Pl
     Raises:
         ConfigError: An option that cannot work, or an app without tasks.
     """
-    from importlib_metadata import version
+    from importlib.metadata import version  # loaded already
 
     from taskq.config import check_name
     from taskq.worker.plan import Plan, lanes_of, read_weights

@@ -7,7 +7,7 @@ from taskq.broker.keys import Keys
 from taskq.broker.protocol import Protocol
 
 #: Messages deleted in one call; fields of a hash read in one.
-_STEP, _CHUNK = 500, 1000
+_STEP, _CHUNK = 200, 1000
 
 
 def purge_queue(keys: Keys, queue: str) -> Protocol[int]:
