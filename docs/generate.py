@@ -186,7 +186,6 @@ The worker that started last has the say.
 | --- | --- |
 | `TASKQ_APP` | What `taskq worker -A` is if it is not given. |
 | `TASKQ_SERVER` | Path of the server program for the embedded server, instead of the one that is found. |
-| `TASKQ_START_METHOD` | `fork` (Linux) or `spawn` (elsewhere): how a worker makes its child processes. |
 """
 
 

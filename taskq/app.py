@@ -74,6 +74,7 @@ class TaskQ(Hooked, Control, ByName):
         result_memory: float | None = None,
         send_timeout: float | None = None,
         server_check: str | None = None,
+        start_method: str | None = None,
     ) -> None:
         """Make an app. Nothing is connected yet.
 
@@ -97,6 +98,8 @@ class TaskQ(Hooked, Control, ByName):
             send_timeout: Seconds ``delay()`` goes on trying when the server does not answer (5).
             server_check: ``refuse`` for workers that do not start at a server that may lose messages; else they
                 ``warn``.
+            start_method: How workers make their child processes: ``fork``, ``forkserver`` or ``spawn`` (fork on Linux,
+                spawn elsewhere).
 
         Raises:
             ConfigError: A name or setting that cannot work.

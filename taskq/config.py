@@ -9,6 +9,7 @@ from __future__ import annotations
 import logging
 import os
 import re
+import sys
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
 from typing import Any
@@ -68,6 +69,8 @@ class Settings:
     #: What a worker does at a server that may lose messages (it evicts them, or keeps nothing on disk): ``warn`` or
     #: ``refuse``.
     server_check: str = "warn"
+    #: How a worker makes its child processes: ``fork``, ``forkserver`` or ``spawn``. Fork on Linux, spawn elsewhere.
+    start_method: str = "fork" if sys.platform == "linux" else "spawn"
 
     def __post_init__(self) -> None:
         """Check every value against its range."""
@@ -82,8 +85,10 @@ class Settings:
         for name in ("max_crashes", "dead_max", "max_message_bytes"):
             if not isinstance(getattr(self, name), int):
                 raise ConfigError(f"setting {name} must be a whole number, not {getattr(self, name)!r}")
-        if self.server_check not in ("warn", "refuse"):
-            raise ConfigError(f"setting server_check must be 'warn' or 'refuse', not {self.server_check!r}")
+        for name, allowed in _ONE_OF.items():
+            if (value := getattr(self, name)) not in allowed:
+                words = " or ".join(map(repr, allowed))
+                raise ConfigError(f"setting {name} must be {words}, not {value!r}{nearest(str(value), allowed)}")
         if self.url is not None:
             if not isinstance(self.url, str):
                 raise ConfigError(f"setting url must be a string, not {safe_url(repr(self.url))}")
@@ -107,10 +112,13 @@ _AT_LEAST: dict[str, float] = {
     "result_memory": 0,
     "send_timeout": 0.001,
 }
-_TEXTS = ("url", "server_check")
+#: How a worker may make its child processes.
+START_METHODS = ("fork", "forkserver", "spawn")
+_ONE_OF = {"server_check": ("warn", "refuse"), "start_method": START_METHODS}
+_TEXTS = ("url", *_ONE_OF)
 
 #: Variables of taskq that are no settings of an app, after ``TASKQ_``.
-_OTHERS = {"app", "start_method", "server"}
+_OTHERS = {"app", "server"}
 #: What Kubernetes and Docker make of a service named ``taskq``; what taskq's own tests use.
 _NOT_OURS = re.compile(r"(\w+_)?service_|(\w+_)?port(_\w+)?$|name$|env_|test_|soak|seed$|model_")
 #: A table of that name, or one that is nearly so; also where brackets or quotes are amiss.

@@ -180,10 +180,15 @@ class Worker:
         return self.log_path.read_text()
 
     def children(self) -> list[int]:
-        """Pids of the child processes, without the tracker that Python starts beside those that are spawned."""
-        path = Path(f"/proc/{self.process.pid}/task/{self.process.pid}/children")
-        pids = path.read_text().split() if path.exists() else []
-        return [int(pid) for pid in pids if b"resource_tracker" not in _command_of(pid)]
+        """Pids of the child processes, also of those that a fork server has, without Python's own helpers."""
+        own, servers = _children_of(self.process.pid), self.fork_servers()
+        trackers = [pid for pid in own if b"multiprocessing.resource_tracker" in _command_of(pid)]
+        own = [pid for pid in own if pid not in (*servers, *trackers)]
+        return own + [pid for server in servers for pid in _children_of(server)]
+
+    def fork_servers(self) -> list[int]:
+        """Pids of its fork servers: there is one at most, but for the moment in which it is replaced."""
+        return [pid for pid in _children_of(self.process.pid) if b"multiprocessing.forkserver" in _command_of(pid)]
 
     def show(self) -> None:
         """Print its log, and what each of its threads is doing if it still runs."""
@@ -204,7 +209,14 @@ class Worker:
         self.process.wait()
 
 
-def _command_of(pid: str) -> bytes:
+def _children_of(pid: int) -> list[int]:
+    try:
+        return [int(word) for word in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
+    except OSError:  # it has ended, or this is no Linux
+        return []
+
+
+def _command_of(pid: int) -> bytes:
     try:
         return Path(f"/proc/{pid}/cmdline").read_bytes()
     except OSError:  # it has ended

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 import click
 
 from taskq.cli.common import USAGE, Stopped, app_of, stop_at_once, wait_for_server
+from taskq.config import START_METHODS
 from taskq.errors import BrokerError, ConfigError
 from taskq.extras import how_to_install
 from taskq.spelling import count
@@ -60,6 +61,12 @@ _LEVELS = ["debug", "info", "warning", "error", "critical"]
     "--max-memory-per-child", type=click.IntRange(1), metavar="MIB", help="Replace a child that has grown beyond this."
 )
 @click.option("--autoscale", metavar="MIN,MAX", help="As many children as the work needs, instead of -c.")
+@click.option(
+    "--start-method",
+    type=click.Choice(START_METHODS),
+    show_default="fork on Linux, else spawn",
+    help="How children are made. Not as forks if what the app imports starts threads.",
+)
 @click.option(
     "--grace",
     type=click.FloatRange(0),
@@ -151,6 +158,7 @@ def plan_of(app: TaskQ, path: str, loglevel: str, options: dict[str, Any]) -> Pl
         max_memory=(options["max_memory_per_child"] or 0) << 20,
         grace=options["grace"],
         drain=options["drain"],
+        start_method=options["start_method"] or app.settings.start_method,
         level=loglevel,
         tasks={task.name: task.fingerprint for task in app.tasks.values()},
         limited=any(task.time_limit for task in app.tasks.values()),
@@ -234,6 +242,8 @@ def banner(app: TaskQ, where: str, plan: Plan) -> str:
     """Say what the worker is about to do."""
     children = f"{plan.concurrency} to " * bool(plan.max_concurrency)
     children += count(plan.max_concurrency or plan.concurrency, "process", "processes")
+    if plan.start_method != "fork":
+        children += f" by {plan.start_method}"
     each = [count(plan.async_slots, "coroutine")] if plan.loop.id else []
     each += [count(plan.threads, "thread")] if plan.thread.id else []
     tasks = sorted(name for name in plan.tasks if app.tasks[name].queue in plan.queues)

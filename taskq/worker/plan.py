@@ -35,6 +35,7 @@ class Plan:
         max_tasks: Messages after which a child is replaced; 0 for no limit.
         max_memory: Resident memory in bytes after which a child is replaced; 0 for no limit.
         max_concurrency: Children there may be at most, where their number follows the work (``--autoscale``).
+        start_method: How children are made: ``fork``, ``forkserver`` or ``spawn``.
         level: Log level of the children, as `logging` names it; empty for what the app's module says.
         tasks: Fingerprint of each task's signature, for the server to know.
         limited: Whether any task has a ``time_limit``.
@@ -57,6 +58,7 @@ class Plan:
     max_tasks: int = 0
     max_memory: int = 0
     max_concurrency: int = 0
+    start_method: str = "fork"
     level: str = ""
     tasks: dict[str, bytes] = field(default_factory=dict)
     limited: bool = False

@@ -19,8 +19,11 @@ from __future__ import annotations
 
 import hashlib
 import mmap
+import os
 import struct
 from collections.abc import Sequence
+from multiprocessing.reduction import DupFd
+from typing import Any
 
 _DOUBLE = struct.Struct("<d")
 _TABLE = 32
@@ -183,26 +186,32 @@ def region_size(capacity: int) -> int:
 
 
 class SlotTable:
-    """The slots of all children of a worker."""
+    """The slots of all children of a worker; the memory has a descriptor, by which it reaches those not forked."""
 
-    def __init__(self, children: int, lanes: Sequence[int], path: str | None = None) -> None:
+    def __init__(self, children: int, lanes: Sequence[int], descriptor: int | None = None) -> None:
         """Make the table, or open it.
 
         Args:
             children: How many children there can be at once.
             lanes: Capacity of each of a child's lanes.
-            path: File to hold it, for children that are not forked; None for anonymous memory.
+            descriptor: Of the memory of another table of that size; None for new memory.
         """
-        self.path = path
+        self._children = children
         self._lanes = list(lanes)
         self._child_size = sum(map(region_size, lanes))
         size = max(1, children * self._child_size)
-        if path is None:
-            self.memory = mmap.mmap(-1, size)
-        else:
-            with open(path, "r+b") as file:
-                file.truncate(size)
-                self.memory = mmap.mmap(file.fileno(), size)
+        self._descriptor = _new_memory(size) if descriptor is None else descriptor
+        self.memory = mmap.mmap(self._descriptor, size)
+
+    def __reduce__(self) -> Any:
+        """Be pickled for a process that is about to be started."""
+        return _opened, (self._children, self._lanes, DupFd(self._descriptor))
+
+    def close(self) -> None:
+        """Let go of the descriptor; the memory stays as long as anybody uses it."""
+        if self._descriptor >= 0:
+            os.close(self._descriptor)
+        self._descriptor = -1
 
     def of(self, child: int) -> list[Slot]:
         """Return the slots of a child's lanes."""
@@ -211,3 +220,22 @@ class SlotTable:
             slots.append(Slot(self.memory, offset, capacity))
             offset += region_size(capacity)
         return slots
+
+
+def _opened(children: int, lanes: list[int], inherited: Any) -> SlotTable:
+    table = SlotTable(children, lanes, inherited.detach())
+    table.close()
+    return table
+
+
+def _new_memory(size: int) -> int:
+    """Return the descriptor of so many bytes, all zero, that have no name and vanish with their last user."""
+    if hasattr(os, "memfd_create"):
+        descriptor = os.memfd_create("taskq-slots")
+    else:
+        import tempfile
+
+        descriptor, path = tempfile.mkstemp(prefix="taskq-slots-")
+        os.unlink(path)
+    os.truncate(descriptor, size)
+    return descriptor

@@ -93,12 +93,13 @@ def test_a_spawned_child_that_is_not_up_yet_does_not_hold_up_a_stop(jobs: Write,
     assert worker.stop(seconds=10) == 0, worker.log
 
 
-def test_a_start_method_that_does_not_work_is_refused(jobs: Write, start_worker: Start) -> None:
+def test_a_start_method_that_there_is_not_is_refused(jobs: Write, start_worker: Start) -> None:
     jobs(JOBS)
-    worker = start_worker("-c", "1", env={"TASKQ_START_METHOD": "forkserver"})
+    worker = start_worker("-c", "1", env={"TASKQ_START_METHOD": "forkserve"})
 
     assert worker.process.wait(20) == 2
-    assert "taskq: TASKQ_START_METHOD=forkserver: a worker's children are made by fork or spawn" in worker.log
+    assert "start_method must be 'fork' or 'forkserver' or 'spawn', not 'forkserve'; did you mean" in worker.log
+    assert "(from TASKQ_START_METHOD)" in worker.log
 
 
 def test_every_command_without_a_server_is_a_line_and_exit_code_2(tmp_path: Path) -> None:

@@ -64,7 +64,7 @@ class MixedFleet(Fleet):
         # What ran beside others when its process died runs alone, each in a child of its own: that takes its time.
         slots = ["--async-slots", self._chance.choice(["3", "10"])]
         options = sum(self._chance.sample(self.MORE, self._chance.randrange(3)), self.SIZES[place] + slots)
-        method = "spawn" if place == 1 and not SHORT else "fork"  # the one that takes a second to start
+        method = "fork" if SHORT else ("fork", "spawn", "forkserver")[place]  # spawn takes a second to start
         environ = {"TASKQ_LEASE": str(self.LEASES[place]), "TASKQ_START_METHOD": method}
         return [*options, "-Q", self.SERVED[place]], {"env": environ}
 

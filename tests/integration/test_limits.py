@@ -589,7 +589,8 @@ def test_a_changed_file_starts_the_worker_anew(jobs: Write, start_worker: Start,
 
 
 @pytest.mark.skipif(os.geteuid() != 0 or not shutil.which("unshare"), reason="needs a process namespace of its own")
-def test_a_worker_can_be_the_first_process_of_a_container(jobs: Write, tmp_path: Path) -> None:
+@pytest.mark.parametrize("method", ["fork", "forkserver"])
+def test_a_worker_can_be_the_first_process_of_a_container(method: str, jobs: Write, tmp_path: Path) -> None:
     module = jobs(
         """
         import subprocess
@@ -603,11 +604,11 @@ def test_a_worker_can_be_the_first_process_of_a_container(jobs: Write, tmp_path:
     log = open(tmp_path / "log", "wb")
     container = subprocess.Popen(
         ["unshare", "--pid", "--fork", "--mount-proc", "--kill-child",
-         sys.executable, "-m", "taskq", "worker", "-A", "jobs", "-c", "1"],
+         sys.executable, "-m", "taskq", "worker", "-A", "jobs", "-c", "1", "--start-method", method],
         cwd=tmp_path, stdout=log, stderr=log,
     )  # fmt: skip
     try:
-        assert module.orphan.delay().get(timeout=30) == 1
+        assert (module.orphan.delay().get(timeout=30) == 1) == (method == "fork")
         wait_until(lambda: _zombies(container.pid) == 0, "orphans are buried")
         inner = _children(container.pid)[0]
         os.kill(inner, signal.SIGTERM)

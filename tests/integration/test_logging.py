@@ -44,7 +44,7 @@ app.task(name="loop")(loop)
 """
 
 
-@pytest.mark.parametrize("method", ["fork", "spawn"])
+@pytest.mark.parametrize("method", ["fork", "forkserver", "spawn"])
 def test_each_task_on_each_lane_is_told_once_in_the_modules_own_format(
     jobs: Write, start_worker: Start, tmp_path: Path, method: str
 ) -> None:

@@ -24,6 +24,7 @@ _HOOKS, _MIDDLEWARE = "tests/unit/test_hooks.py", "tests/integration/test_middle
 _HANGS = "test_a_hook_that_hangs_keeps_no_message_and_no_stop"
 _TELLS = "        if self.executor.told:\n            await self._tell_hooks(delivery)\n"
 _LIFECYCLE = "tests/integration/test_lifecycle.py::"
+_STARTS = "tests/integration/test_start_methods.py::"
 _LANES, _HEARTBEAT = "tests/model/test_lane.py", "tests/model/test_heartbeat.py"
 
 
@@ -1037,6 +1038,55 @@ MUTANTS = [
         "ctypes.CDLL(None).prctl(1, signal.SIGKILL)",
         "pass",
         _KILLS + "test_children_die_with_their_parent",
+    ),
+    py(
+        "a fork server outlives its worker, and its children with it",
+        "worker/child/child",
+        "        os.close(server._forkserver_alive_fd)\n        server._forkserver_alive_fd = None\n",
+        "        server._forkserver_alive_fd = None\n",
+        _STARTS + "test_all_that_there_is_dies_with_the_worker",
+    ),
+    py(
+        "a fork server is ended by a signal for the whole group",
+        "worker/parent/starting",
+        "            signal.pthread_sigmask(signal.SIG_BLOCK, HELD)  # it has let some in\n",
+        "",
+        _STARTS + "test_a_stop_lets_end_what_runs",
+    ),
+    py(
+        "a fork server that dies at the wrong moment ends the worker",
+        "worker/parent/supervisor",
+        "except OSError as error:  # too little",
+        "except ZeroDivisionError as error:  # too little",
+        _STARTS + "test_a_fork_server_that_is_killed_at_any_moment_is_replaced",
+    ),
+    py(
+        "a stack that is asked for ends a child that imports",
+        "worker/child/child",
+        "    signal.signal(signal.SIGQUIT, lambda",
+        "    _ = (signal.SIGQUIT, lambda",
+        _STARTS + "test_stacks_are_shown_also_of_a_child_that_still_imports",
+    ),
+    py(
+        "children that fail in a long import are started over and over",
+        "worker/parent/supervisor",
+        "quick = not began or ",
+        "quick = ",
+        _STARTS + "test_children_that_fail_in_their_long_import_are_not_started_over_and_over",
+    ),
+    py(
+        "a child may take another app for its own",
+        "worker/child/child",
+        "    if app.name != name:\n",
+        "    if False:\n",
+        _STARTS + "test_an_app_that_has_another_name_in_each_process_is_refused",
+    ),
+    py(
+        "the flag does not come before the setting",
+        "cli/worker",
+        'start_method=options["start_method"] or app.settings.start_method',
+        'start_method=app.settings.start_method or options["start_method"]',
+        _STARTS + "test_the_flag_comes_before_the_setting",
     ),
     py(
         "a stopped child leaves its lease behind",

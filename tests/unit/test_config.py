@@ -195,7 +195,7 @@ def test_a_variable_that_is_no_setting_is_warned_of_once_with_the_nearest(
 def test_other_variables_of_taskq_and_those_of_a_service_of_that_name_are_not_warned_of(
     told: pytest.LogCaptureFixture,
 ) -> None:
-    names = ["TASKQ_APP", "TASKQ_START_METHOD", "TASKQ_SERVER", "TASKQ_SERVICE_HOST", "TASKQ_SERVICE_PORT_HTTP"]
+    names = ["TASKQ_APP", "TASKQ_SERVER", "TASKQ_SERVICE_HOST", "TASKQ_SERVICE_PORT_HTTP"]
     names += ["TASKQ_PORT", "TASKQ_PORT_6379_TCP_ADDR", "TASKQ_REDIS_SERVICE_HOST", "TASKQ_REDIS_PORT_6379_TCP"]
 
     load_settings({}, dict.fromkeys(names, "5"))

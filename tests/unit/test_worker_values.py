@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import mmap
-from pathlib import Path
 
 import msgpack
 import pytest
@@ -81,10 +80,8 @@ def test_of_coroutines_all_that_run_are_named(slot: Slot) -> None:
     assert slot.entries() == {IDS[0], IDS[7], digest(b"again")}
 
 
-def test_slots_do_not_touch_one_another(tmp_path: Path) -> None:
-    path = tmp_path / "slots"
-    path.touch()
-    table = SlotTable(3, [128, 8], str(path))
+def test_slots_do_not_touch_one_another() -> None:
+    table = SlotTable(3, [128, 8])
     slots = [slot for child in range(3) for slot in table.of(child)]
     for slot in slots:
         slot.clear()
@@ -94,8 +91,7 @@ def test_slots_do_not_touch_one_another(tmp_path: Path) -> None:
         slot.load([b"%016d" % (n * 1000 + i) for i in range(slot.capacity)])
         slot.memory[slot.index_at] = slot.capacity - 1
 
-    same_file = SlotTable(3, [128, 8], str(path))
-    for n, slot in enumerate(slot for child in range(3) for slot in same_file.of(child)):
+    for n, slot in enumerate(slots):
         assert (slot.incarnation, slot.lease_until) == (f"{n:016x}", float(n))
         assert slot.entries() == {b"%016d" % (n * 1000 + slot.capacity - 1)}
 

@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 from taskq.broker.commands.holding import QueueSet
 from taskq.broker.protocol import boottime
+from taskq.errors import ConfigError
 from taskq.runs.delivery import Stopping
 from taskq.runs.execution import Executor
 from taskq.worker.child.loop_lane import LoopLane, run_lanes
@@ -47,13 +48,15 @@ REVOKED = signal.SIGUSR2
 #: Shows the stack of the main thread while that is deep in C. Not for one that runs Python: without the GIL its frames
 #: must not be read (SIGSEGV). A process that has no handler for this signal ignores it.
 SHOW_C = signal.SIGURG
+#: Those that a new process must not receive before it has handlers of its own; see `begin`.
+HELD = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGQUIT)
 
 
 class Child:
     """One child of a worker."""
 
     def __init__(self, plan: Plan, number: int, app: TaskQ, slots: SlotTable, parent: int, alone: bool) -> None:
-        """Prepare child ``number`` of the process ``parent``; with ``alone`` it is to run one suspect."""
+        """Prepare child ``number``, whose parent has the pid ``parent``; with ``alone`` it is to run one suspect."""
         self.plan = plan
         self.number = number
         self.app = app
@@ -110,8 +113,9 @@ class Child:
         self._retire()
 
     def _tell_parent(self) -> None:
-        if os.getppid() == self.parent:
-            os.kill(self.parent, signal.SIGCHLD)
+        worker = multiprocessing.parent_process()  # not the fork server, if there is one
+        if worker is not None and worker.pid is not None and os.getppid() == self.parent:
+            os.kill(worker.pid, signal.SIGCHLD)
 
     def _executor(self, queues: QueueSet) -> Executor:
         return Executor(self.app.tasks, self.app.settings, self.plan.name, queues.tasks, self.app.client.hooks)
@@ -127,9 +131,7 @@ class Child:
         return Session(self.app.client.keys, queues, info, settings.lease_ms, ttl_ms, began, alone, self.plan.announced)
 
     def set_up(self) -> None:
-        """Make this process a child: its signals, its end with its parent, its output line by line."""
-        signal.set_wakeup_fd(-1)
-        signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+        """Make this process a child: its signals, its output line by line."""
         # Ctrl-C goes to the whole group; the parent acts on it. Ignored, it would be so in what tasks start, too.
         signal.signal(signal.SIGINT, lambda _number, _frame: None)
         signal.signal(signal.SIGTERM, self._on_stop)
@@ -139,8 +141,6 @@ class Child:
         faulthandler.register(SHOW_C, file=2, all_threads=False)  # whatever has become of sys.stderr
         watch_for_twins()
         fork_beside_threads()
-        signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGTERM, signal.SIGINT, signal.SIGHUP})
-        die_with_parent(self.parent)
 
     def begin(self, untold: Sequence[Untold]) -> None:
         """Call the hooks for the start of a child, then those of ``untold``. What the first set is what tasks find."""
@@ -174,10 +174,29 @@ class Child:
             lane.stop(grace)
 
 
+def begin(start_method: str) -> None:
+    """Make this process one that may be told to leave, which it does at once as long as it is not set up."""
+    signal.set_wakeup_fd(-1)
+    signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+    for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
+        signal.signal(number, lambda _number, _frame: os._exit(0))
+    signal.signal(signal.SIGQUIT, lambda _number, _frame: faulthandler.dump_traceback(file=2, all_threads=True))
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, HELD)
+    if start_method == "forkserver":
+        # `multiprocessing` gives it what keeps the server alive, so that it can use it, too: then neither would end
+        # when the worker is killed.
+        from multiprocessing import forkserver
+
+        server = getattr(forkserver, "_forkserver")  # noqa: B009
+        os.close(server._forkserver_alive_fd)
+        server._forkserver_alive_fd = None
+
+
 def die_with_parent(parent: int) -> None:
     """Make sure this process does not outlive its parent, even one killed with SIGKILL."""
     if sys.platform == "linux":
-        # PR_SET_PDEATHSIG counts from the thread that forked, which is the parent's main thread.
+        # PR_SET_PDEATHSIG counts from the thread that forked, which is the main thread of the parent, the worker or
+        # its fork server.
         ctypes.CDLL(None).prctl(1, signal.SIGKILL)
         if os.getppid() != parent:  # it died before the line above
             os._exit(1)
@@ -202,21 +221,21 @@ def flush() -> None:
 def main(
     plan: Plan,
     number: int,
-    app: TaskQ | None,
-    slots: SlotTable | str,
-    children: int,
-    parent: int,
+    app: TaskQ | str,
+    slots: SlotTable,
     alone: bool,
-    untold: Sequence[Untold] = (),
+    untold: Sequence[Untold],
+    parent: int,
 ) -> None:
-    """Begin a child process; under fork it inherits the app and the slots, otherwise it makes its own."""
-    if app is None:
-        from taskq.loading import find_app, set_up_logging
+    """Begin a child process: a fork of the worker is given the app, another its name, and finds it as the worker did.
 
-        app = find_app(plan.app_path)
-        set_up_logging(plan.level)
-    if isinstance(slots, str):
-        slots = SlotTable(children, plan.capacities, slots)
+    Raises:
+        ConfigError: There is no app of that name at ``plan.app_path``.
+    """
+    begin(plan.start_method)
+    die_with_parent(parent)
+    if isinstance(app, str):
+        app = _import_app(plan, app)
     set_title(plan.name, "isolated child" if alone else f"child {number}")
     child = Child(plan, number, app, slots, parent, alone)
     child.set_up()
@@ -231,3 +250,16 @@ def main(
         finally:
             os._exit(1)
     sys.exit(code)
+
+
+def _import_app(plan: Plan, name: str) -> TaskQ:
+    from taskq.loading import find_app, set_up_logging
+
+    app = find_app(plan.app_path)
+    set_up_logging(plan.level)
+    if app.name != name:
+        raise ConfigError(
+            f"-A {plan.app_path} is the app {app.name!r} in a child, and {name!r} in its worker: with "
+            f"start_method={plan.start_method} each child imports it anew, so its name must not differ"
+        )
+    return app

@@ -3,25 +3,21 @@
 from __future__ import annotations
 
 import logging
-import multiprocessing
 import os
 import signal
-import tempfile
 import time
-import warnings
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from multiprocessing.process import BaseProcess
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from taskq.errors import ConfigError
 from taskq.worker.child import child as child_process
 from taskq.worker.child.telling import Untold
 from taskq.worker.forking import fork_beside_threads
 from taskq.worker.parent.revocations import REVOKE_GRACE, Revocations
-from taskq.worker.parent.signals import STOP_SIGNALS
+from taskq.worker.parent.starting import Starter
 from taskq.worker.parent.watch import resident_bytes
 from taskq.worker.plan import Plan
 from taskq.worker.slots import Slot, SlotTable
@@ -85,27 +81,24 @@ class Children:
     """
 
     def __init__(self, app: TaskQ, plan: Plan) -> None:
-        """Prepare places; children are forked where that is safe, else spawned.
+        """Prepare places.
 
         Raises:
-            ConfigError: ``TASKQ_START_METHOD`` is neither.
+            ConfigError: Children that are not forked need the app's name.
         """
+        if plan.start_method != "fork" and not plan.app_path:
+            raise ConfigError(
+                f"start_method={plan.start_method}: each child imports the app itself, and nothing says which: "
+                "start the worker with -A MODULE:ATTR, or use start_method=fork"
+            )
         self._app = app
         self.plan = plan
-        method = os.environ.get("TASKQ_START_METHOD") or ("fork" if os.uname().sysname == "Linux" else "spawn")
-        if method not in ("fork", "spawn"):
-            raise ConfigError(f"TASKQ_START_METHOD={method}: a worker's children are made by fork or spawn")
-        self._context: Any = multiprocessing.get_context(method)
-        self._forks = method == "fork"
+        self._starter = Starter(plan.start_method)
         # More places than children, so that a replacement can start before its predecessor has ended; one more for the
         # isolated child.
         children = max(plan.concurrency, plan.max_concurrency)
         self.isolation = children + max(children, _ENDING)
-        self._slot_file: str | None = None
-        if not self._forks:
-            descriptor, self._slot_file = tempfile.mkstemp(prefix="taskq-slots-")
-            os.close(descriptor)
-        self.slots = SlotTable(self.isolation + 1, plan.capacities, self._slot_file)
+        self.slots = SlotTable(self.isolation + 1, plan.capacities)
         self.running: dict[int, Running] = {}
         fork_beside_threads()
         for slot in self.every_slot():
@@ -122,10 +115,15 @@ class Children:
 
     def ended(self) -> list[tuple[int, Running]]:
         """Return those whose processes have ended, with their places."""
-        return [(place, child) for place, child in self.running.items() if child.process.exitcode is not None]
+        return [(place, child) for place, child in self.running.items() if self._starter.is_over(child.process)]
+
+    @property
+    def tellers(self) -> list[int]:
+        """Descriptors that can be read when a child has ended, as far as no SIGCHLD says so."""
+        return self._starter.tellers(child.process for child in self.running.values())
 
     def start_missing(self, wanted: int) -> None:
-        """Start children until ``wanted`` take messages, as far as there are places."""
+        """Start children until ``wanted`` take messages, as far as there are places; raises as `start`."""
         free = [place for place in range(self.isolation) if place not in self.running]
         missing = max(0, wanted - len(self.workforce))
         # One that is not replaced at once works on: a place is taken until what runs there has ended.
@@ -136,26 +134,18 @@ class Children:
             self.start(place)
 
     def start(self, place: int, untold: Sequence[Untold] = ()) -> None:
-        """Start a child, which first tells hooks of those ends."""
+        """Start a child, which first tells hooks of those ends.
+
+        Raises:
+            OSError: It cannot be started now.
+        """
         slots = self.slots.of(place)
         for slot in slots:
             slot.clear()
         alone = place == self.isolation
-        inherited = (self._app, self.slots) if self._forks else (None, self._slot_file)
-        process = self._context.Process(
-            target=child_process.main,
-            args=(self.plan, place, *inherited, self.isolation + 1, os.getpid(), alone, untold),
-            name=f"taskq-{'isolated' if alone else place}",
-        )
-        # A signal must not find the child with this parent's handlers: the child lets them in when it is set up.
-        signal.pthread_sigmask(signal.SIG_BLOCK, STOP_SIGNALS)
-        try:
-            with warnings.catch_warnings():
-                # Python warns of forking beside a thread; the heartbeat holds nothing that a child needs.
-                warnings.simplefilter("ignore", DeprecationWarning)
-                process.start()
-        finally:
-            signal.pthread_sigmask(signal.SIG_UNBLOCK, STOP_SIGNALS)
+        app = self._app if self._starter.copies else self._app.name
+        name = f"taskq-{'isolated' if alone else place}"
+        process = self._starter.start(child_process.main, (self.plan, place, app, self.slots, alone, untold), name)
         self.running[place] = Running(process, time.monotonic(), slots)
 
     def retire(self, child: Running) -> None:
@@ -190,7 +180,7 @@ class Children:
                     "child %s (pid %s) is ended: it holds nothing any more, but something in it runs on, such as a "
                     "thread that a task has left, or a hook for child_shutdown", place, child.process.pid,
                 )  # fmt: skip
-                child.process.kill()
+                self._signal(child, signal.SIGKILL)
 
     @property
     def leaving(self) -> bool:
@@ -210,18 +200,18 @@ class Children:
 
     def _signal(self, child: Running, number: int) -> None:
         if child.process.pid is not None and child.process.exitcode is None:
-            os.kill(child.process.pid, number)
+            with suppress(ProcessLookupError):  # its fork server has waited for it already
+                os.kill(child.process.pid, number)
 
     def kill_all(self) -> None:
         """End them at once."""
         for child in self.running.values():
-            child.process.kill()
+            self._signal(child, signal.SIGKILL)
 
     def close(self) -> None:
-        """End them at once, and leave no file."""
+        """End them at once, and start none any more."""
         self.kill_all()
-        if self._slot_file:
-            Path(self._slot_file).unlink(missing_ok=True)
+        self.slots.close()
 
     # -- looking after them ------------------------------------------------------------------------------
 
@@ -232,7 +222,7 @@ class Children:
             if late and not child.overdue:
                 log.error("child %s (pid %s) is killed: a task is over its time limit", place, child.process.pid)
                 child.overdue.update(late)
-                child.process.kill()
+                self._signal(child, signal.SIGKILL)
 
     def enforce_revocations(self, revocations: Revocations, now: float) -> None:
         """Tell those that run something revoked; kill those in which it does not end."""
@@ -245,7 +235,7 @@ class Children:
                         place, child.process.pid, REVOKE_GRACE,
                     )  # fmt: skip
                     child.revoked.update(late)
-                    child.process.kill()
+                    self._signal(child, signal.SIGKILL)
                 elif tell:
                     self._signal(child, child_process.REVOKED)
         revocations.forget(now)
@@ -279,7 +269,7 @@ class Children:
 
     def reap_orphans(self) -> None:
         """As the first process of a container: bury processes that tasks left behind."""
-        ours = {child.process.pid for child in self.running.values()}
+        ours = {child.process.pid for child in self.running.values()} | self._starter.helpers
         with suppress(ChildProcessError):
             while found := os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOHANG | os.WNOWAIT):
                 if found.si_pid in ours:

@@ -9,12 +9,10 @@ from __future__ import annotations
 import faulthandler
 import os
 import signal
+from collections.abc import Sequence
 from contextlib import suppress
 from multiprocessing.connection import wait
 from typing import Any
-
-#: Those that children must not find their parent's handlers for; see `held`.
-STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
 
 
 class Signals:
@@ -50,9 +48,9 @@ class Signals:
         with suppress(BlockingIOError):  # the pipe is full of reasons to wake up
             os.write(self._wake_w, b"s")
 
-    def wait(self, seconds: float) -> None:
-        """Wait for a signal or `wake`, at most so long."""
-        if wait([self._wake_r], seconds):
+    def wait(self, seconds: float, tellers: Sequence[int] = ()) -> None:
+        """Wait for a signal, `wake`, or something to read from a descriptor of ``tellers``; at most so long."""
+        if self._wake_r in wait([self._wake_r, *tellers], seconds):
             with suppress(BlockingIOError):  # a task may have read from what its process inherited
                 os.read(self._wake_r, 4096)
 

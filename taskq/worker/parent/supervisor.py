@@ -87,6 +87,7 @@ class Supervisor:
         self._scaling = Scaling(plan.concurrency, plan.max_concurrency) if plan.max_concurrency else None
         self._too_soon = 0
         self._start_at = 0.0
+        self._no_child = ""  # why none could be started, told already
         self._look_at = 0.0
         self._backlog: Backlog | None = None
         self._troubled = False
@@ -120,7 +121,7 @@ class Supervisor:
         self.signals.catch()
         gc.collect()
         gc.freeze()  # what is loaded now stays shared with the children
-        self.children.start_missing(self._wanted)
+        self._start_children()
         heartbeat = self._heartbeat = self._heart()
         heartbeat.start()
         self._errands.start()
@@ -242,11 +243,23 @@ class Supervisor:
             call_hooks_beside(self._hooks, "worker_ready")
         if self.plan.drain:
             self._drain()
-        if time.monotonic() >= self._start_at:
-            self.children.start_missing(self._wanted)
-        if (self._suspects or self._closer.untold) and self.children.isolation not in self.children.running:
-            self._suspects = False
-            self.children.start(self.children.isolation, self._closer.take_untold())
+        self._start_children()
+
+    def _start_children(self) -> None:
+        """Start those that are missing; what keeps the kernel from it is told once, and tried again."""
+        try:
+            if time.monotonic() >= self._start_at:
+                self.children.start_missing(self._wanted)
+            if (self._suspects or self._closer.untold) and self.children.isolation not in self.children.running:
+                self.children.start(self.children.isolation, self._closer.untold)
+                self._suspects = False
+                self._closer.take_untold()
+            self._no_child = ""
+        except OSError as error:  # too little memory, too many processes, a fork server that was killed just now
+            self._start_at = time.monotonic() + _SOON
+            if str(error) != self._no_child:
+                log.error("no child can be started, trying on: %s", error)
+            self._no_child = str(error)
 
     def _stop(self) -> None:
         """Bring everything to its end: the children are told once, and killed when the grace is over."""
@@ -266,7 +279,7 @@ class Supervisor:
             timeout = min(timeout, _LIMITS_EVERY)
         if self.plan.drain or self.children.leaving or not self._ready:
             timeout = min(timeout, _SOON)
-        self.signals.wait(timeout)
+        self.signals.wait(timeout, self.children.tellers)
 
     def _drain(self) -> None:
         """Let the children end when nothing runs and nothing can."""
@@ -308,7 +321,7 @@ class Supervisor:
         if place == self.children.isolation:
             self._suspects = self._suspects or code != child_process.NOTHING_TO_DO
         elif not self.signals.stops:
-            self._pause_if_children_keep_dying(child, died)
+            self._pause_if_children_keep_dying(child, died, bool(lanes))
 
     def _describe(self, child: Running) -> str:
         text = describe_exit(child.process.exitcode)
@@ -319,8 +332,8 @@ class Supervisor:
             )
         return text
 
-    def _pause_if_children_keep_dying(self, child: Running, died: bool) -> None:
-        quick = time.monotonic() - child.started < _TOO_SOON
+    def _pause_if_children_keep_dying(self, child: Running, died: bool, began: bool) -> None:
+        quick = not began or time.monotonic() - child.started < _TOO_SOON  # an import may take long to fail
         self._too_soon = self._too_soon + 1 if died and quick else 0
         excess = self._too_soon - 4 * self.plan.concurrency
         if excess > 0:
