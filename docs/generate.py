@@ -18,7 +18,12 @@ import taskq
 import taskq.broker.keys
 import taskq.config
 import taskq.errors
+import taskq.tasks.options as table
 from taskq.cli import main
+from taskq.tasks.definition import Definition
+from taskq.tasks.flow import Flow
+from taskq.tasks.hooks import OPTIONS as HOOK_OPTIONS
+from taskq.tasks.retry_options import RetryOptions
 
 ROOT = Path(__file__).resolve().parent.parent
 REFERENCE = ROOT / "docs" / "reference"
@@ -34,6 +39,7 @@ def pages() -> dict[str, str]:
         "errors.md": errors(),
         "keys.md": keys(),
         "lua.md": lua(),
+        "options.md": options(),
     }
     return {name: _NOTE + text.strip() + "\n" for name, text in made.items()}
 
@@ -78,8 +84,8 @@ _DEFINITION = "::: taskq.tasks.definition.Definition\n    options:\n      member
 
 _API_HEAD = """# API
 
-What can be imported from `taskq`. [Errors](errors.md) and [settings](config.md) have pages of their own. A
-`Definition` is what every task also is."""
+What can be imported from `taskq`. [Options](options.md) of tasks and calls, [errors](errors.md) and
+[settings](config.md) have pages of their own. A `Definition` is what every task also is."""
 
 
 # -- the command line -----------------------------------------------------------------------------------------
@@ -187,6 +193,134 @@ The worker that started last has the say.
 | `TASKQ_APP` | What `taskq worker -A` is if it is not given. |
 | `TASKQ_SERVER` | Path of the server program for the embedded server, instead of the one that is found. |
 """
+
+
+# -- options --------------------------------------------------------------------------------------------------
+
+
+def options() -> str:
+    """The table of ``taskq.tasks.options``, with the defaults that hold at run time."""
+    fields, titles = _fields()
+    defaults = option_defaults()
+    parts = [_OPTIONS_HEAD, "## Of a task"]
+    for title, classes in (
+        ("Running", ["BoundTaskOptions", "Running"]), ("Turns", ["Turns"]), ("Retries", ["Retries", "CeleryRetries"]),
+        ("Installed", ["Installed"]),
+    ):  # fmt: skip
+        rows = [
+            f"| `{name}` | {kind} | {_option_default(defaults[name])} | {meaning} |"
+            for cls in classes
+            for name, kind, meaning in fields[cls]
+        ]
+        head = "| option | type | default | meaning |\n| --- | --- | --- | --- |"
+        parts += [f"### {titles[title]}", "\n".join([head, *rows])]
+    rows = [
+        f"| `{name}` | {kind} | {meaning} |"
+        for cls in ("CallOptions", "Tick", "CeleryRetries")
+        for name, kind, meaning in fields[cls]
+    ]
+    parts += [_OPTIONS_OF_CALLS, "\n".join(["| option | type | meaning |\n| --- | --- | --- |", *rows]), _OPTIONS_TAIL]
+    return "\n\n".join(parts)
+
+
+def option_defaults() -> dict[str, Any]:
+    """Return what holds for each option of a task that is not given, by the classes that take it."""
+    own = inspect.signature(Definition).parameters.values()
+    return {
+        **{p.name: p.default for p in own if p.kind is p.KEYWORD_ONLY and p.name not in ("retry", "flow", "hooks")},
+        **dict.fromkeys(HOOK_OPTIONS),
+        **{
+            name: field.default
+            for cls in (Flow, RetryOptions)
+            for name, field in cls.__dataclass_fields__.items()
+        },
+    }  # fmt: skip
+
+
+def _fields() -> tuple[dict[str, list[tuple[str, str, str]]], dict[str, str]]:
+    """Read the classes of the table: name, type and meaning of each option; and what each class is about."""
+    fields: dict[str, list[tuple[str, str, str]]] = {}
+    titles: dict[str, str] = {}
+    for cls in ast.parse(inspect.getsource(table)).body:
+        if not isinstance(cls, ast.ClassDef):
+            continue
+        titles[cls.name] = (ast.get_docstring(cls) or "").partition("\n")[0].removesuffix(".")
+        rows = fields[cls.name] = []
+        for field, text in zip(cls.body, cls.body[1:], strict=False):
+            if isinstance(field, ast.AnnAssign) and isinstance(field.target, ast.Name):
+                assert isinstance(text, ast.Expr), f"{cls.name}.{field.target.id} has a docstring below it"
+                assert isinstance(text.value, ast.Constant), f"{cls.name}.{field.target.id} has a docstring below it"
+                meaning = " ".join(str(text.value.value).replace("``", "`").split())
+                rows.append((field.target.id, _kind(field.annotation), meaning.replace("|", "\\|")))
+    return fields, titles
+
+
+#: What types are called on the page.
+_KINDS = {
+    "Key": "name of an argument or function",
+    "Callable[..., float]": "function",
+    "Retry": "tenacity's object, or function",
+    "Wait": "tenacity's object, or function",
+    "Stop": "tenacity's object, or function",
+    "BeforeSleep": "function",
+    "Sequence[Limit]": "list of `Limit`",
+    "type[BaseException]": "exception class",
+    "Collection[type[BaseException]]": "several of them",
+    "Mapping[str, Any]": "map",
+    "Function": "function",
+    "Sequence[Function]": "list of them",
+    "None": "`None`",
+}
+
+
+def _kind(annotation: ast.expr) -> str:
+    if isinstance(annotation, ast.BinOp):
+        return f"{_kind(annotation.left)} or {_kind(annotation.right)}"
+    text = ast.unparse(annotation)
+    if literal := re.fullmatch(r"(?:Required\[)?Literal\[([^\]]+)\]+", text):
+        return " or ".join(f"`{value}`" for value in literal[1].split(", "))
+    return _KINDS.get(text, f"`{text}`")
+
+
+def _option_default(value: Any) -> str:
+    return "" if value is None or value == () else f"`{value!r}`"
+
+
+_OPTIONS_HEAD = """# Options
+
+What `@app.task(...)` and calls take. All times are seconds. An option that does not exist, or a value that cannot work,
+is a `ConfigError` where the task is declared or called; type checkers find most of these before, by the classes of
+`taskq.tasks.options`, from which this page is made."""
+
+_OPTIONS_OF_CALLS = """## Of a call
+
+Of `apply_async(args, kwargs, ...)`, its twin `aapply_async`, `prepare_call` and `apply`. What is not given is as the
+task says."""
+
+_OPTIONS_TAIL = """`app.periodic(...)` takes the same for the calls that it sends, but for `countdown`, `eta` and
+`task_id`, which each tick has of its own; `expires` is in seconds from the tick on.
+
+## In functions of your own
+
+A function that passes options on says so by the same classes:
+
+```python
+from typing import Unpack
+
+from taskq import TaskQ
+from taskq.tasks.options import CallOptions
+
+app = TaskQ("shop")
+
+
+@app.task
+def remind(address: str) -> None: ...
+
+
+def remind_all(addresses: list[str], **options: Unpack[CallOptions]) -> None:
+    for address in addresses:
+        remind.apply_async((address,), **options)
+```"""
 
 
 # -- errors ---------------------------------------------------------------------------------------------------

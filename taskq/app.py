@@ -8,7 +8,7 @@ from collections.abc import AsyncIterable, Callable, Coroutine, Iterable, Iterat
 from contextlib import contextmanager
 from datetime import timedelta
 from types import FrameType, MappingProxyType
-from typing import TYPE_CHECKING, Any, Concatenate, Literal, NoReturn, ParamSpec, TypeVar, overload
+from typing import TYPE_CHECKING, Any, Concatenate, Literal, NoReturn, ParamSpec, TypeVar, Unpack, overload
 
 from taskq import celery_names
 from taskq.calls.by_name import ByName, find_app, remember
@@ -26,11 +26,9 @@ from taskq.periodic.schedule import Cron, Every, read_schedule
 from taskq.runs.delivery import Context
 from taskq.tasks.callables import importable, is_again
 from taskq.tasks.definition import Definition
-from taskq.tasks.flow import OPTIONS as FLOW_OPTIONS
 from taskq.tasks.flow import split_flow_options
-from taskq.tasks.hooks import OPTIONS as HOOK_OPTIONS
 from taskq.tasks.hooks import split_hook_options
-from taskq.tasks.retry_options import OPTIONS as RETRY_OPTIONS
+from taskq.tasks.options import TASK_OPTIONS, BoundTaskOptions, TaskOptions, TickOptions
 from taskq.tasks.retry_options import split_options
 
 if TYPE_CHECKING:
@@ -42,10 +40,6 @@ P = ParamSpec("P")
 R = TypeVar("R")
 AnyTask = TypeVar("AnyTask", bound=Task[..., Any])
 
-_TASK_OPTIONS = {
-    *("name", "queue", "bind", "ignore_result", "dead_letter", "discard_after"),
-    *("pool", "soft_time_limit", "time_limit", "at_most_once", "show_args"),
-}
 _OF_ONE_CALL = {"countdown", "eta", "task_id"}
 
 
@@ -143,61 +137,17 @@ class TaskQ(Hooked, Control, ByName):
     @overload
     def task(self, function: Callable[P, R], /) -> Task[P, R]: ...
     @overload
-    def task(self, /, *, bind: Literal[True], **options: Any) -> _BoundDecorator: ...
+    def task(self, /, **options: Unpack[BoundTaskOptions]) -> _BoundDecorator: ...
     @overload
-    def task(self, /, *, bind: Literal[False] = False, **options: Any) -> _Decorator: ...
+    def task(self, /, *, bind: Literal[False] = False, **options: Unpack[TaskOptions]) -> _Decorator: ...
 
     def task(self, function: Callable[..., Any] | None = None, /, **options: Any) -> Any:
         """Make a function a task: ``@app.task`` or ``@app.task(max_retries=5, ...)``.
 
         Args:
             function: The function, sync or ``async def``.
-            **options: Any of
-
-                ``name`` (str): ``module.function`` unless given.
-                ``queue`` (str): The task's own, named after it, unless given.
-                ``bind`` (bool): The function's first parameter is a `Context`.
-                ``ignore_result`` (bool): Do not keep results.
-                ``dead_letter`` (bool): Keep a message that failed for good (True).
-                ``discard_after`` (float): The app's setting of that name, for this task; seconds.
-
-                ``pool`` (str): ``"thread"`` runs a sync task in a thread of a child, beside others, instead of its
-                main thread.
-                ``soft_time_limit`` (float): Seconds after which `SoftTimeLimitExceeded` is raised inside the task.
-                ``time_limit`` (float): Seconds after which its process is killed and replaced; the task has then
-                failed with `TimeLimitExceeded`, and its policy decides.
-                ``at_most_once`` (bool): A message whose worker died under it is a dead letter, ``abandoned``, instead
-                of running again.
-                ``show_args`` (bool or list of str): Which arguments ``taskq ps`` may show: all, or those named (none).
-
-                ``priority`` (int): From -100 to 100; higher ones are taken first (0).
-                ``fair_by`` (str or callable): Each key of it gets its turn, however many messages another has: the name
-                of an argument, or a function of the arguments by name. ``fair_weight`` (callable): Its share (1).
-                ``rate`` (str), ``max_concurrency`` (int), ``burst`` (int), ``key`` (str or callable): A `Limit` for the
-                whole fleet. ``limits`` (list of `Limit`): More of them.
-                ``unique`` (str): ``"until_start"`` or ``"until_done"``: while a call waits (and runs), another one with
-                the same arguments is that call. ``unique_by`` (str or callable): What counts as the same, instead.
-                ``unique_for`` (float): Not longer than this many seconds. ``on_duplicate`` (str): ``"raise"``
-                `DuplicateCall` instead of returning the handle of the first.
-                ``debounce`` (float): Run once, this many seconds after the last of a series of calls, with its
-                arguments; ``max_wait`` (float): at most this many after the first. ``throttle`` (float): Run once in
-                this many seconds; further calls are the first one. Each value of ``unique_by`` is a series of its own.
-                ``max_length`` (int): Calls raise `QueueFull` while so many messages wait; ``full_timeout`` (float):
-                after waiting for room for that many seconds (0).
-                ``breaker`` (`Breaker`): Pauses the task while it keeps failing.
-
-                ``around_run``, ``around_enqueue`` (function, or list of them): Middleware inside that of the app, see
-                `around`. ``on_success``, ``on_failure``, ``on_retry``, ``on_dead`` (likewise): Hooks before those of
-                the app, see `on`.
-
-                tenacity's ``retry``, ``wait``, ``stop``, ``before_sleep`` objects, or Celery's names:
-
-                ``autoretry_for``, ``dont_autoretry_for`` (exception classes): Which failures are retried.
-                ``max_retries`` (int or None): How often (3); None: without limit.
-                ``retry_backoff`` (bool or float): Wait 1, 2, 4 … times this many seconds (True: 1).
-                ``retry_backoff_max`` (float): At most this many seconds (600).
-                ``retry_jitter`` (bool): A random part of that (True).
-                ``default_retry_delay`` (float): Seconds to wait without a backoff (180).
+            **options: Those of `TaskOptions` in `taskq.tasks.options`: ``queue``, ``time_limit``, ``max_retries`` …;
+                and ``bind=True`` for a function whose first parameter is a `Context`.
 
         Raises:
             ConfigError: An option that cannot work, or a name that is taken.
@@ -210,9 +160,8 @@ class TaskQ(Hooked, Control, ByName):
         given = dict(options)
         try:
             retry, flow, hooks = split_options(given), split_flow_options(given), split_hook_options(given, function)
-            if unknown := sorted(set(given) - _TASK_OPTIONS):
-                known = [*_TASK_OPTIONS, *RETRY_OPTIONS, *FLOW_OPTIONS, *HOOK_OPTIONS]
-                hint = instead(unknown[0], celery_names.OPTIONS, known)
+            if unknown := sorted(set(given) - set(TASK_OPTIONS)):
+                hint = instead(unknown[0], celery_names.OPTIONS, TASK_OPTIONS)
                 raise ConfigError(f"@app.task has no option {', '.join(unknown)}{hint}")
         except ConfigError as error:
             where = f"{getattr(function, '__module__', '?')}.{getattr(function, '__qualname__', function)}"
@@ -251,14 +200,14 @@ class TaskQ(Hooked, Control, ByName):
         self, name: str, schedule: str | Cron | Every, task: AnyTask, args: Iterable[Any] = (),
         kwargs: Mapping[str, Any] | None = None, *, tz: str | None = None, catch_up: CatchUp = "last",
         window: float | timedelta = 86400.0, overlap: Overlap = "allow", jitter: float | timedelta = 0.0,
-        **options: Any,
+        **options: Unpack[TickOptions],
     ) -> AnyTask: ...  # fmt: skip
     @overload
     def periodic(
         self, name: str, schedule: str | Cron | Every, *, args: Iterable[Any] = (),
         kwargs: Mapping[str, Any] | None = None, tz: str | None = None, catch_up: CatchUp = "last",
         window: float | timedelta = 86400.0, overlap: Overlap = "allow", jitter: float | timedelta = 0.0,
-        **options: Any,
+        **options: Unpack[TickOptions],
     ) -> Callable[[AnyTask], AnyTask]: ...  # fmt: skip
 
     def periodic(
@@ -274,7 +223,7 @@ class TaskQ(Hooked, Control, ByName):
         window: float | timedelta = 86400.0,
         overlap: Overlap = "allow",
         jitter: float | timedelta = 0.0,
-        **options: Any,
+        **options: Unpack[TickOptions],
     ) -> Any:
         """Send a task at set times: ``app.periodic("report", "0 6 * * mon-fri", report)``, or as a decorator above it.
 
@@ -292,7 +241,7 @@ class TaskQ(Hooked, Control, ByName):
             window: Seconds a missed tick may be old to be sent all the same (a day).
             overlap: ``skip`` sends no tick while the entry's last message has not ended.
             jitter: Each tick is put off by a part of this many seconds; the same part on whichever machine.
-            **options: Those of ``apply_async`` but ``countdown``, ``eta``, ``task_id``; ``expires`` in seconds.
+            **options: Those of `TickOptions`: what ``apply_async`` takes, but for ``countdown``, ``eta``, ``task_id``.
 
         Returns:
             The task.

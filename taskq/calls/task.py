@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterable, Callable, Coroutine, Iterable, Mapping
-from datetime import datetime
-from typing import TYPE_CHECKING, Any, Generic, NoReturn, ParamSpec, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, NoReturn, ParamSpec, TypeVar, Unpack
 
 from taskq import celery_names
 from taskq.calls.by_name import ByName, find_task
@@ -30,7 +29,7 @@ from taskq.message.envelope import encode_envelope, encode_head, encode_plain, i
 from taskq.tasks import callables
 from taskq.tasks.definition import Definition
 from taskq.tasks.keys import NO_ARGUMENTS, Arguments
-from taskq.tasks.retry_options import CALL_OPTIONS
+from taskq.tasks.options import CALL_OPTIONS, CALL_RETRIES, CallOptions
 
 if TYPE_CHECKING:
     from taskq.calls.client import Client
@@ -116,32 +115,14 @@ class Task(Definition, ByName, Generic[P, R]):
         self,
         args: Iterable[Any] = (),
         kwargs: Mapping[str, Any] | None = None,
-        *,
-        countdown: float | None = None,
-        eta: datetime | None = None,
-        expires: float | datetime | None = None,
-        queue: str | None = None,
-        priority: int | None = None,
-        task_id: str | None = None,
-        headers: Mapping[str, Any] | None = None,
-        ignore_result: bool | None = None,
-        **retry: Any,
+        **options: Unpack[CallOptions],
     ) -> AsyncResult[R]:
         """Send a call with options.
 
         Args:
             args: Positional arguments.
             kwargs: Keyword arguments.
-            countdown: Seconds from now, by the server's clock, before it may run.
-            eta: The moment before which it may not run; must have a time zone.
-            expires: Seconds from now, or a moment with a time zone, after which it no longer runs.
-            queue: Another queue than the task's own; some worker must serve it (``taskq worker -Q``).
-            priority: From -100 to 100, if not as the task says; higher ones are taken first.
-            task_id: An id of one's own, 1 to 200 of ``A-Z a-z 0-9 _ . : -``; refused while it is in use.
-            headers: A map that the task finds in ``self.request.headers``.
-            ignore_result: Whether to drop the result, if not as the task says.
-            **retry: ``max_retries``, ``retry_backoff``, ``retry_backoff_max``, ``retry_jitter``,
-                ``default_retry_delay`` for this call.
+            **options: Those of `CallOptions`: ``countdown=60``, ``queue="urgent"`` …
 
         Raises:
             ConfigError: An option that cannot work, such as a moment without a time zone.
@@ -149,14 +130,10 @@ class Task(Definition, ByName, Generic[P, R]):
             QueueFull, DuplicateCall: As `delay` raises them.
             TypeError, SerializationError, MessageTooLarge, BrokerError: As `delay` raises them.
         """
-        call = self.prepare_call(
-            args, kwargs, countdown=countdown, eta=eta, expires=expires, queue=queue, priority=priority,
-            task_id=task_id, headers=headers, ignore_result=ignore_result, **retry,
-        )  # fmt: skip
-        return send_call(self.client, call)
+        return send_call(self.client, self.prepare_call(args, kwargs, **options))
 
     async def aapply_async(
-        self, args: Iterable[Any] = (), kwargs: Mapping[str, Any] | None = None, **options: Any
+        self, args: Iterable[Any] = (), kwargs: Mapping[str, Any] | None = None, **options: Unpack[CallOptions]
     ) -> AsyncResult[R]:
         """Do what `apply_async` does, with the same options, on an event loop."""
         return await asend_call(self.client, self.prepare_call(args, kwargs, **options))
@@ -207,7 +184,7 @@ class Task(Definition, ByName, Generic[P, R]):
     # -- here and now -----------------------------------------------------------------------------------
 
     def apply(
-        self, args: Iterable[Any] = (), kwargs: Mapping[str, Any] | None = None, **options: Any
+        self, args: Iterable[Any] = (), kwargs: Mapping[str, Any] | None = None, **options: Unpack[CallOptions]
     ) -> AsyncResult[R]:
         """Run a call in this process, on the path it takes in a worker but without the server.
 
@@ -236,37 +213,27 @@ class Task(Definition, ByName, Generic[P, R]):
             "keep the data elsewhere and pass its key"
         )
 
-    def prepare_call(self, args: Iterable[Any] = (), kwargs: Mapping[str, Any] | None = None, **options: Any) -> Call:
+    def prepare_call(
+        self, args: Iterable[Any] = (), kwargs: Mapping[str, Any] | None = None, **options: Unpack[CallOptions]
+    ) -> Call:
         """Prepare a call with the options of `apply_async`, for ``app.enqueue_many``; raises what that raises."""
         if not self._around:
             return self.write(args, kwargs, **options)
-        return send_through(self._around, self, args, kwargs, options)
+        return send_through(self._around, self, args, kwargs, {**options})
 
     def write(
-        self,
-        args: Iterable[Any] = (),
-        kwargs: Mapping[str, Any] | None = None,
-        *,
-        countdown: float | None = None,
-        eta: datetime | None = None,
-        expires: float | datetime | None = None,
-        queue: str | None = None,
-        priority: int | None = None,
-        task_id: str | None = None,
-        headers: Mapping[str, Any] | None = None,
-        ignore_result: bool | None = None,
-        **retry: Any,
+        self, args: Iterable[Any] = (), kwargs: Mapping[str, Any] | None = None, **options: Unpack[CallOptions]
     ) -> Call:
         """Do what `prepare_call` does, past the middleware around sending."""
         positional, named = as_list("args", args), as_map("kwargs", kwargs)
         self._check(*positional, **named)
-        if unknown := sorted(set(retry) - set(CALL_OPTIONS)):
-            known = [*CALL_OPTIONS, *(Task.apply_async.__kwdefaults__ or ())]
-            hint = instead(unknown[0], celery_names.CALL_OPTIONS, known)
+        if unknown := sorted(options.keys() - set(CALL_OPTIONS)):
+            hint = instead(unknown[0], celery_names.CALL_OPTIONS, CALL_OPTIONS)
             raise ConfigError(f"apply_async has no option {', '.join(unknown)}{hint}")
-        words = when_words(countdown, eta) + expiry_words(expires) + self.flow.words
+        queue, priority, eta = options.get("queue"), options.get("priority"), options.get("eta")
+        words = when_words(options.get("countdown"), eta) + expiry_words(options.get("expires")) + self.flow.words
         raw_id = envelope.new_id()
-        if task_id is not None:
+        if (task_id := options.get("task_id")) is not None:
             raw_id = id_from_text(check_name("task_id", task_id))
         head = self._head
         elsewhere = queue is not None and queue != self.queue
@@ -277,16 +244,17 @@ class Task(Definition, ByName, Generic[P, R]):
         if elsewhere:
             words += b"w"
         more: dict[str, Any] = {"sig": self.fingerprint}
-        ignored = self.ignore_result if ignore_result is None else ignore_result
+        if (ignored := options.get("ignore_result")) is None:
+            ignored = self.ignore_result
         if ignored != self.ignore_result:
             more["ignore"] = ignored
         if self.flow.debounce:
             more["debounced"] = True
-        if headers:
+        if headers := options.get("headers"):
             more["user"] = codec.pack(as_map("headers", headers), "headers")
         if eta is not None:
             more["eta"] = eta.timestamp() * 1000
-        if retry:
+        if retry := {name: value for name, value in options.items() if name in CALL_RETRIES}:
             self.policy.with_call_options(retry)  # refuses values that cannot work
             more["retry"] = retry
         value = head + encode_envelope(raw_id, more, self.pack_call(positional, named))

@@ -23,7 +23,7 @@ _LOWEST, _HIGHEST = -100, 100
 
 @dataclass(frozen=True, slots=True)
 class Flow:
-    """The flow options of a task, as declared; see ``TaskQ.task`` for their meaning."""
+    """The flow options of a task, as declared; `taskq.tasks.options` says what they mean."""
 
     priority: int = 0
     fair_by: Key | None = None

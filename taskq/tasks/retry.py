@@ -17,7 +17,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from taskq.config import LONGEST
 from taskq.errors import ConfigError
-from taskq.tasks.retry_options import CALL_OPTIONS, RetryOptions
+from taskq.tasks.options import CALL_RETRIES
+from taskq.tasks.retry_options import RetryOptions
 
 if TYPE_CHECKING:
     from tenacity import RetryCallState, Retrying
@@ -107,7 +108,7 @@ class Policy:
 
     def with_call_options(self, overrides: dict[str, Any]) -> Policy:
         """Return the policy with Celery's names replaced for one call; a given ``wait`` or ``stop`` then gives way."""
-        replaced: dict[str, Any] = {k: v for k, v in overrides.items() if k in CALL_OPTIONS}
+        replaced: dict[str, Any] = {k: v for k, v in overrides.items() if k in CALL_RETRIES}
         waits_differently = bool(replaced.keys() - {"max_retries"})
         if "max_retries" in replaced:
             replaced["stop"] = None

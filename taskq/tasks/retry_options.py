@@ -13,19 +13,21 @@ from taskq.errors import ConfigError
 if TYPE_CHECKING:
     from tenacity import RetryCallState
 
-
-#: Celery's names that can also be given for one call, since plain values cross the wire.
-CALL_OPTIONS = ("max_retries", "retry_backoff", "retry_backoff_max", "retry_jitter", "default_retry_delay")
+    # tenacity's objects are functions of a RetryCallState, and so may one's own be.
+    Retry = Callable[[RetryCallState], bool]
+    Wait = Callable[[RetryCallState], float]
+    Stop = Callable[[RetryCallState], bool]
+    BeforeSleep = Callable[[RetryCallState], Any]
 
 
 @dataclass(frozen=True, slots=True)
 class RetryOptions:
-    """The retry options of a task, as declared; see ``TaskQ.task`` for their meaning."""
+    """The retry options of a task, as declared; `taskq.tasks.options` says what they mean."""
 
-    retry: Any = None
-    wait: Any = None
-    stop: Any = None
-    before_sleep: Callable[[RetryCallState], Any] | None = None
+    retry: Retry | None = None
+    wait: Wait | None = None
+    stop: Stop | None = None
+    before_sleep: BeforeSleep | None = None
     autoretry_for: tuple[type[BaseException], ...] = ()
     dont_autoretry_for: tuple[type[BaseException], ...] = ()
     max_retries: int | None = 3

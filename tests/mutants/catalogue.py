@@ -1082,6 +1082,21 @@ MUTANTS = [
         _STARTS + "test_an_app_that_has_another_name_in_each_process_is_refused",
     ),
     py(
+        "an option of a call that there is not is dropped in silence",
+        "calls/task",
+        "sorted(options.keys() - set(CALL_OPTIONS))",
+        "sorted(set())",
+        "tests/unit/test_options.py",
+    ),
+    py(
+        "an option of a task that there is not is dropped in silence",
+        "app",
+        "            if unknown := sorted(set(given) - set(TASK_OPTIONS)):\n",
+        "            for name in set(given) - set(TASK_OPTIONS):\n                del given[name]\n"
+        "            if unknown := []:\n",
+        "tests/unit/test_options.py",
+    ),
+    py(
         "the flag does not come before the setting",
         "cli/worker",
         'start_method=options["start_method"] or app.settings.start_method',

@@ -4,10 +4,25 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Awaitable, Callable
-from datetime import timedelta
-from typing import Any, assert_type
+from datetime import datetime, timedelta, timezone
+from typing import Any, Unpack, assert_type
 
-from taskq import AsyncResult, AsyncTask, Call, Context, Outgoing, Request, TaskQ, crontab, every
+import tenacity
+
+from taskq import (
+    AsyncResult,
+    AsyncTask,
+    Breaker,
+    Call,
+    Context,
+    Limit,
+    Outgoing,
+    Request,
+    TaskQ,
+    crontab,
+    every,
+)
+from taskq.tasks.options import CallOptions, TaskOptions
 
 app = TaskQ("typing", "redis://127.0.0.1:1")
 
@@ -94,6 +109,41 @@ def hooked(x: int) -> int:
     return x
 
 
+@app.task(
+    name="much", queue=None, ignore_result=True, dead_letter=False, discard_after=60, pool="thread",
+    soft_time_limit=1.5, time_limit=None, at_most_once=True, priority=-5, fair_by="x", fair_weight=lambda x: x / 2,
+    rate="40/m", burst=2, max_concurrency=3, key=lambda x: x, limits=[Limit("1/s"), Limit(max_concurrency=2)],
+    unique="until_done", unique_by="x", unique_for=3600, on_duplicate="raise", max_length=1000, full_timeout=0.5,
+    breaker=Breaker(failures=0.5, of=20, pause=30), autoretry_for=(OSError, ValueError),
+    dont_autoretry_for=FileNotFoundError, max_retries=None, retry_backoff=True, retry_backoff_max=60,
+    retry_jitter=False,
+)  # fmt: skip
+def much(x: int) -> int:
+    return x
+
+
+@app.task(debounce=5, max_wait=60, default_retry_delay=1.5)
+def seldom(x: int) -> None: ...
+
+
+@app.task(
+    retry=tenacity.retry_if_exception_type(OSError) | tenacity.retry_if_result(lambda value: value is None),
+    wait=tenacity.wait_fixed(3) + tenacity.wait_random(0, 2),
+    stop=lambda state: state.attempt_number > 3,
+    before_sleep=lambda state: print(state),
+)
+def tenacious(x: int) -> int | None:
+    return x
+
+
+def passed_on(**options: Unpack[TaskOptions]) -> None:
+    app.task(**options)(much.function)
+
+
+def send_like(options: CallOptions) -> None:
+    add.apply_async((1,), **options)
+
+
 class Adder:
     async def __call__(self, a: int) -> int:
         return a
@@ -126,6 +176,16 @@ part.delay(1)
 app.periodic("add", crontab(minute=0, hour=[3, 15]), add, (1,), {"b": 3}, overlap="skip").delay(1)
 app.periodic("every", every(timedelta(minutes=5)), wait, [1.5], jitter=timedelta(seconds=9), expires=60)
 app.enqueue_many([add.call(1), wait.call(2), add.prepare_call((1,), countdown=1)])
+
+
+add.apply_async(
+    (1,), {"b": 2}, countdown=1.5, expires=60, queue="q", priority=3, task_id="one", headers={"a": 1},
+    ignore_result=None, max_retries=None, retry_backoff=2, retry_backoff_max=60.0, retry_jitter=True,
+    default_retry_delay=1,
+)  # fmt: skip
+add.apply_async((1,), eta=datetime.now(timezone.utc), expires=datetime.now(timezone.utc))
+assert_type(much.delay(1).get(), int)
+assert_type(tenacious.delay(1).get(), int | None)
 
 
 async def on_a_loop() -> None:
@@ -164,7 +224,26 @@ app.periodic("add", "@daily", print)  # error
 crontab(minute=1.5)  # error
 
 
+app.task(max_retry=5)  # error
+app.task(bind=True, max_retry=5)  # error
+app.task(time_limit="5")  # error
+app.task(unique="until_end")  # error
+app.task(pool="process")  # error
+app.task(autoretry_for=[3])  # error
+app.task(stop=tenacity.wait_fixed(3))  # error
+app.task(acks_late=True)  # error
+add.apply_async((1,), countdwon=3)  # error
+add.apply_async((1,), countdown="3")  # error
+add.apply_async((1,), retry=True)  # error
+add.prepare_call((1,), quue="q")  # error
+add.apply((1,), timeout=3)  # error
+app.periodic("add", "@daily", add, countdown=3)  # error
+app.periodic("add", "@daily", add, expires=datetime.now(timezone.utc))  # error
+send_like({"countdwon": 3})  # error
+
+
 async def badly_on_a_loop() -> None:
+    await add.aapply_async((1,), countdwon=3)  # error
     await wait.adelay("1")  # error
     await add(1, 2)  # error
     assert_type(await wait(1), int)  # error
