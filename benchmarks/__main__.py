@@ -37,6 +37,7 @@ SCENARIOS: dict[str, Scenario] = {
     "trickle": alone.trickle,
     "idle": footprint.idle,
     "startup": footprint.startup,
+    "first": footprint.first,
     "flow": flow.flow,
     "growth-waiting": growth.waiting,
     "growth-queues": growth.queues,

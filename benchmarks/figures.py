@@ -93,6 +93,8 @@ FIGURES = [
     Figure("idle: PSS of a child with an event loop", "idle.both.child", limit=12.0, unit="MB"),
     Figure("taskq --help: CPU / bare interpreter", "startup.help", "startup.bare", 10.0, "ms"),
     Figure("import taskq: CPU / bare interpreter", "startup.import", "startup.bare", 6.0, "ms"),
+    Figure("a worker's start to the end of its first message", "first.seconds", limit=0.6, unit="s"),
+    Figure("PSS of a worker with one child", "first.pss", limit=42.0, unit="MB"),
     *_flow("priority=", "priority"),
     *_flow("fair_by=, 100 keys", "fair", 1.8),
     *_flow("rate=", "rate"),

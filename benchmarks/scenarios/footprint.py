@@ -42,3 +42,21 @@ def startup(bench: Bench) -> Samples:
     for _ in range(bench.n(5, 2)):
         for name, words in programs.items():
             yield f"startup.{name}", lab.cpu_to_run(words) * 1000
+
+
+def first(bench: Bench) -> Samples:
+    """From the start of a worker's process to the end of its first message, which waits for it; and its memory then.
+
+    What is installed has its bytecode beside it, so the first of these workers only writes that of taskq.
+    """
+    for turn in range(1 + bench.n(5, 2)):
+        bench.clear()
+        bench.role("fill", 1, "noop", 0)
+        began = time.monotonic()
+        with bench.worker("-c", "1", "-Q", queue("noop"), env={"PYTHONDONTWRITEBYTECODE": ""}) as worker:
+            lab.wait_until(lambda: not bench.remaining(), "it has ended")
+            took = time.monotonic() - began
+            time.sleep(1)
+            if turn:
+                yield "first.seconds", took
+                yield "first.pss", sum(lab.pss_of(pid) for pid in lab.tree(worker.pid))
