@@ -57,6 +57,7 @@ class Child:
 
     def __init__(self, plan: Plan, number: int, app: TaskQ, slots: SlotTable, parent: int, alone: bool) -> None:
         """Prepare child ``number``, whose parent has the pid ``parent``; with ``alone`` it is to run one suspect."""
+        self._showing = False
         self.plan = plan
         self.number = number
         self.app = app
@@ -165,8 +166,14 @@ class Child:
             lane.revoke()
 
     def _on_quit(self, _number: int, _frame: Any) -> None:
-        faulthandler.dump_traceback(file=2, all_threads=True)
-        self.slots[0].shown = True
+        if self._showing:
+            return  # else signals in a row nest, until the stack is full
+        self._showing = True
+        try:
+            faulthandler.dump_traceback(file=2, all_threads=True)
+            self.slots[0].shown = True
+        finally:
+            self._showing = False
 
     def _retire(self, grace: float | None = None) -> None:
         """Take nothing more, and end when what runs has ended."""
