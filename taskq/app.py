@@ -21,7 +21,7 @@ from taskq.calls.task import AsyncTask, Task
 from taskq.celery_names import instead, no_attribute
 from taskq.config import Settings, check_name, load_settings
 from taskq.errors import ConfigError
-from taskq.message.envelope import id_from_text
+from taskq.message.ids import id_from_text
 from taskq.periodic.schedule import Cron, Every, read_schedule
 from taskq.runs.delivery import Context
 from taskq.tasks.callables import importable, is_again

@@ -16,7 +16,7 @@ from taskq.broker.net.connection import ANSWER_TIMEOUT, NO_SCRIPT, Connection
 from taskq.broker.protocol import Now, Pause, Protocol, drive
 from taskq.broker.scripts import script
 from taskq.errors import BrokerRefused, EnqueueUncertain
-from taskq.message.envelope import id_to_text
+from taskq.message.ids import id_to_text
 
 #: A message to send: id, head ‖ envelope, options (see ``enqueue.lua``).
 Message = tuple[bytes, bytes, bytes]

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import struct
 import time
 
 from taskq.calls.client import Client
 from taskq.calls.sending import Call
+from taskq.message.head import stamped
 from taskq.message.outcome import FAILURE, Again, Outcome, error_detail, result_of
 from taskq.runs.delivery import Delivery, Taken, current
 from taskq.runs.errors_as_text import format_error, safe_text, type_name
@@ -29,7 +29,7 @@ def run_here(task: Definition, client: Client, call: Call) -> bytes:
     """Run a call of ``task`` to its end, retries at once; returns its result, as it would be stored."""
     executor = Executor({task.name: task}, client.settings, "local", hooks=client.hooks)
     raw_id, value, _ = call.message
-    value = value[:2] + struct.pack(">d", time.time() * 1000) + value[2:]  # the server's stamp
+    value = stamped(value, time.time() * 1000)
     outer = current.set(None)
     try:
         while True:

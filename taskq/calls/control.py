@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
-from taskq.message.envelope import id_from_text
+from taskq.message.ids import id_from_text
 from taskq.tasks.definition import Definition
 
 if TYPE_CHECKING:

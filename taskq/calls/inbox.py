@@ -27,7 +27,7 @@ from taskq.broker.net.connection import ANSWER_TIMEOUT, Connection
 from taskq.broker.pool import AsyncBroker, Broker
 from taskq.broker.protocol import Now, Pause, Protocol, adrive, boottime, drive, persist
 from taskq.errors import BrokerRefused, TaskqError
-from taskq.message.envelope import id_to_text
+from taskq.message.ids import id_to_text
 
 log = logging.getLogger("taskq")
 

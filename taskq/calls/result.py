@@ -22,7 +22,7 @@ from taskq.errors import (
     task_error,
 )
 from taskq.message import codec
-from taskq.message.envelope import id_time, id_to_text
+from taskq.message.ids import id_time, id_to_text
 from taskq.message.outcome import DISCARDED, FAILURE, GIVEN_UP, SUCCESS, read_error_detail
 from taskq.runs.delivery import current
 from taskq.views.messages import Status, status_of

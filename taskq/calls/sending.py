@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING, Any
 
 from taskq.calls.result import AsyncResult, Origin
 from taskq.errors import ConfigError, DuplicateCall, DuplicateTaskId, QueueFull, TaskqError
-from taskq.message import envelope
-from taskq.message.envelope import id_to_text
+from taskq.message.head import decode_head, stamped
+from taskq.message.ids import id_to_text
 from taskq.tasks.flow import Flow
 
 if TYPE_CHECKING:
@@ -196,7 +196,7 @@ def _all_handles(chunk: list[Call], answer: bytes) -> list[AsyncResult[Any]]:
 
 
 def _queue_of(call: Call) -> str:
-    return envelope.decode_head(call.message[1][:2] + bytes(8) + call.message[1][2:])[1]
+    return decode_head(stamped(call.message[1]))[1]
 
 
 def _warn_unserved(call: Call) -> None:

@@ -24,8 +24,10 @@ from taskq.calls.sending import (
 from taskq.celery_names import instead, no_attribute
 from taskq.config import check_name
 from taskq.errors import ConfigError, MessageTooLarge
-from taskq.message import codec, envelope
-from taskq.message.envelope import encode_envelope, encode_head, encode_plain, id_from_text
+from taskq.message import codec
+from taskq.message.envelope import encode_envelope, encode_plain
+from taskq.message.head import encode_head
+from taskq.message.ids import id_from_text, new_id
 from taskq.tasks import callables
 from taskq.tasks.definition import Definition
 from taskq.tasks.keys import NO_ARGUMENTS, Arguments
@@ -101,7 +103,7 @@ class Task(Definition, ByName, Generic[P, R]):
         if not self._bare:
             return send_call(self.client, self.call(*args, **kwargs))
         self._check(*args, **kwargs)
-        raw_id = envelope.new_id()
+        raw_id = new_id()
         value = self._value(raw_id, self.pack_call(args, kwargs), self._head)
         if (answer := self.client.broker.send(raw_id, value)) != b"+":
             return handle_of(Call((raw_id, value, b""), self.origin, self.flow), answer)
@@ -167,7 +169,7 @@ class Task(Definition, ByName, Generic[P, R]):
         if self.flow.debounce or self._around:
             return self.prepare_call(args, kwargs)
         self._check(*args, **kwargs)
-        raw_id = envelope.new_id()
+        raw_id = new_id()
         head = self._head_of(self.queue, None, args, kwargs) if self._varies else self._head
         value = self._value(raw_id, self.pack_call(args, kwargs), head)
         return Call((raw_id, value, self._words), self.origin, self.flow)
@@ -232,7 +234,7 @@ class Task(Definition, ByName, Generic[P, R]):
             raise ConfigError(f"apply_async has no option {', '.join(unknown)}{hint}")
         queue, priority, eta = options.get("queue"), options.get("priority"), options.get("eta")
         words = when_words(options.get("countdown"), eta) + expiry_words(options.get("expires")) + self.flow.words
-        raw_id = envelope.new_id()
+        raw_id = new_id()
         if (task_id := options.get("task_id")) is not None:
             raw_id = id_from_text(check_name("task_id", task_id))
         head = self._head

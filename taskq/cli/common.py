@@ -111,7 +111,7 @@ def agree(question: str, yes: bool) -> None:
 
 def raw_id_of(text_id: str) -> bytes:
     """Return the stored form of an id from the command line."""
-    from taskq.message.envelope import id_from_text
+    from taskq.message.ids import id_from_text
 
     try:
         return id_from_text(text_id)

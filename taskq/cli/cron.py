@@ -271,7 +271,9 @@ def _message(
     from taskq.calls.sending import expiry_words
     from taskq.config import check_name
     from taskq.message import codec
-    from taskq.message.envelope import encode_envelope, encode_head, new_id
+    from taskq.message.envelope import encode_envelope
+    from taskq.message.head import encode_head
+    from taskq.message.ids import new_id
 
     head = encode_head(check_name("task", task), check_name("queue", options["queue"] or task))
     raw_id = new_id()

@@ -12,7 +12,7 @@ from taskq.cli.common import dry_run_option, name_option, reaching, url_option
 from taskq.cli.output import as_json_line, json_option
 from taskq.cli.tables import one_line
 from taskq.config import check_name
-from taskq.message.envelope import id_to_text
+from taskq.message.ids import id_to_text
 from taskq.tasks.limits import Published, rate_text
 
 if TYPE_CHECKING:

@@ -56,7 +56,7 @@ def command(queue: str, most: int, skip: int, app: str | None, url: str | None, 
 
 
 def _text_id(one: Waits) -> str:
-    from taskq.message.envelope import id_to_text
+    from taskq.message.ids import id_to_text
 
     return id_to_text(one.id)
 

@@ -84,7 +84,7 @@ def _row(one: Running, now: float) -> tuple[Cell, ...]:
 
 
 def _text_id(one: Running) -> str:
-    from taskq.message.envelope import id_to_text
+    from taskq.message.ids import id_to_text
 
     return id_to_text(one.held.id)
 

@@ -126,7 +126,7 @@ def _apps(broker: Broker, given: tuple[str, ...]) -> list[Keys]:
 
 def _tell(app: str, incarnation: str, moves: Sequence[Move], verb: str = "recovered") -> None:
     """Print what became of an incarnation's messages."""
-    from taskq.message.envelope import id_to_text
+    from taskq.message.ids import id_to_text
 
     click.echo(f"{app}: {verb} {count(len(moves), 'message')} of incarnation {incarnation}, whose lease ended")
     for move in moves:

@@ -19,7 +19,8 @@ import msgpack
 from taskq.broker.ticks import DueTick, Step
 from taskq.config import check_name
 from taskq.errors import ConfigError, DecodeError
-from taskq.message.envelope import decode, decode_head, encode_envelope
+from taskq.message.envelope import decode, encode_envelope
+from taskq.message.head import decode_head, stamped, unstamped
 from taskq.periodic.schedule import Cron, Every, every, seconds_of
 
 log = logging.getLogger("taskq.periodic")
@@ -96,9 +97,9 @@ class Entry:
         _, value, options = message
         if not re.fullmatch(rb"(x\d+)?(m\d+)?w?", options):
             raise ConfigError(f"periodic entry {name}: expires is a number of seconds after each tick, no moment")
-        sent = decode(_stamped(value))
+        sent = decode(stamped(value))
         return cls(
-            name, schedule, sent.head[:2] + sent.head[10:], sent.headers, sent.body, options.rstrip(b"w"),
+            name, schedule, unstamped(sent.head), sent.headers, sent.body, options.rstrip(b"w"),
             catch_up, round(1000 * seconds_of(f"window of {name}", window)), overlap, jitter_ms,
         )  # fmt: skip
 
@@ -139,7 +140,7 @@ class Entry:
             if not fit or (type(when) is not int and [type(part) for part in when] != [str, str]):
                 raise DecodeError("an entry whose options have the wrong types")
             entry = cls(name, schedule, *fields["call"], *rest)
-            decode(_stamped(entry.message(0)[1]))
+            decode(stamped(entry.message(0)[1]))
             return entry
         except DecodeError:
             raise
@@ -149,12 +150,12 @@ class Entry:
     @property
     def task(self) -> str:
         """The name of its task."""
-        return self.head[3 : 3 + self.head[2]].decode()
+        return decode_head(stamped(self.head))[0]
 
     @property
     def queue(self) -> str:
         """The queue its messages go to."""
-        return decode_head(_stamped(self.head))[1]
+        return decode_head(stamped(self.head))[1]
 
     # -- ticks -------------------------------------------------------------------------------------------
 
@@ -232,11 +233,6 @@ class Entry:
             if newest is not None:
                 return newest, follows
             back *= 24
-
-
-def _stamped(value: bytes) -> bytes:
-    """Return a message as the server would keep it, with the time that a producer leaves out."""
-    return value[:2] + bytes(8) + value[2:]
 
 
 def code_revision(entries: Mapping[str, bytes], tasks: Mapping[str, bytes]) -> str:

@@ -16,7 +16,8 @@ from taskq import celery_names
 from taskq.celery_names import no_attribute
 from taskq.errors import TaskqError, TaskRevoked
 from taskq.message import codec
-from taskq.message.envelope import Envelope, decode, id_to_text
+from taskq.message.envelope import Envelope, decode
+from taskq.message.ids import id_to_text
 from taskq.tasks.definition import Definition
 
 

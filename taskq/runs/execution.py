@@ -14,7 +14,9 @@ from typing import Any
 from taskq.config import LONGEST, Settings
 from taskq.errors import ConfigError, DecodeError, MaxRetriesExceeded, RateLimited, SerializationError, TaskqError
 from taskq.message.codec import NO_ARGUMENTS
-from taskq.message.envelope import FLAG_MORE, PLAIN, Envelope, id_to_text, plain_body
+from taskq.message.envelope import Envelope, plain_body
+from taskq.message.head import names_of, plain_start
+from taskq.message.ids import id_to_text
 from taskq.message.outcome import (
     DISCARDED,
     FAILURE,
@@ -78,18 +80,9 @@ class Executor:
         try:
             # Most messages are plain calls of a task already seen: what stands before the id leads to a route, and what
             # stands between the id and the body is known.
-            at = 11 + value[10]
-            at += 5 + value[at]
-            if not value[1]:
-                route = self._routes[value[10:at]]
-            elif value[1] == FLAG_MORE:  # for scripts: skipped
-                route = self._routes[value[10 : at - 4] + PLAIN]
-                at += 2 + (value[at - 4] << 8 | value[at - 3])
-                if not value.startswith(PLAIN, at - 4):
-                    return self._prepare_any(delivery)
-            else:
-                return self._prepare_any(delivery)
-            if value.startswith(delivery.id + route.plain, at) and value[0] == 1:
+            names, at = plain_start(value)
+            route = self._routes[names]
+            if value.startswith(delivery.id + route.plain, at):
                 at += route.body_at
                 if value[at] == 0xC4 and value[at + 1] == len(value) - at - 2:  # nearly always: below 256 bytes
                     body: bytes | None = value[at + 2 :]
@@ -128,8 +121,7 @@ class Executor:
         told = bool(self.hooks.of("success") or task.hooks.of("success"))
         delivery.route = Route(task, envelope.queue, self.worker, surround(task, self.hooks), told)
         if envelope.expires is None:
-            names = envelope.head[10 : 12 + len(envelope.task) + len(envelope.queue)]
-            self._routes[names + PLAIN] = delivery.route
+            self._routes[names_of(envelope.head, envelope.task, envelope.queue)] = delivery.route
         return None
 
     def _load(self, delivery: Delivery, body: bytes) -> Outcome | None:

@@ -12,7 +12,8 @@ from contextvars import copy_context
 from typing import Any, NamedTuple
 
 from taskq.errors import DecodeError
-from taskq.message.envelope import decode_head, id_to_text
+from taskq.message.head import decode_head
+from taskq.message.ids import id_to_text
 from taskq.runs.delivery import NOWHERE, Delivery, Request
 from taskq.runs.errors_as_text import forget_frames, own_frames
 from taskq.runs.execution import Executor

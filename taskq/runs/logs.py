@@ -10,7 +10,7 @@ import logging
 import traceback
 from typing import Any
 
-from taskq.message.envelope import id_to_text
+from taskq.message.ids import id_to_text
 from taskq.message.outcome import DISCARDED, Again, Dead, Ended, Limited, Outcome
 from taskq.runs.delivery import Delivery, current
 

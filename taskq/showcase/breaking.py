@@ -17,7 +17,7 @@ from taskq.broker.commands import holding, looking
 from taskq.broker.net.embedded import EmbeddedServer
 from taskq.broker.pool import Broker
 from taskq.errors import BrokerRefused
-from taskq.message.envelope import id_to_text
+from taskq.message.ids import id_to_text
 from taskq.showcase.evidence import Fault
 from taskq.showcase.trouble import Kind, Step
 from taskq.showcase.workers import Incarnation, Worker, incarnations, stop_one_that_holds, wait_until_stopped

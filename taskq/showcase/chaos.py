@@ -25,7 +25,7 @@ from taskq.broker.keys import APPS, Keys
 from taskq.broker.net.embedded import EmbeddedServer
 from taskq.broker.pool import Broker
 from taskq.errors import BrokerRefused
-from taskq.message.envelope import id_to_text
+from taskq.message.ids import id_to_text
 from taskq.showcase import example
 from taskq.showcase.breaking import Breaker, start_server
 from taskq.showcase.evidence import MAX_CRASHES, Books, Call, Fault, delays

@@ -23,7 +23,8 @@ from taskq.broker.commands.looking import QueueSurvey
 from taskq.broker.keys import Keys
 from taskq.broker.pool import Broker
 from taskq.message import codec
-from taskq.message.envelope import decode, id_to_text
+from taskq.message.envelope import decode
+from taskq.message.ids import id_to_text
 from taskq.showcase import example
 from taskq.showcase.example import GONE, GREY, Recipient, SendEmail, ShowFailed
 from taskq.showcase.mailserver import GREY_SECONDS, MailServer

@@ -19,7 +19,8 @@ from taskq.broker.protocol import Protocol
 from taskq.config import check_name
 from taskq.errors import ConfigError, DecodeError
 from taskq.message import codec
-from taskq.message.envelope import decode, decode_head
+from taskq.message.envelope import decode
+from taskq.message.head import decode_head
 
 #: Messages read in one call, each of which may have a megabyte; ids marked in one.
 _CHUNK, _MARKED = 100, 1000

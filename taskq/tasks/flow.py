@@ -2,7 +2,7 @@
 
 All of it is decided on the server, in the script that takes messages. Here is what a task declares, and how a call says
 what the server has to know of it: a few short fields after the names in the head of its message (see
-`taskq.message.envelope`), made from the call's arguments.
+`taskq.message.head`), made from the call's arguments.
 """
 
 from __future__ import annotations

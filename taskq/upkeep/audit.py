@@ -21,7 +21,7 @@ from taskq.broker.call import Command
 from taskq.broker.commands import announcing, auditing, holding, looking
 from taskq.broker.keys import Keys
 from taskq.broker.protocol import Now, Pause, Protocol
-from taskq.message.envelope import id_to_text
+from taskq.message.ids import id_to_text
 from taskq.spelling import count
 
 log = logging.getLogger("taskq.audit")

@@ -23,7 +23,7 @@ from taskq.broker.keys import Keys
 from taskq.broker.protocol import Now, Pause, Protocol
 from taskq.broker.ticks import Step
 from taskq.errors import BrokerFull, BrokerRefused, BrokerUnavailable
-from taskq.message.envelope import id_to_text
+from taskq.message.ids import id_to_text
 from taskq.periodic.entry import Ticker
 from taskq.spelling import count
 

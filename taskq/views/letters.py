@@ -12,7 +12,9 @@ from taskq.broker.commands import looking
 from taskq.broker.keys import Keys
 from taskq.broker.protocol import Protocol
 from taskq.errors import DecodeError
-from taskq.message.envelope import Envelope, decode, decode_head, id_from_text, id_to_text
+from taskq.message.envelope import Envelope, decode
+from taskq.message.head import decode_head
+from taskq.message.ids import id_from_text, id_to_text
 from taskq.message.outcome import read_error_detail
 from taskq.views.names import Known, known_names, unknown
 

@@ -11,7 +11,8 @@ from taskq.broker.keys import Keys
 from taskq.broker.protocol import Protocol
 from taskq.errors import DecodeError
 from taskq.message import codec
-from taskq.message.envelope import decode, decode_head
+from taskq.message.envelope import decode
+from taskq.message.head import decode_head
 from taskq.tasks.showing import shown_call
 from taskq.views.workers import Lane, Worker, workers_of
 

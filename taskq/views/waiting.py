@@ -9,7 +9,7 @@ from taskq.broker.commands import looking
 from taskq.broker.keys import Keys
 from taskq.broker.protocol import Protocol
 from taskq.errors import DecodeError
-from taskq.message.envelope import decode_head
+from taskq.message.head import decode_head
 
 #: Messages read in one call, each of which may have a megabyte.
 _PAGE = 100

@@ -15,7 +15,9 @@ from typing import Any
 
 from taskq.broker.commands.steering import Pause, read_pause
 from taskq.errors import DecodeError
-from taskq.message.envelope import decode, decode_fields, decode_head, id_time, id_to_text
+from taskq.message.envelope import decode
+from taskq.message.head import decode_fields, decode_head
+from taskq.message.ids import id_time, id_to_text
 from taskq.message.outcome import DISCARDED, FAILURE, SUCCESS, read_error_detail
 from taskq.tasks.limits import rate_text
 from taskq.views.workers import WorkerInfo

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from taskq.broker.commands.holding import QueueSet
 from taskq.config import Settings, check_name
 from taskq.errors import ConfigError
-from taskq.message.envelope import VERSION
+from taskq.message.head import VERSION
 from taskq.tasks.definition import Definition
 from taskq.views.workers import WorkerInfo
 from taskq.worker.slots import CAPACITY

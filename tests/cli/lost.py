@@ -8,7 +8,7 @@ from taskq import TaskQ
 from taskq.broker.commands import announcing, holding
 from taskq.broker.commands.holding import QueueSet
 from taskq.broker.commands.outcomes import words
-from taskq.message.envelope import id_to_text
+from taskq.message.ids import id_to_text
 from taskq.message.outcome import Dead, error_detail
 from taskq.worker.plan import settings_for_scripts
 

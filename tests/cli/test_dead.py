@@ -17,7 +17,9 @@ from taskq import ResultTimeout, TaskError, TaskQ
 from taskq.broker import call
 from taskq.broker.commands import looking
 from taskq.broker.pool import Broker
-from taskq.message.envelope import decode, encode_head, id_from_text
+from taskq.message.envelope import decode
+from taskq.message.head import encode_head
+from taskq.message.ids import id_from_text
 from taskq.steering.letters import replay
 from taskq.views.letters import Filters, Graveyard
 from tests.cli.conftest import Ran, environment

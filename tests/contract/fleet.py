@@ -9,7 +9,8 @@ from contextlib import contextmanager
 from taskq.broker.commands import announcing, holding, keeping, producing, steering
 from taskq.broker.commands.holding import Batch, Lost, QueueSet
 from taskq.broker.commands.outcomes import words
-from taskq.message.envelope import encode_envelope, encode_head
+from taskq.message.envelope import encode_envelope
+from taskq.message.head import encode_head
 from taskq.message.outcome import Outcome
 from taskq.upkeep.derived import restore
 from tests.contract.world import LEASE, MINUTE, World

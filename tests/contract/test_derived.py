@@ -9,7 +9,8 @@ import pytest
 
 from taskq.broker.commands import announcing, auditing, holding, steering, ticking
 from taskq.broker.protocol import drive
-from taskq.message.envelope import encode_envelope, encode_head
+from taskq.message.envelope import encode_envelope
+from taskq.message.head import encode_head
 from taskq.message.outcome import Again, Dead, Returned
 from taskq.upkeep.housekeeping import upkeep
 from tests.contract.fleet import Fleet, more, sent

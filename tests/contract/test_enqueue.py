@@ -9,7 +9,8 @@ import pytest
 from taskq.broker.commands.holding import QueueSet
 from taskq.broker.commands.producing import enqueue
 from taskq.errors import BrokerRefused
-from taskq.message.envelope import decode, encode_envelope, encode_head
+from taskq.message.envelope import decode, encode_envelope
+from taskq.message.head import encode_head
 from tests.contract.world import LEASE, MINUTE, T0, Near, Scores, State, World, message, messages, raw_id, serving
 
 A, B, C, D = map(raw_id, range(1, 5))

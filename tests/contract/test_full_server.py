@@ -25,7 +25,8 @@ from taskq.broker.commands.outcomes import words
 from taskq.broker.scripts import all_scripts
 from taskq.broker.ticks import DueTick, Step
 from taskq.errors import BrokerFull
-from taskq.message.envelope import encode_envelope, encode_head
+from taskq.message.envelope import encode_envelope
+from taskq.message.head import encode_head
 from taskq.message.outcome import Again, Dead, Ended, Passed, Returned
 from tests.contract.world import (
     LEASE,

@@ -5,7 +5,8 @@ from __future__ import annotations
 import pytest
 
 from taskq.broker.commands import keeping
-from taskq.message.envelope import encode_envelope, encode_head
+from taskq.message.envelope import encode_envelope
+from taskq.message.head import encode_head
 from tests.contract.fleet import Fleet, more, sent
 from tests.contract.world import LEASE, World, raw_id
 

@@ -11,7 +11,8 @@ from taskq.broker.commands.keeping import Promotion, promote
 from taskq.broker.commands.ticking import Declared, change_entry, declare, take_ticks
 from taskq.broker.protocol import drive
 from taskq.broker.ticks import DueTick, Step
-from taskq.message.envelope import encode_envelope, encode_head
+from taskq.message.envelope import encode_envelope
+from taskq.message.head import encode_head
 from taskq.periodic.entry import Entry
 from taskq.periodic.schedule import Every
 from taskq.upkeep.reaper import Reaper

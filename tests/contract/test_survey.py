@@ -22,7 +22,8 @@ from taskq.broker.commands.looking import (
 from taskq.broker.commands.outcomes import words
 from taskq.broker.commands.producing import enqueue
 from taskq.broker.commands.steering import purge, replay
-from taskq.message.envelope import encode_envelope, encode_head
+from taskq.message.envelope import encode_envelope
+from taskq.message.head import encode_head
 from taskq.message.outcome import Again, Dead, Ended, Outcome, Returned
 from tests.contract.world import LEASE, MINUTE, SET, T0, Scores, World, message, messages, raw_id, serving
 

@@ -7,7 +7,8 @@ import pytest
 
 from taskq.broker.commands.looking import why
 from taskq.broker.commands.producing import enqueue
-from taskq.message.envelope import encode_envelope, encode_head
+from taskq.message.envelope import encode_envelope
+from taskq.message.head import encode_head
 from taskq.tasks.flow import Flow
 from taskq.tasks.keys import NO_ARGUMENTS
 from taskq.views.why import sentence

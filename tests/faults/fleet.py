@@ -14,7 +14,7 @@ from types import ModuleType
 from typing import Any
 
 from taskq.broker.call import Command
-from taskq.message.envelope import id_to_text
+from taskq.message.ids import id_to_text
 from tests.support import Worker, survey, wait_until
 
 #: Each run leaves a line at its start and at its end, written in one piece, in a file that outlives the process.

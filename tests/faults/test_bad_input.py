@@ -11,7 +11,8 @@ import pytest
 from taskq import TaskError
 from taskq.broker import call
 from taskq.broker.call import Command
-from taskq.message.envelope import encode_head, new_id
+from taskq.message.head import encode_head
+from taskq.message.ids import new_id
 from tests.support import Start, Write, survey, wait_until
 
 JOBS = """

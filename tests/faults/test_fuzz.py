@@ -10,7 +10,8 @@ from typing import Any
 import msgpack
 
 from taskq.broker.call import Command
-from taskq.message.envelope import encode_head, new_id
+from taskq.message.head import encode_head
+from taskq.message.ids import new_id
 from taskq.worker.parent.watch import resident_bytes
 from tests.support import SEED, SOAK, Start, Write, survey, wait_until
 

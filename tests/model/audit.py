@@ -13,7 +13,7 @@ from functools import cache, lru_cache
 from typing import Any
 
 from taskq.broker.commands.looking import GONE
-from taskq.message.envelope import decode_head
+from taskq.message.head import decode_head
 from tests.contract.world import documented
 from tests.model.flow import gates, locks
 

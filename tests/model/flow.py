@@ -5,7 +5,7 @@ from __future__ import annotations
 from functools import lru_cache
 from typing import TYPE_CHECKING
 
-from taskq.message.envelope import FLAG_EXPIRES, FLAG_MORE, decode_head
+from taskq.message.head import FLAG_EXPIRES, FLAG_MORE, decode_head
 
 if TYPE_CHECKING:
     from tests.model.audit import Snapshot

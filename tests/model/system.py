@@ -19,7 +19,8 @@ from taskq.broker.protocol import Protocol, drive
 from taskq.config import Settings
 from taskq.errors import BrokerRefused
 from taskq.message import codec
-from taskq.message.envelope import encode_envelope, encode_head
+from taskq.message.envelope import encode_envelope
+from taskq.message.head import encode_head
 from taskq.runs.execution import Executor
 from taskq.upkeep.reaper import Reaper
 from taskq.worker.child.session import Session

@@ -1424,7 +1424,7 @@ MUTANTS = [
     ),
     py(
         "a forked process goes on with its parent's ids",
-        "message/envelope",
+        "message/ids",
         "if getpid() != pid:",
         "if not pid:",
         "tests/integration/test_forks.py",

@@ -17,7 +17,8 @@ from taskq.broker.protocol import Pause, Protocol, persist
 from taskq.calls.inbox import Answer, Waiting
 from taskq.errors import BrokerRefused, BrokerUnavailable, EnqueueUncertain
 from taskq.message import codec
-from taskq.message.envelope import encode_envelope, encode_head
+from taskq.message.envelope import encode_envelope
+from taskq.message.head import encode_head
 from taskq.tasks.definition import Definition
 from taskq.tasks.retry_options import RetryOptions
 from taskq.upkeep.reaper import Reaper

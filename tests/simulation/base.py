@@ -11,7 +11,7 @@ from collections import Counter, defaultdict
 from collections.abc import Container, Iterable, Sequence
 from typing import Any
 
-from taskq.message.envelope import FLAG_AT_MOST_ONCE, decode_head
+from taskq.message.head import FLAG_AT_MOST_ONCE, decode_head
 from tests.model.audit import Snapshot, told
 
 

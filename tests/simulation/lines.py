@@ -6,7 +6,7 @@ import math
 from collections.abc import Sequence
 from typing import Any
 
-from taskq.message.envelope import decode_head
+from taskq.message.head import decode_head
 from tests.simulation.base import Base, queue_of, whole
 
 

@@ -18,7 +18,9 @@ from hypothesis import strategies as st
 from taskq import ConfigError, SerializationError, Task, TaskQ, every
 from taskq.broker.ticks import DueTick, Step
 from taskq.errors import DecodeError
-from taskq.message.envelope import decode, decode_fields, id_to_text
+from taskq.message.envelope import decode
+from taskq.message.head import decode_fields
+from taskq.message.ids import id_to_text
 from taskq.periodic.entry import Entry, Ticker, code_revision
 from taskq.periodic.schedule import Cron
 

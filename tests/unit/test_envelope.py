@@ -14,17 +14,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from taskq.errors import DecodeError
-from taskq.message.envelope import (
-    decode,
-    decode_head,
-    encode_envelope,
-    encode_head,
-    encode_plain,
-    id_from_text,
-    id_time,
-    id_to_text,
-    new_id,
-)
+from taskq.message.envelope import decode, encode_envelope, encode_plain
+from taskq.message.head import decode_head, encode_head, names_of, plain_start, stamped, unstamped
+from taskq.message.ids import id_from_text, id_time, id_to_text, new_id
 
 NAMES = st.text(string.ascii_letters + string.digits + "_.:-", min_size=1, max_size=200)
 
@@ -184,3 +176,30 @@ def test_any_bytes_are_a_message_or_an_error_of_ours(data: bytes) -> None:
 def test_what_is_no_id_is_refused(wrong: Any) -> None:
     with pytest.raises(ValueError, match=r"^task_id .* is not 1 to 200 of the characters"):
         id_from_text(wrong)
+
+
+@pytest.mark.parametrize("more", [b"", b"p\x01\x80", b"x" * 300])
+@pytest.mark.parametrize(("task", "queue"), [("t", "q"), ("a.longer_name", "other"), ("t" * 200, "q" * 200)])
+def test_plain_calls_of_a_task_and_queue_lead_to_one_route(task: str, queue: str, more: bytes) -> None:
+    raw_id = new_id()
+    sent = encode_head(task, queue, more=more) + encode_plain(raw_id, b"\x80", b"body")
+    value = stamped(sent, 1e12)
+
+    names, at = plain_start(value)
+
+    assert value[at : at + 16] == raw_id
+    assert names == names_of(decode(value).head, task, queue)
+    assert unstamped(value) == sent
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        stamped(encode_head("t", "q", at_most_once=True) + encode_plain(b"i" * 16, b"\x80", b"")),
+        stamped(encode_head("t", "q") + encode_envelope(b"an id of the caller's", {}, b"")),
+        b"\x02" + stamped(encode_head("t", "q") + encode_plain(b"i" * 16, b"\x80", b""))[1:],
+    ],
+    ids=["flags", "id", "version"],
+)
+def test_what_is_not_plain_leads_to_none(value: bytes) -> None:
+    assert plain_start(value) == (b"", 0)

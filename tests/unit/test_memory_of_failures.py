@@ -13,7 +13,8 @@ import tenacity
 
 from taskq import RateLimited, TaskQ
 from taskq.message.codec import pack_call
-from taskq.message.envelope import encode_envelope, encode_head
+from taskq.message.envelope import encode_envelope
+from taskq.message.head import encode_head
 from taskq.runs.delivery import Delivery, Retry, Revoked, Taken
 from taskq.runs.execution import Executor
 

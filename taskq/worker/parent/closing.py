@@ -20,7 +20,7 @@ from taskq.broker.commands.outcomes import words
 from taskq.broker.keys import Keys
 from taskq.broker.protocol import Protocol, persist
 from taskq.errors import TimeLimitExceeded
-from taskq.message.envelope import id_to_text
+from taskq.message.ids import id_to_text
 from taskq.message.outcome import error_detail
 from taskq.runs import logs
 from taskq.runs.delivery import Delivery, Taken

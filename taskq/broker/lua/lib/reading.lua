@@ -1,7 +1,7 @@
 -- Reading what is stored: heads of messages, marks of queues, settings.
 
 -- queue, task, accepted (ms), flags, and where what follows the names begins; nothing if this is not a head (see
--- taskq/message/envelope.py for the layout).
+-- taskq/message/head.py for the layout).
 local function head(value)
   if not value or byte(value, 1) ~= 1 then return nil end
   local at = 11
