@@ -3,6 +3,8 @@
 A file includes ``lua/lib/<name>.lua`` by a line ``--@include <name>``. Comments are stripped, since the text
 travels to the server.
 
+``$NAME`` stands for a letter or a number of the table in `taskq.message.letters`.
+
 A script makes its functions anew in each call, a third of a microsecond apiece. What most calls do without is
 therefore included by ``--@lazy <table>: <names of parts>``: the functions of these parts become fields of the table
 when the first of them is asked for.
@@ -17,8 +19,11 @@ from dataclasses import dataclass
 from functools import cache
 from importlib.resources import files
 
+from taskq.message import letters
+
 _INCLUDE = re.compile(r"^--@include (\w+)$", re.MULTILINE)
 _LAZY = re.compile(r"^--@lazy (\w+): ([\w ]+)$", re.MULTILINE)
+_NAME = re.compile(r"\$([A-Z_]+)")
 _FUNCTION = re.compile(r"^local function (\w+)", re.MULTILINE)
 _TEST_CLOCK = "--[[test clock]]"
 
@@ -36,12 +41,17 @@ class Script:
 def script(name: str) -> Script:
     """Return the script ``lua/<name>.lua``."""
     source = _resolved((files("taskq.broker") / "lua" / f"{name}.lua").read_text())
+    source = _NAME.sub(lambda found: _written(getattr(letters, found[1])), source)
     if os.environ.get("TASKQ_TEST_CLOCK"):
         # Tests move the server's clock by setting the key `clock` (ms); nothing else can.
         source = source.replace(_TEST_CLOCK, "+ (tonumber(redis.call('GET', KEYS[1] .. 'clock')) or 0)")
     lines = (re.sub(r"(^|\s)--(?!@).*$", "", line).strip() for line in source.splitlines())
     text = "\n".join(line for line in lines if line).encode()
     return Script(name, text, hashlib.sha1(text).hexdigest().encode())
+
+
+def _written(value: bytes | int) -> str:
+    return str(value) if isinstance(value, int) else f"'{value.decode()}'"
 
 
 def _resolved(source: str) -> str:

@@ -7,7 +7,8 @@ import time
 from taskq.calls.client import Client
 from taskq.calls.sending import Call
 from taskq.message.head import stamped
-from taskq.message.outcome import FAILURE, Again, Outcome, error_detail, result_of
+from taskq.message.letters import FAILURE
+from taskq.message.outcome import Again, Outcome, error_detail, result_of
 from taskq.runs.delivery import Delivery, Taken, current
 from taskq.runs.errors_as_text import format_error, safe_text, type_name
 from taskq.runs.execution import Executor

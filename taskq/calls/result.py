@@ -23,7 +23,8 @@ from taskq.errors import (
 )
 from taskq.message import codec
 from taskq.message.ids import id_time, id_to_text
-from taskq.message.outcome import DISCARDED, FAILURE, GIVEN_UP, SUCCESS, read_error_detail
+from taskq.message.letters import DISCARDED, FAILURE, GIVEN_UP, SUCCESS
+from taskq.message.outcome import read_error_detail
 from taskq.runs.delivery import current
 from taskq.views.messages import Status, status_of
 

@@ -15,6 +15,17 @@ from taskq.calls.result import AsyncResult, Origin
 from taskq.errors import ConfigError, DuplicateCall, DuplicateTaskId, QueueFull, TaskqError
 from taskq.message.head import decode_head, stamped
 from taskq.message.ids import id_to_text
+from taskq.message.letters import (
+    ACCEPTED,
+    DUPLICATE,
+    FULL,
+    OPTION_DELAY,
+    OPTION_DUE,
+    OPTION_EXPIRES_AT,
+    OPTION_EXPIRES_IN,
+    SAME,
+    UNSERVED,
+)
 from taskq.tasks.flow import Flow
 
 if TYPE_CHECKING:
@@ -29,7 +40,6 @@ _CHUNK, _CHUNK_BYTES = 500, 4 << 20
 
 #: What the server answers for one message; see ``enqueue.lua``.
 _ANSWER = re.compile(rb"~[0-9a-f]*\.|.")
-_FULL = b"!"
 
 _unserved_told: set[str] = set()
 
@@ -55,7 +65,7 @@ def send_calls(client: Client, calls: Iterable[Call]) -> list[AsyncResult[Any]]:
     handles: list[AsyncResult[Any]] = []
     for chunk in _chunks(calls):
         answer = client.broker.send_many([call.message for call in chunk])
-        handles += _all_handles(chunk, answer if _FULL not in answer else _try_again(client, chunk, answer))
+        handles += _all_handles(chunk, answer if FULL not in answer else _try_again(client, chunk, answer))
     return handles
 
 
@@ -72,7 +82,7 @@ async def asend_calls(client: Client, calls: Iterable[Call] | AsyncIterable[Call
         calls = some
     for chunk in _chunks(calls):
         answer = await client.abroker.send_many([call.message for call in chunk])
-        handles += _all_handles(chunk, answer if _FULL not in answer else await _atry_again(client, chunk, answer))
+        handles += _all_handles(chunk, answer if FULL not in answer else await _atry_again(client, chunk, answer))
     return handles
 
 
@@ -94,14 +104,14 @@ def send_call(client: Client, call: Call) -> AsyncResult[Any]:
     """Send one prepared call; waits for room in its queue as long as its task says. Raises as `Task.apply_async`."""
     _refuse(call)
     answer = client.broker.send(*call.message)
-    return handle_of(call, answer if answer != _FULL else _try_again(client, [call], answer))
+    return handle_of(call, answer if answer != FULL else _try_again(client, [call], answer))
 
 
 async def asend_call(client: Client, call: Call) -> AsyncResult[Any]:
     """Do what `send_call` does, on an event loop."""
     _refuse(call)
     answer = await client.abroker.send_many([call.message])
-    return handle_of(call, answer if answer != _FULL else await _atry_again(client, [call], answer))
+    return handle_of(call, answer if answer != FULL else await _atry_again(client, [call], answer))
 
 
 def _refuse(call: Call) -> None:
@@ -144,7 +154,7 @@ def _tries(chunk: list[Call], answer: bytes) -> Generator[tuple[float, list[Call
     began, pause = time.monotonic(), 0.01
     while True:
         waited = time.monotonic() - began
-        left = {n: _patience(chunk[n]) - waited for n, one in enumerate(answers) if one == _FULL}
+        left = {n: _patience(chunk[n]) - waited for n, one in enumerate(answers) if one == FULL}
         places = [n for n, seconds in left.items() if seconds > 0]
         if not places:
             return b"".join(answers)
@@ -152,7 +162,7 @@ def _tries(chunk: list[Call], answer: bytes) -> Generator[tuple[float, list[Call
         got = _ANSWER.findall((yield pause, [chunk[n] for n in places]) or b"")
         for n, one in zip(places, got, strict=True):
             answers[n] = one
-        if any(one != _FULL for one in got):
+        if any(one != FULL for one in got):
             began, pause = time.monotonic(), 0.01
 
 
@@ -162,16 +172,16 @@ def _patience(call: Call) -> float:
 
 def handle_of(call: Call, answer: bytes) -> AsyncResult[Any]:
     """Return the handle of a call by what the server answered; raises if it was refused."""
-    if answer == b"=":
+    if answer == DUPLICATE:
         raise DuplicateTaskId(f"task_id {id_to_text(call.message[0])!r} belongs to a message or a result that exists")
-    if answer == _FULL:
+    if answer == FULL:
         most = call.flow.max_length if call.flow else None
         raise QueueFull(
             f"queue {_queue_of(call)!r} has its max_length={most} of messages waiting; nothing was enqueued"
         )
-    if answer == b"-":
+    if answer == UNSERVED:
         _warn_unserved(call)
-    if answer[:1] == b"~":
+    if answer[:1] == SAME:
         first = AsyncResult[Any](bytes.fromhex(answer[1:-1].decode()), call.origin)
         if call.flow and call.flow.on_duplicate == "raise":
             raise DuplicateCall(f"{call.origin.task}: the same work waits or runs, as {first.id}", first.id)
@@ -180,7 +190,7 @@ def handle_of(call: Call, answer: bytes) -> AsyncResult[Any]:
 
 
 def _all_handles(chunk: list[Call], answer: bytes) -> list[AsyncResult[Any]]:
-    if answer.count(b"+") == len(chunk):
+    if answer.count(ACCEPTED) == len(chunk):
         return [call.handle() for call in chunk]
     handles, refused = [], []
     for call, one in zip(chunk, _ANSWER.findall(answer), strict=True):
@@ -225,9 +235,9 @@ def when_words(countdown: float | None, eta: datetime | None) -> bytes:
     if countdown is not None:
         if eta is not None:
             raise ConfigError("give either countdown= or eta=, not both")
-        return b"d%d" % _seconds_to_ms("countdown", countdown)
+        return b"%s%d" % (OPTION_DELAY, _seconds_to_ms("countdown", countdown))
     if eta is not None:
-        return b"a%d" % _moment_to_ms("eta", eta)
+        return b"%s%d" % (OPTION_DUE, _moment_to_ms("eta", eta))
     return b""
 
 
@@ -236,8 +246,8 @@ def expiry_words(expires: float | datetime | None) -> bytes:
     if expires is None:
         return b""
     if isinstance(expires, datetime):
-        return b"e%d" % _moment_to_ms("expires", expires)
-    return b"x%d" % _seconds_to_ms("expires", expires)
+        return b"%s%d" % (OPTION_EXPIRES_AT, _moment_to_ms("expires", expires))
+    return b"%s%d" % (OPTION_EXPIRES_IN, _seconds_to_ms("expires", expires))
 
 
 def _seconds_to_ms(name: str, seconds: Any) -> int:

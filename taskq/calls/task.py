@@ -28,6 +28,7 @@ from taskq.message import codec
 from taskq.message.envelope import encode_envelope, encode_plain
 from taskq.message.head import encode_head
 from taskq.message.ids import id_from_text, new_id
+from taskq.message.letters import ACCEPTED, OPTION_WARN
 from taskq.tasks import callables
 from taskq.tasks.definition import Definition
 from taskq.tasks.keys import NO_ARGUMENTS, Arguments
@@ -105,7 +106,7 @@ class Task(Definition, ByName, Generic[P, R]):
         self._check(*args, **kwargs)
         raw_id = new_id()
         value = self._value(raw_id, self.pack_call(args, kwargs), self._head)
-        if (answer := self.client.broker.send(raw_id, value)) != b"+":
+        if (answer := self.client.broker.send(raw_id, value)) != ACCEPTED:
             return handle_of(Call((raw_id, value, b""), self.origin, self.flow), answer)
         return AsyncResult(raw_id, self.origin)
 
@@ -244,7 +245,7 @@ class Task(Definition, ByName, Generic[P, R]):
                 check_name("queue", self.queue if queue is None else queue), priority, positional, named
             )
         if elsewhere:
-            words += b"w"
+            words += OPTION_WARN
         more: dict[str, Any] = {"sig": self.fingerprint}
         if (ignored := options.get("ignore_result")) is None:
             ignored = self.ignore_result

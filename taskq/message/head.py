@@ -22,11 +22,9 @@ from __future__ import annotations
 import struct
 
 from taskq.errors import DecodeError
+from taskq.message.letters import FLAG_AT_MOST_ONCE, FLAG_EXPIRES, FLAG_MORE
 
 VERSION = 1
-
-
-FLAG_EXPIRES, FLAG_AT_MOST_ONCE, FLAG_MORE = 1, 2, 4
 
 
 _DOUBLE = struct.Struct(">d")

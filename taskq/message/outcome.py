@@ -16,9 +16,6 @@ import msgpack
 from taskq.errors import DecodeError
 from taskq.message import codec
 
-SUCCESS, FAILURE, GIVEN_UP, DISCARDED = b"S", b"F", b"D", b"X"
-
-
 #: The task returned: the id, and what to store (empty for nothing). A plain pair, for there are many.
 Done = tuple[bytes, bytes]
 

@@ -21,6 +21,7 @@ from taskq.config import check_name
 from taskq.errors import ConfigError, DecodeError
 from taskq.message.envelope import decode, encode_envelope
 from taskq.message.head import decode_head, stamped, unstamped
+from taskq.message.letters import OPTION_WARN
 from taskq.periodic.schedule import Cron, Every, every, seconds_of
 
 log = logging.getLogger("taskq.periodic")
@@ -99,7 +100,7 @@ class Entry:
             raise ConfigError(f"periodic entry {name}: expires is a number of seconds after each tick, no moment")
         sent = decode(stamped(value))
         return cls(
-            name, schedule, unstamped(sent.head), sent.headers, sent.body, options.rstrip(b"w"),
+            name, schedule, unstamped(sent.head), sent.headers, sent.body, options.removesuffix(OPTION_WARN),
             catch_up, round(1000 * seconds_of(f"window of {name}", window)), overlap, jitter_ms,
         )  # fmt: skip
 
@@ -166,7 +167,7 @@ class Entry:
         return (
             raw_id,
             self.head + encode_envelope(raw_id, {**self.headers, "eta": tick}, self.body),
-            self.options + b"w",
+            self.options + OPTION_WARN,
         )
 
     def moment(self, tick: int) -> int:

@@ -17,19 +17,8 @@ from taskq.message.codec import NO_ARGUMENTS
 from taskq.message.envelope import Envelope, plain_body
 from taskq.message.head import names_of, plain_start
 from taskq.message.ids import id_to_text
-from taskq.message.outcome import (
-    DISCARDED,
-    FAILURE,
-    SUCCESS,
-    Again,
-    Dead,
-    Ended,
-    Limited,
-    Outcome,
-    Passed,
-    Returned,
-    error_detail,
-)
+from taskq.message.letters import DISCARDED, FAILURE, SUCCESS
+from taskq.message.outcome import Again, Dead, Ended, Limited, Outcome, Passed, Returned, error_detail
 from taskq.runs.delivery import Context, Delivery, End, Retry, Revoked, Route, ShuttingDown
 from taskq.runs.errors_as_text import forget_frames, format_error, own_frames, safe_text, type_name
 from taskq.runs.invoke import surround

@@ -11,7 +11,8 @@ import traceback
 from typing import Any
 
 from taskq.message.ids import id_to_text
-from taskq.message.outcome import DISCARDED, Again, Dead, Ended, Limited, Outcome
+from taskq.message.letters import DISCARDED
+from taskq.message.outcome import Again, Dead, Ended, Limited, Outcome
 from taskq.runs.delivery import Delivery, current
 
 log = logging.getLogger("taskq.task")

@@ -9,6 +9,7 @@ from taskq.broker.keys import Keys
 from taskq.broker.protocol import Protocol
 from taskq.broker.ticks import DueTick, Step
 from taskq.errors import ConfigError
+from taskq.message.letters import FULL
 from taskq.periodic.entry import Entry
 from taskq.views.timetable import Stored
 
@@ -16,7 +17,7 @@ from taskq.views.timetable import Stored
 _UNSENT = {
     b"x": "it has just been changed",
     b"u": "another message is the same unique work",
-    b"!": "its queue is full",
+    FULL: "its queue is full",
 }
 
 

@@ -15,6 +15,14 @@ from typing import Any
 
 from taskq.config import LONGEST
 from taskq.errors import ConfigError
+from taskq.message.letters import (
+    FIELD_DEBOUNCE,
+    FIELD_FAIR,
+    FIELD_LIMITED,
+    FIELD_LOCK,
+    FIELD_PRIORITY,
+    OPTION_MOST,
+)
 from taskq.tasks.keys import Arguments, Key, check_key
 from taskq.tasks.limits import Breaker, Limit, is_number
 
@@ -113,7 +121,7 @@ class Flow:
     @property
     def words(self) -> bytes:
         """The options for the enqueue script that every call has."""
-        return b"" if self.max_length is None else b"m%d" % self.max_length
+        return b"" if self.max_length is None else b"%s%d" % (OPTION_MOST, self.max_length)
 
     def fields(self, task: str, call: Arguments, priority: int | None = None) -> bytes:
         """Write what the head of a call says beside its names.
@@ -124,16 +132,16 @@ class Flow:
         level = self.priority if priority is None else check_priority(priority)
         written = []
         if level:
-            written.append(_field(b"p", bytes([level + 128])))
+            written.append(_field(FIELD_PRIORITY, bytes([level + 128])))
         if self.fair_by is not None:
             weight = 1.0 if self.fair_weight is None else self._weight(task, call)
             key = call.key(task, "fair_by", self.fair_by)
-            written.append(_field(b"f", struct.pack(">d", weight) + (key or "").encode()))
+            written.append(_field(FIELD_FAIR, struct.pack(">d", weight) + (key or "").encode()))
         for n, limit in enumerate(self.all_limits, 1):
             if limit.key is not None and (key := call.key(task, "key", limit.key)) is not None:
                 written.append(_field(b"%d" % n, key.encode()))
         if self.all_limits or self.breaker or self.unique or self.debounce:
-            written.append(_field(b"l", b""))
+            written.append(_field(FIELD_LIMITED, b""))
         written += self._lock(task, call)
         return b"".join(written)
 
@@ -153,10 +161,10 @@ class Flow:
         name = f"{task}|{key or ''}"
         if len(name) > 200:
             name = "~" + hashlib.blake2b(name.encode(), digest_size=16).hexdigest()
-        lock = _field(b"u", b"%s%d:%s" % (mode, _ms(seconds), name.encode()))
+        lock = _field(FIELD_LOCK, b"%s%d:%s" % (mode, _ms(seconds), name.encode()))
         if self.debounce is None:
             return [lock]
-        return [lock, _field(b"d", b"%d:%d" % (_ms(self.debounce), _ms(self.max_wait)))]
+        return [lock, _field(FIELD_DEBOUNCE, b"%d:%d" % (_ms(self.debounce), _ms(self.max_wait)))]
 
     def _weight(self, task: str, call: Arguments) -> float:
         assert self.fair_weight is not None

@@ -18,7 +18,8 @@ from taskq.errors import DecodeError
 from taskq.message.envelope import decode
 from taskq.message.head import decode_fields, decode_head
 from taskq.message.ids import id_time, id_to_text
-from taskq.message.outcome import DISCARDED, FAILURE, SUCCESS, read_error_detail
+from taskq.message.letters import DISCARDED, FAILURE, FIELD_FAIR, FIELD_PRIORITY, SUCCESS
+from taskq.message.outcome import read_error_detail
 from taskq.tasks.limits import rate_text
 from taskq.views.workers import WorkerInfo
 
@@ -319,7 +320,13 @@ def _in_turn(facts: Facts) -> str:
     if not place:
         return f"It waits in queue {queue}."
     ranks = decode_fields(facts["value"]) if facts["place"] == b"ranked" else {}
-    how = ", by its priority" if b"p" in ranks else ", where each key has its turn" if b"f" in ranks else ""
+    how = (
+        ", by its priority"
+        if FIELD_PRIORITY in ranks
+        else ", where each key has its turn"
+        if FIELD_FAIR in ranks
+        else ""
+    )
     return f"It is {place} in queue {queue}{how}."
 
 

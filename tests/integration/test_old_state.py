@@ -25,8 +25,9 @@ from taskq.broker.call import Command
 from taskq.broker.commands import producing
 from taskq.cli import main
 from taskq.errors import UnknownResult
-from taskq.message.head import FLAG_EXPIRES, decode_head
+from taskq.message.head import decode_head
 from taskq.message.ids import id_from_text
+from taskq.message.letters import FLAG_EXPIRES
 from taskq.upkeep.audit import audit, queues_of
 from taskq.upkeep.derived import restore
 from tests.support import Server, Start, each_kind, survey, wait_until

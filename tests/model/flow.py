@@ -5,7 +5,8 @@ from __future__ import annotations
 from functools import lru_cache
 from typing import TYPE_CHECKING
 
-from taskq.message.head import FLAG_EXPIRES, FLAG_MORE, decode_head
+from taskq.message.head import decode_head
+from taskq.message.letters import FLAG_EXPIRES, FLAG_MORE
 
 if TYPE_CHECKING:
     from tests.model.audit import Snapshot

@@ -207,7 +207,7 @@ MUTANTS = [
     lua(
         "what runs at most once is taken with others",
         "lib/special",
-        "local careful = marked(queue, 'o')",
+        "local careful = marked(queue, $MARK_ONCE)",
         "local careful = false",
     ),
     lua(
@@ -390,7 +390,7 @@ MUTANTS = [
         "if counter and end_revoked(queue, id, counter) then",
         "if false then",
     ),
-    lua("what was revoked has no value", "lib/settle", "and byte(ARGV[i + 3], 1) ~= 88", "and false"),
+    lua("what was revoked has no value", "lib/settle", "and sub(ARGV[i + 3], 1, 1) ~= $DISCARDED", "and false"),
     lua("a value leaves the mark of its revocation", "lib/ending", "  call('HDEL', P .. 'revoked', unpack(ids))\n", ""),
     lua("what was revoked is recovered", "lib/recover", "if end_revoked(item.queue", "if false and (item.queue"),
     lua("what was revoked goes back by a sync", "sync", "if end_revoked(queue, id, 'discarded') then", "if false then"),
@@ -422,7 +422,7 @@ MUTANTS = [
     lua(
         "what was revoked ends without a word",
         "lib/publishing",
-        "  publish(id, 'X' .. why, setting('result_ttl') or 3600000, anybody_waits())\n",
+        "  publish(id, $DISCARDED .. why, setting('result_ttl') or 3600000, anybody_waits())\n",
         "",
     ),
     lua(
@@ -438,7 +438,7 @@ MUTANTS = [
     lua(
         "who waits for what was revoked is not told",
         "revoke",
-        "publish(id, 'X' .. told_why(ARGV[2]), setting('result_ttl') or 3600000, anybody_waits())\n",
+        "publish(id, $DISCARDED .. told_why(ARGV[2]), setting('result_ttl') or 3600000, anybody_waits())\n",
         "",
     ),
     lua("a revoked delay is still counted", "revoke", "if gone then count(queue, 'scheduled', -1) end"),
@@ -463,12 +463,17 @@ MUTANTS = [
     ),
     # -- pausing
     lua("controls of a task hold in its own queue only", "lib/reading", ".. (common or '')", ".. ''"),
-    lua("controls cost all queues for ever", "lib/gates", "mark('*', 'l', any)", "mark('*', 'l', true)"),
-    lua("a paused queue is taken from", "lib/special", "if marked(queue, 'p') then return 0, false end"),
+    lua(
+        "controls cost all queues for ever",
+        "lib/gates",
+        "mark('*', $MARK_LIMITED, any)",
+        "mark('*', $MARK_LIMITED, true)",
+    ),
+    lua("a paused queue is taken from", "lib/special", "if marked(queue, $MARK_PAUSED) then return 0, false end"),
     lua(
         "the line of a paused queue is taken from",
         "lib/special",
-        "if marked(queue, 'p') then\n    call('ZADD'",
+        "if marked(queue, $MARK_PAUSED) then\n    call('ZADD'",
         "if false then\n    call('ZADD'",
     ),
     lua(
@@ -477,7 +482,7 @@ MUTANTS = [
     lua(
         "suspects of a paused queue are taken",
         "lib/special",
-        "marked(queue, 'p') and NONE or call('LRANGE'",
+        "marked(queue, $MARK_PAUSED) and NONE or call('LRANGE'",
         "call('LRANGE'",
     ),
     lua("a paused task is taken", "lib/gates", "if limits.paused or line_left(task, 'p') then", "if false then"),
@@ -530,7 +535,7 @@ MUTANTS = [
     ),
     lua("lines are resumed in silence", "lib/pausing", "call('ZRANGE', P .. 'lines:' .. queue, 0, 99)", "{}"),
     lua("a task is resumed in silence", "lib/pausing", " .. '#p', now)", " .. '#x', now)"),
-    lua("a queue stays paused", "lib/pausing", "mark(queue, 'p', false)"),
+    lua("a queue stays paused", "lib/pausing", "mark(queue, $MARK_PAUSED, false)"),
     lua(
         "a pause does not end by itself",
         "lib/pausing",
@@ -654,7 +659,12 @@ MUTANTS = [
         "math.min(at + 2 + high * 256 + low, #value + 1)",
         "at + 2 + high * 256 + low",
     ),
-    lua("lines at gates are no part of the length (flow)", "lib/ranked", "(marked(queue, 'l') and", "(false and"),
+    lua(
+        "lines at gates are no part of the length (flow)",
+        "lib/ranked",
+        "(marked(queue, $MARK_LIMITED) and",
+        "(false and",
+    ),
     lua(
         "a refused call takes the lock (flow)",
         "lib/locking",
@@ -664,8 +674,8 @@ MUTANTS = [
     lua(
         "a full queue refuses what is another's (flow)",
         "lib/accept",
-        "answer = first or full and '!' or answer",
-        "answer = full and '!' or first or answer",
+        "answer = first or full and $FULL or answer",
+        "answer = full and $FULL or first or answer",
     ),
     lua("the rounding of a score costs a start (flow)", "lib/gates", "math.min(0.001 / gate.interval, 0.01)", "0"),
     lua("the time of a slower rate holds on (flow)", "lib/gates", "if arrival > last + 1 then", "if false then"),
@@ -752,8 +762,16 @@ MUTANTS = [
         "wait_at(name, queue",
     ),
     lua("newcomers are not told of lines (flow)", "register", "if is_new then tell_of_lines(ARGV[5], now) end"),
-    lua("what is returned takes any lock again (flow)", "lib/unique", "if mode ~= 's' and not found.d then"),
-    lua("a revoked message keeps its lock (flow)", "revoke", "if found.u then unlock((lock_in(found.u)), id) end"),
+    lua(
+        "what is returned takes any lock again (flow)",
+        "lib/unique",
+        "if mode ~= 's' and not found[$FIELD_DEBOUNCE] then",
+    ),
+    lua(
+        "a revoked message keeps its lock (flow)",
+        "revoke",
+        "if found[$FIELD_LOCK] then unlock((lock_in(found[$FIELD_LOCK])), id) end",
+    ),
     lua(
         "the pause of a task is looked for by its queue (flow)",
         "lib/pausing",
@@ -775,7 +793,7 @@ MUTANTS = [
     lua(
         "a tick for a full queue is lost (flow)",
         "tick",
-        "if answer == '!' then put_off(i) elseif",
+        "if answer == $FULL then put_off(i) elseif",
         "if false then elseif",
     ),
     lua(
@@ -1265,7 +1283,12 @@ MUTANTS = [
     ),
     # -- what is worked out anew
     lua("a mark that is missing stays so", "restore", "mark(queue, letter, on)"),
-    lua("a guest that runs at most once is not known again", "restore", "(flags % 4 >= 2 and", "(false and"),
+    lua(
+        "a guest that runs at most once is not known again",
+        "restore",
+        "(has_flag(flags, $FLAG_AT_MOST_ONCE) and",
+        "(false and",
+    ),
     lua("who serves a queue is not worked out", "restore", "call('HSET', P .. 'serving', queue, right)"),
     lua("what waits is not told of anew", "restore", "    announce(queue, now)\n"),
     lua("suspects are not told of anew", "restore", "    announce_suspects(queue, now)\n"),
@@ -1483,7 +1506,7 @@ MUTANTS = [
     py(
         "of many calls none waits for room",
         "calls/sending",
-        "answer if _FULL not in answer else _try_again(client, chunk, answer)",
+        "answer if FULL not in answer else _try_again(client, chunk, answer)",
         "answer",
         "tests/integration/test_flow.py::test_a_full_queue_refuses_or_lets_the_caller_wait",
     ),

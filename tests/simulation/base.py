@@ -11,7 +11,8 @@ from collections import Counter, defaultdict
 from collections.abc import Container, Iterable, Sequence
 from typing import Any
 
-from taskq.message.head import FLAG_AT_MOST_ONCE, decode_head
+from taskq.message.head import decode_head
+from taskq.message.letters import FLAG_AT_MOST_ONCE
 from tests.model.audit import Snapshot, told
 
 

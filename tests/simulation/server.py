@@ -14,7 +14,8 @@ from typing import Any
 
 from taskq.broker.call import Command
 from taskq.broker.faults import refused
-from taskq.message.head import FLAG_AT_MOST_ONCE, FLAG_EXPIRES, decode_head
+from taskq.message.head import decode_head
+from taskq.message.letters import FLAG_AT_MOST_ONCE, FLAG_EXPIRES
 from tests.simulation.base import Base, queue_of, whole
 from tests.simulation.lines import Lines
 

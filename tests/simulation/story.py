@@ -7,7 +7,7 @@ from collections.abc import Callable
 from taskq.broker.commands.holding import QueueSet
 from taskq.broker.producer import Message
 from taskq.broker.protocol import Pause
-from taskq.message.outcome import DISCARDED, FAILURE, GIVEN_UP, SUCCESS
+from taskq.message.letters import DISCARDED, FAILURE, GIVEN_UP, SUCCESS
 from taskq.worker.child.main_lane import WAIT
 from tests.simulation.actors import FEW, LOOP, MAIN, Client, message, reaper
 from tests.simulation.workers import Child, Worker

@@ -54,7 +54,7 @@ local function look(queue)
     local _, task, accepted = head(value)
     if not value then count(queue, 'dangling')
     elseif task and at_home(queue, task, accepted) and served_by(queue, task .. '#t') ~= '' then
-      mark(queue, 'l', true)
+      mark(queue, $MARK_LIMITED, true)
       wait_at(task .. '#t', queue)
       limits_of(task).names = nil
       put_back(queue, { id }, now, task .. '#t')
@@ -82,7 +82,7 @@ expect('hash', { 'homes', 'guests', 'strays' })
 for i = 3, #ARGV do expect_queue(ARGV[i]) end
 begin_writes()
 for i = 3, #ARGV do
-  if call('HEXISTS', P .. 'serving', ARGV[i]) == 0 and not marked(ARGV[i], 'p') then look(ARGV[i]) end
+  if call('HEXISTS', P .. 'serving', ARGV[i]) == 0 and not marked(ARGV[i], $MARK_PAUSED) then look(ARGV[i]) end
 end
 save_gates(now)
 write_counts()

@@ -29,7 +29,7 @@ local function end_it(id)
   local value = call('HGET', P .. 'messages', id)
   if not value then return count(queue, 'dangling') end
   local _, _, _, flags, at = head(value)
-  local lock = extras(value, flags or 0, at).u
+  local lock = extras(value, flags or 0, at)[$FIELD_LOCK]
   if lock then unlock((lock_in(lock)), id) end
   discard(queue, id, 'purged', 'purged')
 end
@@ -51,6 +51,6 @@ else
   empty_set('ranked:' .. queue .. '|' .. line)
   if not first_of(queue, line) then leave_line(line, queue) end
 end
-if marked(queue, 'r') then forget_turns(queue) end
+if marked(queue, $MARK_RANKED) then forget_turns(queue) end
 write_counts()
 return gone

@@ -21,7 +21,7 @@ end
 
 -- A message of which nothing is special, alone: what most calls are. Each write takes back those before it if it cannot be done.
 local function accept_plain(id, value)
-  local known = call('SET', producer, int(number) .. ' + ' .. id, 'EX', 3600, 'GET')
+  local known = call('SET', producer, int(number) .. ' ' .. $ACCEPTED .. ' ' .. id, 'EX', 3600, 'GET')
   local function forget_call()
     if known then call('SET', producer, known, 'EX', 3600) else call('DEL', producer) end
   end
@@ -36,8 +36,8 @@ local function accept_plain(id, value)
     added = try('HSETNX', P .. 'messages', id, sub(value, 1, 2) .. struct.pack('>d', now) .. sub(value, 3))
   end
   if added == 0 then
-    call('SET', producer, int(number) .. ' = ' .. id, 'EX', 3600)
-    return '='
+    call('SET', producer, int(number) .. ' ' .. $DUPLICATE .. ' ' .. id, 'EX', 3600)
+    return $DUPLICATE
   end
   local length = added == 1 and try('RPUSH', P .. 'queue:' .. queue, id) or added
   local counted = type(length) == 'number' and try('HINCRBY', P .. 'counters', queue .. '|accepted', 1) or length
@@ -49,9 +49,9 @@ local function accept_plain(id, value)
   end
   local sets = length == 1 and try('HGET', P .. 'serving', queue)
   if type(sets) == 'string' then tell(sets, queue, now) end
-  return '+'
+  return $ACCEPTED
 end
-if #ARGV == 5 and ARGV[5] == '' and byte(ARGV[4], 2) < 4 then return accept_plain(first, ARGV[4]) end
+if #ARGV == 5 and ARGV[5] == '' and byte(ARGV[4], 2) < $FLAG_MORE then return accept_plain(first, ARGV[4]) end
 
 --@include reading
 --@include counting

@@ -61,7 +61,7 @@ for i = 3, #ARGV, 3 do
   local task, queue, limits = ARGV[i], ARGV[i + 1], ARGV[i + 2]
   if say(task) then
     put('tasks', task, queue)
-    if limits ~= '' then mark(queue, 'l', true) end
+    if limits ~= '' then mark(queue, $MARK_LIMITED, true) end
     if put('limits', task, limits) then opened = opened + open_all(task, now) end
   end
 end

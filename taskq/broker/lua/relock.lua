@@ -28,7 +28,7 @@ for _, id in ipairs(ARGV) do
   local value = call('HGET', P .. 'messages', id)
   local _, _, accepted, flags, at = head(value)
   local found = flags and extras(value, flags, at) or {}
-  local text = not found.d and found.u -- a debounced call that has begun has none, and the next one needs none
+  local text = not found[$FIELD_DEBOUNCE] and found[$FIELD_LOCK] -- a debounced call that has begun has none, and the next one needs none
   if text then
     local lock, mode, ms = lock_in(text)
     local left = ms > 0 and accepted + ms - now or 0

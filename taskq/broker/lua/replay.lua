@@ -15,8 +15,8 @@ if not call('ZSCORE', P .. 'dead:' .. queue, id) or call('HEXISTS', P .. 'messag
 local _, _, _, flags, at = head(call('HGET', P .. 'messages', id))
 local found = extras(call('HGET', P .. 'messages', id), flags or 0, at)
 local lock, mode, ms
-if found.u then
-  lock, mode, ms = lock_in(found.u)
+if found[$FIELD_LOCK] then
+  lock, mode, ms = lock_in(found[$FIELD_LOCK])
   if mode ~= 't' and holder(lock, mode, clock()) then return -1 end
 end
 expect_common()

@@ -33,9 +33,9 @@ local function restore_marks(queue, limited)
   local task, found, flags = what_of(first_of('queue:' .. queue) or call('ZRANGE', P .. 'ranked:' .. queue, 0, 0)[1])
   local ought = {
     p = call('HEXISTS', P .. 'paused', queue) == 1,
-    r = marked(queue, 'r') or call('EXISTS', P .. 'ranked:' .. queue) == 1,
-    l = marked(queue, 'l') or limited or found.l ~= nil,
-    o = marked(queue, 'o') or (flags % 4 >= 2 and (call('HGET', P .. 'tasks', task) or queue) ~= queue),
+    r = marked(queue, $MARK_RANKED) or call('EXISTS', P .. 'ranked:' .. queue) == 1,
+    l = marked(queue, $MARK_LIMITED) or limited or found[$FIELD_LIMITED] ~= nil,
+    o = marked(queue, $MARK_ONCE) or (has_flag(flags, $FLAG_AT_MOST_ONCE) and (call('HGET', P .. 'tasks', task) or queue) ~= queue),
   }
   for letter, on in pairs(ought) do
     if marked(queue, letter) ~= on then
@@ -96,6 +96,6 @@ begin_writes()
 for i = 1, #ARGV, 3 do
   restore_marks(ARGV[i], ARGV[i + 1] == '1')
   restore_serving(ARGV[i], ARGV[i + 2])
-  if not marked(ARGV[i], 'p') then restore_words(ARGV[i]) end
+  if not marked(ARGV[i], $MARK_PAUSED) then restore_words(ARGV[i]) end
 end
 return out

@@ -72,9 +72,9 @@ for _, name in ipairs(gone and {} or { line, unpack(gates) }) do
     break
   end
 end
-publish(id, 'X' .. told_why(ARGV[2]), setting('result_ttl') or 3600000, anybody_waits())
-if found.u then unlock((lock_in(found.u)), id) end
+publish(id, $DISCARDED .. told_why(ARGV[2]), setting('result_ttl') or 3600000, anybody_waits())
+if found[$FIELD_LOCK] then unlock((lock_in(found[$FIELD_LOCK])), id) end
 if gone then ended(queue, { id }, 'discarded') else call('HSET', P .. 'revoked', id, ARGV[2]) end
-if gone and marked(queue, 'r') then forget_turns(queue) end
+if gone and marked(queue, $MARK_RANKED) then forget_turns(queue) end
 write_counts()
 return 'revoked'

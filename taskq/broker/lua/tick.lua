@@ -33,7 +33,7 @@ local function look(i)
   if id == '' then return '.' end
   if ARGV[i + 6] == '1' and alive(call('HGET', P .. 'entry:' .. name, 'id')) then return 's' end
   local answer = accept(id, ARGV[i + 4], ARGV[i + 5])
-  return byte(answer) == 126 and 'u' or answer
+  return sub(answer, 1, 1) == $SAME and 'u' or answer
 end
 
 -- The tick stays the entry's next one; its rule for missed ones holds when it is late. `waits` keeps when it was due at first.
@@ -46,7 +46,7 @@ end
 
 local function take(i, answer)
   local name, due, key = ARGV[i], ARGV[i + 2], P .. 'entry:' .. ARGV[i]
-  local sent = answer == '+' or answer == '-'
+  local sent = answer == $ACCEPTED or answer == $UNSERVED
   if sent then
     call('HSET', key, 'last', ARGV[i + 7], 'id', ARGV[i + 3])
     call('HINCRBY', key, 'sent', 1)
@@ -78,7 +78,7 @@ if #fields == 0 then begin_writes() end -- else the first write is one that a fu
 write_accepted()
 for n, answer in ipairs(answers) do
   local i = (n - 1) * WIDTH + 1
-  if answer == '!' then put_off(i) elseif answer ~= 'x' then take(i, answer) end
+  if answer == $FULL then put_off(i) elseif answer ~= 'x' then take(i, answer) end
 end
 write_counts()
 return table.concat(answers)

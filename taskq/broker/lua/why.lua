@@ -120,7 +120,7 @@ end
 if #gates > 0 then tell('gates', gates) end
 
 -- Where it stands.
-local ranked = marked(queue, 'r') and call('ZCARD', P .. 'ranked:' .. queue) or 0
+local ranked = marked(queue, $MARK_RANKED) and call('ZCARD', P .. 'ranked:' .. queue) or 0
 local above = ranked > 0 and call('ZCOUNT', P .. 'ranked:' .. queue, '-inf', '(0') or 0
 local plain = call('LLEN', P .. 'queue:' .. queue)
 if place then

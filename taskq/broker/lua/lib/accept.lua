@@ -12,17 +12,17 @@ end
 -- What the options of a message ask for: its answer, due time (ms) or nil, expiry stamp, length of the queue at most, whether
 -- the queue is another than its task's own, whether the due time is one of the day.
 local function read_options(options, queue)
-  local due, answer, expiry, most, elsewhere, of_day = nil, '+', '', nil, false, false
+  local due, answer, expiry, most, elsewhere, of_day = nil, $ACCEPTED, '', nil, false, false
   for word, digits in string.gmatch(options, '(%a)(%d*)') do
     local n = tonumber(digits)
-    if word == 'w' then
+    if word == $OPTION_WARN then
       elsewhere = true
-      if call('HEXISTS', P .. 'serving', queue) == 0 then answer = '-' end
-    elseif word == 'd' then due = now + n
-    elseif word == 'a' then due, of_day = n, true
-    elseif word == 'x' then expiry = struct.pack('>d', now + n)
-    elseif word == 'e' then expiry = struct.pack('>d', n)
-    elseif word == 'm' then most = n
+      if call('HEXISTS', P .. 'serving', queue) == 0 then answer = $UNSERVED end
+    elseif word == $OPTION_DELAY then due = now + n
+    elseif word == $OPTION_DUE then due, of_day = n, true
+    elseif word == $OPTION_EXPIRES_IN then expiry = struct.pack('>d', now + n)
+    elseif word == $OPTION_EXPIRES_AT then expiry = struct.pack('>d', n)
+    elseif word == $OPTION_MOST then most = n
     end
   end
   if due and due <= now then due = nil end
@@ -36,10 +36,10 @@ local flow
 local function accept(id, value, options)
   local queue_at = 4 + byte(value, 3)
   local queue = sub(value, queue_at + 1, queue_at + byte(value, queue_at))
-  local answer, due, expiry, flags, most, elsewhere, of_day, found = '+', nil, '', byte(value, 2), nil, false, nil, nil
+  local answer, due, expiry, flags, most, elsewhere, of_day, found = $ACCEPTED, nil, '', byte(value, 2), nil, false, nil, nil
   if options ~= '' then
     answer, due, expiry, most, elsewhere, of_day = read_options(options, queue)
-    if expiry ~= '' then flags = flags + 1 end
+    if expiry ~= '' then flags = flags + $FLAG_EXPIRES end
   end
   local place = queues[queue]
   if not place then
@@ -48,7 +48,7 @@ local function accept(id, value, options)
     order[#order + 1] = queue
   end
   local stored = sub(value, 1, 1) .. string.char(flags) .. stamp .. expiry .. sub(value, 3)
-  if not flow and (flags >= 4 or most or elsewhere) then -- made only where it is needed; fetch.lua says why
+  if not flow and (flags >= $FLAG_MORE or most or elsewhere) then -- made only where it is needed; fetch.lua says why
 --@include ranked
 --@include unique
 --@include locking
@@ -60,33 +60,33 @@ local function accept(id, value, options)
       dead_in = dead_in, sweep = sweep,
     }
   end
-  if flags >= 4 then
+  if flags >= $FLAG_MORE then
     found = flow.extras(value, flags, queue_at + 1 + byte(value, queue_at))
-    if found.d then due, of_day = now + tonumber(string.match(found.d, '^%d+')), false end
+    if found[$FIELD_DEBOUNCE] then due, of_day = now + tonumber(string.match(found[$FIELD_DEBOUNCE], '^%d+')), false end
   end
   if used(id) then
-    answer = '='
+    answer = $DUPLICATE
   else
     local full = most and flow.all_waiting(queue) + #place.now >= most
     if full then full = flow.all_waiting(queue) - flow.dead_in(queue) + #place.now >= most end
-    local first = found and found.u and flow.first_with_lock(id, found, stored, full) -- that needs no room
-    answer = first or full and '!' or answer
+    local first = found and found[$FIELD_LOCK] and flow.first_with_lock(id, found, stored, full) -- that needs no room
+    answer = first or full and $FULL or answer
   end
-  if answer == '+' or answer == '-' then
+  if answer == $ACCEPTED or answer == $UNSERVED then
     given[id] = queue
     fields[#fields + 1] = id
     fields[#fields + 1] = stored
     if elsewhere then
       place.guests = place.guests or {}
       place.guests[sub(value, 4, queue_at - 1)] = true
-      if flags % 4 >= 2 then place.once = true end -- from their own queue workers take one at a time
+      if has_flag(flags, $FLAG_AT_MOST_ONCE) then place.once = true end -- from their own queue workers take one at a time
     end
     if found then
-      if found.p or found.f then
+      if found[$FIELD_PRIORITY] or found[$FIELD_FAIR] then
         place.ranked = place.ranked or {}
         place.ranked[id] = found
       end
-      if found.l then place.limited = true end
+      if found[$FIELD_LIMITED] then place.limited = true end
     end
     if most and expiry ~= '' then place.expiring = true end
     if due then
@@ -120,10 +120,10 @@ local function write_accepted()
   for _, queue in ipairs(order) do
     local place = queues[queue]
     for _, item in ipairs(place.later) do schedule(queue, item[1], item[2], item[3]) end
-    if place.ranked then flow.mark(queue, 'r', true) end
-    if place.limited then flow.mark(queue, 'l', true) end
-    if place.expiring then flow.mark(queue, 'x', true) end
-    if place.once then flow.mark(queue, 'o', true) end
+    if place.ranked then flow.mark(queue, $MARK_RANKED, true) end
+    if place.limited then flow.mark(queue, $MARK_LIMITED, true) end
+    if place.expiring then flow.mark(queue, $MARK_BOUNDED, true) end
+    if place.once then flow.mark(queue, $MARK_ONCE, true) end
     for task in pairs(place.guests or {}) do call('HSET', P .. 'guests', queue .. '|' .. task, 1) end
     if place.ranked then flow.offer(queue, place.now, now, false, place.ranked)
     elseif #place.now > 0 then push(queue, place.now, now)

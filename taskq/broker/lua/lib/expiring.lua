@@ -5,7 +5,7 @@ local function end_expired(queue, id, value, now)
   if not is_over(value, now) then return false end
   local _, _, _, flags, at = head(value)
   discard(queue, id, 'discarded', 'expired')
-  local text = extras(value, flags, at).u
+  local text = extras(value, flags, at)[$FIELD_LOCK]
   if text then release(lock_in(text), now) end
   return true
 end

@@ -1,7 +1,7 @@
 -- Whether a message has expired: its time to run is over, and it does not run.
 
 local function is_over(value, now)
-  return head(value) ~= nil and byte(value, 2) % 2 == 1 and struct.unpack('>d', sub(value, 11, 18)) <= now
+  return head(value) ~= nil and has_flag(byte(value, 2), $FLAG_EXPIRES) and struct.unpack('>d', sub(value, 11, 18)) <= now
 end
 
 local function expired(id, value, now)

@@ -227,7 +227,7 @@ local function watch_controls()
   for _, name in ipairs(call('HKEYS', P .. 'paused')) do
     any = any or byte(name) == 61 or call('HEXISTS', P .. 'tasks', name) == 1
   end
-  mark('*', 'l', any)
+  mark('*', $MARK_LIMITED, any)
 end
 
 -- No message like this one passes before a time (RateLimited): its first limit is shut, or a gate made for the purpose.
@@ -245,7 +245,7 @@ local function shut(id, time)
     any_shut, shut_times[name] = true, time
     call('ZADD', P .. 'shut', int(math.ceil(time)), name)
   end
-  mark('*', 'l', true)
+  mark('*', $MARK_LIMITED, true)
 end
 
 --@include lines

@@ -48,7 +48,7 @@ end
 -- The first of a line, and its rank if it has one; nil of an empty one.
 local function first_of(queue, line)
   local list, first = 'gated:' .. queue .. '|' .. line, nil
-  if marked(queue, 'r') then
+  if marked(queue, $MARK_RANKED) then
     first = call('ZRANGE', P .. 'ranked:' .. queue .. '|' .. line, 0, 0, 'WITHSCORES')
     local rank = tonumber(first[2])
     if rank and (rank < 0 or call('EXISTS', P .. list) == 0) then return first[1], rank end
@@ -119,7 +119,7 @@ local function stand(queue, line, id, rank, at_head)
   if rank then call('ZADD', P .. 'ranked:' .. name, int(rank), id)
   else call(at_head and 'LPUSH' or 'RPUSH', P .. 'gated:' .. name, id)
   end
-  mark(queue, 'l', true) -- so that what comes later stands behind it, whatever becomes of the limit
+  mark(queue, $MARK_LIMITED, true) -- so that what comes later stands behind it, whatever becomes of the limit
   count(queue, 'gated')
 end
 
@@ -128,7 +128,7 @@ end
 local function superseded(queue, id, value, now)
   local _, _, _, flags, at = head(value)
   local found = extras(value, flags or 0, at)
-  if not found.u or lock_again(found, id, now) then return false end
+  if not found[$FIELD_LOCK] or lock_again(found, id, now) then return false end
   discard(queue, id, 'discarded', 'superseded')
   return true
 end
@@ -142,7 +142,7 @@ end
 -- What was taken and not started goes to the head of its queue, or of its line if that is there; or to the end of another,
 -- or `first` in that.
 local function put_back(queue, ids, now, other, first)
-  if not marked(queue, 'l') then return offer(queue, ids, now, true) end
+  if not marked(queue, $MARK_LIMITED) then return offer(queue, ids, now, true) end
   for i = #ids, 1, -1 do
     local value = call('HGET', P .. 'messages', ids[i])
     local _, task, _, flags, at = head(value)
@@ -154,7 +154,7 @@ local function put_back(queue, ids, now, other, first)
       stand(queue, other, ids[i], nil, first)
       announce(queue, now, other)
     elseif line and has_line(line, queue) and is_sound(queue, line) then
-      local rank = (found.p or found.f) and rank_of(queue .. '|' .. line, found, true, { first = {} })
+      local rank = (found[$FIELD_PRIORITY] or found[$FIELD_FAIR]) and rank_of(queue .. '|' .. line, found, true, { first = {} })
       stand(queue, line, ids[i], rank, true)
       local name, opens = closed_gate(names, nil, now)
       if first_of(queue, line) ~= ids[i] then -- the line waits already, for what it did

@@ -5,19 +5,19 @@
 -- the longest wait (letter d: ms, colon, ms at most; 0: no limit). It runs from the queue of the last call.
 local function waits_for_its_time(id, value)
   local _, _, _, flags, at = head(value)
-  if not at or not extras(value, flags, at).d or call('HEXISTS', P .. 'crashes', id) == 1 then return false end
+  if not at or not extras(value, flags, at)[$FIELD_DEBOUNCE] or call('HEXISTS', P .. 'crashes', id) == 1 then return false end
   return call('ZSCORE', P .. 'schedule', id) and true
 end
 
 local function first_with_lock(id, found, stored, full)
-  local lock, mode, ms = lock_in(found.u)
+  local lock, mode, ms = lock_in(found[$FIELD_LOCK])
   local by = locks[lock] and locks[lock][1] or holder(lock, mode, now)
   if not by then
     if not full then locks[lock] = { id, mode, ms } end
     return nil
   end
-  if found.d then
-    local wait, longest = string.match(found.d, '^(%d+):(%d+)$')
+  if found[$FIELD_DEBOUNCE] then
+    local wait, longest = string.match(found[$FIELD_DEBOUNCE], '^(%d+):(%d+)$')
     local old = not given[by] and call('HGET', P .. 'messages', by)
     if old and not waits_for_its_time(by, old) then -- it has come to its turn: this is the first of a new series
       if not full then locks[lock] = { id, mode, ms } end
@@ -28,7 +28,7 @@ local function first_with_lock(id, found, stored, full)
     local from = replaced[by] and replaced[by].from or old and head(old) or given[by]
     replaced[by] = { value = sub(stored, 1, 2) .. accepted .. sub(stored, 11), due = due, from = from, found = found }
   end
-  return '~' .. string.gsub(by, '.', function(c) return string.format('%02x', byte(c)) end) .. '.'
+  return $SAME .. string.gsub(by, '.', function(c) return string.format('%02x', byte(c)) end) .. '.'
 end
 
 -- Let a debounced call take the place of another. In another queue it was accepted there, and superseded here.
@@ -36,8 +36,8 @@ local function replace(id, new)
   call('HSET', P .. 'messages', id, new.value)
   call('ZADD', P .. 'schedule', int(new.due), id)
   local queue = head(new.value)
-  mark(queue, 'l', true)
-  if new.found.p or new.found.f then mark(queue, 'r', true) end
+  mark(queue, $MARK_LIMITED, true)
+  if new.found[$FIELD_PRIORITY] or new.found[$FIELD_FAIR] then mark(queue, $MARK_RANKED, true) end
   if queue == new.from then return end
   count(new.from, 'scheduled', -1)
   count(new.from, 'discarded')

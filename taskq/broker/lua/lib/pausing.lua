@@ -10,7 +10,7 @@ end
 local function pause(name, now, ms, text)
   local field = what_to_pause(name)
   call('HSET', P .. 'paused', field, int(now) .. ' ' .. (ms > 0 and int(now + ms) or '0') .. ' ' .. text)
-  if field == name then mark(name, 'p', true) end
+  if field == name then mark(name, $MARK_PAUSED, true) end
   watch_controls()
   if ms == 0 then call('ZREM', P .. 'openings', '=' .. name)
   else
@@ -21,7 +21,7 @@ end
 
 local function resume_queue(queue, now)
   if call('HDEL', P .. 'paused', queue) == 0 then return false end
-  mark(queue, 'p', false)
+  mark(queue, $MARK_PAUSED, false)
   if waiting(queue) > 0 then announce(queue, now) end
   if call('LLEN', P .. 'suspects:' .. queue) > 0 then announce_suspects(queue, now) end
   for _, line in ipairs(call('ZRANGE', P .. 'lines:' .. queue, 0, 99)) do announce(queue, now, line) end

@@ -19,5 +19,5 @@ local function anybody_waits() return call('HLEN', P .. 'waiters') > 0 end
 -- Messages end for a reason that is not their task's: whoever waits is told.
 local function discard(queue, id, counter, why)
   ended(queue, { id }, counter)
-  publish(id, 'X' .. why, setting('result_ttl') or 3600000, anybody_waits())
+  publish(id, $DISCARDED .. why, setting('result_ttl') or 3600000, anybody_waits())
 end

@@ -4,7 +4,7 @@
 -- short, what is whole.
 local function extras(value, flags, at)
   local found = {}
-  if flags < 4 then return found end
+  if flags < $FLAG_MORE then return found end
   local high, low = byte(value, at, at + 1)
   local stop = low and math.min(at + 2 + high * 256 + low, #value + 1) or 0
   at = at + 2
@@ -33,13 +33,13 @@ local BAND, FIRST, UNIT = 2 ^ 45, 2 ^ 30, 1024
 
 -- The key of a message in a fair queue, within its priority, and how far a turn of it moves the time on.
 local function share_of(found)
-  local level = found.p and byte(found.p) - 128 or 0
-  return level .. '|' .. sub(found.f, 9), math.ceil(UNIT / struct.unpack('>d', sub(found.f, 1, 8)))
+  local level = found[$FIELD_PRIORITY] and byte(found[$FIELD_PRIORITY]) - 128 or 0
+  return level .. '|' .. sub(found[$FIELD_FAIR], 9), math.ceil(UNIT / struct.unpack('>d', sub(found[$FIELD_FAIR], 1, 8)))
 end
 
 -- The rank of one more message, at most the last of its band; `seen` has what this call has given out: first ranks by band, last turns by key.
 local function rank_of(queue, found, at_head, seen)
-  local level = found.p and byte(found.p) - 128 or 0
+  local level = found[$FIELD_PRIORITY] and byte(found[$FIELD_PRIORITY]) - 128 or 0
   local base = -level * BAND
   if at_head then
     local low, high = int(base), '(' .. int(base + BAND)
@@ -47,7 +47,7 @@ local function rank_of(queue, found, at_head, seen)
       or call('ZRANGEBYSCORE', P .. 'ranked:' .. queue, low, high, 'WITHSCORES', 'LIMIT', 0, 1)[2] or base + FIRST) - 1
     return seen.first[base]
   end
-  if not found.f then
+  if not found[$FIELD_FAIR] then
     seen.turn = (seen.turn or tonumber(call('HGET', P .. 'turns', queue) or 0)) + 1
     return math.min(base + FIRST + seen.turn * UNIT, base + BAND - 1)
   end
@@ -61,7 +61,7 @@ end
 -- Put ids into a queue that may have ranked messages, each where it belongs. `known`: what the heads of ranked ones say, by
 -- id, if that has been read.
 local function offer(queue, ids, now, at_head, known)
-  if not marked(queue, 'r') then return push(queue, ids, now, at_head) end
+  if not marked(queue, $MARK_RANKED) then return push(queue, ids, now, at_head) end
   local plain, ranked, key = {}, {}, P .. 'ranked:' .. queue
   for i = 1, #ids do
     local found = known and (known[ids[i]] or {})
@@ -70,7 +70,7 @@ local function offer(queue, ids, now, at_head, known)
       local _, _, _, flags, at = head(value)
       found = extras(value, flags or 0, at)
     end
-    if found.p or found.f then ranked[#ranked + 1] = { ids[i], found } else plain[#plain + 1] = ids[i] end
+    if found[$FIELD_PRIORITY] or found[$FIELD_FAIR] then ranked[#ranked + 1] = { ids[i], found } else plain[#plain + 1] = ids[i] end
   end
   local seen, scores = { first = {}, served = {}, last = {} }, {}
   for i = 1, #ranked do
@@ -112,7 +112,7 @@ local function give_back(queue, gone, line)
   for _, item in ipairs(gone) do
     local _, _, _, flags, at = head(item[1])
     local found = extras(item[1], flags or 0, at)
-    if found.f then
+    if found[$FIELD_FAIR] then
       local key, units = share_of(found)
       units_of[key] = (units_of[key] or 0) + units
       from_of[key] = math.max(from_of[key] or item[2], item[2])
@@ -128,7 +128,7 @@ local function give_back(queue, gone, line)
       local value = call('HGET', P .. 'messages', behind[i])
       local _, _, _, flags, at = head(value)
       local found = extras(value, flags or 0, at)
-      local units = found.f and units_of[(share_of(found))]
+      local units = found[$FIELD_FAIR] and units_of[(share_of(found))]
       if units then call('ZADD', P .. 'ranked:' .. name, int(behind[i + 1] - units), behind[i]) end
     end
   end
@@ -149,7 +149,7 @@ local function pop(queue, n)
     end
     if #some > 0 then call('ZREMRANGEBYRANK', key, 0, #some / 2 - 1) end -- they are the first: cheaper than to look each up
   end
-  local any = marked(queue, 'r')
+  local any = marked(queue, $MARK_RANKED)
   if any then
     call('LLEN', P .. 'queue:' .. queue) -- of the wrong type, it must not end this between the two
     take_ranked('(0')
@@ -171,10 +171,10 @@ end
 
 -- How many wait in a queue, beside its suspects and those that wait at a gate.
 local function waiting(queue)
-  return call('LLEN', P .. 'queue:' .. queue) + (marked(queue, 'r') and call('ZCARD', P .. 'ranked:' .. queue) or 0)
+  return call('LLEN', P .. 'queue:' .. queue) + (marked(queue, $MARK_RANKED) and call('ZCARD', P .. 'ranked:' .. queue) or 0)
 end
 
 -- The same with those at gates, of which there is a count.
 local function all_waiting(queue)
-  return waiting(queue) + (marked(queue, 'l') and tonumber(call('HGET', P .. 'counters', queue .. '|gated')) or 0)
+  return waiting(queue) + (marked(queue, $MARK_LIMITED) and tonumber(call('HGET', P .. 'counters', queue .. '|gated')) or 0)
 end

@@ -1,11 +1,13 @@
 -- Reading what is stored: heads of messages, marks of queues, settings.
 
+local function has_flag(flags, flag) return math.floor((flags or 0) / flag) % 2 == 1 end
+
 -- queue, task, accepted (ms), flags, and where what follows the names begins; nothing if this is not a head (see
 -- taskq/message/head.py for the layout).
 local function head(value)
   if not value or byte(value, 1) ~= 1 then return nil end
   local at = 11
-  if (byte(value, 2) or 0) % 2 == 1 then at = 19 end
+  if has_flag(byte(value, 2), $FLAG_EXPIRES) then at = 19 end
   local task_len = byte(value, at)
   local queue_at = task_len and at + 1 + task_len
   local queue_len = queue_at and byte(value, queue_at)

@@ -24,7 +24,7 @@ local function held_in_order(inc)
     local value = call('HGET', P .. 'messages', item.id)
     local _, task, accepted, flags = head(value)
     item.there, item.task, item.accepted = value ~= false, task, accepted or 0
-    item.once = math.floor((flags or 0) / 2) % 2 == 1
+    item.once = has_flag(flags, $FLAG_AT_MOST_ONCE)
   end
   table.sort(list, function(a, b)
     if a.accepted ~= b.accepted then return a.accepted < b.accepted end
@@ -88,7 +88,7 @@ local function recover(inc, now, running, died, alone, cause)
       schedule(item.queue, item.id, detail)
     elseif place == 'dead' then
       bury(item.queue, item.id, now, detail, cause)
-      publish(item.id, detail == 'crashed' and cause ~= '' and 'F' .. cause or 'D' .. detail, setting('result_ttl') or 3600000, anybody_waits())
+      publish(item.id, detail == 'crashed' and cause ~= '' and $FAILURE .. cause or $GIVEN_UP .. detail, setting('result_ttl') or 3600000, anybody_waits())
     end
     count(item.queue, place == 'dangling' and 'dangling' or 'recovered')
     if place ~= 'dangling' and place ~= 'revoked' and died and counted and may_have_run then

@@ -11,7 +11,7 @@ local function end_revoked(queue, id, counter, value)
   if not why then return false end
   discard(queue, id, counter, told_why(why))
   local _, _, _, flags, at = head(value)
-  local text = extras(value, flags or 0, at).u
+  local text = extras(value, flags or 0, at)[$FIELD_LOCK]
   if text then release(lock_in(text), clock()) end
   return true
 end

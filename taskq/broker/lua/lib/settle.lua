@@ -17,7 +17,7 @@ end
 -- What becomes of a message that was revoked: as an outcome of a run, or of one that never began. A value counts (nil).
 local function fate(kind, i)
   local how = ARGV[kind == 'schedule' and i + 4 or i + 2]
-  if kind == 'end' and how == 'done' and byte(ARGV[i + 3], 1) ~= 88 then return nil end -- X: discarded
+  if kind == 'end' and how == 'done' and sub(ARGV[i + 3], 1, 1) ~= $DISCARDED then return nil end
   return (kind == 'return' or kind == 'pass' or how == 'discarded' or how == 'deferred') and 'discarded' or 'done'
 end
 

@@ -39,9 +39,9 @@ local function pass_all(id, value, names, taken, found)
   for _, name in ipairs(names) do
     if pass(name, now) then taken = taken .. '\n' .. name end
   end
-  if found.u then
-    local lock, mode = lock_in(found.u)
-    if mode == 's' or found.d then unlock(lock, id) elseif mode == 'd' then taken = taken .. '\n*' .. lock end
+  if found[$FIELD_LOCK] then
+    local lock, mode = lock_in(found[$FIELD_LOCK])
+    if mode == 's' or found[$FIELD_DEBOUNCE] then unlock(lock, id) elseif mode == 'd' then taken = taken .. '\n*' .. lock end
   end
   hold(id, value, taken)
 end
@@ -58,9 +58,9 @@ end
 local function take_some(queue, n, careful)
   local ids, ranks = pop(queue, n)
   if #ids == 0 then return 0, false end
-  local got, taken, limited, served, gone, alone = 0, int(now) .. ' ' .. queue, marked(queue, 'l'), {}, {}, false
+  local got, taken, limited, served, gone, alone = 0, int(now) .. ' ' .. queue, marked(queue, $MARK_LIMITED), {}, {}, false
   for j, value in ipairs(call('HMGET', messages, unpack(ids))) do
-    local once = careful and value and (byte(value, 2) or 0) % 4 >= 2
+    local once = careful and value and has_flag(byte(value, 2), $FLAG_AT_MOST_ONCE)
     if has_ended(queue, ids[j], value) then
       if value and ranks[j] then gone[#gone + 1] = { value, ranks[j] } end
     elseif once and run.outs > 3 then
@@ -81,14 +81,14 @@ local function take_some(queue, n, careful)
     end
   end
   if gone[1] then give_back(queue, gone) end
-  if marked(queue, 'r') then keep_turns(queue, served) end
+  if marked(queue, $MARK_RANKED) then keep_turns(queue, served) end
   return got, waiting(queue) > 0, alone
 end
 
 -- The same, where a limit of the queue's only task holds the queue as a whole. Returns also whether the next message must be
 -- taken alone, or was.
 local function take_special(queue, n)
-  if marked(queue, 'p') then return 0, false end
+  if marked(queue, $MARK_PAUSED) then return 0, false end
   for _, name in ipairs(own_gates(queue)) do
     local free_now, opens = room(name, now)
     n = math.min(n, free_now)
@@ -98,7 +98,7 @@ local function take_special(queue, n)
     end
   end
   local got, one, more, alone = 0, 0, true, false
-  local careful = marked(queue, 'o')
+  local careful = marked(queue, $MARK_ONCE)
   for _ = 1, careful and n or 10 do -- until it brings something: many may have expired
     one, more, alone = take_some(queue, careful and 1 or n, careful)
     got = got + one
@@ -109,7 +109,7 @@ end
 
 -- Those of a queue that come before what stands at `place` in its lines go first. Returns how many were taken.
 local function take_those_before(queue, place, n)
-  local first = marked(queue, 'r') and tonumber(call('ZRANGE', P .. 'ranked:' .. queue, 0, 0, 'WITHSCORES')[2])
+  local first = marked(queue, $MARK_RANKED) and tonumber(call('ZRANGE', P .. 'ranked:' .. queue, 0, 0, 'WITHSCORES')[2])
   return first and first < place and take_special(queue, n) or 0
 end
 
@@ -143,7 +143,7 @@ local function take_first(queue, line, in_group)
     elseif not dead then
       pass_all(id, value, names, int(now) .. ' ' .. queue, found)
     end
-    if marked(queue, 'r') then keep_turns(queue, rank and not dead and { [math.floor(rank / BAND)] = rank } or NONE) end
+    if marked(queue, $MARK_RANKED) then keep_turns(queue, rank and not dead and { [math.floor(rank / BAND)] = rank } or NONE) end
     if not (dead or moves) then return 1, own ~= line end
   end
   return 0, false, nil, -2 ^ 43
@@ -187,7 +187,7 @@ end
 
 -- Take up to n from a line of a queue, or a group of them.
 local function take_line(queue, line, n)
-  if marked(queue, 'p') then
+  if marked(queue, $MARK_PAUSED) then
     call('ZADD', P .. 'lines:' .. queue, int(now), line)
     return 0, false
   end
@@ -229,7 +229,7 @@ local function take_suspect()
     local queue = call('ZPOPMIN', P .. 'solo:' .. set)[1]
     if not queue then return end
     local key, gone = P .. 'suspects:' .. queue, 0
-    for _, id in ipairs(marked(queue, 'p') and NONE or call('LRANGE', key, 0, 31)) do
+    for _, id in ipairs(marked(queue, $MARK_PAUSED) and NONE or call('LRANGE', key, 0, 31)) do
       if run.outs == 3 and take_this_suspect(queue, id) then gone = gone + call('LREM', key, 1, id) end
     end
     if gone > 0 and call('LLEN', key) > 0 then announce_suspects(queue, now) end
@@ -250,7 +250,7 @@ local function hand_on(queue, id, held, opens, again)
     call('LPUSH', P .. 'suspects:' .. queue, id)
     return announce_suspects(queue, now, lanes)
   end
-  mark(queue, 'l', true)
+  mark(queue, $MARK_LIMITED, true)
   wait_at(name, queue)
   limits_of(task).names = nil -- it has one gate more
   put_back(queue, { id }, now, name, again)
@@ -262,7 +262,7 @@ end
 -- Take up to n of a line, or a queue of which something is special.
 local function take_it(line, queue, n)
   if line == queue then return take_special(queue, n) end
-  if not marked(queue, 'o') then return take_line(queue, sub(line, #queue + 2), n) end
+  if not marked(queue, $MARK_ONCE) then return take_line(queue, sub(line, #queue + 2), n) end
   if run.outs > 3 then return 0, true, true end
   local got, more = take_line(queue, sub(line, #queue + 2), 1)
   return got, more, got > 0

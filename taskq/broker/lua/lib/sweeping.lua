@@ -24,8 +24,8 @@ end
 local function dead_in(queue)
   if not swept[queue] then
     swept[queue], some_revoked = {}, call('EXISTS', P .. 'revoked') == 1
-    find_dead(swept[queue], P .. 'queue:' .. queue, 'LRANGE', marked(queue, 'x'))
-    if marked(queue, 'r') then find_dead(swept[queue], P .. 'ranked:' .. queue, 'ZRANGE', marked(queue, 'x')) end
+    find_dead(swept[queue], P .. 'queue:' .. queue, 'LRANGE', marked(queue, $MARK_BOUNDED))
+    if marked(queue, $MARK_RANKED) then find_dead(swept[queue], P .. 'ranked:' .. queue, 'ZRANGE', marked(queue, $MARK_BOUNDED)) end
   end
   return #swept[queue]
 end

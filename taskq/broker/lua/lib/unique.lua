@@ -43,8 +43,8 @@ end
 -- A message goes back to where it waits: whether its lock is its own. One that is unique until its start takes it again;
 -- a debounced one if it can, so that the next call may replace it.
 local function lock_again(found, id, now)
-  local lock, mode, ms = lock_in(found.u)
-  if mode ~= 's' and not found.d then return true end
+  local lock, mode, ms = lock_in(found[$FIELD_LOCK])
+  if mode ~= 's' and not found[$FIELD_DEBOUNCE] then return true end
   if (holder(lock, mode, now) or id) ~= id then return mode ~= 's' end
   take_lock(lock, mode, ms, id, now)
   return true
