@@ -23,7 +23,7 @@ from taskq.config import Settings, check_name, load_settings
 from taskq.errors import ConfigError
 from taskq.message.ids import id_from_text
 from taskq.periodic.schedule import Cron, Every, read_schedule
-from taskq.runs.delivery import Context
+from taskq.runs.context import Context
 from taskq.tasks.callables import importable, is_again
 from taskq.tasks.definition import Definition
 from taskq.tasks.flow import split_flow_options

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Literal, TypeVar, overload
 
 from taskq.calls.outgoing import Outgoing
 from taskq.calls.sending import Call
-from taskq.runs.delivery import Request
+from taskq.runs.context import Request
 
 if TYPE_CHECKING:
     from taskq.calls.client import Client

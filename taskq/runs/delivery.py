@@ -1,104 +1,14 @@
-"""A message in the hands of a worker, and what the task that it calls may know and ask.
-
-`Delivery` is the message itself; user code sees it by `Request`, `Context`, `checkpoint` and `current_request`.
-"""
+"""A message in the hands of a worker: from its bytes to the call they stand for, and what its head leads to."""
 
 from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
 from contextvars import ContextVar
-from datetime import datetime, timezone
-from functools import cached_property
-from typing import TYPE_CHECKING, Any, NamedTuple, NoReturn
+from typing import Any, NamedTuple
 
-from taskq import celery_names
-from taskq.celery_names import no_attribute
-from taskq.errors import TaskqError, TaskRevoked
-from taskq.message import codec
 from taskq.message.envelope import Envelope, decode
-from taskq.message.ids import id_to_text
 from taskq.tasks.definition import Definition
-
-
-class Retry(TaskqError):
-    """Raised by ``self.retry()``: the call is to run again. Let it pass through your ``except`` clauses."""
-
-    def __init__(self, error: BaseException | None, delay: float | None, max_retries: int | None) -> None:
-        """Ask for another run ``delay`` seconds from now (None: as the policy says)."""
-        super().__init__("the task asked to be retried")
-        self.error = error
-        self.delay = delay
-        self.max_retries = max_retries
-
-
-class Revoked(TaskRevoked):
-    """What is raised inside a task that is revoked while it runs."""
-
-    def __init__(self) -> None:
-        """Make the error; in a thread the interpreter does it."""
-        super().__init__("the call was revoked while it ran")
-
-
-class ShuttingDown(BaseException):
-    """Raised by `checkpoint` in a worker that is stopping: the message goes back to its queue, uncounted.
-
-    Not an ``Exception``, so that a task's ``except Exception`` lets it pass.
-    """
-
-
-class Stopping:
-    """Whether this process has been told to stop. One a process, set by the worker."""
-
-    now = False
-
-
-def checkpoint() -> None:
-    """Give a long task a point at which it can be interrupted: does nothing, unless the worker is stopping.
-
-    Raises:
-        ShuttingDown: The worker is stopping. The message runs again elsewhere, from its beginning.
-    """
-    if Stopping.now and current.get() is not None:
-        raise ShuttingDown
-
-
-class Request(NamedTuple):
-    """What a running task may know of its call.
-
-    Attributes:
-        id: The id of the call, the same over all its runs.
-        task: Name of the task.
-        args: Its positional arguments.
-        kwargs: Its keyword arguments.
-        retries: How often it was retried: 0 in the first run.
-        crashes: How often its process died under it, as far as that was counted.
-        queue: The queue it came from.
-        headers: What the caller gave as ``headers``.
-        eta: When it was first to run, if the caller said so.
-        worker: Name of the worker.
-    """
-
-    id: str
-    task: str
-    args: tuple[Any, ...]
-    kwargs: dict[str, Any]
-    retries: int
-    crashes: int
-    queue: str
-    headers: dict[str, Any]
-    eta: datetime | None
-    worker: str
-
-    @property
-    def shutting_down(self) -> bool:
-        """Whether the worker has been told to stop; the task has then what is left of the grace to end."""
-        return Stopping.now
-
-    @property
-    def idempotency_key(self) -> str:
-        """What to give to a service that recognises repeats: the same in every run of this call, and of no other."""
-        return self.id
 
 
 class Taken(NamedTuple):
@@ -178,24 +88,6 @@ class Delivery:
         """Whether the result is dropped: as the call says, else as the task says."""
         return bool(self.envelope.headers.get("ignore", self.task.ignore_result))
 
-    @property
-    def request(self) -> Request:
-        """The view of this call for the task."""
-        headers = self.envelope.headers
-        eta = headers.get("eta")
-        return Request(
-            id=id_to_text(self.id),
-            task=self.task.name,
-            args=tuple(self.args[1:] if self.task.bind else self.args),
-            kwargs=self.kwargs,
-            retries=self.retries,
-            crashes=self.taken.crashes,
-            queue=self.envelope.queue,
-            headers=codec.unpack(headers["user"]) if "user" in headers else {},
-            eta=datetime.fromtimestamp(eta / 1000, timezone.utc) if eta else None,
-            worker=self.route.worker,
-        )
-
     def server_now(self) -> float:
         """Server time in ms, as far as this process can tell."""
         return self.taken.now + (time.monotonic() - self.taken.received) * 1000
@@ -237,56 +129,3 @@ class Route:
 
 #: The call that runs in this context.
 current: ContextVar[Delivery | None] = ContextVar("taskq_current", default=None)
-
-
-class Context:
-    """The ``self`` of a task with ``bind=True``: a view of the task and of this call."""
-
-    def __init__(self, delivery: Delivery) -> None:
-        """Look at ``delivery``."""
-        self._delivery = delivery
-
-    if not TYPE_CHECKING:  # for which there is no such attribute
-
-        def __getattr__(self, name: str) -> NoReturn:
-            """Say what to use instead of Celery's names."""
-            raise no_attribute(self, name, celery_names.CONTEXT)
-
-    @cached_property
-    def request(self) -> Request:
-        """What may be known of this call."""
-        return self._delivery.request
-
-    @property
-    def task(self) -> Definition:
-        """The task itself."""
-        return self._delivery.task
-
-    @property
-    def name(self) -> str:
-        """The task's name."""
-        return self._delivery.task.name
-
-    def retry(
-        self,
-        exc: BaseException | None = None,
-        countdown: float | None = None,
-        max_retries: int | None = None,
-    ) -> NoReturn:
-        """Ask to run again later; raises, so nothing after it is executed.
-
-        Args:
-            exc: Why; the task fails with it when no retries are left.
-            countdown: Seconds until then; the policy's wait or ``default_retry_delay`` if None.
-            max_retries: Limit for this call instead of the task's.
-
-        Raises:
-            Retry: Always.
-        """
-        raise Retry(exc, countdown, max_retries)
-
-
-def current_request() -> Request | None:
-    """Return the request of the task that runs in this context; None outside of tasks."""
-    delivery = current.get()
-    return None if delivery is None else delivery.request

@@ -19,7 +19,8 @@ from taskq.message.head import names_of, plain_start
 from taskq.message.ids import id_to_text
 from taskq.message.letters import DISCARDED, FAILURE, SUCCESS
 from taskq.message.outcome import Again, Dead, Ended, Limited, Outcome, Passed, Returned, error_detail
-from taskq.runs.delivery import Context, Delivery, End, Retry, Revoked, Route, ShuttingDown
+from taskq.runs.context import Context, Retry, Revoked, ShuttingDown
+from taskq.runs.delivery import Delivery, End, Route
 from taskq.runs.errors_as_text import forget_frames, format_error, own_frames, safe_text, type_name
 from taskq.runs.invoke import surround
 from taskq.runs.logs import tell

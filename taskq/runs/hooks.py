@@ -14,7 +14,8 @@ from typing import Any, NamedTuple
 from taskq.errors import DecodeError
 from taskq.message.head import decode_head
 from taskq.message.ids import id_to_text
-from taskq.runs.delivery import NOWHERE, Delivery, Request
+from taskq.runs.context import Request, request_of
+from taskq.runs.delivery import NOWHERE, Delivery
 from taskq.runs.errors_as_text import forget_frames, own_frames
 from taskq.runs.execution import Executor
 from taskq.runs.invoke import UNFINISHED, finish
@@ -82,7 +83,7 @@ def due(executor: Executor, delivery: Delivery) -> Iterator[Due]:
 def _request_of(executor: Executor, delivery: Delivery) -> Request:
     """Return the view of a call for its hooks; of one that cannot be read, or not run, what is known of it."""
     with suppress(Exception):
-        return delivery.request
+        return request_of(delivery)
     try:
         task, queue, *_ = decode_head(delivery.value)
     except DecodeError:  # only its id is known

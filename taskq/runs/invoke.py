@@ -12,6 +12,7 @@ from types import AsyncGeneratorType, CoroutineType, GeneratorType
 from typing import TYPE_CHECKING, Any, Protocol
 
 from taskq.message.outcome import Outcome
+from taskq.runs.context import request_of
 from taskq.runs.delivery import Delivery, Route, current
 from taskq.tasks.definition import Definition
 from taskq.tasks.hooks import Hooks, through
@@ -119,7 +120,7 @@ def surround(task: Definition, hooks: Hooks) -> Callable[..., Any]:
     def invoke(*args: Any, **kwargs: Any) -> Any:
         delivery = current.get()
         assert delivery is not None
-        return through(around, delivery.request, partial(to_its_end, task.function, *args, **kwargs))()
+        return through(around, request_of(delivery), partial(to_its_end, task.function, *args, **kwargs))()
 
     return invoke
 

@@ -17,7 +17,7 @@ import pytest
 import taskq
 from taskq import ConfigError, TaskError, TaskQ
 from taskq.errors import task_error
-from taskq.runs.delivery import Revoked
+from taskq.runs.context import Revoked
 from tests.support import unique_name
 
 app = TaskQ(unique_name(), "redis://:secret@127.0.0.1:1", send_timeout=0.01)

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from taskq import SoftTimeLimitExceeded, TaskRevoked
-from taskq.runs.delivery import Revoked
+from taskq.runs.context import Revoked
 from taskq.worker.child.interrupt import CoroutineInterrupt, Interruption, soft_limit_error
 
 Ends = list[str]

@@ -15,7 +15,8 @@ from taskq import RateLimited, TaskQ
 from taskq.message.codec import pack_call
 from taskq.message.envelope import encode_envelope
 from taskq.message.head import encode_head
-from taskq.runs.delivery import Delivery, Retry, Revoked, Taken
+from taskq.runs.context import Retry, Revoked
+from taskq.runs.delivery import Delivery, Taken
 from taskq.runs.execution import Executor
 
 HELD: list[weakref.ref[Any]] = []

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 from taskq.broker.commands.holding import QueueSet
 from taskq.broker.protocol import boottime
 from taskq.errors import ConfigError
-from taskq.runs.delivery import Stopping
+from taskq.runs.context import Stopping
 from taskq.runs.execution import Executor
 from taskq.worker.child.loop_lane import LoopLane, run_lanes
 from taskq.worker.child.main_lane import MainLane

@@ -17,7 +17,8 @@ from typing import Any
 
 from taskq.broker.protocol import boottime
 from taskq.errors import SoftTimeLimitExceeded, TaskRevoked
-from taskq.runs.delivery import Delivery, Revoked
+from taskq.runs.context import Revoked
+from taskq.runs.delivery import Delivery
 from taskq.worker.slots import Slot
 from taskq.worker.vital import vital
 

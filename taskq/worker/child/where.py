@@ -13,7 +13,8 @@ from typing import Any
 from taskq.broker.protocol import boottime
 from taskq.errors import TaskqError
 from taskq.runs import logs
-from taskq.runs.delivery import Delivery, Revoked, Route
+from taskq.runs.context import Revoked
+from taskq.runs.delivery import Delivery, Route
 from taskq.runs.invoke import UNFINISHED, Here, finish
 from taskq.worker.child.interrupt import (
     CoroutineInterrupt,
