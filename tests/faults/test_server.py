@@ -213,7 +213,7 @@ def test_a_worker_lost_before_the_clock_went_back_is_recovered_a_lease_later(
     raw(module, b"SET", module.app.client.keys["clock"], -3_600_000)
     start_worker("-c", "1")
 
-    assert handle.get(timeout=5) == 1
+    assert handle.get(timeout=20) == 1
     check_idle(module)
 
 

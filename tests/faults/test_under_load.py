@@ -64,7 +64,7 @@ def seconds_until_all_consume(journal: Journal, fleet: Fleet) -> float:
         children = {pid for worker in fleet.workers if worker.process.poll() is None for pid in worker.children()}
         return children <= set(journal.read().pids - before)
 
-    wait_until(all_do, "everyone consumes again", 5.0)
+    wait_until(all_do, "everyone consumes again", 15.0)
     return time.monotonic() - began
 
 
