@@ -63,7 +63,7 @@ class Passed:
 
 
 @dataclass(slots=True)
-class Limited:
+class SlowDown:
     """Told to slow down: its gate is shut for ``delay`` seconds; back to the head of its queue, uncounted."""
 
     id: bytes
@@ -77,7 +77,7 @@ class Returned:
     id: bytes
 
 
-Outcome = Done | Ended | Dead | Again | Passed | Limited | Returned
+Outcome = Done | Ended | Dead | Again | Passed | SlowDown | Returned
 
 
 def ids_of(outcomes: Iterable[Outcome]) -> list[bytes]:

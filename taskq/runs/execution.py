@@ -18,7 +18,7 @@ from taskq.message.envelope import Envelope, plain_body
 from taskq.message.head import names_of, plain_start
 from taskq.message.ids import id_to_text
 from taskq.message.letters import DISCARDED, FAILURE, SUCCESS
-from taskq.message.outcome import Again, Dead, Ended, Limited, Outcome, Passed, Returned, error_detail
+from taskq.message.outcome import Again, Dead, Ended, Outcome, Passed, Returned, SlowDown, error_detail
 from taskq.runs.context import Context, Retry, Revoked, ShuttingDown
 from taskq.runs.delivery import Delivery, End, Route
 from taskq.runs.errors_as_text import forget_frames, format_error, own_frames, safe_text, type_name
@@ -209,7 +209,7 @@ class Executor:
                 tell(logging.WARNING, delivery, text, delivery.task.name, id_to_text(delivery.id))
                 return Ended(delivery.id, "done", DISCARDED + b"revoked")
             if isinstance(error, RateLimited):
-                return Limited(delivery.id, float(error.retry_after))
+                return SlowDown(delivery.id, float(error.retry_after))
             if isinstance(error, Retry):
                 return self._asked_for_retry(delivery, error)
             decision = self._decide(delivery, error, None)

@@ -12,7 +12,7 @@ from typing import Any
 
 from taskq.message.ids import id_to_text
 from taskq.message.letters import DISCARDED
-from taskq.message.outcome import Again, Dead, Ended, Limited, Outcome
+from taskq.message.outcome import Again, Dead, Ended, Outcome, SlowDown
 from taskq.runs.delivery import Delivery, current
 
 log = logging.getLogger("taskq.task")
@@ -89,7 +89,7 @@ def _word(outcome: Outcome) -> str:
             return word
         case Ended(result=result, counter=word):
             return result[len(DISCARDED) :].decode(errors="replace") if result.startswith(DISCARDED) else word
-        case Limited():
+        case SlowDown():
             return "limited"
         case _:
             return "returned"

@@ -34,7 +34,7 @@ def choose(candidates: Sequence[T], pick: float) -> list[T]:
     return [*candidates[first:], *candidates[:first]]
 
 
-class Breaker:
+class Saboteur:
     """Breaks workers, connections and the server, and keeps as many workers going as there were.
 
     Attributes:

@@ -27,7 +27,7 @@ from taskq.broker.pool import Broker
 from taskq.errors import BrokerRefused
 from taskq.message.ids import id_to_text
 from taskq.showcase import example
-from taskq.showcase.breaking import Breaker, start_server
+from taskq.showcase.breaking import Saboteur, start_server
 from taskq.showcase.evidence import MAX_CRASHES, Books, Call, Fault, delays
 from taskq.showcase.example import ShowFailed
 from taskq.showcase.mailserver import MailServer
@@ -65,7 +65,7 @@ class Chaos:
         self._mail_server = MailServer(_MAIL_SECONDS)
         names = map("chaos-{}".format, itertools.count(1))
         queues = f"tasks.send_email,{BUSINESS}"
-        self._breaker = Breaker(
+        self._saboteur = Saboteur(
             self._broker,
             client=self.app,
             server=self._server,
@@ -101,24 +101,24 @@ class Chaos:
 
     def _run(self) -> Books:
         producer = Producer(example.load_task(), self._mail_server)
-        plan = make_plan(self._seed, self._seconds, LEASE, self._breaker.kinds)
+        plan = make_plan(self._seed, self._seconds, LEASE, self._saboteur.kinds)
         self._announce(len(plan))
         self._wait_for_workers()
         producer.start()
         with Progress(
             "{task.description}", BarColumn(), TextColumn("{task.fields[note]}"), console=self._console
         ) as bar:
-            screen = Screen(bar, self._seconds, self._mail_server, self._breaker.faults, producer.calls)
+            screen = Screen(bar, self._seconds, self._mail_server, self._saboteur.faults, producer.calls)
             self._break(plan, producer, screen)
             producer.stop()
             self._drain(screen)
-        self._breaker.stop()
+        self._saboteur.stop()
         return self._close_books(producer.calls)
 
     def _announce(self, faults: int) -> None:
         rows = {
             "server": "an embedded one in a folder of its own" if self._server else safe_url(self._url),
-            "workers": f"{self._breaker.wanted} with {PROCESSES} processes each, and a lease of {LEASE:g} s",
+            "workers": f"{self._saboteur.wanted} with {PROCESSES} processes each, and a lease of {LEASE:g} s",
             "mail server": f"{os.environ['MAILER_SMTP']}, takes {_MAIL_SECONDS * 1000:g} ms over a mail",
             "plan": f"{faults} faults in {self._seconds:g} s, from --seed {self._seed}",
         }
@@ -128,8 +128,8 @@ class Chaos:
 
     def _wait_for_workers(self) -> None:
         began = time.monotonic()
-        while len(self._breaker.at_work()) < self._breaker.wanted:
-            self._breaker.tend()
+        while len(self._saboteur.at_work()) < self._saboteur.wanted:
+            self._saboteur.tend()
             if time.monotonic() - began > _STALLED:
                 raise ShowFailed(f"the workers did not come to work within {_STALLED:g} s")
             time.sleep(0.02)
@@ -137,12 +137,12 @@ class Chaos:
     def _break(self, plan: list[Step], producer: Producer, screen: Screen) -> None:
         """Carry out the plan, each fault as soon as it may be."""
         while screen.elapsed < self._seconds:
-            self._breaker.tend()
+            self._saboteur.tend()
             if producer.error is not None:
                 raise producer.error
             if plan and plan[0].at <= screen.elapsed:
                 try:
-                    fault = self._breaker.carry_out(plan[0])
+                    fault = self._saboteur.carry_out(plan[0])
                 except BrokerRefused as error:
                     screen.say(f"not possible here: {plan[0].kind.value}: {error}")
                     plan = [step for step in plan if step.kind is not plan[0].kind]
@@ -158,9 +158,9 @@ class Chaos:
         screen.say("no more faults: what is on its way comes to its end")
         seen, since = -1, time.monotonic()
         while time.monotonic() - since < _STALLED:
-            self._breaker.tend()
+            self._saboteur.tend()
             screen.show()
-            if self._breaker.is_quiet and not any(map(not_ended, self._survey().values())):
+            if self._saboteur.is_quiet and not any(map(not_ended, self._survey().values())):
                 return
             if self._mail_server.book.entries != seen:
                 seen, since = self._mail_server.book.entries, time.monotonic()
@@ -178,7 +178,7 @@ class Chaos:
             reasons = self._broker.run(call.hash_values(self._broker.keys, "reasons", ids)) if ids else []
             for raw_id, reason in zip(ids, reasons, strict=True):
                 dead[id_to_text(raw_id)] = (reason or b"").partition(b"\n")[0].decode()
-        return Books(calls, self._mail_server.book, self._breaker.faults, dead, queues)
+        return Books(calls, self._mail_server.book, self._saboteur.faults, dead, queues)
 
     def _forget(self) -> None:
         """Delete the app's keys from a server that is not ours."""
@@ -196,7 +196,7 @@ class Chaos:
         """Leave nothing running, whatever happened."""
         for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
             signal.signal(number, signal.SIG_IGN)  # an impatient second Ctrl-C would leave it half done
-        self._breaker.kill()
+        self._saboteur.kill()
         with suppress(AttributeError):  # it was not started
             self._mail_server.stop()
         self._broker.close()

@@ -7,7 +7,7 @@ from collections.abc import Callable
 import pytest
 
 from taskq.broker.commands import holding
-from taskq.message.outcome import Again, Dead, Ended, Limited, Outcome, Returned
+from taskq.message.outcome import Again, Dead, Ended, Outcome, Returned, SlowDown
 from tests.contract.fleet import Fleet, more
 from tests.contract.world import MINUTE, T0, Near, Scores, World, message, raw_id
 
@@ -117,7 +117,7 @@ def test_the_one_of_which_nobody_can_say_is_followed_by_another(fleet: Fleet, ho
         case "lose":
             fleet.lose("inc", died=False)
         case "limit":
-            fleet.fetch(Limited(id_, 0.0))
+            fleet.fetch(SlowDown(id_, 0.0))
         case _:
             fleet.fetch(Ended(id_, "discarded", b""))
     fleet.world.at(T0 + 62_000)
@@ -169,7 +169,7 @@ def end(fleet: Fleet, how: str, *ids: bytes, inc: str = "inc") -> None:
         "dead": lambda id_: Dead(id_, "failed", b"", b""),
         "retried": lambda id_: Again(id_, message(id_, more=LIMITED), 0.0, "retried"),
         "return": Returned,
-        "limit": lambda id_: Limited(id_, 0.0),
+        "limit": lambda id_: SlowDown(id_, 0.0),
         "discard": lambda id_: Ended(id_, "discarded", b""),
     }
     if how == "lose":

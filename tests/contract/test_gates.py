@@ -8,7 +8,7 @@ from collections import Counter
 import pytest
 
 from taskq.broker.commands import auditing, holding, keeping, steering
-from taskq.message.outcome import Again, Dead, Ended, Limited, Outcome, Returned
+from taskq.message.outcome import Again, Dead, Ended, Outcome, Returned, SlowDown
 from tests.contract.fleet import Fleet, more, sent
 from tests.contract.world import MINUTE, T0, Near, Scores, State, Taken, World, message, raw_id, serving, without
 
@@ -160,7 +160,7 @@ def test_the_last_of_a_line_leaves_nothing_of_it(world: World) -> None:
 
 @pytest.mark.parametrize(
     "outcome",
-    [(A, b"S"), Ended(A, "failed", b""), Dead(A, "failed", b"", b""), Returned(A), Limited(A, 0.0),
+    [(A, b"S"), Ended(A, "failed", b""), Dead(A, "failed", b"", b""), Returned(A), SlowDown(A, 0.0),
      Again(A, message(A, more=more(limited=True)), 0.0, "retried"),
      Again(A, message(A, more=more(limited=True)), 60.0, "deferred")],
 )  # fmt: skip
@@ -505,7 +505,7 @@ def test_who_comes_later_does_not_overtake_the_line_of_its_key(fleet: Fleet) -> 
     assert fleet.take(3) == [C]
 
 
-@pytest.mark.parametrize("outcome", [Returned, lambda id_: Limited(id_, 0.0)])
+@pytest.mark.parametrize("outcome", [Returned, lambda id_: SlowDown(id_, 0.0)])
 def test_what_is_returned_goes_to_the_head_of_its_line(fleet: Fleet, outcome: type[Returned]) -> None:
     fleet.publish("t", "k 0.000000 1 2")
     fleet.send(A, B, C, D, head=X)
@@ -749,7 +749,7 @@ def test_a_task_that_was_told_to_wait_shuts_its_gate_for_everyone(fleet: Fleet) 
     fleet.send(A, B, C)
     assert fleet.take(1) == [A]
 
-    fleet.fetch(Limited(A, 30.0))
+    fleet.fetch(SlowDown(A, 30.0))
 
     fleet.send(D)
     assert fleet.take(9, inc="other") == []
@@ -765,7 +765,7 @@ def test_a_clock_that_was_set_back_does_not_keep_a_task_waiting_that_was_told_to
     fleet.world.at(T0 + 60 * MINUTE)
     fleet.send(A, B)
     fleet.take(1)
-    fleet.fetch(Limited(A, 30.0))
+    fleet.fetch(SlowDown(A, 30.0))
     assert fleet.take(9) == []
     fleet.renew()
 
@@ -785,7 +785,7 @@ def test_a_limited_task_that_was_told_to_wait_shuts_its_first_gate(fleet: Fleet,
     fleet.send(A, B, C, head=more(limited=True))
     assert fleet.take(1) == [A]
 
-    fleet.fetch(Limited(A, 60.0))
+    fleet.fetch(SlowDown(A, 60.0))
 
     assert fleet.take(9) == []
     fleet.world.at(T0 + 59_000)
@@ -800,7 +800,7 @@ def test_only_the_key_that_was_told_to_wait_waits(fleet: Fleet) -> None:
     fleet.send(C, D, head=Y)
     assert fleet.take(1) == [A]
 
-    fleet.fetch(Limited(A, 60.0))
+    fleet.fetch(SlowDown(A, 60.0))
 
     assert fleet.take(9) == [C, D]
     fleet.world.at(T0 + 60_500)
@@ -813,7 +813,7 @@ def test_a_suspect_that_is_told_to_wait_runs_alone_after_it(fleet: Fleet) -> Non
     fleet.world.run(holding.close(fleet.world.keys, "inc", died=True, alone=True, running=[A]))
     assert fleet.take(1, inc="other", mode="solo") == [A]
 
-    fleet.fetch(Limited(A, 30.0), inc="other")
+    fleet.fetch(SlowDown(A, 30.0), inc="other")
 
     assert fleet.take(1, inc="other") == []
     assert fleet.take(1, inc="other", mode="solo") == []
@@ -828,7 +828,7 @@ def test_the_shorter_of_two_waits_does_not_end_the_longer_one(fleet: Fleet, wait
     fleet.send(A, B, head=more(limited=True))
     assert fleet.take(2) == [A, B]
 
-    fleet.fetch(Limited(A, waits[0]), Limited(B, waits[1]))
+    fleet.fetch(SlowDown(A, waits[0]), SlowDown(B, waits[1]))
 
     assert fleet.look().table("shut") == {b"t#1": T0 + 60_000}
     fleet.world.at(T0 + 30_500)
@@ -843,7 +843,7 @@ def test_a_paused_task_that_is_told_to_wait_waits_after_its_resumption(fleet: Fl
     fleet.send(A, B, head=more(limited=True))
     assert fleet.take(1) == [A]
     fleet.pause("t")
-    fleet.fetch(Limited(A, 60.0))
+    fleet.fetch(SlowDown(A, 60.0))
     fleet.resume("t")
 
     assert fleet.take(9) == []

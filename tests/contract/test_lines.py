@@ -8,7 +8,7 @@ from collections import Counter
 import pytest
 
 from taskq.broker.commands import auditing
-from taskq.message.outcome import Ended, Limited, Returned
+from taskq.message.outcome import Ended, Returned, SlowDown
 from tests.contract.fleet import Fleet, more, sent
 from tests.contract.world import T0, Scores, World, message, raw_id
 
@@ -300,7 +300,7 @@ def test_what_comes_after_a_limit_has_gone_runs_after_what_that_has_left_waiting
         case "a pause":
             fleet.pause("t")
         case "RateLimited":
-            fleet.fetch(Limited(*fleet.take(1), 1.0))
+            fleet.fetch(SlowDown(*fleet.take(1), 1.0))
         case "a limit by hand":
             fleet.limit("t", "s 1000.000000 1 0")
             fleet.done(*fleet.take(1))

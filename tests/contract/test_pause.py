@@ -6,7 +6,7 @@ import pytest
 
 from taskq.broker.commands import looking, steering
 from taskq.broker.commands.steering import Pause
-from taskq.message.outcome import Again, Ended, Limited, Returned
+from taskq.message.outcome import Again, Ended, Returned, SlowDown
 from tests.contract.fleet import Fleet, more
 from tests.contract.world import T0, Near, World, message, raw_id, without
 
@@ -297,7 +297,7 @@ def test_what_rate_limited_asked_for_holds_in_every_queue(world: World) -> None:
     fleet.send(C, task="other", queue="urgent")
     assert fleet.take(1, most=1) == [A]
 
-    fleet.fetch(Limited(A, 30.0))
+    fleet.fetch(SlowDown(A, 30.0))
 
     assert fleet.take(9, inc="other") == [C]
     fleet.send(D, queue="urgent")

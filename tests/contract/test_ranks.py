@@ -8,7 +8,7 @@ from collections import Counter
 
 import pytest
 
-from taskq.message.outcome import Again, Limited, Returned
+from taskq.message.outcome import Again, Returned, SlowDown
 from tests.contract.fleet import Fleet, more, sent
 from tests.contract.world import T0, Near, Scores, Taken, World, message, raw_id, serving, without
 from tests.support import SOAK
@@ -97,7 +97,7 @@ def test_what_comes_later_with_a_higher_priority_is_taken_first(fleet: Fleet) ->
 
 
 @pytest.mark.parametrize("head", [more(priority=4), more(priority=-4), more(fair="k"), b""])
-@pytest.mark.parametrize("outcome", [Returned, lambda id_: Limited(id_, 0.0)])
+@pytest.mark.parametrize("outcome", [Returned, lambda id_: SlowDown(id_, 0.0)])
 def test_what_is_returned_comes_first_and_in_order(fleet: Fleet, head: bytes, outcome: type[Returned]) -> None:
     ids = [raw_id(i) for i in range(6)]
     fleet.send(*ids, head=head)

@@ -15,7 +15,7 @@ from taskq.broker.commands.steering import mark, revoke
 from taskq.broker.protocol import drive, persistent
 from taskq.message import codec
 from taskq.message.envelope import decode
-from taskq.message.outcome import Again, Dead, Ended, Limited, Outcome, Returned
+from taskq.message.outcome import Again, Dead, Ended, Outcome, Returned, SlowDown
 from taskq.steering.revoking import Which, revoke_all
 from tests.contract.world import (
     LEASE,
@@ -157,7 +157,7 @@ OUTCOMES: dict[str, tuple[Outcome, bytes]] = {
     "dead": (Dead(A, "failed", b"", b"F"), b"done"),
     "retried": (Again(A, message(A, body=b"again"), 9.0, "retried"), b"done"),
     "retried at once": (Again(A, message(A, body=b"again"), 0.0, "retried"), b"done"),
-    "limited": (Limited(A, 9.0), b"done"),
+    "limited": (SlowDown(A, 9.0), b"done"),
     "expired": (Ended(A, "discarded", b"Xexpired"), b"discarded"),
     "unknown task": (Again(A, message(A), 9.0, "deferred"), b"discarded"),
     "not begun": (Returned(A), b"discarded"),

@@ -12,7 +12,7 @@ from taskq.broker.commands import announcing, auditing, holding, keeping, produc
 from taskq.broker.commands.holding import QueueSet
 from taskq.broker.commands.outcomes import words
 from taskq.errors import BrokerRefused
-from taskq.message.outcome import Again, Dead, Ended, Limited, Outcome, Returned
+from taskq.message.outcome import Again, Dead, Ended, Outcome, Returned, SlowDown
 from tests.contract.fleet import more, sent
 from tests.contract.test_derived import (
     DEAD,
@@ -73,7 +73,7 @@ CALLS: dict[str, tuple[float, Callable[[World], Any]]] = {
     "settle a retry": (0, fetch(retry(OWN_VALUE, 5.0))),
     "settle a retry at once": (0, fetch(retry(OWN_VALUE, 0.0))),
     "return": (0, fetch(Returned(OWN), Returned(KEYED))),
-    "shut a gate": (0, fetch(Limited(OWN, 5.0))),
+    "shut a gate": (0, fetch(SlowDown(OWN, 5.0))),
     "sync": (0, lambda w: holding.sync(w.keys, "inc", 9000, 8999, [])),
     "close": (0, lambda w: holding.close(w.keys, "inc", died=True, alone=False, running=[OWN])),
     "reap": (20_000, lambda w: keeping.reap(w.keys, 10)),

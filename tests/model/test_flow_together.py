@@ -14,7 +14,7 @@ from collections import Counter
 
 import pytest
 
-from taskq.message.outcome import Again, Dead, Ended, Limited, Outcome, Returned
+from taskq.message.outcome import Again, Dead, Ended, Outcome, Returned, SlowDown
 from tests.contract.fleet import Fleet, more, sent
 from tests.contract.world import World, raw_id
 from tests.support import SEED, SOAK, Server
@@ -122,7 +122,7 @@ class Together:
             [
                 (id_, b""), (id_, b""), (id_, b"S"), Ended(id_, "failed", b"F"), Dead(id_, "failed", b"", b"F"),
                 Again(id_, value, 0.0, "retried"), Again(id_, value, 0.7, "retried"),
-                Again(id_, value, 0.3, "deferred"), Returned(id_), Limited(id_, 0.6),
+                Again(id_, value, 0.3, "deferred"), Returned(id_), SlowDown(id_, 0.6),
             ]
         )  # fmt: skip
 

@@ -25,7 +25,7 @@ from taskq.broker.commands import announcing, holding, keeping, producing, steer
 from taskq.broker.commands.holding import Batch, Lost, QueueSet, Stale
 from taskq.broker.commands.outcomes import words
 from taskq.broker.protocol import Now, Pause
-from taskq.message.outcome import Again, Dead, Ended, Limited, Outcome, Returned, ids_of
+from taskq.message.outcome import Again, Dead, Ended, Outcome, Returned, SlowDown, ids_of
 from taskq.upkeep.housekeeping import upkeep
 from tests.contract.fleet import Fleet, more, sent
 from tests.contract.world import MINUTE, World, raw_id
@@ -301,7 +301,7 @@ class Together(RuleBasedStateMachine):
             if self._exchange(worker, outcomes, 0, fault=fault) is None:
                 raise AssertionError("a worker that renews its lease was taken for dead")
         for outcome in outcomes:
-            if isinstance(outcome, Limited):
+            if isinstance(outcome, SlowDown):
                 about = self.sent[outcome.id]
                 gate = (about.task, about.key if about.task == "fair" and about.task not in self.by_hand else "")
                 if about.task not in self.by_hand and not about.revoked:
@@ -322,7 +322,7 @@ class Together(RuleBasedStateMachine):
                 value = self.world.raw("HGET", self.world.keys["messages"], id_)
                 return Again(id_, value, 4.0 if kind == "later" else 0.0, "retried")
             case "limit":
-                return Limited(id_, 1.5)
+                return SlowDown(id_, 1.5)
             case _:
                 return Returned(id_)
 

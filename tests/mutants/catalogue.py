@@ -381,7 +381,7 @@ MUTANTS = [
         "elseif n_results > 0 and not no_room then",
         "elseif n_results > 0 then",
     ),
-    lua("a full server keeps the results of failures", "lib/publishing", "and not no_room then", "then"),
+    lua("a full server keeps the results of failures", "lib/delivering", "and not no_room then", "then"),
     lua("nobody sees that a server is full", "fetch", "  no_room = true\n", ""),
     # -- revoking
     lua(
@@ -421,8 +421,8 @@ MUTANTS = [
     ),
     lua(
         "what was revoked ends without a word",
-        "lib/publishing",
-        "  publish(id, $DISCARDED .. why, setting('result_ttl') or 3600000, anybody_waits())\n",
+        "lib/delivering",
+        "  tell_end(id, $DISCARDED .. why)\n",
         "",
     ),
     lua(
@@ -438,7 +438,7 @@ MUTANTS = [
     lua(
         "who waits for what was revoked is not told",
         "revoke",
-        "publish(id, $DISCARDED .. told_why(ARGV[2]), setting('result_ttl') or 3600000, anybody_waits())\n",
+        "tell_end(id, $DISCARDED .. told_why(ARGV[2]))\n",
         "",
     ),
     lua("a revoked delay is still counted", "revoke", "if gone then count(queue, 'scheduled', -1) end"),
@@ -601,10 +601,10 @@ MUTANTS = [
         "return a.accepted > b.accepted",
     ),
     # -- ends
-    lua("results never expire", "lib/publishing", "result, 'PX', ttl)", "result)"),
-    lua("inboxes never expire", "lib/publishing", "call('PEXPIRE', key, 60000)"),
-    lua("waiters are never forgotten", "lib/publishing", "call('HDEL', P .. 'waiters', id)"),
-    lua("waiters are not told", "lib/publishing", "    call('RPUSH', key, struct.pack('B', #id) .. id .. result)\n"),
+    lua("results never expire", "lib/delivering", "result, 'PX', ttl)", "result)"),
+    lua("inboxes never expire", "lib/delivering", "call('PEXPIRE', key, 60000)"),
+    lua("waiters are never forgotten", "lib/delivering", "call('HDEL', P .. 'waiters', id)"),
+    lua("waiters are not told", "lib/delivering", "    call('RPUSH', key, struct.pack('B', #id) .. id .. result)\n"),
     lua("a dead letter keeps its crashes", "lib/burying", "  call('HDEL', P .. 'crashes', id)\n", ""),
     lua("the youngest dead letters go", "lib/burying", "call('ZRANGE', key, 0,", "call('ZREVRANGE', key, 0,"),
     # -- producers
@@ -806,7 +806,7 @@ MUTANTS = [
     py(
         "several that must wait come back in reverse (flow)",
         "broker/commands/outcomes",
-        "isinstance(outcome, (Limited, Returned))",
+        "isinstance(outcome, (SlowDown, Returned))",
         "isinstance(outcome, Returned)",
     ),
     py(

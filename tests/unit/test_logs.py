@@ -15,7 +15,7 @@ import pytest
 
 from taskq import TaskFilter, TaskQ
 from taskq.loading import set_up_logging
-from taskq.message.outcome import Again, Dead, Ended, Limited, Outcome, Returned
+from taskq.message.outcome import Again, Dead, Ended, Outcome, Returned, SlowDown
 from taskq.runs.delivery import Delivery, Route, Taken, current
 from taskq.runs.execution import Executor
 from taskq.runs.logs import ended, started, tell
@@ -70,7 +70,7 @@ OUTCOMES: list[tuple[Outcome, str]] = [
     (Ended(b"an-id", "failed", b""), "failed"),
     (Ended(b"an-id", "done", b"Xrevoked"), "revoked"),
     (Again(b"an-id", b"", 1.0, "retried"), "retried"),
-    (Limited(b"an-id", 1.0), "limited"),
+    (SlowDown(b"an-id", 1.0), "limited"),
     (Returned(b"an-id"), "returned"),
 ]
 

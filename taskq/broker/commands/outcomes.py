@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
-from taskq.message.outcome import Again, Dead, Ended, Limited, Outcome, Passed, Returned
+from taskq.message.outcome import Again, Dead, Ended, Outcome, Passed, Returned, SlowDown
 
 if TYPE_CHECKING:
     from taskq.broker.call import Arg
@@ -21,7 +21,7 @@ def words(outcomes: Iterable[Outcome], result_ttl_ms: int) -> list[Arg]:
     stored: list[bytes] = []
     results: list[bytes] = []
     rest: list[Arg] = []
-    returned: list[Passed | Limited | Returned] = []
+    returned: list[Passed | SlowDown | Returned] = []
     for outcome in outcomes:
         if type(outcome) is tuple and len(outcome[0]) == 16:
             if outcome[1]:
@@ -29,7 +29,7 @@ def words(outcomes: Iterable[Outcome], result_ttl_ms: int) -> list[Arg]:
                 results.append(outcome[1])
             else:
                 plain.append(outcome[0])
-        elif isinstance(outcome, (Limited, Returned)) or (isinstance(outcome, Passed) and outcome.again):
+        elif isinstance(outcome, (SlowDown, Returned)) or (isinstance(outcome, Passed) and outcome.again):
             returned.append(outcome)
         else:
             rest.extend(_group(outcome, result_ttl_ms))
@@ -57,7 +57,7 @@ def _group(outcome: Outcome, ttl: int) -> list[Arg]:
             return [b"schedule", raw_id, value, max(0, round(delay * 1000)), counter]
         case Passed(raw_id, value, delay, again):
             return [b"pass", raw_id, value, max(0, round(delay * 1000)), b"1" if again else b""]
-        case Limited(raw_id, delay):
+        case SlowDown(raw_id, delay):
             return [b"limit", raw_id, max(0, round(delay * 1000))]
         case _:
             return [b"return", outcome.id]

@@ -4,7 +4,7 @@
 --@include waiting
 --@include ranked
 --@include ending
---@include publishing
+--@include delivering
 --@include burying
 --@include unique
 --@include gates
@@ -61,7 +61,7 @@ local function look(queue)
       handed = handed + 1
     elseif task and unknown_for_long(queue, task, accepted) then
       bury(queue, id, now, 'unknown-task', detail)
-      publish(id, 'F' .. detail, setting('result_ttl') or 3600000, anybody_waits())
+      tell_end(id, $FAILURE .. detail)
       given_up = given_up + 1
     else
       kept[#kept + 1] = id

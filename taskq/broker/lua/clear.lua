@@ -5,7 +5,7 @@
 --@include waiting
 --@include ranked
 --@include ending
---@include publishing
+--@include delivering
 --@include unique
 --@include gates
 -- What waits in a queue, or in one of its lines, goes for good: some of it. Whoever waits for a result is told.

@@ -60,7 +60,7 @@ local function first_write(...)
 end
 
 -- What plain messages do without.
---@lazy flow: reading bells waiting publishing burying ranked unique gates pausing revoking expiring special settle promote types flow_types
+--@lazy flow: reading bells waiting delivering burying ranked unique gates pausing revoking expiring special settle promote types flow_types
 
 -- What cannot be promoted, or taken from one queue, keeps nothing else from being taken.
 local trouble

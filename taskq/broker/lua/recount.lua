@@ -5,7 +5,7 @@
 --@include waiting
 --@include ranked
 --@include ending
---@include publishing
+--@include delivering
 --@include burying
 --@include unique
 --@include gates

@@ -5,7 +5,7 @@
 --@include waiting
 --@include ranked
 --@include ending
---@include publishing
+--@include delivering
 --@include burying
 --@include unique
 --@include gates
@@ -72,7 +72,7 @@ for _, name in ipairs(gone and {} or { line, unpack(gates) }) do
     break
   end
 end
-publish(id, $DISCARDED .. told_why(ARGV[2]), setting('result_ttl') or 3600000, anybody_waits())
+tell_end(id, $DISCARDED .. told_why(ARGV[2]))
 if found[$FIELD_LOCK] then unlock((lock_in(found[$FIELD_LOCK])), id) end
 if gone then ended(queue, { id }, 'discarded') else call('HSET', P .. 'revoked', id, ARGV[2]) end
 if gone and marked(queue, $MARK_RANKED) then forget_turns(queue) end

@@ -88,7 +88,7 @@ local function recover(inc, now, running, died, alone, cause)
       schedule(item.queue, item.id, detail)
     elseif place == 'dead' then
       bury(item.queue, item.id, now, detail, cause)
-      publish(item.id, detail == 'crashed' and cause ~= '' and $FAILURE .. cause or $GIVEN_UP .. detail, setting('result_ttl') or 3600000, anybody_waits())
+      tell_end(item.id, detail == 'crashed' and cause ~= '' and $FAILURE .. cause or $GIVEN_UP .. detail)
     end
     count(item.queue, place == 'dangling' and 'dangling' or 'recovered')
     if place ~= 'dangling' and place ~= 'revoked' and died and counted and may_have_run then

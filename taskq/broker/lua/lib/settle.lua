@@ -10,7 +10,7 @@ end
 -- What the end of some that are done means to others: those who wait, and what they held of their limits.
 local function finish_done(ids, results, tally, ttl)
   for value, times in pairs(tally) do left(value, false, times) end
-  for i, id in ipairs(ids) do publish(id, results and results[i] or '', ttl, run.some_wait) end
+  for i, id in ipairs(ids) do deliver(id, results and results[i] or '', ttl, run.some_wait) end
   save_gates(now)
 end
 
@@ -44,12 +44,12 @@ local function settle(kind, i, id, value)
   if kind == 'end' then
     local how = ARGV[i + 2]
     ended(queue, { id }, how)
-    publish(id, ARGV[i + 3], ARGV[i + 4], run.some_wait)
+    deliver(id, ARGV[i + 3], ARGV[i + 4], run.some_wait)
     if no_room and ARGV[i + 3] ~= '' then count(queue, 'unkept') end
     if how ~= 'discarded' then failed = how == 'failed' end
   elseif kind == 'dead' then
     bury(queue, id, now, ARGV[i + 2], ARGV[i + 3])
-    publish(id, ARGV[i + 4], ARGV[i + 5], run.some_wait)
+    deliver(id, ARGV[i + 4], ARGV[i + 5], run.some_wait)
     if no_room and ARGV[i + 4] ~= '' then count(queue, 'unkept') end
     if ARGV[i + 2] == 'failed' then failed = true end
   elseif kind == 'schedule' then

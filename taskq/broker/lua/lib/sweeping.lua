@@ -34,7 +34,7 @@ end
 local function sweep()
   if not next(swept) then return end
 --@include ending
---@include publishing
+--@include delivering
 --@include burying
 --@include revoking
 --@include expiring

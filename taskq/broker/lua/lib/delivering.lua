@@ -1,7 +1,7 @@
 -- Results: stored, and handed to those who wait for them.
 
 -- Store a result ('' for none) and hand it to whoever waits. `waiting` says whether anybody does.
-local function publish(id, result, ttl, waiting)
+local function deliver(id, result, ttl, waiting)
   if result ~= '' and not no_room then call('SET', P .. 'result:' .. id, result, 'PX', ttl) end
   if not waiting then return end
   local inboxes = call('HGET', P .. 'waiters', id)
@@ -16,8 +16,11 @@ end
 
 local function anybody_waits() return call('HLEN', P .. 'waiters') > 0 end
 
+-- The result of an end that no worker tells is kept as the settings say.
+local function tell_end(id, result) deliver(id, result, setting('result_ttl') or 3600000, anybody_waits()) end
+
 -- Messages end for a reason that is not their task's: whoever waits is told.
 local function discard(queue, id, counter, why)
   ended(queue, { id }, counter)
-  publish(id, $DISCARDED .. why, setting('result_ttl') or 3600000, anybody_waits())
+  tell_end(id, $DISCARDED .. why)
 end
