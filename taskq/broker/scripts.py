@@ -55,22 +55,22 @@ def _written(value: bytes | int) -> str:
 
 
 def _resolved(source: str) -> str:
-    """Put the parts in place of the lines that name them; parts have parts."""
-    return _INCLUDE.sub(
-        lambda found: _part(found[1]), _LAZY.sub(lambda found: _lazy(found[1], found[2].split()), source)
-    )
+    """Put the parts in place of the lines that name them."""
+    return _LAZY.sub(lambda found: _made_lazily(found[1], found[2].split()), _with_parts(source))
 
 
-def _part(name: str) -> str:
-    return _resolved((files("taskq.broker") / "lua" / "lib" / f"{name}.lua").read_text())
+def _with_parts(source: str) -> str:
+    """Include parts, which have parts, but for what is made lazily."""
+    lib = files("taskq.broker") / "lua" / "lib"
+    return _INCLUDE.sub(lambda found: _with_parts((lib / f"{found[1]}.lua").read_text()), source)
 
 
-def _lazy(table: str, names: list[str]) -> str:
+def _made_lazily(table: str, names: list[str]) -> str:
     """Return a table that makes the functions of some parts, all of them, when it is first asked for one."""
-    parts = "\n".join(map(_part, names))
+    parts = _with_parts("\n".join(f"--@include {name}" for name in names))
     fields = ", ".join(f"{name} = {name}" for name in dict.fromkeys(_FUNCTION.findall(parts)))
     return f"""local {table} = setmetatable({{}}, {{ __index = function({table}, name)
-{parts}
+{_resolved(parts)}
 for field, made in pairs({{ {fields} }}) do rawset({table}, field, made) end
 return rawget({table}, name)
 end }})"""

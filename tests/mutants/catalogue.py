@@ -668,8 +668,8 @@ MUTANTS = [
     lua(
         "a refused call takes the lock (flow)",
         "lib/locking",
-        "    if not full then locks[lock] = { id, mode, ms } end\n    return nil\n",
-        "    locks[lock] = { id, mode, ms }\n    return nil\n",
+        "    if not full then batch.locks[lock] = { id, mode, ms } end\n    return nil\n",
+        "    batch.locks[lock] = { id, mode, ms }\n    return nil\n",
     ),
     lua(
         "a full queue refuses what is another's (flow)",

@@ -74,7 +74,7 @@ end
 
 local answers = {}
 for i = 1, #ARGV, WIDTH do answers[#answers + 1] = look(i) end
-if #fields == 0 then begin_writes() end -- else the first write is one that a full server refuses
+if #batch.fields == 0 then begin_writes() end -- else the first write is one that a full server refuses
 write_accepted()
 for n, answer in ipairs(answers) do
   local i = (n - 1) * WIDTH + 1

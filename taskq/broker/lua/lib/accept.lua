@@ -1,7 +1,13 @@
 -- The acceptance of messages: each is looked at first, then all that are accepted are written at once. Uses `now` of the
 -- script it is part of.
-local stamp = struct.pack('>d', now)
-local fields, queues, order, given = {}, {}, {}, {}
+
+-- What the parts of this share: what is to be written, and where; `special` if any of it is not plain.
+local stamp, fields, queues, order, given = struct.pack('>d', now), {}, {}, {}, {}
+local batch = {
+  stamp = stamp, fields = fields, given = given, special = false,
+  locks = {}, replaced = {}, -- of unique work: lock -> id, mode and ms; id -> what takes the place of a debounced message
+}
+--@lazy flow: ranked unique locking sweeping
 
 -- Whether a message or a result of this id exists. Asked of ids made by taskq as well: a call that was given up, repeated
 -- with its id and executed late all the same must not put the id into its queue a second time.
@@ -29,9 +35,6 @@ local function read_options(options, queue)
   return answer, due, expiry, most, elsewhere, of_day
 end
 
-local locks, replaced -- of unique work: lock -> id, mode and ms; id -> what takes the place of a debounced message
-local flow
-
 -- Look at a message as its producer sent it; answers as enqueue.lua says.
 local function accept(id, value, options)
   local queue_at = 4 + byte(value, 3)
@@ -48,18 +51,7 @@ local function accept(id, value, options)
     order[#order + 1] = queue
   end
   local stored = sub(value, 1, 1) .. string.char(flags) .. stamp .. expiry .. sub(value, 3)
-  if not flow and (flags >= $FLAG_MORE or most or elsewhere) then -- made only where it is needed; fetch.lua says why
---@include ranked
---@include unique
---@include locking
---@include sweeping
-    locks, replaced = {}, {}
-    flow = {
-      look_before = look_before, extras = extras, mark = mark, offer = offer, all_waiting = all_waiting,
-      first_with_lock = first_with_lock, take_lock = take_lock, replace = replace,
-      dead_in = dead_in, sweep = sweep,
-    }
-  end
+  batch.special = batch.special or flags >= $FLAG_MORE or most ~= nil or elsewhere
   if flags >= $FLAG_MORE then
     found = flow.extras(value, flags, queue_at + 1 + byte(value, queue_at))
     if found[$FIELD_DEBOUNCE] then due, of_day = now + tonumber(string.match(found[$FIELD_DEBOUNCE], '^%d+')), false end
@@ -73,9 +65,8 @@ local function accept(id, value, options)
     answer = first or full and $FULL or answer
   end
   if answer == $ACCEPTED or answer == $UNSERVED then
+    fields[#fields + 1], fields[#fields + 2] = id, stored
     given[id] = queue
-    fields[#fields + 1] = id
-    fields[#fields + 1] = stored
     if elsewhere then
       place.guests = place.guests or {}
       place.guests[sub(value, 4, queue_at - 1)] = true
@@ -100,22 +91,23 @@ end
 
 -- Write what was accepted, each message into its queue or the schedule. The first write is one that a full server refuses.
 local function write_accepted()
+  local special = batch.special
   -- The types of what is written to, before the first write; that of messages was seen, that of a single queue is by the
   -- first write itself.
   call('HLEN', P .. 'counters')
   for _, queue in ipairs(order) do
-    if flow then flow.look_before(queue) end
-    if flow or #order > 1 or #queues[queue].later > 0 then
+    if special then flow.look_before(queue) end
+    if special or #order > 1 or #queues[queue].later > 0 then
       call('LLEN', P .. 'queue:' .. queue)
       call('ZCARD', P .. 'schedule')
     end
   end
-  if flow then
+  if special then
     if #fields > 0 then
       call('HSET', P .. 'messages', unpack(fields))
       flow.sweep()
     end
-    for lock, by in pairs(locks) do flow.take_lock(lock, by[2], by[3], by[1], now) end
+    for lock, by in pairs(batch.locks) do flow.take_lock(lock, by[2], by[3], by[1], now) end
   end
   for _, queue in ipairs(order) do
     local place = queues[queue]
@@ -130,6 +122,6 @@ local function write_accepted()
     end
     if #place.now + #place.later > 0 then count(queue, 'accepted', #place.now + #place.later) end
   end
-  for id, new in pairs(replaced or {}) do flow.replace(id, new) end
-  if #fields > 0 and not flow then call('HSET', P .. 'messages', unpack(fields)) end
+  for id, new in pairs(batch.replaced) do flow.replace(id, new) end
+  if #fields > 0 and not special then call('HSET', P .. 'messages', unpack(fields)) end
 end

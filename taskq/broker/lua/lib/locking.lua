@@ -1,4 +1,4 @@
--- Unique work at its acceptance: part of accept.lua, whose locals this uses.
+-- Unique work at its acceptance: part of accept.lua, whose `batch` this uses.
 
 -- The answer if another message is it already; else its lock is this one's from now on, unless the queue is full and it
 -- is refused. A debounced call replaces one that still waits for its time and never began, and puts that off; not beyond
@@ -11,22 +11,22 @@ end
 
 local function first_with_lock(id, found, stored, full)
   local lock, mode, ms = lock_in(found[$FIELD_LOCK])
-  local by = locks[lock] and locks[lock][1] or holder(lock, mode, now)
+  local by = batch.locks[lock] and batch.locks[lock][1] or holder(lock, mode, now)
   if not by then
-    if not full then locks[lock] = { id, mode, ms } end
+    if not full then batch.locks[lock] = { id, mode, ms } end
     return nil
   end
   if found[$FIELD_DEBOUNCE] then
     local wait, longest = string.match(found[$FIELD_DEBOUNCE], '^(%d+):(%d+)$')
-    local old = not given[by] and call('HGET', P .. 'messages', by)
+    local old = not batch.given[by] and call('HGET', P .. 'messages', by)
     if old and not waits_for_its_time(by, old) then -- it has come to its turn: this is the first of a new series
-      if not full then locks[lock] = { id, mode, ms } end
+      if not full then batch.locks[lock] = { id, mode, ms } end
       return nil
     end
-    local due, accepted = now + tonumber(wait), old and sub(old, 3, 10) or stamp
+    local due, accepted = now + tonumber(wait), old and sub(old, 3, 10) or batch.stamp
     if longest ~= '0' then due = math.min(due, (struct.unpack('>d', accepted)) + tonumber(longest)) end
-    local from = replaced[by] and replaced[by].from or old and head(old) or given[by]
-    replaced[by] = { value = sub(stored, 1, 2) .. accepted .. sub(stored, 11), due = due, from = from, found = found }
+    local from = batch.replaced[by] and batch.replaced[by].from or old and head(old) or batch.given[by]
+    batch.replaced[by] = { value = sub(stored, 1, 2) .. accepted .. sub(stored, 11), due = due, from = from, found = found }
   end
   return $SAME .. string.gsub(by, '.', function(c) return string.format('%02x', byte(c)) end) .. '.'
 end

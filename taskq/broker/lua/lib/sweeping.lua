@@ -1,6 +1,7 @@
--- Room in a queue of a certain length: what waits there and is not to run any more takes none. Part of accept.lua, whose
--- locals this uses. A queue with such a length whose messages may expire is marked x.
+-- Room in a queue of a certain length: what waits there and is not to run any more takes none. A queue with such a length
+-- whose messages may expire has a mark.
 
+--@lazy ends: ending delivering revoking expiring
 local swept, some_revoked = {}, nil -- queue -> what is not to run: {id, value, key, rank}; whether any was revoked
 
 -- Of the first thousand that wait in a list or a sorted set, those that were revoked, and those that have expired as far as
@@ -33,11 +34,6 @@ end
 -- End them: messages were accepted into their room.
 local function sweep()
   if not next(swept) then return end
---@include ending
---@include delivering
---@include burying
---@include revoking
---@include expiring
   for queue, dead in pairs(swept) do
     local gone = {}
     for _, item in ipairs(dead) do
@@ -48,7 +44,7 @@ local function sweep()
       else
         call('LREM', key, 1, id)
       end
-      if not end_revoked(queue, id, 'discarded', value) then end_expired(queue, id, value, now) end
+      if not ends.end_revoked(queue, id, 'discarded', value) then ends.end_expired(queue, id, value, now) end
     end
     if gone[1] then give_back(queue, gone) end
   end
