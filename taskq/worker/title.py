@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-try:
-    from setproctitle import setproctitle as _set
-except ImportError:
-    _set = None
+from contextlib import suppress
 
 
 def set_title(worker: str, what: str) -> None:
     """Call this process ``taskq worker <name>: <what>``."""
-    if _set is not None:
-        _set(f"taskq worker {worker}: {what}")
+    with suppress(ImportError):
+        from setproctitle import setproctitle
+
+        setproctitle(f"taskq worker {worker}: {what}")
