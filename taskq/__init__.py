@@ -1,4 +1,4 @@
-"""taskq: tasks on Redis and Valkey that are neither lost nor waited for.
+"""taskq: a task queue on Redis and Valkey that loses no task.
 
 `TaskQ` makes an app, ``@app.task`` a task, ``task.delay(...)`` a call, ``taskq worker -A module`` runs it.
 """

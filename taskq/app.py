@@ -82,16 +82,15 @@ class TaskQ(Hooked, Control, ByName):
             lease: Seconds without a sign of life after which a worker is presumed dead (15).
             result_ttl: Seconds a result is kept (3600).
             max_crashes: Deaths of its process after which a message is a dead letter (3).
-            discard_after: Age in seconds beyond which a message whose worker died is a dead letter instead of
-                running again (none).
+            discard_after: Age in seconds beyond which a message whose worker died becomes a dead letter instead of
+            running again (no limit).
             unknown_after: Seconds after which a message whose task no worker knows is a dead letter (3600).
             dead_ttl: Seconds a dead letter is kept (30 days).
             dead_max: Dead letters kept per queue (100,000).
             max_message_bytes: Largest message, and largest result (1 MiB).
-            result_memory: Share of the server's maxmemory that may be in use for results to be kept (0.9).
-            send_timeout: Seconds ``delay()`` goes on trying when the server does not answer (5).
-            server_check: ``refuse`` for workers that do not start at a server that may lose messages; else they
-                ``warn``.
+            result_memory: Results are kept while at most this share of the server's maxmemory is in use (0.9).
+            send_timeout: How many seconds ``delay()`` keeps trying when the server does not answer (5).
+            server_check: ``refuse``: workers do not start if the server may lose messages; ``warn``: they only warn.
             start_method: How workers make their child processes: ``fork``, ``forkserver`` or ``spawn`` (fork on Linux,
                 spawn elsewhere).
 
@@ -118,7 +117,7 @@ class TaskQ(Hooked, Control, ByName):
             raise no_attribute(self, name, celery_names.APP)
 
     def __reduce__(self) -> Any:
-        """Be pickled by name."""
+        """Pickle the app by its name."""
         return find_app, (self.name, self.client.home)
 
     @property
@@ -174,10 +173,10 @@ class TaskQ(Hooked, Control, ByName):
         return task
 
     def _replace(self, old: Task[..., Any] | None, task: Task[..., Any], options: dict[str, Any]) -> None:
-        """Judge a name that is taken: by the same function, when its module was executed before, it may be.
+        """Judge a name that is taken. The same function may have it, since its module may be executed again.
 
-        By another it must not. If that one has the same place in the code it is only known by then whether both are
-        called; calls of the first would run the second.
+        Another function may not. If it is at the same place in the code, nobody knows yet whether both will be called:
+        then the first task refuses calls, since they would run the second.
         """
         if old is None:
             return
@@ -230,25 +229,26 @@ class TaskQ(Hooked, Control, ByName):
         Workers put the entry on the server when they start; whichever of them sees a tick due sends it, once.
 
         Args:
-            name: Of the entry, 1 to 170 of ``A-Z a-z 0-9 _ . : -``.
+            name: Name of the entry, 1 to 170 of ``A-Z a-z 0-9 _ . : -``.
             schedule: A cron expression of five fields, ``@daily`` and its like, ``every(...)`` or ``crontab(...)``.
-            task: The task; what is decorated, if not given.
+            task: The task; the decorated one unless given.
             args: Its positional arguments.
             kwargs: Its keyword arguments.
             tz: Name of the time zone of a cron expression, such as ``Europe/Vienna`` (UTC).
-            catch_up: What becomes of missed ticks, those that are late by more than ten seconds since no worker was
-                there: ``last`` sends one for all of them, the newest; ``all`` sends each; ``skip`` none.
-            window: Seconds a missed tick may be old to be sent all the same (a day).
+            catch_up: What happens to missed ticks, which nobody was there to send within ten seconds: ``last`` sends
+            only the newest; ``all`` sends each; ``skip`` none.
+            window: How many seconds old a missed tick may be and still be sent (a day).
             overlap: ``skip`` sends no tick while the entry's last message has not ended.
-            jitter: Each tick is put off by a part of this many seconds; the same part on whichever machine.
+            jitter: Each tick is delayed by up to this many seconds, by the same amount on every machine.
             **options: Those of `TickOptions`: what ``apply_async`` takes, but for ``countdown``, ``eta``, ``task_id``.
 
         Returns:
             The task.
 
         Raises:
-            ConfigError: A schedule that cannot be, an unknown zone, a name that is none or is taken, a wrong option.
-            TypeError: The arguments are not those of the task.
+            ConfigError: A schedule that cannot be read or never comes, an unknown zone, an invalid or taken name, a
+                wrong option.
+            TypeError: The arguments do not fit the task.
         """
         from taskq.periodic.entry import Entry  # most processes that import an app declare none
 
@@ -265,7 +265,7 @@ class TaskQ(Hooked, Control, ByName):
             with _about(name):
                 if task.origin.refused and task is not self._tasks.get(task.name):
                     raise ConfigError(task.origin.refused)  # its ticks would run another
-                message = task.write(args, kwargs, **options).message  # sent again and again: past middleware
+                message = task.write(args, kwargs, **options).message  # sent again and again, so without middleware
                 entry = Entry.of(name, when, message, catch_up=catch_up, window=window, overlap=overlap, jitter=jitter)
             if self._entries.setdefault(name, entry) != entry:
                 raise ConfigError(f"two periodic entries are named {name!r}, and they differ")

@@ -23,7 +23,7 @@ log = logging.getLogger("taskq")
 NAME = re.compile(r"[A-Za-z0-9_.:-]{1,200}")
 
 
-#: Longest span of time there may be, in seconds: some 300 years. The server could not write a date beyond it.
+#: The longest time span allowed, in seconds: about 300 years. The server could not write a date beyond it.
 LONGEST = 1e10
 
 
@@ -61,10 +61,10 @@ class Settings:
     dead_max: int = 100_000
     #: Largest message and largest result, in bytes. A worker does not read a larger one: it is a dead letter.
     max_message_bytes: int = 1 << 20
-    #: Share of the server's ``maxmemory`` that may be in use for results to be kept, up to 1. Beyond it they are not,
-    #: though whoever waits gets them: the rest is for messages. Too large, and results leave ``delay()`` no room.
+    #: Results are kept only while at most this share of the server's ``maxmemory`` is in use, up to 1; beyond it
+    #: they only go to callers that wait. The rest is for messages: too large, and results leave ``delay()`` no room.
     result_memory: float = 0.9
-    #: Seconds ``delay()`` goes on trying when the server does not answer.
+    #: Seconds ``delay()`` keeps trying when the server does not answer.
     send_timeout: float = 5.0
     #: What a worker does at a server that may lose messages (it evicts them, or keeps nothing on disk): ``warn`` or
     #: ``refuse``.
@@ -117,11 +117,11 @@ START_METHODS = ("fork", "forkserver", "spawn")
 _ONE_OF = {"server_check": ("warn", "refuse"), "start_method": START_METHODS}
 _TEXTS = ("url", *_ONE_OF)
 
-#: Variables of taskq that are no settings of an app, after ``TASKQ_``.
+#: Variables of taskq that are not settings of an app, without ``TASKQ_``.
 _OTHERS = {"app", "server"}
 #: What Kubernetes and Docker make of a service named ``taskq``; what taskq's own tests use.
 _NOT_OURS = re.compile(r"(\w+_)?service_|(\w+_)?port(_\w+)?$|name$|env_|test_|soak|seed$|model_")
-#: A table of that name, or one that is nearly so; also where brackets or quotes are amiss.
+#: A table of that name or nearly so, even with wrong brackets or quotes.
 _SPEAKS_OF_TASKQ = re.compile(r"""^\s*(?:\[[^]\n]*)?[^#\n=]*\b(?i:taskq|tasqk|takq|taksq|tsakq|atskq)\b(?!-)""", re.M)
 _warned: set[str] = set()
 
@@ -194,7 +194,7 @@ def project_dir() -> str:
 
 
 def _warn_of_unknown(environ: Mapping[str, str], known: set[str]) -> None:
-    """Warn, once a process, of variables that look like settings and are none.
+    """Warn, once per process, of variables that look like settings but are not.
 
     Not an error: a newer version may know it, and Kubernetes makes variables of the names of services.
     """
@@ -209,7 +209,7 @@ def _warn_of_unknown(environ: Mapping[str, str], known: set[str]) -> None:
         ):
             _warned.add(variable)
             hint = nearest(name, names, lambda found: f"TASKQ_{found.upper()}")
-            log.warning("the variable %s is no setting of taskq, and is ignored%s", variable, hint)
+            log.warning("the variable %s is not a setting of taskq and is ignored%s", variable, hint)
 
 
 def _from_pyproject(known: set[str]) -> dict[str, Any]:

@@ -41,7 +41,7 @@ class TaskqError(Exception):
     """Base of every error raised by taskq."""
 
     def __reduce__(self) -> tuple[Callable[..., TaskqError], tuple[Any, ...]]:
-        """Be pickled, whatever the class takes to be made; a pool of processes hangs on an error that cannot be."""
+        """Pickle, whatever arguments the class takes: a pool of processes hangs on an error that cannot be pickled."""
         return _again, (type(self), self.args, self.__dict__)
 
 
@@ -120,17 +120,17 @@ class DuplicateCall(TaskqError):
 
 
 class RateLimited(TaskqError):
-    """To be raised by a task that was told to slow down, by an API it calls for example.
+    """Raise it in a task that was told to slow down, for example by an API that it calls.
 
     Nothing of the task (of the same key, if its first limit has one) is started for ``retry_after`` seconds, by any
-    worker; then this message runs again. That counts neither as a failure nor as a retry.
+    worker; then this message runs again. That counts as neither a failure nor a retry.
     """
 
     def __init__(self, retry_after: float) -> None:
         """Ask for ``retry_after`` seconds of quiet, from 0.
 
         Raises:
-            ConfigError: Not such a number; the task has failed then.
+            ConfigError: Not such a number; the task then fails.
         """
         if isinstance(retry_after, bool) or not isinstance(retry_after, (int, float)) or not 0 <= retry_after <= 1e10:
             raise ConfigError(f"retry_after of RateLimited must be a number of seconds from 0, not {retry_after!r}")
@@ -139,7 +139,7 @@ class RateLimited(TaskqError):
 
 
 class DuplicateTaskId(TaskqError, ValueError):
-    """The ``task_id`` given is that of a message or a result which still exists."""
+    """A message or a result with the given ``task_id`` still exists."""
 
 
 class TaskError(TaskqError):
@@ -154,7 +154,7 @@ class TaskError(TaskqError):
     traceback: str = ""
 
     def __reduce__(self) -> tuple[Callable[..., TaskqError], tuple[Any, ...]]:
-        """Be pickled, also as an instance of a builtin exception: a class that stands in no module."""
+        """Pickle, also an instance of a builtin exception, whose class is in no module."""
         if type(self).__module__ == TaskError.__module__ and type(self).__name__ in _REBUILT:
             return _task_error_again, (type(self).__name__, self.args, self.__dict__)
         return super().__reduce__()

@@ -70,14 +70,14 @@ def _find_app(path: str) -> TaskQ:
 
 
 def _app_by_dots(path: str) -> TaskQ | None:
-    """Return the app that a path with a dot in the place of the colon names, as Celery takes it."""
+    """Return the app named by a path with a dot instead of the colon, which Celery accepts too."""
     name, _, attribute = path.rpartition(".")
     app = getattr(sys.modules.get(name), attribute, None)
     return app if isinstance(app, TaskQ) else None
 
 
 def _missing(name: str) -> str:
-    """Say that there is no such module, and which are near."""
+    """Say that there is no such module, and which have similar names."""
     parent, _, last = name.rpartition(".")
     if parent:
         module = sys.modules.get(parent)
@@ -117,9 +117,9 @@ def _submodules(module: ModuleType) -> list[ModuleType]:
 def set_up_logging(level: str = "") -> None:
     """Log to standard error from ``level`` on (a name such as ``info``; unless given, ``warning``).
 
-    To be called when the app's module is imported: what that has configured wins. There ``level``, if it is given, is
-    that of taskq's own records, and those loggers are enabled again that a ``dictConfig`` has disabled since it did
-    not name them.
+    Call it after the app's module has been imported: what the module has configured wins. Then ``level``, if given, is
+    only that of taskq's own loggers. Loggers of taskq that a ``dictConfig`` has disabled, since it did not name them,
+    are enabled again.
     """
     for name, logger in logging.root.manager.loggerDict.items():
         if (name == "taskq" or name.startswith("taskq.")) and isinstance(logger, logging.Logger):
@@ -136,7 +136,7 @@ def set_up_logging(level: str = "") -> None:
 
 
 def _complete(record: logging.LogRecord) -> bool:
-    """Put the running task before what user code logs; leave out what a handler of the module's own has had."""
+    """Put the running task before what user code logs; skip records that a handler of the module has already had."""
     TaskFilter().filter(record)
     inside = vars(record).get("task_id") and not record.name.startswith("taskq.")
     record.within = f"{vars(record)['task_name']}[{vars(record)['task_id']}] " if inside else ""

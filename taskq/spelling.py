@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 
-#: How many known names are told where none is near.
+#: How many known names are listed if none is similar.
 _TOLD = 8
 
 
 def nearest(name: str, known: Iterable[str], written: Callable[[str], str] = str) -> str:
-    """Return ``; did you mean 'x'?`` for the known name that is most like ``name``; empty if none is."""
+    """Return ``; did you mean 'x'?`` for the known name that is most like ``name``; empty if none is similar."""
     from difflib import get_close_matches  # for those who mistype
 
     found = get_close_matches(name, list(known), 1)
@@ -17,7 +17,7 @@ def nearest(name: str, known: Iterable[str], written: Callable[[str], str] = str
 
 
 def guess(name: str, known: Iterable[str]) -> str:
-    """Return the end of a sentence about an unknown name: which known ones are near, else which there are."""
+    """Return the end of a sentence about an unknown name: the similar known names, else which there are."""
     from difflib import get_close_matches
 
     by_lower = {one.lower(): one for one in sorted(known)}
@@ -30,7 +30,7 @@ def guess(name: str, known: Iterable[str]) -> str:
 
 
 def is_typo(name: str, known: Iterable[str]) -> bool:
-    """Say whether a name differs from a known one by so little that it is hardly meant: more than by a number."""
+    """Whether a name is almost a known one, so probably a typo; names that differ only in digits are not."""
     from difflib import SequenceMatcher
 
     def letters(text: str) -> str:

@@ -22,15 +22,14 @@ import msgpack
 
 from taskq.errors import DecodeError, SerializationError
 
-#: What is read, and so what is written, has at most so many lists and maps within one another (more than that Python
-#: itself cannot walk through), and each of them so many entries. A level and an entry take a byte, so what is shorter
-#: cannot have more.
+#: How deep lists and maps may be nested in what is read, and so in what is written (Python itself cannot walk deeper),
+#: and how many entries each may have. A level and an entry take a byte each, so shorter data is within the limits.
 _MAX_DEPTH, _MAX_ENTRIES = 1000, 1_000_000
-#: msgpack reads 1024 levels and refuses the next. These, put before the data, leave it those it may have.
+#: msgpack reads 1024 levels and refuses the next. With this put before the data, it refuses data that is too deep.
 _LEVELS_TAKEN = b"\x91" * (1024 - _MAX_DEPTH)
-#: A skipper that has seen so many bytes keeps too large a buffer.
+#: A skipper that has seen this many bytes keeps too large a buffer.
 _SKIPPER_KEPT = 1 << 16
-#: Levels of extension types (tuples, sets …) within one another. Each takes 40 kB of the C stack to read, so a few
+#: How deep extension types (tuples, sets …) may be nested. Each takes 40 kB of the C stack to read, so a few
 #: hundred would end the process; what `pack` writes, `unpack` must be able to read.
 _MAX_EXT_DEPTH = 50
 
@@ -217,8 +216,8 @@ def _mapping_of_fields(value: Any) -> dict[str, Any]:
     return {f.name: getattr(value, f.name) for f in dataclasses.fields(value) if f.init}
 
 
-#: How a class is written, subclasses alike. Classes stand by module and name, so that no module is imported for the
-#: sake of values that nobody has. The order matters: a subclass before its base.
+#: How a class and its subclasses are written. Classes are named by module and name, so that no module is imported for
+#: values that nobody has. The order matters: a subclass before its base.
 _KINDS: list[tuple[str, str, Callable[[Any], Any]]] = [
     ("enum", "Enum", lambda v: _once(v.value)),
     ("datetime", "datetime", lambda v: _ext(1, _when(v))),

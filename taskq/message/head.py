@@ -103,7 +103,7 @@ def decode_head(value: bytes) -> tuple[str, str, float, float | None, int]:
 
 
 def decode_fields(value: bytes) -> dict[bytes, bytes]:
-    """Return what a readable head says beside its names, by the letters."""
+    """Return what a readable head says besides its names, by the letters."""
     if not value[1] & FLAG_MORE:
         return {}
     at = 18 if value[1] & FLAG_EXPIRES else 10

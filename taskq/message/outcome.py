@@ -1,4 +1,4 @@
-"""How a delivery can end, and what is stored of it.
+"""How a delivery can end, and what is stored about that.
 
 A stored result is one letter and a payload: ``S`` and the value as the codec wrote it, ``F`` and what is known of the
 exception (a msgpack map), ``D`` and the reason a script gave a message up, ``X`` and the reason it was discarded (of a
@@ -51,7 +51,7 @@ class Again:
 
 @dataclass(slots=True)
 class Passed:
-    """Not run here: to a lane, or a worker, that runs its task; anybody is to look at it again in ``delay`` seconds.
+    """Not run here: to a lane, or a worker, that runs its task; any lane may look at it again in ``delay`` seconds.
 
     ``value`` is what to store instead, empty for nothing; ``again`` says that it has been passed on before.
     """
@@ -64,7 +64,7 @@ class Passed:
 
 @dataclass(slots=True)
 class SlowDown:
-    """Told to slow down: its gate is shut for ``delay`` seconds; back to the head of its queue, uncounted."""
+    """Told to slow down: the task's gate is shut for ``delay`` seconds. Back to the head of its queue, uncounted."""
 
     id: bytes
     delay: float

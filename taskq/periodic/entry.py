@@ -1,7 +1,7 @@
 """Periodic entries: what a schedule sends, and what becomes of its ticks. Pure: time comes from the server.
 
 An entry is stored on the server as its revision (16 hexadecimal digits of a hash) and a msgpack map. It holds all that
-a message needs, so whoever keeps the time, ``taskq reaper`` too, sends it without the app's code.
+a message needs, so any process that sends ticks, ``taskq reaper`` too, can send it without the app's code.
 """
 
 from __future__ import annotations
@@ -30,12 +30,13 @@ CatchUp = Literal["skip", "last", "all"]
 Overlap = Literal["allow", "skip"]
 
 _VERSION = 1
-#: Milliseconds a tick may be late before it counts as missed: a keeper of the time that dies is replaced sooner.
+#: Milliseconds a tick may be late before it counts as missed: if the process that waits for it dies, another takes over
+#: sooner.
 _ON_TIME = 10_000
 _HOUR = 3_600_000
 #: Milliseconds for which an entry that could not be read is left alone.
 _UNREAD_FOR = 60_000
-#: Longest name: the ids of its messages are made of it.
+#: Longest name: the ids of an entry's messages contain it.
 _NAME_MAX = 170
 
 
@@ -50,10 +51,10 @@ class Entry:
         headers: Their headers.
         body: Their arguments.
         options: For the enqueue script: when they expire, and how long their queue may be.
-        catch_up: What becomes of missed ticks.
-        window: How old a missed tick may be to be sent all the same, in ms.
+        catch_up: What happens to missed ticks.
+        window: How old a missed tick may be and still be sent, in ms.
         overlap: Whether a tick is sent while the last message is still alive.
-        jitter: Ticks are put off by up to so many ms, and never to the time of the next.
+        jitter: Ticks are delayed by up to this many ms, but never to the time of the next one.
     """
 
     name: str
@@ -161,7 +162,7 @@ class Entry:
     # -- ticks -------------------------------------------------------------------------------------------
 
     def message(self, tick: int, mark: str = "") -> tuple[bytes, bytes, bytes]:
-        """Return the message of a tick. Its id tells the tick, so whoever sends it again sends the same one."""
+        """Return the message of a tick. Its id names the tick, so sending it again sends the same message."""
         raw_id = f"cron:{self.name}:{mark}{tick}".encode()
         # w: to be told if no worker serves the queue
         return (
@@ -171,9 +172,10 @@ class Entry:
         )
 
     def moment(self, tick: int) -> int:
-        """Return when a tick is to be sent: its time, and its share of the jitter, the same for whoever asks.
+        """Return when to send a tick: its time plus its share of the jitter, which is the same on every machine.
 
-        Each comes before the next one's time: however long the jitter is, none passes another or is taken for missed.
+        That is before the time of the next tick: however long the jitter, no tick overtakes another or counts as
+        missed.
         """
         if not self.jitter:
             return tick
@@ -227,7 +229,7 @@ class Entry:
     def _newest_due(self, tick: int, now: float) -> tuple[int, int | None]:
         """Return the newest tick that is due, ``tick`` being one, and the first that is not."""
         back = _HOUR + self.jitter
-        while True:  # looking back further and further: an entry has few ticks an hour, or few at all
+        while True:  # look back further and further: an entry may have many ticks an hour, or few at all
             newest, follows = None, self.schedule.after(max(tick - 1, now - back))
             while follows is not None and self.moment(follows) <= now:
                 newest, follows = follows, self.schedule.after(follows)
@@ -237,7 +239,7 @@ class Entry:
 
 
 def code_revision(entries: Mapping[str, bytes], tasks: Mapping[str, bytes]) -> str:
-    """Return what tells the code of one deployment from another's: a hash of its entries, and of its tasks' signatures.
+    """Return what tells one deployment's code from another's: a hash of its entries and its tasks' signatures.
 
     Args:
         entries: Each as stored, by name.

@@ -1,12 +1,12 @@
 """When something ticks: every so many seconds, or as a cron expression says in a time zone. Pure: no clock is read.
 
-What happens when a zone puts its clocks forward or back is cron's question, and this is the answer:
+The rule for zones that put their clocks forward or back:
 
-* An entry of certain hours (``30 2 * * *``) ticks once for each time it names. A time that the clocks skip ticks at
-  the next minute that there is; times skipped together tick together, once. A time that is shown twice ticks at the
-  first of the two.
-* An entry of every hour (``*/5 * * * *``) ticks at each matching minute that the clocks show: a repeated hour has its
-  ticks twice, a skipped one has none.
+* An entry of certain hours (``30 2 * * *``) ticks once for each time it names. If the clocks skip a time, it ticks at
+the next minute that exists; times skipped together tick together, once. If the clocks show a time twice, it ticks the
+first time.
+* An entry of every hour (``*/5 * * * *``) ticks at each matching minute that the clocks show: twice in a repeated hour,
+never in a skipped one.
 
 Intervals know nothing of zones: they count from 1970-01-01 00:00 UTC, so every machine means the same moments, and
 neither restarts nor late ticks shift them.

@@ -65,11 +65,11 @@ class Request(NamedTuple):
         task: Name of the task.
         args: Its positional arguments.
         kwargs: Its keyword arguments.
-        retries: How often it was retried: 0 in the first run.
-        crashes: How often its process died under it, as far as that was counted.
+        retries: How many times it was retried: 0 in the first run.
+        crashes: How many times its process died under it, as far as that was counted.
         queue: The queue it came from.
         headers: What the caller gave as ``headers``.
-        eta: When it was first to run, if the caller said so.
+        eta: The earliest time of its first run, if the caller gave one.
         worker: Name of the worker.
     """
 

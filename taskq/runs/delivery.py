@@ -26,7 +26,7 @@ class Taken(NamedTuple):
 
 
 class End(NamedTuple):
-    """How the run of a message has ended, as hooks are told.
+    """How the run of a message has ended, for hooks.
 
     Attributes:
         events: The names of the hooks.
@@ -48,7 +48,7 @@ class Delivery:
         args: Positional arguments to call the function with.
         kwargs: Keyword arguments.
         place: Its place among the messages taken with it.
-        end: What hooks are to be told of its end; there only if any are.
+        end: What its hooks are called with; set only if there are any.
     """
 
     __slots__ = ("_envelope", "args", "end", "id", "kwargs", "place", "route", "taken", "value")
@@ -79,7 +79,7 @@ class Delivery:
 
     @property
     def retries(self) -> int:
-        """How often it was retried before."""
+        """How many times it was retried before."""
         retries = self.envelope.headers.get("retries", 0)
         return retries if isinstance(retries, int) else 0
 
@@ -108,7 +108,7 @@ class Route:
     def __init__(
         self, task: Definition, queue: str, worker: str, invoke: Callable[..., Any], told: bool = False
     ) -> None:
-        """Find what can be known of every message of ``task`` on ``queue`` in ``worker``.
+        """Find what holds for every message of ``task`` on ``queue`` in ``worker``.
 
         ``invoke`` is called for each: the function, with what surrounds it. ``told`` says that a hook gets its value.
         """
@@ -117,13 +117,13 @@ class Route:
         self.worker = worker
         self.plain = task.plain_headers
         self.body_at = 16 + len(self.plain)  # counted from the id
-        self.invoke = invoke  # to ask the task each time costs more: it answers for names that it has not
+        self.invoke = invoke  # asking the task each time costs more: it has a __getattr__
         self.load, self.pack = task.load, task.pack_result
         self.bind, self.ignores = task.bind, task.ignore_result
         self.judged = task.policy.looks_at_values or told  # whether anything looks at values
         self.quiet = task.ignore_result and not self.judged
         self.limited = bool(task.soft_time_limit or task.time_limit)
-        self.watched = 16  # runs after which is looked whether it has left its surroundings changed
+        self.watched = 16  # for how many more runs it is checked whether the task has left its surroundings changed
         self.bare = False  # whether there is nothing to do around the call
 
 

@@ -33,7 +33,7 @@ from taskq.tasks.retry import Attempt, GiveUp, Policy, RunAgain
 _ADDED_MAX = 4096
 
 
-#: Seconds after which anybody looks again at what waits for the right lane, which has ended then.
+#: Seconds after which any lane looks again at a message that waits for the right lane: that may have ended.
 _PASSED_PAUSE = 60.0
 
 
@@ -141,7 +141,7 @@ class Executor:
         return Dead(delivery.id, reason, detail, FAILURE + detail)
 
     def _unknown(self, delivery: Delivery, envelope: Envelope) -> Outcome:
-        """A task nobody registered here: a newer producer's, most likely. It waits for a worker that knows it."""
+        """The task is not registered here; most likely the producer is newer. It waits for a worker that knows it."""
         since, now = envelope.headers.get("unknown"), delivery.taken.now
         if not (isinstance(since, (int, float)) and since <= now):  # the first time; or a moment no taskq has written
             since = now
@@ -179,7 +179,7 @@ class Executor:
         return delivery.id, result
 
     def _judge_value(self, delivery: Delivery, value: Any) -> Outcome | None:
-        """Show a value to all that looks at it; None if the policy accepts it."""
+        """Show a value to everything that judges it; None if the policy accepts it."""
         self._note(delivery, value, "success")  # as long as nothing else becomes of it
         if not delivery.task.policy.looks_at_values:
             return None
@@ -194,7 +194,7 @@ class Executor:
         return None
 
     def _note(self, delivery: Delivery, subject: Any, *events: str) -> None:
-        """Leave word for hooks of how a delivery ends."""
+        """Note for hooks how a delivery ends."""
         if self.told:
             delivery.end = End(events, subject)
 
@@ -223,7 +223,7 @@ class Executor:
             return self._give_up(delivery, bug)
 
     def interrupted(self, delivery: Delivery) -> Outcome:
-        """Say how the delivery of a task ends that was interrupted by a stop: it has begun, and has not ended."""
+        """Say how a delivery ends that a stop has interrupted: its task has begun, but has not ended."""
         if delivery.task.at_most_once:
             error = TaskqError("interrupted by a stop of its worker; at_most_once forbids another run")
             return self._bury(delivery, "abandoned", error)

@@ -1,4 +1,4 @@
-"""Telling hooks how runs have ended, after that is decided: whatever a hook does changes nothing of it.
+"""Calls the hooks for the ends of runs, after the end is decided: nothing a hook does changes it.
 
 A task's own hooks come first, then the app's. An error is logged with the name of the hook, and the next one is called.
 """
@@ -59,14 +59,14 @@ class Due(NamedTuple):
 
     def _tell(self, error: BaseException) -> None:
         tell(
-            logging.ERROR, self.delivery, "the hook %s for %s of message %s raised %s: nothing else comes of it",
+            logging.ERROR, self.delivery, "the hook %s for %s of message %s raised %s: this has no other effect",
             name_of(self.function), self.event, id_to_text(self.delivery.id), type(error).__name__,
             error=(type(error), error, own_frames(error)),
         )  # fmt: skip
 
 
 def due(executor: Executor, delivery: Delivery) -> Iterator[Due]:
-    """Go through the hooks that are to be called for the end of a delivery, if it has one of which hooks are told."""
+    """Go through the hooks to call for the end of a delivery, if there are hooks for such an end."""
     end = getattr(delivery, "end", None)
     if end is None:
         return
@@ -81,7 +81,7 @@ def due(executor: Executor, delivery: Delivery) -> Iterator[Due]:
 
 
 def _request_of(executor: Executor, delivery: Delivery) -> Request:
-    """Return the view of a call for its hooks; of one that cannot be read, or not run, what is known of it."""
+    """Return the view of a call for its hooks; if it cannot be read or run, what is known of it."""
     with suppress(Exception):
         return request_of(delivery)
     try:

@@ -1,7 +1,7 @@
 """The one path of a run: call the function with what surrounds it, and say how that ends.
 
-What surrounds it is decided once a route (`surround`). Where it runs (the calling thread, the main thread of a child, a
-thread, an event loop) is said by a `Here`; nothing else differs.
+What surrounds it is decided once for each route (`surround`). A `Here` says where it runs (the calling thread, the main
+thread of a child, another thread, an event loop); nothing else differs.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from taskq.tasks.hooks import Hooks, through
 if TYPE_CHECKING:
     from taskq.runs.execution import Executor
 
-#: What a function returns whose body has not run yet: of an `async def` or a generator under a sync decorator.
+#: What a function returns without running its body: an `async def` or a generator under a sync decorator.
 UNFINISHED = frozenset({CoroutineType, GeneratorType, AsyncGeneratorType})
 
 
@@ -38,7 +38,7 @@ class Here:
 
     Attributes:
         running: What runs and may be interrupted.
-        failures: What is a failure of the task; any other error is for whoever runs it.
+        failures: Errors that are failures of the task; any other error is for the caller of the run.
     """
 
     running: Delivery | None = None

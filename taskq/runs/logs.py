@@ -19,7 +19,7 @@ log = logging.getLogger("taskq.task")
 
 
 def _writable(record: logging.LogRecord) -> bool:
-    """Give a traceback that no file takes (half a surrogate pair in an error's text) a text that one does."""
+    """Make a traceback writable that no file takes (half a surrogate pair in an error's text)."""
     if record.exc_info:
         text = logging.Formatter().formatException(record.exc_info)
         if (plain := text.encode("utf-8", "backslashreplace").decode()) != text:

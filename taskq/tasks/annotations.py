@@ -1,7 +1,7 @@
-"""Plain values back to what a task's annotations say: enums, dataclasses, pydantic models, in any container.
+"""Turns plain values back into what a task's annotations say: enums, dataclasses, pydantic models, in any container.
 
-A converter is built once a task. Where the annotations need none (``int``, ``str``, ``datetime`` …) there is
-none, and the call costs nothing.
+A converter is built once for each task. If the annotations need none (``int``, ``str``, ``datetime`` …) there is none,
+and the call costs nothing.
 """
 
 from __future__ import annotations
@@ -86,7 +86,7 @@ def convert_arguments(
     Args:
         signature: What the call binds to.
         hints: The annotations by name.
-        make: Makes of an annotation what turns a value, or None.
+        make: Makes what converts a value to an annotation; None if there is nothing to convert.
         apply: Applies that, with the path to the value for errors.
     """
     named = {name: turn for name, hint in hints.items() if name != "return" and (turn := make(hint)) is not None}

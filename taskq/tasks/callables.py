@@ -1,7 +1,7 @@
 """What a callable is, however it is made: functions, decorated ones, partials, methods, objects that can be called.
 
-It is the callable that is judged, not what it wraps: a decorator may give the function an argument of its own, and what
-it does with the rest only a call can tell.
+The callable itself is judged, not what it wraps: a decorator may give the function an argument of its own, and only a
+call shows what it does with the rest.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ def _body(function: Any) -> Any:
 
 
 def innermost(function: Any) -> Any:
-    """Return what all decorators and partials are around, whose annotations and globals count."""
+    """Return the function inside all decorators and partials; its annotations and globals count."""
     while True:
         if isinstance(function, functools.partial):
             function = function.func
@@ -68,26 +68,26 @@ def qualname(function: Any) -> str:
 
 
 def declared_in(function: Any) -> str:
-    """Return the name of the module that it says it is of."""
+    """Return the name of the module that it claims to be from."""
     while isinstance(function, functools.partial):
         function = function.func
     return str(getattr(function, "__module__", None) or type(function).__module__)
 
 
 def default_name(function: Any) -> str:
-    """Return ``module.function``; for what is declared in a script the module that its file is when imported."""
+    """Return ``module.function``; in a script, with the name under which its file would be imported."""
     return f"{module_of(function)}.{qualname(function)}".replace("<locals>.", "").replace("<lambda>", "lambda")
 
 
 def is_nowhere(name: str) -> bool:
-    """Whether a default name is of no module that could be imported, as in a notebook."""
+    """Whether a default name belongs to no module that could be imported, as in a notebook."""
     return name.startswith("__main__.")
 
 
 def module_of(function: Any) -> str:
     """Return the name by which the module of a callable is imported; ``__main__`` if it cannot be."""
     module = declared_in(function)
-    # Under cProfile, runpy and the like the main module is another one than that which the function is of.
+    # Under cProfile, runpy and the like the main module is not the one that the function is from.
     scope = getattr(innermost(function), "__globals__", None) or vars(sys.modules.get(module, sys))
     return importable(module, scope)
 
@@ -110,7 +110,7 @@ def own_signature(function: Any) -> inspect.Signature:
     """Return the signature of the callable itself, whatever it wraps."""
     try:
         return inspect.signature(function, follow_wrapped=False)
-    except ValueError:  # of C, and mute: functools.lru_cache, some builtins
+    except ValueError:  # C code that does not tell: functools.lru_cache, some builtins
         return wrapped_signature(function)
 
 
@@ -163,10 +163,10 @@ def by_name(name: str, signature: inspect.Signature) -> Callable[..., dict[str, 
 
 
 def is_again(old: Any, new: Any) -> bool:
-    """Whether ``new``, of the same name, is ``old`` once more, since its module was executed anew; else it is another.
+    """Whether ``new``, of the same name, is ``old`` again, because its module was executed again.
 
-    A factory that is called twice, two partials of a function and two functions of one name in a module are others:
-    what is sent for the first would run the second.
+    It is not for a factory that is called twice, two partials of a function, or two functions of one name in a module:
+    calls of the first would run the second.
     """
     if old == new or hasattr(sys, "ps1") or getattr(importlib, "_RELOADING", None):  # line by line, or a reload
         return True
@@ -184,6 +184,6 @@ def is_again(old: Any, new: Any) -> bool:
 
 
 def _do_the_same(old: FunctionType, new: FunctionType) -> bool:
-    """Whether two functions are made from the same lines, with the same defaults and nothing from around them."""
+    """Whether two functions are made from the same lines, with the same defaults and no variables from around them."""
     what, before = ((f.__code__, f.__defaults__, f.__kwdefaults__, f.__closure__) for f in (new, old))
     return what == before and new.__closure__ is None

@@ -36,14 +36,14 @@ class Definition:
         bind: Whether the function's first parameter is the `Context`.
         ignore_result: Whether its results are dropped.
         dead_letter: Whether a message that failed for good is kept.
-        discard_after: The app's setting of that name, for this task alone; seconds.
+        discard_after: The app's setting of that name, but for this task; seconds.
         pool: ``thread`` to run a sync task in a thread of a child instead of its main thread.
         soft_time_limit: Seconds after which `SoftTimeLimitExceeded` is raised inside the task.
         time_limit: Seconds after which the process that runs it is killed.
         at_most_once: Whether a message whose worker died is a dead letter instead of running again.
         shown: Which arguments operators may see (see `taskq.tasks.showing`).
-        flow: When a waiting message may run, and in which turn: priority, limits, unique work.
-        hooks: Its own middleware and hooks, beside those of the app.
+        flow: When a waiting message may run, and in which order: priority, limits, unique work.
+        hooks: Its own middleware and hooks, besides those of the app.
     """
 
     def __init__(
@@ -68,7 +68,7 @@ class Definition:
         """Declare a task.
 
         Raises:
-            ConfigError: A name that is none, or a function that cannot be a task.
+            ConfigError: An invalid name, or a function that cannot be a task.
         """
         self.function = function = callables.checked(function)
         self.is_async = callables.is_async(function)
@@ -127,7 +127,7 @@ class Definition:
 
     @cached_property
     def _wrapped_signature(self) -> inspect.Signature:
-        """That of the function which decorators are around; what they pass on to it is not known."""
+        """The signature of the function inside all decorators; what they pass on to it is not known."""
         return self._seen_by_callers(callables.wrapped_signature(self.function))
 
     def _seen_by_callers(self, signature: inspect.Signature) -> inspect.Signature:
@@ -180,7 +180,7 @@ class Definition:
 
     @cached_property
     def pack_call(self) -> Callable[[tuple[Any, ...], dict[str, Any]], bytes]:
-        """What writes arguments; raises `SerializationError` if they could not be written, or not come back."""
+        """Writes arguments; raises `SerializationError` for those that cannot be written, or could not be read back."""
         look = self._for_each(vetter, vet)
         if look is None:
             return codec.pack_call
@@ -194,7 +194,7 @@ class Definition:
 
     @cached_property
     def pack_result(self) -> Callable[[Any, str], bytes]:
-        """What writes a result, given what errors call it; raises as `pack_call` does."""
+        """Writes a result, given its name in errors; raises as `pack_call` does."""
         look = vetter(self._hints.get("return"))
         if look is None:
             return codec.pack
@@ -211,7 +211,7 @@ class Definition:
         return hints_of(callables.innermost(self.function))
 
     def _for_each(self, make: Callable[[Any], Any], *apply: Callable[[str, Any, Any], Any]) -> Arguments | None:
-        """Make of the annotations what is applied to each argument of a call."""
+        """Make from the annotations what is applied to each argument of a call."""
         plain = convert_arguments(self._wrapped_signature, self._hints, make, *apply)
         if plain is None or self.own_signature == self._wrapped_signature:
             return plain

@@ -1,4 +1,4 @@
-"""When a waiting message may run, and in which turn: priority, fairness, limits, unique work, the length of a queue.
+"""When a waiting message may run, and in which order: priority, fairness, limits, unique work, the length of a queue.
 
 All of it is decided on the server, in the script that takes messages. Here is what a task declares, and how a call says
 what the server has to know of it: a few short fields after the names in the head of its message (see
@@ -114,7 +114,7 @@ class Flow:
 
     @property
     def depends_on_call(self) -> bool:
-        """Whether what the head of a call says is its own."""
+        """Whether the fields in the head depend on the arguments of the call."""
         keyed = any(limit.key is not None for limit in self.all_limits)
         return bool(keyed or self.fair_by or self.unique or self.debounce or self.throttle)
 
@@ -124,10 +124,10 @@ class Flow:
         return b"" if self.max_length is None else b"%s%d" % (OPTION_MOST, self.max_length)
 
     def fields(self, task: str, call: Arguments, priority: int | None = None) -> bytes:
-        """Write what the head of a call says beside its names.
+        """Write the fields that follow the names in the head of a call.
 
         Raises:
-            ConfigError: A key function that fails, or a key that is none.
+            ConfigError: A key function that fails, or an invalid key.
         """
         level = self.priority if priority is None else check_priority(priority)
         written = []
@@ -177,21 +177,21 @@ class Flow:
 _DEFAULTS = {field.name: field.default for field in fields(Flow)}
 
 
-#: Options that mean nothing without one of others: the option, those, what it does.
+#: Options that mean nothing without one of certain others: the option, the others, what it does.
 _NEEDS = (
     ("burst", ("rate",), "says how much of a rate may come at once"),
-    ("key", ("rate", "max_concurrency"), "says what a limit counts apart"),
+    ("key", ("rate", "max_concurrency"), "says what a limit counts separately"),
     ("fair_weight", ("fair_by",), "weighs the keys of fair_by"),
     ("unique_by", ("unique", "debounce", "throttle"), "says which calls are the same"),
-    ("on_duplicate", ("unique", "debounce", "throttle"), "says what a call is that is the same as another"),
+    ("on_duplicate", ("unique", "debounce", "throttle"), "says what happens to a call that is the same as another"),
     ("unique_for", ("unique",), "says for how long a call is unique"),
-    ("max_wait", ("debounce",), "bounds how long a call may be put off"),
+    ("max_wait", ("debounce",), "limits how long a call may be put off"),
     ("full_timeout", ("max_length",), "says how long a call waits for room"),
 )
 
 
 def check_priority(priority: Any) -> int:
-    """Return a priority; raises `ConfigError` if it is none."""
+    """Return a valid priority; raises `ConfigError` for anything else."""
     if type(priority) is not int or not _LOWEST <= priority <= _HIGHEST:
         raise ConfigError(f"priority must be a whole number from {_LOWEST} to {_HIGHEST}, not {priority!r}")
     return priority

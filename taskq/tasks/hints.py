@@ -1,6 +1,6 @@
 """What annotations mean: names resolved, aliases and notes seen through, type variables bound.
 
-It is asked when a task is first called or run, not when it is declared: by then what stands below it is there too.
+It is used when a task is first called or run, not when it is declared: by then what is defined below it exists too.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ def hints_of(owner: Callable[..., Any]) -> dict[str, Any]:
 
 
 def bare(annotation: Any) -> Any:
-    """Return what an annotation means: without names for it, notes and qualifiers; of a type variable its bound."""
+    """Return what an annotation means: without aliases, notes and qualifiers; for a type variable its bound."""
     while True:
         origin = typing.get_origin(annotation)
         if isinstance(annotation, typing.NewType):

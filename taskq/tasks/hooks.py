@@ -1,4 +1,4 @@
-"""What is installed around calls and for moments: middleware and hooks, of an app for all its tasks or of one task.
+"""Middleware and hooks, of an app for all its tasks or of one task.
 
 Here they are declared and checked. `taskq.runs` calls those of runs, `taskq.calls` those of sending, `taskq.worker`
 those of processes.
@@ -18,7 +18,7 @@ Function = Callable[..., Any]
 
 
 class _Kind(NamedTuple):
-    """What a function must be: what it is called with, and whether it must be async (None: as it likes)."""
+    """What a function must be: what it is called with, and whether it must be async (None: either)."""
 
     takes: tuple[str, ...]
     is_async: bool | None
@@ -31,7 +31,7 @@ AROUND = {
     "arun": _Kind(("request", "call_next"), True, "it is around async tasks; around('run') is around sync ones"),
     "enqueue": _Kind(("call", "call_next"), False, "it is around the writing of a call, of delay() as of adelay()"),
 }
-#: How a run can end, for hooks that are told of it.
+#: How a run can end, for hooks.
 ENDS = {
     "success": _Kind(("request", "value"), None),
     **dict.fromkeys(("failure", "retry", "dead"), _Kind(("request", "error"), None)),
@@ -61,7 +61,7 @@ class Hooks:
 
     @property
     def told(self) -> bool:
-        """Whether any hook is told how runs end."""
+        """Whether there is any hook for the ends of runs."""
         return any(event in self._installed for event in ENDS)
 
     def close(self, why: str) -> None:
@@ -107,7 +107,7 @@ def _check(where: str, function: Any, kind: _Kind) -> None:
     except TypeError as error:
         takes = f"({', '.join(kind.takes)})" if kind.takes else "no arguments"
         raise ConfigError(f"{where}: {name_of(function)} is called with {takes}, but: {error}") from None
-    except ValueError:  # one in C does not say what it takes
+    except ValueError:  # a function in C does not say what it takes
         pass
 
 
@@ -128,7 +128,7 @@ def name_of(function: Any) -> str:
 
 
 class CallNext:
-    """What a middleware calls to go on: the rest of the way, once."""
+    """What a middleware calls to run the rest, once."""
 
     __slots__ = ("_middleware", "_rest")
 

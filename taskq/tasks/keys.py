@@ -27,7 +27,7 @@ class Arguments:
         self._named = named
 
     def key(self, task: str, option: str, by: Key) -> str | None:
-        """Return the text of a key; None for none."""
+        """Return the text of a key; None if the call has none."""
         if callable(by):
             value = self.ask(task, option, by)
         elif by in self._named:
@@ -40,7 +40,7 @@ class Arguments:
             raise ConfigError(f"{option} of task {task} gave {error}") from None
 
     def ask(self, task: str, option: str, function: Callable[..., Any]) -> Any:
-        """Call a function of the arguments; its error names it."""
+        """Call a function of the arguments; an error names the option and the task."""
         try:
             return function(**self._named)
         except Exception as error:
@@ -52,7 +52,7 @@ class Arguments:
         return hashlib.blake2b(codec.in_order(codec.pack(flat)), digest_size=16).hexdigest()
 
 
-#: Of a call whose arguments do not matter.
+#: For a call whose arguments do not matter.
 NO_ARGUMENTS = Arguments({})
 
 

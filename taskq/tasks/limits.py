@@ -21,11 +21,11 @@ class Limit:
     """How much of a task may run, in the whole fleet. A message that is over it waits on the server.
 
     Attributes:
-        rate: Starts in a time, ``"100/m"``: the unit is ``s``, ``m``, ``h`` or ``d``, also as in ``"5/10s"``.
-        max_concurrency: Runs at the same time.
-        burst: Starts at once after a pause; what is started in 100 ms at that rate, and at least 1, unless given.
-        key: Counts each user, tenant ... apart: the name of an argument, or a function of the arguments by name. A call
-            whose key is None is not limited by it.
+        rate: How many may start in a time, ``"100/m"``: the unit is ``s``, ``m``, ``h`` or ``d``; also ``"5/10s"``.
+        max_concurrency: How many may run at the same time.
+        burst: How many may start at once after an idle time; unless given, what the rate allows in 100 ms, at least 1.
+        key: Counts each user, tenant ... separately: the name of an argument, or a function of the arguments by name. A
+            call whose key is None is not limited.
     """
 
     rate: str | None = None
@@ -56,11 +56,11 @@ class Limit:
 
 @dataclass(frozen=True, slots=True)
 class Breaker:
-    """Pauses a task that keeps failing; then lets one message through, which decides how it goes on.
+    """Pauses a task that keeps failing; then lets one message through, whose outcome decides.
 
     Attributes:
-        failures: Share of failed runs, above 0 to 1, that opens it.
-        of: Of how many of the last runs.
+        failures: The share of failed runs, above 0 up to 1, that opens it.
+        of: How many of the last runs count.
         pause: Seconds it stays open.
     """
 
@@ -111,7 +111,7 @@ class Published:
 
 
 def read_published(text: str) -> list[Published]:
-    """Read what is published of a task; what is not such a line is left out."""
+    """Read what is published of a task; lines of another form are left out."""
     found = re.findall(r"^(\w) (\S+) (\d+) (\d+)$", text, re.MULTILINE)
     return [Published(kind, float(interval), int(burst), int(slots)) for kind, interval, burst, slots in found]
 

@@ -1,7 +1,8 @@
 """The options of a task and of a call, with their types and meanings: one table for people and for type checkers.
 
-What is given at run time is checked by what takes it: `Definition`, `Flow`, `RetryOptions`, and `Task.prepare_call`. A
-test holds their names against this table. The page of reference is made from it, with the defaults that they have.
+At run time each option is checked by the class or method that takes it: `Definition`, `Flow`, `RetryOptions`, and
+`Task.prepare_call`. A test compares their names with this table. The page of reference is made from it, with their
+defaults.
 """
 
 from __future__ import annotations
@@ -34,15 +35,15 @@ class CeleryRetries(TypedDict, total=False):
 
 
 class Retries(CeleryRetries, total=False):
-    """Which failures run again, and when.
+    """Which failures are retried, and when.
 
-    By tenacity's objects or in Celery's words.
+    With tenacity's objects or Celery's words.
     """
 
     autoretry_for: type[BaseException] | Collection[type[BaseException]]
     """Classes of the failures that are retried. Without it, and without tenacity's objects, none is."""
     dont_autoretry_for: type[BaseException] | Collection[type[BaseException]]
-    """Classes of failures that are not, though they are of ``autoretry_for``."""
+    """Classes of failures that are not retried, although ``autoretry_for`` includes them."""
     retry: Retry | None
     """tenacity's object that says which failures, or values, are retried: ``retry_if_exception_type(OSError)``."""
     wait: Wait | None
@@ -54,9 +55,9 @@ class Retries(CeleryRetries, total=False):
 
 
 class Turns(TypedDict, total=False):
-    """When a waiting message may run, and in which turn.
+    """When a waiting message may run, and in which order.
 
-    It is decided on the server, for all workers together.
+    The server decides it, for all workers together.
     """
 
     priority: int
@@ -67,13 +68,13 @@ class Turns(TypedDict, total=False):
     fair_weight: Callable[..., float] | None
     """The share of a key of ``fair_by``, 0.001 to 1000: a function of the arguments by name. Without it, 1 for each."""
     rate: str | None
-    """At most so many starts in a time, such as ``"40/m"``."""
+    """How many may start in a time, such as ``"40/m"``."""
     burst: int | None
     """How many of ``rate`` may start at once."""
     max_concurrency: int | None
-    """At most so many run at once."""
+    """How many may run at once."""
     key: Key | None
-    """What ``rate`` and ``max_concurrency`` count apart, as ``fair_by`` does."""
+    """What ``rate`` and ``max_concurrency`` count separately, given as for ``fair_by``."""
     limits: Sequence[Limit]
     """More limits, up to 8 `Limit` objects."""
     unique: Literal["until_start", "until_done"] | None
@@ -82,36 +83,36 @@ class Turns(TypedDict, total=False):
     """Which calls are the same: for ``unique`` instead of those with the same arguments, for ``debounce`` and
     ``throttle`` instead of all of the task."""
     unique_for: float | None
-    """A call is ``unique`` for at most so many seconds."""
+    """A call is ``unique`` for at most this many seconds."""
     on_duplicate: Literal["return", "raise"]
     """``raise`` `DuplicateCall` instead of returning the handle of the first call."""
     debounce: float | None
-    """Run once, so many seconds after the last of a series of calls, with its arguments."""
+    """Run once, this many seconds after the last of a series of calls, with its arguments."""
     max_wait: float | None
-    """With ``debounce``: at most so many seconds after the first."""
+    """With ``debounce``: at most this many seconds after the first call."""
     throttle: float | None
-    """Run once in so many seconds; further calls are the first one."""
+    """Run once in this many seconds; further calls return the handle of the first one."""
     max_length: int | None
-    """Calls raise `QueueFull` while so many messages wait."""
+    """Calls raise `QueueFull` while this many messages wait."""
     full_timeout: float
-    """With ``max_length``: after waiting for room for so many seconds."""
+    """With ``max_length``: how many seconds a call waits for room before it raises."""
     breaker: Breaker | None
     """Pauses the task while it keeps failing: a `Breaker`."""
 
 
 class Running(TypedDict, total=False):
-    """What a task is called, and how it runs."""
+    """The name of a task, and how it runs."""
 
     name: str | None
     """``module.function`` unless given."""
     queue: str | None
-    """The task's own, named after it, unless given."""
+    """The queue of its calls; the task's own, named after it, unless given."""
     ignore_result: bool
     """Do not keep results."""
     dead_letter: bool
     """Keep a message that failed for good."""
     discard_after: float | None
-    """The app's setting of that name, for this task; seconds."""
+    """The app's setting of that name, but for this task; seconds."""
     pool: Literal["thread"] | None
     """``thread`` runs a sync task in a thread of a child, beside others, instead of its main thread."""
     soft_time_limit: float | None
@@ -120,7 +121,7 @@ class Running(TypedDict, total=False):
     """Seconds after which its process is killed and replaced. The task has then failed with `TimeLimitExceeded`, and
     its retries decide."""
     at_most_once: bool
-    """A message whose worker died under it is a dead letter, ``abandoned``, instead of running again."""
+    """A message whose worker died under it becomes a dead letter, ``abandoned``, instead of running again."""
     show_args: bool | Sequence[str]
     """Which arguments ``taskq ps`` may show: all of them, or those with these names."""
 
@@ -162,18 +163,18 @@ class Tick(CeleryRetries, total=False):
     queue: str | None
     """Another queue than the task's own; some worker must serve it (``taskq worker -Q``)."""
     priority: int | None
-    """From -100 to 100, if not as the task says; higher ones are taken first."""
+    """From -100 to 100; the task's own unless given. Higher ones are taken first."""
     headers: Mapping[str, Any] | None
     """A map that the task finds in ``self.request.headers``."""
     ignore_result: bool | None
-    """Whether to drop the result, if not as the task says."""
+    """Whether to drop the result; as the task says unless given."""
 
 
 class TickOptions(Tick, total=False):
     """What ``app.periodic(...)`` takes for the call that it sends."""
 
     expires: float | None
-    """Seconds after its time after which it no longer runs."""
+    """Seconds after the tick's time after which its call no longer runs."""
 
 
 class CallOptions(Tick, total=False):
@@ -186,7 +187,7 @@ class CallOptions(Tick, total=False):
     expires: float | datetime | None
     """Seconds from now, or a moment with a time zone, after which it no longer runs."""
     task_id: str | None
-    """An id of one's own, 1 to 200 of ``A-Z a-z 0-9 _ . : -``; refused while it is in use."""
+    """Your own id for the call, 1 to 200 of ``A-Z a-z 0-9 _ . : -``; refused while it is in use."""
 
 
 #: The names in the table.

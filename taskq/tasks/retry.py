@@ -1,9 +1,9 @@
 """When a failed task runs again: tenacity's strategies, evaluated to a due time instead of slept through.
 
 The policy of a task is a tenacity ``Retrying`` object, built from tenacity's own objects (``retry=``, ``wait=``,
-``stop=``) or from Celery's names (``max_retries``, ``retry_backoff`` …). It is asked after an attempt, on a
-``RetryCallState`` made for the purpose; the answer is a delay, or that it is over. Nothing here sleeps, reads a clock
-or talks to the server.
+``stop=``) or from Celery's names (``max_retries``, ``retry_backoff`` …). It is asked after each attempt, with a
+``RetryCallState`` made for that; the answer is a delay, or to give up. Nothing here sleeps, reads a clock or talks to
+the server.
 
 Source: tenacity 9, ``BaseRetrying.iter``, which decides in the order retry, wait, stop, before_sleep.
 """

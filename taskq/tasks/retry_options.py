@@ -56,7 +56,7 @@ class RetryOptions:
 
     @property
     def most_retries(self) -> int | None:
-        """How often at most, as far as a number says so."""
+        """How many retries at most; None if no number limits them."""
         return self.max_retries if self.stop is None else None
 
     @property
@@ -114,14 +114,14 @@ _EITHER = (
 )
 
 
-#: Options of tenacity and Celery that have no meaning here, and what has.
+#: Options of tenacity and Celery that have no meaning here, and what to do instead.
 _INSTEAD = {
-    "before": "what is to precede each run stands in the task",
-    "after": "what is to follow each run stands in the task, or in before_sleep=",
+    "before": "put what must happen before each run into the task",
+    "after": "put what must happen after each run into the task, or into before_sleep=",
     "sleep": "no worker sleeps through a wait",
     "reraise": "a task always fails with its own error",
     "retry_error_cls": "a task always fails with its own error",
-    "retry_error_callback": "a task whose last try fails is a dead letter; what else is to happen stands in the task",
+    "retry_error_callback": "a task whose last try fails becomes a dead letter; put all else into the task",
     "retry_kwargs": "write max_retries= and default_retry_delay= themselves",
 }
 

@@ -1,8 +1,8 @@
 """Which arguments of a task operators may see: those that its ``show_args`` names, and no others.
 
-Workers tell the server, so that ``taskq ps`` needs none of the code. Of each task that shows any: the names of its
+Workers tell the server, so that ``taskq ps`` needs none of the code. For each task that shows any: the names of its
 parameters by their positions, empty for one that is not shown; ``=name`` for one that can only be given by name; and
-``*`` at the end if whatever else there is may be seen.
+``*`` at the end if all other arguments may be seen.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
-"""What could not come back as it was sent is refused at the call, as far as annotations and values tell.
+"""Refuses at the call what could not arrive as it was sent, as far as annotations and values show that.
 
-Nothing is made of plain values here: that is for the worker. Only where a class might not be the right one, of a union
-or for a subclass, what was written is read once.
+No objects are made from plain values here: that is for the worker. Only if the class might be the wrong one, in a union
+or for a subclass, is what was written read back once.
 """
 
 from __future__ import annotations

@@ -545,7 +545,7 @@ class AsyncStrategy:
         ({"wait": wait_none(), "default_retry_delay": 0}, "give either wait= or default_retry_delay="),
         ({"stop": stop_never, "max_retries": 5}, r"both together is stop=stop_after_attempt\(1 \+ max_retries\)"),
         ({"retry_jitter": "no"}, "retry_jitter must be True or False"),
-        ({"before": print}, "no option before: what is to precede"),
+        ({"before": print}, "no option before: put what must happen"),
         ({"after": print}, "no option after: "),
         ({"retry_error_callback": print}, "no option retry_error_callback: a task whose last try fails"),
         ({"reraise": True}, "no option reraise: a task always fails with its own error"),
