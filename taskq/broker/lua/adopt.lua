@@ -8,9 +8,9 @@
 --@include burying
 --@include unique
 --@include gates
--- Look at queues that nobody serves. What lies there since its task had that queue goes to the line of its task, for workers
--- that know it under its new one; what no live worker knows is a dead letter after its time; the rest waits for its workers:
--- it was sent there on purpose.
+-- Look at queues that nobody serves. Messages that are there because their task used to have that queue go to the line of
+-- the task, for workers that know it under its new queue. Messages whose task no live worker knows are dead letters after
+-- their time. The rest was sent there on purpose and waits for its workers.
 --
 -- KEYS  1 prefix
 -- ARGV  1 ms after which a task that nobody knows is given up, 2 what to keep with such a dead letter (opaque), then queues
@@ -19,7 +19,7 @@
 local now, patience, detail, out = clock(), tonumber(ARGV[1]), ARGV[2], {}
 local noted = tonumber(call('HGET', P .. 'homes', '=') or 'inf')
 
--- Whether a message of a task lies in a queue because that was the task's own.
+-- Whether a message of a task is in a queue because that used to be the task's own.
 local function at_home(queue, task, accepted)
   local homes = call('HGET', P .. 'homes', task)
   if not homes then return false end
@@ -29,14 +29,14 @@ local function at_home(queue, task, accepted)
   return true
 end
 
--- What all live workers run; nil if some do not tell.
+-- What all live workers run; nil if some do not say.
 local everything
 local function all_that_runs()
   if call('HLEN', P .. 'sets') > call('HLEN', P .. 'runs') or call('HLEN', P .. 'runs') > 1000 then return nil end
   return table.concat(call('HVALS', P .. 'runs'))
 end
 
--- Whether no live worker has known a task for long: since when is noted, as long as somebody looks.
+-- Whether no live worker has known a task for long enough: the time since when is kept, as long as somebody looks.
 local function unknown_for_long(queue, task, accepted)
   if everything == nil then everything = all_that_runs() or false end
   if not everything or everything == '' or find(everything, ' ' .. task .. ' ', 1, true) then return false end

@@ -1,9 +1,9 @@
 --@include base
--- Whether it is the caller's turn to look for what no script leaves behind: one caller's a while.
+-- Whether it is the caller's turn to look for what no script leaves behind: only one caller's in a while.
 --
 -- KEYS  1 prefix
 -- ARGV  1 ms for which it is no other caller's
--- Returns 1, or 0 if it has been another's lately.
+-- Returns 1, or 0 if another caller had the turn lately.
 -- Again: 0 until the time is over.
 if call('EXISTS', P .. 'audited') == 1 then return 0 end
 begin_writes()

@@ -1,5 +1,5 @@
 --@include base
--- Read results, and leave word for those that are still to come.
+-- Read results, and ask to be told of those that are not there yet.
 --
 -- KEYS  1 prefix
 -- ARGV  1 inbox of the asking process ('' to only look), then ids

@@ -1,6 +1,6 @@
 --@include base
 --@include sizes
--- How much waits in some queues that are not paused, how long its oldest has, and whether any of it can run.
+-- How many messages wait in some queues that are not paused, how long the oldest has waited, and whether any can run.
 --
 -- KEYS  1 prefix
 -- ARGV  1 sets of queues and 2 incarnations, each joined by spaces; then queues

@@ -8,11 +8,11 @@
 --@include delivering
 --@include unique
 --@include gates
--- What waits in a queue, or in one of its lines, goes for good: some of it. Whoever waits for a result is told.
+-- Delete some of the messages that wait in a queue or in one of its lines. Callers that wait for a result are told.
 --
 -- KEYS  1 prefix
 -- ARGV  1 queue, 2 line ('' for what waits in turn and the suspects), 3 how many at most (1 to 500)
--- Returns how many went.
+-- Returns how many were deleted.
 -- Again: takes the next ones.
 local queue, line, left, gone = ARGV[1], ARGV[2], tonumber(ARGV[3]), 0
 expect_common()

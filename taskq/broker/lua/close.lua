@@ -16,8 +16,8 @@
 -- KEYS  1 prefix
 -- ARGV  1 incarnation, 2 'died' | 'stopped' | 'lost' (nobody knows what was running), 3 '1' if a single running message had
 --       the process for itself, 4 what is known of the death (opaque, for dead letters), then the ids that were running
--- Returns moves: id, queue, place, id, queue, place ... ; nothing if the incarnation is not registered, or no more.
--- Again: goes on where there is more than one call bears; then changes nothing.
+-- Returns moves: id, queue, place, id, queue, place ... ; nothing if the incarnation is not registered (any more).
+-- Again: goes on if there is too much for one call; then changes nothing.
 local inc = ARGV[1]
 if call('HEXISTS', P .. 'calls', inc) == 0 and not call('ZSCORE', P .. 'leases', inc) then return {} end
 local running = ARGV[2] ~= 'lost' and {} or nil

@@ -3,15 +3,16 @@
 --@include bells
 --@include waiting
 --@include entries
--- Put the periodic entries of a worker's code in place, if the server has not seen that code before; take away those that
--- earlier code of the same source declared and this does not. Code seen before is older than what came after it, or
--- the very same, and changes nothing, but for entries of the newest code that were lost and of which other keys still know.
+-- Put the periodic entries of a worker's code in place, if the server has not seen that code before; remove those that
+-- earlier code of the same source declared but this code does not. Code seen before is older than what came after it, or
+-- the very same, and changes nothing, except for entries of the newest code that were lost but are still known to other
+-- keys.
 --
 -- KEYS  1 prefix
 -- ARGV  1 source (what -A was), 2 revision of the code (16 characters), 3 '1' to put it in place even if it was seen,
 --       4 since when its worker announces it (ms; '' if no worker asks), then name and entry of each
--- Returns {'new' | 'same' | 'old', name, 'added' | 'replaced' | 'removed' | 'restored', ...}; but for 'restored', for code
---       that changed nothing, what it would have.
+-- Returns {'new' | 'same' | 'old', name, 'added' | 'replaced' | 'removed' | 'restored', ...}; for code that changed nothing,
+--       what it would have changed (but 'restored' has happened).
 -- Again: it is the same code.
 local source, revision, force, since = ARGV[1], ARGV[2], ARGV[3] == '1', tonumber(ARGV[4])
 local now = clock()
@@ -42,7 +43,7 @@ for i = 5, #ARGV, 2 do
   mine = mine .. name .. ' '
 end
 
--- What earlier code declared and no code does any more.
+-- What earlier code declared, but no code does any more.
 local function dropped()
   local others, gone = '', {}
   local declared = call('HGETALL', P .. 'declared')

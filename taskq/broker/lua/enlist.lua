@@ -1,15 +1,15 @@
 --@include base
 --@include bells
 --@include waiting
--- A worker says what the lanes of its children run and which queues its tasks have; the lanes are told of the messages of those
--- tasks that others handed on.
+-- A worker says which tasks the lanes of its children run and which queues its tasks have. The lanes are told of messages of
+-- those tasks that other lanes have handed on.
 --
 -- KEYS  1 prefix
 -- ARGV  1 a line for each lane: its set, a space, its tasks, a space after each; then task and queue in turn
 -- Returns 1.  Again: the same.
 local now, gates, homes = clock(), {}, P .. 'homes'
 begin_writes()
--- Messages of before are taken for what their queue says only if no worker of a version that did not note guests was here.
+-- Earlier messages count as belonging to their queue only if no worker of a version that did not note guests was here.
 call('HSETNX', homes, '=', call('EXISTS', P .. 'tasks') == 1 and int(now) or 0)
 for set, tasks in string.gmatch(ARGV[1], '(%S+)( [^\n]*)') do
   call('HSET', P .. 'runs', set, ARGV[1])

@@ -7,8 +7,8 @@
 --       options is '' or words: w (say if nobody serves the queue), d<ms> (delay), a<ms> (due at), x<ms> (expires in),
 --       e<ms> (expires at), m<n> (refuse if n wait in the queue)
 -- Returns for each message a character: '+' accepted, '-' accepted but no live worker serves its queue, '=' duplicate id,
---       '!' the queue is full, '~', the id in hexadecimal digits, '.': unique work that this message is waiting or doing.
--- Again: the same number with the same first id is answered as the first time and changes nothing.
+--       '!' the queue is full, '~', the id in hexadecimal digits, '.': that message already is this unique work.
+-- Again: the same number with the same first id gets the same answer as the first time and changes nothing.
 local producer, number, first = P .. 'producer:' .. ARGV[1], tonumber(ARGV[2]), ARGV[3]
 
 -- The answer to a call that has been executed already.
@@ -19,7 +19,7 @@ local function answered(known)
   return redis.error_reply('TASKQ producer sequence went back')
 end
 
--- A message of which nothing is special, alone: what most calls are. Each write takes back those before it if it cannot be done.
+-- A single message with nothing special: most calls. If a write cannot be done, the writes before it are undone.
 local function accept_plain(id, value)
   local known = call('SET', producer, int(number) .. ' ' .. $ACCEPTED .. ' ' .. id, 'EX', 3600, 'GET')
   local function forget_call()

@@ -11,8 +11,8 @@
 --       remove:                                              removed | unknown
 --       pause:  who, when and why (opaque)                   paused | unknown
 --       resume: its next tick is the next one from now       resumed | running | unknown
--- Returns the word beside the verb that tells what became of it; unknown, exists and running changed nothing.
--- Again: defines, pauses again; else there is nothing to do any more.
+-- Returns one of the words beside the verb, for what happened; with unknown, exists and running nothing was changed.
+-- Again: defines or pauses again; otherwise there is nothing left to do.
 local verb, name = ARGV[1], ARGV[2]
 expect('hash', { 'periodic', 'entry:' .. name })
 expect('zset', { 'ticks' })

@@ -12,15 +12,14 @@
 --         said); a queue not named: 1; n = 0: one, and nothing else with it. A '*' before it: the worker runs many at once
 --       7 order of the queues: '' as they come up | ' queue=n queue=n ' time shared by weight, 1 if not named | '! queue=n '
 --         the highest n first
---       then groups of outcomes (where memory is scarce results are not kept, but given to those who wait for them):
+-- then groups of outcomes (if memory is scarce results are not kept, only given to callers that wait):
 --         'done', ids of 16 bytes joined, result TTL ms, n results, results ...   (n is 0 or the number of ids)
 --         'end', id, counter, result, result TTL ms          done | failed | discarded
 --         'dead', id, reason, detail, result, result TTL ms
 --         'schedule', id, value, delay ms, counter           retried | deferred
---         'pass', id, value ('' as it is), ms, again         this lane does not run its task: to one that does; anybody is to
---                                                             look after so many ms; again: '1' if it has been passed before
---         'limit', id, ms for which its gate is shut          uncounted, to the head
---         'return', id                                        uncounted, to the head (in order, last first)
+--         'pass', id, value ('' as it is), ms, again         this lane does not run its task: to one that does; any lane
+-- may look after that many ms; again: '1' if it has been passed before 'limit', id, ms for which its gate is shut
+-- uncounted, to the head 'return', id uncounted, to the head (in order, last first)
 -- Returns {'lost'} if the incarnation is not registered, {'stale'} if the number is not higher than its last;
 --       else {now ms, outcomes refused because the id is no longer held, crashes of the suspect, id, value, id, value ...}.
 -- Again: refused as stale, changing nothing.
@@ -38,18 +37,19 @@ local run = {
   out = { int(now), 0, 0 }, outs = 3, fields = {}, f = 0, some_revoked = false, some_wait = false,
 }
 
--- What most apps never have, and many not now, is looked for once.
+-- Look once for what most apps never have, and many not now.
 local timed = call('EXISTS', P .. 'schedule', P .. 'waiters', P .. 'marks', P .. 'openings', P .. 'crashes', P .. 'revoked', P .. 'scarce') > 0
 rare = timed and call('EXISTS', P .. 'marks', P .. 'openings', P .. 'crashes', P .. 'revoked', P .. 'scarce') > 0
 if timed and settles then run.some_wait = call('HLEN', P .. 'waiters') > 0 end
-if rare then -- that it is asked for lengths is for the sake of the types: a wrong one ends the call before its first write
+if rare then -- the lengths are asked only to check the types: a wrong one ends the call before its first write
   call('HLEN', P .. 'marks')
   call('HLEN', P .. 'crashes')
   run.some_revoked = call('HLEN', P .. 'revoked') > 0
   no_room = call('EXISTS', P .. 'scarce') == 1
 end
 
--- A server over its maxmemory refuses a first write that could need some. It is told by another one, and no result is kept.
+-- A server over its maxmemory refuses a first write that could need memory. Another write shows that; then no result is
+-- kept.
 local function first_write(...)
   local answer = try(...)
   if type(answer) ~= 'table' then return end
@@ -62,7 +62,7 @@ end
 -- What plain messages do without.
 --@lazy flow: reading bells waiting delivering burying ranked unique gates pausing revoking expiring special settle promote types flow_types
 
--- What cannot be promoted, or taken from one queue, keeps nothing else from being taken.
+-- If something cannot be promoted, or taken from one queue, everything else can still be taken.
 local trouble
 local function attempt(what, ...)
   local fine, got, more, alone = pcall(what, ...)
@@ -103,7 +103,7 @@ elseif run.set ~= '' then
   some_left = call('ZCARD', P .. 'ready:' .. run.set) > 0
 end
 if not settles then first_write('HSET', P .. 'calls', inc, number) end
--- Whoever takes the token also passes it on, so each bell is followed by as many as there is work for.
+-- Whoever takes the token also passes it on, so a bell wakes as many children as there is work for.
 if some_left and try('RPUSH', P .. 'bell:' .. run.set, '1') ~= 1 then try('LPOP', P .. 'bell:' .. run.set) end
 write_counts()
 if trouble and run.outs == 3 then error(trouble) end

@@ -1,12 +1,12 @@
 --@include base
 --@include types
 --@include gated
--- Put the ledger right: count anew what is scheduled and what stands in lines, and book what is missing of a queue as lost
--- and what is too much as accepted, so that accepted messages are again those that have ended and those that are here.
+-- Correct the ledger: recount what is scheduled and what stands in lines. Book what a queue misses as lost and what it has
+-- too much as accepted, so that the accepted messages are again those that have ended plus those that are here.
 --
 -- KEYS  1 prefix
 -- ARGV  for each queue that does not balance: queue, accepted messages that are nowhere (negative: too few were accepted)
--- Returns how many numbers were put right.
+-- Returns how many numbers were corrected.
 -- Again: 0, but for the queues named.
 local MOST = 5000 -- scheduled messages that are counted in one call
 expect('hash', { 'counters', 'messages', 'gates' })
@@ -14,7 +14,7 @@ expect('zset', { 'schedule' })
 local numbers, flat = {}, call('HGETALL', P .. 'counters')
 for i = 1, #flat, 2 do numbers[flat[i]] = tonumber(flat[i + 1]) or 0 end
 
--- What a counter ought to be, by queue; where it is otherwise it is moved.
+-- What a counter should be, by queue; if it differs it is changed.
 local wrong = 0
 local function compare(what, right)
   for field, n in pairs(numbers) do
@@ -57,6 +57,6 @@ for i = 1, #ARGV, 2 do
   wrong = wrong + 1
 end
 begin_writes()
-call('HDEL', P .. 'counters', '?|dangling') -- an earlier version booked there what it could not place
+call('HDEL', P .. 'counters', '?|dangling') -- an earlier version booked here what it could not place
 write_counts()
 return wrong

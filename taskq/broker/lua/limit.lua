@@ -8,7 +8,7 @@
 --@include burying
 --@include unique
 --@include gates
--- Set the limits of a task by hand, or let those of its code hold again.
+-- Set the limits of a task by hand, or go back to those of its code.
 --
 -- KEYS  1 prefix
 -- ARGV  1 task, 2 limits as publish.lua takes them; '-': those of its code

@@ -1,10 +1,10 @@
 --@include base
--- Messages are to run no more, marked all at once before each of them is revoked: none of them is begun meanwhile. What
--- waits ends when its turn comes, if whoever marked it does not live to revoke it.
+-- Mark messages that must not run any more, all at once, before each of them is revoked: none of them starts meanwhile. If the
+-- process that marked them dies before it revokes them, those that wait end when their turn comes.
 --
 -- KEYS  1 prefix
 -- ARGV  1 why (opaque), then ids (at most 1000)
--- Returns the ids that were marked: not those that have ended or are dead letters.
+-- Returns the ids that were marked: those that have neither ended nor are dead letters.
 -- Again: the same.
 local out = {}
 for i = 2, #ARGV do

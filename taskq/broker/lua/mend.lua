@@ -11,23 +11,23 @@
 --@include unique
 --@include gates
 --@include places
--- Put right what stands in no place, in several, or in a place without a message: half-states that no script leaves, but
--- an operator's hand or a restored snapshot can. What is held by a worker stays with it, else what waits stays.
+-- Mend messages that are in no place or in several, and ids in a place without a message: no script leaves such states, but an
+-- operator's edit or a restored snapshot can. If a worker holds the message, that place stays; else one where it waits.
 --
 -- KEYS  1 prefix
 -- ARGV  1 '1' where there are many of them in all, then for each id: id, the key after the prefix where it was seen ('' for
 --       nowhere)
 -- Returns for each id what was done: 'sound' (nothing), 'resurrected' (it stood nowhere: back to the end of its queue, or a
 --       dead letter again if it was one), 'deduplicated' (it stood in several places), 'dangling' (no message: the place was
---       cleared), 'unreadable' (a dead letter now), 'lined up' (its line was known at no gate). For fewer ids than it was
---       asked if they are much work; for one at least.
+--       cleared), 'unreadable' (a dead letter now), 'lined up' (no gate knew its line). For fewer ids than asked
+--       if they are much work, but for at least one.
 -- Again: 'sound'.
 local ENOUGH = 50000 -- about five milliseconds
 many = ARGV[1] == '1'
 local now = clock()
 local verdicts, seen_before = {}, {}
 
--- The lines in which a message can stand: its own, and those of limits that its task has no more.
+-- The lines in which a message can stand: its own, and those of limits that its task no longer has.
 local known_gates
 local function gates_for(task, found)
   if not known_gates then
@@ -48,7 +48,7 @@ local function resurrect(queue, id)
   end
 end
 
--- A message stands in a line: whether its gate knows of that.
+-- Whether the gate of a line in which a message stands knows of that line.
 local function is_lined_up(place)
   local queue, gate = string.match(place.key, '^%a+:([^|]*)|(.*)$')
   if not gate or has_line(gate, queue) then return true end

@@ -1,11 +1,11 @@
 --@include base
 --@include types
--- Keep the ledger as it is now, beside the one kept before: what was counted since then tells how fast a queue goes.
+-- Keep a copy of the ledger, beside the previous copy: the difference tells how fast each queue moves.
 --
 -- KEYS  1 prefix
 -- ARGV  none
 -- Returns 1.
--- Again: keeps it once more; then the last two are as good as one.
+-- Again: keeps another copy, equal to the last one.
 expect('hash', { 'counters', 'minute:1', 'minute:2' })
 begin_writes()
 if call('EXISTS', P .. 'minute:1') == 1 then call('RENAME', P .. 'minute:1', P .. 'minute:2') end

@@ -1,10 +1,10 @@
 --@include base
 --@include sizes
--- For how long the next message of each queue has waited: of those that wait in turn, and of the suspects. Reads only.
+-- How long the next message of each queue has waited: of those that wait in turn, and of the suspects. Reads only.
 --
 -- KEYS  1 prefix
 -- ARGV  queues
--- Returns {queue, ms since the oldest of the next ones was accepted, ...} of those where any waits.
+-- Returns {queue, ms since the oldest of the next ones was accepted, ...} for queues in which any waits.
 -- Again: the same.
 local now, found, out = clock(), {}, {}
 local function look(family, command, first_of)

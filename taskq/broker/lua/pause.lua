@@ -9,11 +9,11 @@
 --@include unique
 --@include gates
 --@include pausing
--- Let nothing more be taken from a queue, or of a task: what runs goes on, what comes waits.
+-- Pause a queue or a task: nothing more of it is taken. Running tasks go on, new messages wait.
 --
 -- KEYS  1 prefix
 -- ARGV  1 queue or task, 2 ms after which it is resumed by itself (0: never), 3 by whom and why (opaque)
--- Returns 1, or 0 if it was paused before; then the new reason and time hold.
+-- Returns 1, or 0 if it was paused already; then the new reason and time replace the old ones.
 -- Again: 0.
 expect_common()
 local was = call('HEXISTS', P .. 'paused', what_to_pause(ARGV[1]))

@@ -1,6 +1,6 @@
 --@include base
--- What waits in a queue, a page of it, in the order in which it would be taken: the suspects, which run alone and beside the
--- others, then those with a rank above the plain ones, these, and those below. Reads only.
+-- A page of what waits in a queue, in the order in which it would be taken: the suspects, which run alone and beside the
+-- others, then the messages ranked above the plain ones, the plain ones, and those ranked below. Reads only.
 --
 -- KEYS  1 prefix
 -- ARGV  1 queue, 2 how many to pass over, 3 how many at most (1 to 100)

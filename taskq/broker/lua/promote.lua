@@ -10,11 +10,11 @@
 --@include gates
 --@include pausing
 -- Move what is due to its queue, name the ticks of periodic entries that are due, and name the next due time to one caller
--- only: its keeper. The others are told to come half a second later, for the case that the keeper is gone by then.
+-- only, the keeper. The others are told to come half a second later, in case the keeper is gone by then.
 --
 -- KEYS  1 prefix
--- ARGV  1 who calls, 2 limit, 3 ms for which the caller stays the keeper at most, 4 how many due ticks to pass over: those
---       of which it could make nothing
+-- ARGV  1 who calls, 2 limit, 3 ms for which the caller stays the keeper at most, 4 how many due ticks to skip: those that
+--       it could not read
 -- Returns {moved, ms until the caller should call again, or -1 if nothing is scheduled, now ms, 1 if there may be more due
 --       ticks than these, then for each due tick: entry's name, entry, tick ms ('' for a new entry), due ms}.
 -- Again: finds nothing more to move. Any number may call at once. Ticks are named until somebody takes them (tick).
@@ -49,7 +49,7 @@ if tick and (not due or tick < due) then due = tick end
 local keeper = P .. 'keeper'
 local who, until_ = string.match(call('GET', keeper) or '', '^(%S+) (%d+)$')
 if not due then
-  if who == ARGV[1] then call('DEL', keeper) end -- who comes next must not rely on one that has been here
+  if who == ARGV[1] then call('DEL', keeper) end -- the next caller must not rely on one that has already been here
   return out
 end
 local wait = math.min(math.max(due - now, 0), tonumber(ARGV[3]))

@@ -8,9 +8,9 @@
 --@include burying
 --@include unique
 --@include gates
--- What a worker announces for all: the settings that scripts and reapers go by, its tasks, their queues and limits. What was
--- set by hand instead stays in force. A worker says it again every minute, for the server may have lost it. Of workers that
--- say otherwise the one that was started last is right; `published` knows when each name was said by whom that was.
+-- What a worker announces for all: the settings that scripts and reapers use, its tasks, their queues and limits. Limits set
+-- by hand stay in force. A worker announces it again every minute, in case the server has lost it. If workers differ, the one
+-- that was started last is right; for each name, `published` has the time at which that worker first announced it.
 --
 -- KEYS  1 prefix
 -- ARGV  1 when the caller said this first (ms, as returned; '' if it never did), 2 settings: 'name=number' between spaces,
@@ -33,7 +33,7 @@ expect('zset', { 'terms' })
 begin_writes()
 local opened, changed = 0, 0
 
--- Whether the caller's word counts.
+-- Whether the caller's announcement counts.
 local function say(name)
   local at = said(name)
   if at < since then call('HSET', P .. 'published', name, int(since)) end
@@ -50,7 +50,7 @@ end
 
 if ARGV[2] ~= '' and say('=') then
   for name, value in string.gmatch(ARGV[2], '(%S+)=(%S*)') do
-    if name == 'lease' then -- all go by it, so it is the longest of those that live
+    if name == 'lease' then -- all share it, so it is the longest of those in use
       local longest = call('ZRANGE', P .. 'terms', -1, -1, 'WITHSCORES')[2]
       value = int(math.max(tonumber(value), tonumber(longest or '0')))
     end

@@ -2,11 +2,11 @@
 --@include types
 --@include ending
 --@include burying
--- Dead letters go for good.
+-- Delete dead letters.
 --
 -- KEYS  1 prefix
 -- ARGV  1 queue, then ids (at most 1000)
--- Returns how many went.  Again: 0.
+-- Returns how many were deleted. Again: 0.
 local queue, gone = ARGV[1], 0
 expect_common()
 expect_queue(queue)

@@ -12,14 +12,14 @@
 --@include gates
 --@include revoking
 --@include recover
--- Recover what incarnations with an ended lease held, at most `limit` of them and no more than one call bears; drop sets
--- nobody serves any more. One that cannot be recovered is named, and is come back to later.
+-- Recover what incarnations with an ended lease held, at most `limit` of them and no more than one call can take; drop
+-- sets that nobody serves any more. An incarnation that cannot be recovered is named and tried again later.
 --
 -- KEYS  1 prefix
 -- ARGV  1 limit, 2 '1' to only say what would be done
 -- Returns {ms until the caller is to look again (-1: there is no lease), incarnation, n, id, queue, place, ... (n times),
---       incarnation, ...}. Under a dry run the places are what is known beforehand: 'held'. Where n is negative there is
---       more of the incarnation, for another call; where it is a text that says why it cannot be recovered.
+--       incarnation, ...}. In a dry run the place is always 'held'. If n is negative there is more of the
+--       incarnation, for another call; if it is a text, that says why it cannot be recovered.
 -- Again: finds nothing more to do. Any number of reapers may run at once.
 local limit, dry = tonumber(ARGV[1]), ARGV[2] == '1'
 local lease = setting('lease') or 15000

@@ -9,12 +9,12 @@
 --@include burying
 --@include unique
 --@include gates
--- Work out anew what is derived of deliveries: the slots in use at gates, and whether the probe that a half-open breaker
--- waits for is still on its way. A breaker that its task has no more goes.
+-- Recompute what is derived from deliveries: the slots in use at gates, and whether the probe that a half-open breaker
+-- waits for is still running. A breaker that its task no longer has is deleted.
 --
 -- KEYS  1 prefix
 -- ARGV  gates
--- Returns how many were put right.
+-- Returns how many were corrected.
 -- Again: 0.
 local now, wrong, held = clock(), 0, {}
 expect_common()

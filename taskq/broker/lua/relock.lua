@@ -5,13 +5,13 @@
 --@include waiting
 --@include ranked
 --@include unique
--- Give unique messages the lock that they ought to have, where nobody has it. One that is unique until its start may have
--- begun before, and wait for another run: nothing here says so. It gets its lock again until that run, and is not counted.
--- Where the clock has been set back nobody knows whether the time of a lock is over: it is left alone.
+-- Give unique messages the lock that they should have, if nobody has it. One that is unique until its start may have
+-- begun before, and wait for another run: nothing here says so. It gets its lock again until that run, and is not
+-- counted. Where the clock has been set back nobody knows whether the time of a lock is over: it is left alone.
 --
 -- KEYS  1 prefix
 -- ARGV  ids
--- Returns how many got it that should never have been without it.
+-- Returns how many got a lock that they should never have been without.
 -- Again: 0.
 local now, given = clock(), 0
 expect('hash', { 'messages', 'reasons', 'revoked', 'unique', 'marks' })
@@ -28,7 +28,8 @@ for _, id in ipairs(ARGV) do
   local value = call('HGET', P .. 'messages', id)
   local _, _, accepted, flags, at = head(value)
   local found = flags and extras(value, flags, at) or {}
-  local text = not found[$FIELD_DEBOUNCE] and found[$FIELD_LOCK] -- a debounced call that has begun has none, and the next one needs none
+  -- A debounced call that has begun has no lock, and the next one needs none.
+  local text = not found[$FIELD_DEBOUNCE] and found[$FIELD_LOCK]
   if text then
     local lock, mode, ms = lock_in(text)
     local left = ms > 0 and accepted + ms - now or 0
