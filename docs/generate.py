@@ -85,7 +85,7 @@ _DEFINITION = "::: taskq.tasks.definition.Definition\n    options:\n      member
 _API_HEAD = """# API
 
 What can be imported from `taskq`. [Options](options.md) of tasks and calls, [errors](errors.md) and
-[settings](config.md) have pages of their own. A `Definition` is what every task also is."""
+[settings](config.md) have pages of their own. Every task is also a `Definition`."""
 
 
 # -- the command line -----------------------------------------------------------------------------------------
@@ -294,11 +294,11 @@ is a `ConfigError` where the task is declared or called; type checkers find most
 
 _OPTIONS_OF_CALLS = """## Of a call
 
-Of `apply_async(args, kwargs, ...)`, its twin `aapply_async`, `prepare_call` and `apply`. What is not given is as the
-task says."""
+For `apply_async(args, kwargs, ...)`, its twin `aapply_async`, `prepare_call` and `apply`. An option that is not given is
+as the task says."""
 
-_OPTIONS_TAIL = """`app.periodic(...)` takes the same for the calls that it sends, but for `countdown`, `eta` and
-`task_id`, which each tick has of its own; `expires` is in seconds from the tick on.
+_OPTIONS_TAIL = """`app.periodic(...)` takes the same for the calls that it sends, except `countdown`, `eta` and
+`task_id`, which each tick sets itself; `expires` is in seconds from the tick.
 
 ## In functions of your own
 
@@ -340,7 +340,7 @@ def errors() -> str:
 _ERRORS_HEAD = """# Errors
 
 Every error that taskq raises, in one tree. The names can be imported from `taskq.errors`; those that a caller usually
-meets also from `taskq`. Errors of the client library never escape: they are translated where they occur."""
+meets can also be imported from `taskq`. Errors of the client library never escape: they are translated where they occur."""
 
 
 # -- keys and scripts -----------------------------------------------------------------------------------------
@@ -391,7 +391,7 @@ def _header(path: Path) -> str:
     return "\n".join(lines).strip()
 
 
-_LUA_HEAD = """# Scripts
+_LUA_HEAD = """# Lua scripts
 
 Every move of a message is one of these Lua scripts, so it happens wholly or not at all. The files are in
 `taskq/broker/lua/`; this page shows the contract at the head of each. `KEYS[1]` is always the prefix of the
@@ -399,7 +399,7 @@ partition (see [keys](keys.md)); "Again" says what a second call with the same a
 
 All checks come before the first write, and every script but those that accept messages (`enqueue`, and `tick` when it
 sends) begins its writes with a `DEL` or `HDEL`: over `maxmemory` such a script goes on to its end, so a full server
-can be drained. No script decodes msgpack: the libraries that servers have for it do not give every value back as it
+can be drained. No script decodes msgpack: the msgpack libraries of the servers do not give every value back as it
 was."""
 
 _LUA_PARTS = """## Shared parts

@@ -14,8 +14,8 @@
 --
 -- KEYS  1 prefix
 -- ARGV  1 ms after which a task that nobody knows is given up, 2 what to keep with such a dead letter (opaque), then queues
--- Returns for each that nobody serves: queue, messages that go on waiting there, task of the first ('' for none), how many were
---       handed on, how many given up.  Again: looks at more; of each queue at 200 messages a call.
+-- Returns for each that nobody serves: queue, messages that go on waiting there, task of the first ('' for none), how
+--       many were handed on, how many given up.  Again: looks at more; of each queue at 200 messages a call.
 local now, patience, detail, out = clock(), tonumber(ARGV[1]), ARGV[2], {}
 local noted = tonumber(call('HGET', P .. 'homes', '=') or 'inf')
 

@@ -6,10 +6,11 @@
 --
 -- KEYS  1 prefix
 -- ARGV  1 incarnation, 2 call number, 3 how many to take at most (0 to 128), 4 set of queues ('' if its bell was not heard),
---       5 mode: '' | 'repair' (after a wait: if it was in vain, put back missing names of ready queues) | 'next' (the same, sent
---         with the call before and refused as stale unless that was executed) | 'solo' (one suspect)
---       6 pace: '' or ' queue=n/ms queue=n/ms ' : how many of a queue fill one fetch alone, and how many ms one takes (10 if not
---         said); a queue not named: 1; n = 0: one, and nothing else with it. A '*' before it: the worker runs many at once
+--       5 mode: '' | 'repair' (after a wait: if it was in vain, put back missing names of ready queues) | 'next' (the same,
+--         sent with the call before and refused as stale unless that was executed) | 'solo' (one suspect)
+--       6 pace: '' or ' queue=n/ms queue=n/ms ' : how many of one queue alone fill a fetch, and how many ms one takes (10
+--         if not said); a queue not named: 1; n = 0: one, and nothing else with it. A '*' before it: the worker runs many
+--         at once
 --       7 order of the queues: '' as they come up | ' queue=n queue=n ' time shared by weight, 1 if not named | '! queue=n '
 --         the highest n first
 -- then groups of outcomes (if memory is scarce results are not kept, only given to callers that wait):

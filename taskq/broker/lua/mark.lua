@@ -1,6 +1,6 @@
 --@include base
--- Mark messages that must not run any more, all at once, before each of them is revoked: none of them starts meanwhile. If the
--- process that marked them dies before it revokes them, those that wait end when their turn comes.
+-- Mark messages that must not run any more, all at once, before each of them is revoked: none of them starts meanwhile.
+-- If the process that marked them dies before it revokes them, those that wait end when their turn comes.
 --
 -- KEYS  1 prefix
 -- ARGV  1 why (opaque), then ids (at most 1000)

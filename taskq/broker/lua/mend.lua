@@ -11,8 +11,9 @@
 --@include unique
 --@include gates
 --@include places
--- Mend messages that are in no place or in several, and ids in a place without a message: no script leaves such states, but an
--- operator's edit or a restored snapshot can. If a worker holds the message, that place stays; else one where it waits.
+-- Mend messages that are in no place or in several, and ids in a place without a message: no script leaves such states,
+-- but an operator's edit or a restored snapshot can. If a worker holds the message, that place stays; else one where it
+-- waits.
 --
 -- KEYS  1 prefix
 -- ARGV  1 '1' where there are many of them in all, then for each id: id, the key after the prefix where it was seen ('' for

@@ -9,8 +9,8 @@
 --@include unique
 --@include gates
 -- What a worker announces for all: the settings that scripts and reapers use, its tasks, their queues and limits. Limits set
--- by hand stay in force. A worker announces it again every minute, in case the server has lost it. If workers differ, the one
--- that was started last is right; for each name, `published` has the time at which that worker first announced it.
+-- by hand stay in force. A worker announces it again every minute, in case the server has lost it. If workers differ, the
+-- one that was started last is right; for each name, `published` has the time at which that worker first announced it.
 --
 -- KEYS  1 prefix
 -- ARGV  1 when the caller said this first (ms, as returned; '' if it never did), 2 settings: 'name=number' between spaces,

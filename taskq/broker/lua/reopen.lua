@@ -8,8 +8,8 @@
 --@include burying
 --@include unique
 --@include gates
--- Work out anew what is derived of gates: that lines without anybody are forgotten, that a gate which lets something pass
--- has been opened, and that one which will by itself has its time among the openings; so with pauses that end.
+-- Recompute what is derived from gates: forget empty lines, open gates that let something pass, and put back the times at
+-- which gates open, and pauses end, by themselves.
 --
 -- KEYS  1 prefix
 -- ARGV  gates, and '=<name>' for what is paused
@@ -49,7 +49,7 @@ local function first_in(queue, name)
   return task and gates_of(task, extras(value, flags, at)) or {}, place_of(rank, value), line
 end
 
--- Of some gates those that tell a line, or a group, when they open.
+-- Which of some gates tell a line, or a group, when they open.
 local function telling(gates, name)
   local found = {}
   for _, gate in ipairs(gates) do
@@ -62,8 +62,8 @@ local function in_group(queue, line, group)
   return call('ZSCORE', P .. 'heads:' .. queue .. '|' .. group, line) and has_line(group, queue)
 end
 
--- Whether of those who serve a queue any, and all, have been told of a line, of all of it, or of its suspects. A worker that
--- does not tell what it runs may be the one that has handed a line on.
+-- Whether any, and whether all, of the sets that serve a queue have been told of a line, of the whole queue, or of its
+-- suspects. A worker that does not say what it runs may be the one that has handed a line on.
 local function announced(kind, queue, line)
   local any, all = false, true
   for set in string.gmatch(served_by(queue, line), '%S+') do
@@ -87,18 +87,18 @@ local function in_another_group(queue, line, gates, group)
   return false
 end
 
--- Whether a queue is paused that will be told of a line, of all of it or of its suspects, when it goes on.
+-- Whether a queue is paused, and its end will announce a line, the whole queue, or its suspects.
 local function is_paused(queue, line)
   return call('HEXISTS', P .. 'paused', queue) == 1 and (not line or call('ZSCORE', P .. 'lines:' .. queue, line))
 end
 
--- Whether somebody is about to look, who will see when a gate opens. Where nobody serves, nobody needs to.
+-- Whether some process is about to look and will see that a gate opens. If nobody serves the queue, none needs to.
 local function is_looked_at(kind, queue, line)
   local any, all = announced(kind, queue, line)
   return any or all or is_paused(queue, line)
 end
 
--- Whether one of these gates is about to be opened, by whoever keeps the time.
+-- Whether one of these gates is about to be opened, by the process that waits for due times.
 local function is_due(names)
   for _, name in ipairs(names) do
     local time = tonumber(call('ZSCORE', P .. 'openings', name))
@@ -107,8 +107,8 @@ local function is_due(names)
   return false
 end
 
--- Whether a line or a group is where it ought to be: it waits at a gate that tells it, or has been announced, or is about to
--- be. A line in a group is, since that is looked at too; a group of limits that are no more is, since its lines are.
+-- Whether a line or a group is where it should be: it waits at a gate that tells it, or has been announced, or is about to
+-- be. A line in a group is, since groups are looked at too; a group of limits that are gone is, since its lines are.
 local function is_ready(queue, name)
   local gates, place, line = first_in(queue, name)
   if not gates then
@@ -136,14 +136,15 @@ local function is_ready(queue, name)
   return select(2, announced('ready:', queue, name)) or (select(2, announced('ready:', queue, line)))
 end
 
--- Whether there is nothing in a line or a group, and nobody is about to see that.
+-- Whether a line or a group is empty, and nobody is about to notice.
 local function is_forgotten(queue, name)
   local line = queue .. '|' .. name
   if call('EXISTS', P .. 'gated:' .. line, P .. 'ranked:' .. line, P .. 'heads:' .. line) > 0 then return false end
   return not announced('ready:', queue, name)
 end
 
--- Whether who waits at a gate as a whole, `*` or its suspects `!`, is about to be told, or will be when it opens.
+-- Whether a queue that waits at a gate as a whole (`*`), or with its suspects (`!`), is about to be told, or will be when
+-- the gate opens.
 local function is_known(kind, queue, name)
   local n, opens = room(name, now)
   if n >= 1 then return is_due({ name }) end

@@ -4,11 +4,11 @@
 --@include waiting
 --@include ranked
 --@include unique
--- A dead letter goes back to the end of its queue, as if new.
+-- Put a dead letter back at the end of its queue, as if it were new.
 --
 -- KEYS  1 prefix
 -- ARGV  1 queue, 2 id, 3 value to store ('' to keep the present one)
--- Returns 1, 0 if that is not a dead letter of that queue, or -1 if it is unique work that another message is by now.
+-- Returns 1, 0 if that is not a dead letter of that queue, or -1 if it is unique work that another message does by now.
 -- Again: 0.
 local queue, id = ARGV[1], ARGV[2]
 if not call('ZSCORE', P .. 'dead:' .. queue, id) or call('HEXISTS', P .. 'messages', id) == 0 then return 0 end

@@ -1,11 +1,12 @@
 --@include base
 --@include types
--- How a worker is: it says so now and then. One that has not for a while, or says that it goes, is forgotten.
+-- Keep the report of a worker on how it is. A worker that has not reported for a while, or says that it ends, is
+-- forgotten.
 --
 -- KEYS  1 prefix
--- ARGV  1 the worker's id, 2 ms for which its word holds, 3 how it is (opaque; '' if it goes)
+-- ARGV  1 the worker's id, 2 ms for which the report holds, 3 how it is (opaque; '' if it ends)
 -- Returns how many workers were forgotten.
--- Again: its word holds for longer; or it is gone already.
+-- Again: the report holds for longer; or the worker is forgotten already.
 local id, now = ARGV[1], clock()
 expect('hash', { 'fleet' })
 expect('zset', { 'fleet-ends' })

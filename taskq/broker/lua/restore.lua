@@ -9,8 +9,8 @@
 --@include burying
 --@include unique
 --@include gates
--- Work out anew what is derived of queues: the letters that say what is special of them, which sets of workers serve them,
--- and that those are told of what can be taken.
+-- Recompute what is derived from queues: the letters that say what is special about them, which sets of workers serve them,
+-- and whether those have been told what can be taken.
 --
 -- KEYS  1 prefix
 -- ARGV  for each queue: its name, '1' if a task with limits has it, the sets that serve it joined by spaces
@@ -70,7 +70,7 @@ local function waits(gates, who)
   end
 end
 
--- Suspects: a lane that does not run the first one's task may have handed it on, and told only those that do.
+-- Suspects: a lane that does not run the task of the first may have handed it on, and told only the lanes that do.
 local function lanes_are_told(queue, task)
   local lanes = task and served_by(queue, task .. '#t') or ''
   return lanes ~= '' and is_told('solo', queue, lanes)

@@ -2,11 +2,11 @@
 --@include types
 --@include ending
 --@include burying
--- Dead letters older than their time go. A queue whose dead letters cannot be read keeps no other from it.
+-- Delete dead letters older than dead_ttl. A queue whose dead letters cannot be read does not stop the others.
 --
 -- KEYS  1 prefix
 -- ARGV  1 limit per queue, then queues
--- Returns how many went.  Again: finds no more.
+-- Returns how many were deleted.  Again: finds no more.
 local limit, ttl, gone = tonumber(ARGV[1]), setting('dead_ttl'), 0
 if not ttl then return 0 end
 local horizon = int(clock() - ttl)

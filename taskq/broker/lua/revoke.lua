@@ -10,8 +10,9 @@
 --@include unique
 --@include gates
 --@include revoking
--- A message is not to run, or to run no longer. What waits ends at once where its place is quickly searched, else when its
--- turn comes; whoever waits for its result is told at once. What runs is stopped by its worker, which is told.
+-- Revoke a message, so that it does not run, or stops running. If it waits, it ends at once if its place is quickly
+-- searched, else when its turn comes; a caller that waits for its result is told at once. If it runs, its worker is told
+-- and stops it.
 --
 -- KEYS  1 prefix
 -- ARGV  1 id, 2 why (opaque)
@@ -35,13 +36,13 @@ if inc then
   return 'running'
 end
 
--- Whether it stood there and is gone now.
+-- Whether it was there and is gone now.
 local function left(key, kind)
   if kind == 'zset' then return call('ZREM', P .. key, id) == 1 end
   return call('LLEN', P .. key) <= 1000 and call('LREM', P .. key, 1, id) == 1
 end
 
--- The same of a queue's ranked ones, or a line's: those behind it move up.
+-- The same for ranked messages of a queue or a line: those behind it move up.
 local function left_its_rank(line)
   local key = P .. 'ranked:' .. queue .. (line and '|' .. line or '')
   local rank = tonumber(call('ZSCORE', key, id))

@@ -2,7 +2,7 @@
 --@include types
 --@include bells
 --@include waiting
--- Periodic entries that tick and whose next tick is due at no time get it back.
+-- Give periodic entries that have lost the time of their next tick that time back.
 --
 -- KEYS  1 prefix
 -- ARGV  names of entries

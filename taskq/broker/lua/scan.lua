@@ -1,5 +1,5 @@
 --@include base
--- Some of the ids there are, without their messages.
+-- Some of the ids of messages, without the messages.
 --
 -- KEYS  1 prefix
 -- ARGV  1 cursor ('0' to begin), 2 about how many
@@ -11,7 +11,7 @@ if not reply.err then
   for i, id in ipairs(reply[2]) do out[i + 1] = id end
   return out
 end
--- A server before that option copies the messages: a few at a time, until they come to a mebibyte.
+-- A server without that option copies the messages: read a few at a time, until they come to a mebibyte.
 local copied = 0
 repeat
   reply = call('HSCAN', key, out[1], 'COUNT', math.min(about, 10))

@@ -1,10 +1,10 @@
 --@include base
 --@include held
 --@include sizes
--- What there is, per queue: the ledger and its places, at one instant.
+-- The ledger and the places of each queue, at one instant.
 --
 -- KEYS  1 prefix
--- ARGV  queues to look at beside those of which anything was counted
+-- ARGV queues to look at besides those with any counter
 -- Returns {counters (field, value, ...), {queue, pending, suspects, dead, paused text or '', ...} of those with any of it,
 --       {queue, how many are held, ...}}.
 -- Again: the same.

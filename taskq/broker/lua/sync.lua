@@ -10,9 +10,9 @@
 --@include unique
 --@include gates
 --@include revoking
--- After a call whose outcome is unknown: settle what is whose. Raises the call number first, so that a call still
--- on its way cannot execute afterwards; then returns to their queues, uncounted, the messages this incarnation holds
--- and does not know of.
+-- After a call whose outcome is unknown: agree on which messages the caller holds. Raises the call number first, so that
+-- a call still on its way cannot execute afterwards; then returns to their queues, uncounted, the messages this
+-- incarnation holds and does not know of.
 --
 -- KEYS  1 prefix
 -- ARGV  1 incarnation, 2 new call number, 3 number of the lost call, then the ids it knows it holds

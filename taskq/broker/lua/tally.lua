@@ -1,11 +1,11 @@
 --@include base
 --@include sizes
 --@include gated
--- Compare how many messages there are with how many ids stand in places: by the conservation law they are as many.
+-- Count the messages, and the ids in the places: the two numbers must be equal.
 --
 -- KEYS  1 prefix
--- ARGV  every queue there is
--- Returns {messages, ids in places, then the keys (after the prefix) in which those of the queues stand, but for lines}.
+-- ARGV all queues
+-- Returns {messages, ids in places, then the keys (after the prefix) in which ids of the queues stand, except lines}.
 -- Again: the same.
 local placed, out = call('ZCARD', P .. 'schedule'), {}
 for family, command in pairs({ queue = 'LLEN', suspects = 'LLEN', ranked = 'ZCARD', dead = 'ZCARD' }) do

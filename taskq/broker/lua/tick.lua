@@ -8,9 +8,10 @@
 -- ARGV  for each tick: name of the entry, its revision, due ms as seen ('now': whatever is due, which stays),
 --       id of the message ('' to send none), value, options as for enqueue, 1 to send only if the last message has ended,
 --       tick ms, next tick ms ('' for none), its due ms, 1 if ticks were left out
--- Returns a character a tick: '+' sent, '-' sent, but no worker serves its queue, 's' not sent, since the last message has not ended, 'u' not sent, since another
---       message is that unique work already, '=' it had been sent before, '.' there was nothing to send, '!' its queue is
---       full, so it is due again in a second, 'x' not as seen, so nothing was changed.
+-- Returns a character a tick: '+' sent, '-' sent, but no worker serves its queue, 's' not sent, since the last message
+--       has not ended, 'u' not sent, since another message already does that unique work, '=' it had been sent before,
+--       '.' there was nothing to send, '!' its queue is full, so it is due again in a second, 'x' not as seen, so nothing
+--       was changed.
 -- Again: not as seen.
 local WIDTH, AGAIN = 11, 1000
 local now = clock()
@@ -36,7 +37,8 @@ local function look(i)
   return sub(answer, 1, 1) == $SAME and 'u' or answer
 end
 
--- The tick stays the entry's next one; its rule for missed ones holds when it is late. `waits` keeps when it was due at first.
+-- The tick stays the entry's next one; when it is late, the rule for missed ticks decides. `waits` keeps its first due
+-- time.
 local function put_off(i)
   local name, due, key = ARGV[i], ARGV[i + 2], P .. 'entry:' .. ARGV[i]
   if due == 'now' then return end

@@ -1,12 +1,12 @@
 --@include base
 --@include types
--- What is kept of messages goes when they are gone: locks, marks of revocation, counted deaths, who waits for them. Of dead
--- letters without a reason it is said that it is not known. A lock whose time is over, or whose message has expired where it
--- waits, is nothing wrong: it goes when that message does.
+-- Delete what is kept about messages that are gone: locks, marks of revocation, counted deaths, waiters. Dead letters
+-- without a reason get one that says so. A lock whose time is over, or whose message has expired where it waits, is not
+-- wrong: it goes when that message does.
 --
 -- KEYS  1 prefix
 -- ARGV  1 which: unique | revoked | crashes | waiters | reasons | dead, then fields of it (of `dead`: ids of dead letters)
--- Returns how many were put right.
+-- Returns how many were corrected.
 -- Again: 0.
 local kind, key, wrong = ARGV[1], P .. ARGV[1], 0
 expect('hash', { 'messages', 'reasons', 'unique', 'revoked', 'crashes', 'waiters' })

@@ -20,8 +20,8 @@
 --       and of what waits: paused, task-paused (as pause.lua stores them), served (by how many live sets of queues),
 --       incarnations (how many there are), workers {what they are ...}, gates {{name, 1 if something may pass now, when it
 --       opens (ms) or '', ms between two, slots, slots in use, ids of up to 3 holders ...} ...} (closed ones, and the one it
---       waits at), place (queue, ranked, suspects, or a gate), lanes (of its task's line: the sets of those that run it), ahead
---       (missing beyond the 10,000), of.
+--       waits at), place (queue, ranked, suspects, or a gate), lanes (of its task's line: the sets of those that run it),
+--       ahead (missing beyond the 10,000), of.
 -- Again: the same.
 local MOST, FEW = 10000, 100
 local id, now = ARGV[1], clock()
@@ -53,7 +53,7 @@ if held then
   return out
 end
 
--- Who could run it.
+-- Which workers could run it.
 local served, workers, incarnations = 0, {}, call('ZRANGE', P .. 'leases', 0, FEW - 1)
 for set in string.gmatch(call('HGET', P .. 'serving', queue) or '', '%S+') do
   if tonumber(call('ZSCORE', P .. 'set-leases', set) or 0) > now then served = served + 1 end

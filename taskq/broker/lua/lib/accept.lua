@@ -1,4 +1,4 @@
--- The acceptance of messages: each is looked at first, then all that are accepted are written at once. Uses `now` of the
+-- Accept messages: each is looked at first, then all that are accepted are written at once. Uses `now` of the
 -- script it is part of.
 
 -- What the parts of this share: what is to be written, and where; `special` if any of it is not plain.
@@ -9,14 +9,14 @@ local batch = {
 }
 --@lazy flow: ranked unique locking sweeping
 
--- Whether a message or a result of this id exists. Asked of ids made by taskq as well: a call that was given up, repeated
--- with its id and executed late all the same must not put the id into its queue a second time.
+-- Whether a message or a result of this id exists. Ids made by taskq are checked too: if a call was given
+-- up, repeated with its id, and then executed late after all, it must not put the id into its queue a second time.
 local function used(id)
   return given[id] or call('HEXISTS', P .. 'messages', id) == 1 or call('EXISTS', P .. 'result:' .. id) == 1
 end
 
--- What the options of a message ask for: its answer, due time (ms) or nil, expiry stamp, length of the queue at most, whether
--- the queue is another than its task's own, whether the due time is one of the day.
+-- What the options of a message ask for: its answer, due time (ms) or nil, expiry stamp, the queue's maximum length, whether
+-- the queue is not its task's own, whether the due time is a time of day.
 local function read_options(options, queue)
   local due, answer, expiry, most, elsewhere, of_day = nil, $ACCEPTED, '', nil, false, false
   for word, digits in string.gmatch(options, '(%a)(%d*)') do
@@ -89,7 +89,7 @@ local function accept(id, value, options)
   return answer
 end
 
--- Write what was accepted, each message into its queue or the schedule. The first write is one that a full server refuses.
+-- Write what was accepted, each message into its queue or the schedule. A full server refuses the first write.
 local function write_accepted()
   local special = batch.special
   -- The types of what is written to, before the first write; that of messages was seen, that of a single queue is by the

@@ -1,14 +1,13 @@
 -- Bells: passing word on to sets of workers.
---
--- It must not end a script half-way: where one of the keys for it is of the wrong type, an operator's doing, nobody is told,
--- and the audit passes it on later.
+-- Ringing must not end a script half-way: if an operator has made one of its keys another type, nobody is told, and the
+-- audit makes up for it later.
 
 -- Ring a bell that is silent.
 local function ring(bell)
   if try('RPUSH', bell, '1') ~= 1 then try('LPOP', bell) end
 end
 
--- There is something to take now, from a queue or a line: these sets (joined by spaces) are told.
+-- Tell these sets (joined by spaces) that there is something to take from a queue or a line.
 local function tell(sets, line, now)
   for set in string.gmatch(sets, '%S+') do
     try('ZADD', P .. 'ready:' .. set, 'NX', now, line)

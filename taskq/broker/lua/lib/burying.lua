@@ -1,6 +1,6 @@
 -- Dead letters: messages that are kept although they do not run any more.
 
--- They go for good, whoever asked for it.
+-- Delete them.
 local function purged(queue, ids)
   call('ZREM', P .. 'dead:' .. queue, unpack(ids))
   call('HDEL', P .. 'reasons', unpack(ids))

@@ -1,7 +1,7 @@
 -- What every script begins with: the partition's prefix, the clock, a first write.
 -- Key names are listed in taskq/broker/keys.py. Ids and values are opaque bytes; no script decodes msgpack.
 local P = KEYS[1]
-local rare -- false where a script has seen that nothing has marks, a crash or a revocation behind it
+local rare -- false once a script has seen that there are no marks, crashes or revocations
 local no_room = false -- true where memory is too scarce for results to be kept
 local call, try, sub, byte, find = redis.call, redis.pcall, string.sub, string.byte, string.find
 
@@ -13,5 +13,5 @@ end
 
 local function int(n) return string.format('%.0f', n) end
 
--- A script whose first write frees memory goes on to its end when the server is over maxmemory.
+-- If the first write of a script frees memory, the script runs to its end even when the server is over maxmemory.
 local function begin_writes() call('DEL', P .. 'none') end

@@ -1,6 +1,6 @@
--- Results: stored, and handed to those who wait for them.
+-- Results: stored, and handed to the callers that wait for them.
 
--- Store a result ('' for none) and hand it to whoever waits. `waiting` says whether anybody does.
+-- Store a result ('' for none) and hand it to the callers that wait. `waiting` says whether any does.
 local function deliver(id, result, ttl, waiting)
   if result ~= '' and not no_room then call('SET', P .. 'result:' .. id, result, 'PX', ttl) end
   if not waiting then return end
@@ -19,7 +19,7 @@ local function anybody_waits() return call('HLEN', P .. 'waiters') > 0 end
 -- The result of an end that no worker tells is kept as the settings say.
 local function tell_end(id, result) deliver(id, result, setting('result_ttl') or 3600000, anybody_waits()) end
 
--- Messages end for a reason that is not their task's: whoever waits is told.
+-- Messages end for a reason outside their task: tell the callers that wait.
 local function discard(queue, id, counter, why)
   ended(queue, { id }, counter)
   tell_end(id, $DISCARDED .. why)

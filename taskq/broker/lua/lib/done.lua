@@ -1,7 +1,7 @@
 -- Messages whose task has returned, a group of them: part of fetch.lua, whose `run` this uses.
 
 -- What the processing hash has for these ids, and whether it has nothing else. Mostly a batch is settled as it was taken,
--- whole and in order; then one walk through the hash does, where a look-up of each id would walk through half of it.
+-- whole and in order; then one walk through the hash is enough, while looking up each id would walk through half of it.
 local function held_values(ids)
   local n = #ids
   if n == 1 then return { call('HGET', run.processing, ids[1]) }, false end
@@ -30,7 +30,7 @@ local function settle_done(blob, ttl, first_result, n_results)
   run.out[2] = run.out[2] + #ids - n
   if n == 0 then return end
   for value in pairs(tally) do special = special or find(value, '\n', 1, true) end
-  local finish = special and flow.finish_done -- made before the first write: it looks at the types of what it writes to
+  local finish = special and flow.finish_done -- made before the first write: it checks the types of what it writes to
   for value, times in pairs(tally) do first_write('HINCRBY', P .. 'counters', taken_from(value) .. '|done', times) end
   local fine, why = pcall(forget, mine)
   if not fine then -- the key is of another type: nothing has ended

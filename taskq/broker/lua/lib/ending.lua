@@ -1,6 +1,6 @@
--- The one way out. A message ends here, whatever its end is, so what is to follow every end belongs here.
+-- The one way out. Every message ends here, so whatever must happen at every end belongs here.
 
--- Nothing is kept of these messages any more, but for their results.
+-- Delete everything kept about these messages, except their results.
 local function forget(ids)
   call('HDEL', P .. 'messages', unpack(ids))
   if rare == false then return end

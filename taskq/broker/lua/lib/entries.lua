@@ -1,7 +1,7 @@
 -- Periodic entries: putting one in place, taking one away.
 
--- Its first tick is worked out by whoever keeps the time, so it is due at once. A tick that is due already stays: it is
--- sent as the entry is now. A paused entry stays paused.
+-- The process that sends ticks works out the first one, so the entry is due at once. A tick that is due already stays,
+-- and is sent as the entry is now. A paused entry stays paused.
 local function put_entry(name, entry, origin, now)
   local key = P .. 'entry:' .. name
   local due = call('HGET', key, 'waits') or call('ZSCORE', P .. 'ticks', name)

@@ -1,5 +1,5 @@
--- How many stand in lines, as a table queue -> n, and in all; nil where there are too many lines to ask in one call: then
--- there is the count of the ledger.
+-- How many messages stand in lines, as a table queue -> n, and in all; nil if there are too many lines to ask in one call:
+-- then use the count of the ledger.
 local function in_lines()
   if call('HLEN', P .. 'gates') > 5000 then return nil end
   local found, all, gates = {}, 0, call('HGETALL', P .. 'gates')

@@ -1,6 +1,6 @@
 -- Gates: each limit of a task is one, or one for each of its keys. A message passes all of its gates at the moment it is
--- taken; if one is closed it waits in a line (see lines.lua), or, where the limit is of all that is in the queue, its
--- queue waits as a whole. A gate opens when its time has come (a rate) or when a slot is freed (a concurrency).
+-- taken; if one is closed it waits in a line (see lines.lua), or, if the limit covers everything in the queue, the queue
+-- waits as a whole. A gate opens when its time has come (a rate) or when a slot is freed (a concurrency).
 -- Source of the rates: the generic cell rate algorithm, ITU-T I.371, with the theoretical arrival time as the state.
 
 -- The limits of a task as they were published, or set by hand: {interval ms, burst, slots, keyed, own} each; `breaker`:
@@ -47,7 +47,7 @@ local function shut_until(name)
   return shut_times[name]
 end
 
--- Who waits for a gate: names of queues with a line of that name or a group, `*queue` for a whole queue, `!queue` for its
+-- What waits for a gate: names of queues with a line of that name or a group, `*queue` for a whole queue, `!queue` for its
 -- suspects.
 local waiters_at = {}
 local anybody_in_line = call('HLEN', P .. 'gates') > 0
@@ -57,7 +57,8 @@ local function waits_at(name)
   return waiters_at[name]
 end
 
--- The name of a line of a task in which some wait still, though what made them wait may be over: others stand behind them.
+-- The name of a line of a task in which messages still wait, although the reason may be over: new messages queue behind
+-- them.
 local function line_left(task, which)
   if not anybody_in_line then return nil end
   local name = task .. '#' .. which
@@ -95,7 +96,7 @@ local function gates_of(task, found)
   return names, line
 end
 
--- Gates of all that is in a queue: those of a task that has it for itself.
+-- Gates for everything in a queue: those of a task that has the queue to itself.
 local function own_gates(queue)
   local names, limits = {}, limits_of(queue)
   for i, limit in ipairs(limits) do
@@ -105,8 +106,8 @@ local function own_gates(queue)
   return names
 end
 
--- What is known of gates in this call: their arrival times, slots in use, who waits there, breakers. Looked up once; what
--- has changed is written by save_gates().
+-- What is known of gates in this call: their arrival times, slots in use, what waits there, breakers. Looked up once;
+-- what has changed is written by save_gates().
 local arrivals, slots_used, breakers = {}, {}, {}
 local new_arrivals, new_slots, new_breakers = {}, {}, {}
 
@@ -137,7 +138,7 @@ local function save_gates(now)
 end
 
 -- A breaker: 'c' closed (all may pass), 'o' open until a time, 'h' half open (one has passed, and decides); a time (ms), of
--- 'h' when that one passed, of 'c' when the one did that closed it; and what the last ones came to, a digit each: 1 failed.
+-- 'h' when that one passed, of 'c' when the one did that closed it; and how the last runs ended, a digit each: 1 failed.
 local function breaker_of(task)
   breakers[task] = breakers[task] or call('HGET', P .. 'breakers', task) or 'c 0 '
   local mode, time, outcomes = string.match(breakers[task], '^(%a) (%d+) (%d*)$')
@@ -154,8 +155,8 @@ local function room_at_breaker(task, now)
   return 0, mode == 'o' and ends or nil
 end
 
--- A delivery of a task with a breaker, taken at a time, has ended: failed, or not, or (nil) nobody can say. What began
--- before the breaker opened says nothing of how it is now. (A time of 0: written by a version that kept none.)
+-- A delivery of a task with a breaker, taken at a time, has ended: failed, or not, or (nil) nobody can say. Runs that
+-- began before the breaker opened say nothing about the present. (A time of 0: written by a version that kept none.)
 local function record(task, failed, now, taken_at)
   local breaker, mode, time, outcomes = limits_of(task).breaker, breaker_of(task)
   if not breaker or mode == 'o' or taken_at < time then return end
@@ -179,7 +180,7 @@ end
 -- How many may pass a rate now, and when one more may (ms). A score is good to a microsecond, which must not cost a start.
 local function room_by_rate(name, gate, now)
   local arrival, last = arrival_at(name), now + gate.burst * gate.interval
-  if arrival > last + 1 then -- that of a slower rate which held before, or of a clock that has been set back
+  if arrival > last + 1 then -- from a slower rate that was in force before, or a clock that has been set back
     arrival, arrivals[name], new_arrivals[name] = last, last, true
   end
   local rounded = math.min(0.001 / gate.interval, 0.01)
@@ -203,7 +204,8 @@ local function room(name, now)
   return n, n < 1 and opens or nil
 end
 
--- Returns whether the gate is to be told of the end: what takes no slot gives none back, whatever its limits are then.
+-- Returns whether the gate must hear of the end: a run that took no slot gives none back, whatever the limits are by
+-- then.
 local function pass(name, now)
   local guarded = guarded_by(name)
   if guarded then
@@ -219,8 +221,8 @@ local function pass(name, now)
   return gate.slots > 0
 end
 
--- What was set for a task by hand, a pause, and what RateLimited asked for hold in whatever queue its messages wait: while
--- there is any of it, all queues are looked at like those with limits.
+-- A limit set by hand, a pause, and what RateLimited asked for hold for a task's messages in whatever queue they wait: while
+-- there is any of these, all queues are treated like those with limits.
 local function watch_controls()
   local any = call('EXISTS', P .. 'shut') == 1
   for _, name in ipairs(call('HKEYS', P .. 'limits')) do any = any or byte(name) == 33 end
@@ -230,7 +232,7 @@ local function watch_controls()
   mark('*', $MARK_LIMITED, any)
 end
 
--- No message like this one passes before a time (RateLimited): its first limit is shut, or a gate made for the purpose.
+-- Let no message like this one pass before a time (RateLimited): shut its first limit, or a gate made for the purpose.
 local function shut(id, time)
   local value = call('HGET', P .. 'messages', id)
   local _, task, _, flags, at = head(value)

@@ -1,8 +1,8 @@
--- Lines: what may not pass its gates waits in a line of its queue, in order: a list, and a sorted set of those that have
--- a rank. A line waits where its first message does. At a gate with keys it is told by its own name when that opens. For
--- the gates that all of a task have in common the lines of its keys wait as a group, in the order of their first messages,
--- so that a gate that opens costs the same however many there are. A group is named '~' and the task; or, of a key that
--- several lines have, '~' and its gate. (In what is ready it comes after the lines, which may join it.)
+-- Lines: messages that may not pass their gates wait in a line of their queue, in order: a list, and a sorted set of those
+-- with a rank. A line waits where its first message does. At a gate with keys it is told by its own name when the gate
+-- opens. At gates that all messages of a task share, the lines of its keys wait as a group, in the order of their first
+-- messages, so that opening a gate costs the same however many lines there are. A group is named '~' and the task; or, of
+-- a key that several lines have, '~' and its gate. (In what is ready it comes after the lines, which may join it.)
 
 local function set_waiters(name, waiters)
   anybody_in_line, waiters_at[name] = true, waiters == ' ' and '' or waiters
@@ -45,7 +45,7 @@ local function closed_gate(names, queue, now)
   end
 end
 
--- The first of a line, and its rank if it has one; nil of an empty one.
+-- The first message of a line, and its rank if it has one; nil if the line is empty.
 local function first_of(queue, line)
   local list, first = 'gated:' .. queue .. '|' .. line, nil
   if marked(queue, $MARK_RANKED) then
@@ -59,13 +59,14 @@ end
 -- Where a message stands among those of all lines: by its rank, or, between those above and below, by its age.
 local function place_of(rank, value) return rank or (select(3, head(value)) or 0) - 2 ^ 43 end
 
--- Whether a line is told by its name when this gate opens: no other line of its queue waits there. That of a task (#t) always
--- is, whatever it waits for: only those that run the task take from it.
+-- Whether a line is told by its name when this gate opens: no other line of its queue waits there. That of a task (#t)
+-- always is, whatever it waits for: only those that run the task take from it.
 local function is_told(line, name)
   return sub(line, -2) == '#t' or name == line and (find(name, '=', 1, true) or not limits_of(string.match(name, '^[^#]*')).keyed)
 end
 
--- A line whose first message may not pass a gate waits there. If the gate is open it waits only for others, who may be gone.
+-- A line whose first message may not pass a gate waits there. If the gate is open it only waits behind others, which may be
+-- gone.
 local function line_waits(queue, line, name, opens, place, now)
   local who = line
   wait_at(line, queue)
@@ -78,7 +79,8 @@ local function line_waits(queue, line, name, opens, place, now)
   if not opens and room(name, now) >= 1 then announce(queue, now, who) end
 end
 
--- A gate may let something pass again: tell those that can take what waits at it. Lines and groups stay, queues go on.
+-- A gate may let something pass again: tell the workers that can take what waits at it. Lines and groups stay, queues go
+-- on.
 local function open(name, now)
   local lines, group, task = ' ', group_of(name), string.match(name, '^[^#]*') .. '#t'
   for who in string.gmatch(waits_at(name), '%S+') do
@@ -95,8 +97,8 @@ local function open(name, now)
   for who in string.gmatch(name ~= task and waits_at(task) or '', '%S+') do announce(who, now, task, true) end
 end
 
--- Deliveries that passed these gates at a time have ended: their slots are free again, their breakers know; their locks go
--- if they were their last. save_gates() follows.
+-- Deliveries that passed these gates at a time have ended: free their slots, tell their breakers; their locks go if these
+-- were their last deliveries. save_gates() follows.
 local function free(gates, taken_at, now, failed, times)
   for name in string.gmatch(gates, '[^\n]+') do
     local guarded = guarded_by(name)
@@ -119,12 +121,12 @@ local function stand(queue, line, id, rank, at_head)
   if rank then call('ZADD', P .. 'ranked:' .. name, int(rank), id)
   else call(at_head and 'LPUSH' or 'RPUSH', P .. 'gated:' .. name, id)
   end
-  mark(queue, $MARK_LIMITED, true) -- so that what comes later stands behind it, whatever becomes of the limit
+  mark(queue, $MARK_LIMITED, true) -- so that later messages queue behind it, whatever becomes of the limit
   count(queue, 'gated')
 end
 
--- Work that comes back unstarted and was unique until its start is so again, or superseded by what has come since. Returns
--- whether it is.
+-- Work that was unique until its start and comes back unstarted is unique again, or superseded by a later message. Returns
+-- whether it is superseded.
 local function superseded(queue, id, value, now)
   local _, _, _, flags, at = head(value)
   local found = extras(value, flags or 0, at)
@@ -133,14 +135,14 @@ local function superseded(queue, id, value, now)
   return true
 end
 
--- Whether the keys of a line are of their types: what cannot go there goes to its queue.
+-- Whether the keys of a line have the right types: messages that cannot go there go to their queue.
 local function is_sound(queue, line)
   local name = queue .. '|' .. line
   return tonumber(try('LLEN', P .. 'gated:' .. name)) and tonumber(try('ZCARD', P .. 'ranked:' .. name))
 end
 
--- What was taken and not started goes to the head of its queue, or of its line if that is there; or to the end of another,
--- or `first` in that.
+-- Messages that were taken but not started go to the head of their queue, or of their line if it exists; or to the end of
+-- another line, or `first` in that.
 local function put_back(queue, ids, now, other, first)
   if not marked(queue, $MARK_LIMITED) then return offer(queue, ids, now, true) end
   for i = #ids, 1, -1 do
@@ -165,7 +167,7 @@ local function put_back(queue, ids, now, other, first)
   end
 end
 
--- Gates, lines and groups that look again as if their time had come: a few in each call that promotes.
+-- Gates, lines and groups that look again, as if their time had come: a few in each call that promotes.
 local function open_by_and_by(names, now)
   for i = 1, #names, 500 do
     local words = {}

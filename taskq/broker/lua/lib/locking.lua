@@ -1,8 +1,8 @@
 -- Unique work at its acceptance: part of accept.lua, whose `batch` this uses.
 
--- The answer if another message is it already; else its lock is this one's from now on, unless the queue is full and it
--- is refused. A debounced call replaces one that still waits for its time and never began, and puts that off; not beyond
--- the longest wait (letter d: ms, colon, ms at most; 0: no limit). It runs from the queue of the last call.
+-- The answer if another message already is this work; else the lock is this message's from now on, unless the queue is full
+-- and refuses it. A debounced call replaces one that still waits for its time and never began, and puts that time off, but
+-- not beyond the longest wait (letter d: ms, colon, ms at most; 0: no limit). It runs from the queue of the last call.
 local function waits_for_its_time(id, value)
   local _, _, _, flags, at = head(value)
   if not at or not extras(value, flags, at)[$FIELD_DEBOUNCE] or call('HEXISTS', P .. 'crashes', id) == 1 then return false end
@@ -19,7 +19,7 @@ local function first_with_lock(id, found, stored, full)
   if found[$FIELD_DEBOUNCE] then
     local wait, longest = string.match(found[$FIELD_DEBOUNCE], '^(%d+):(%d+)$')
     local old = not batch.given[by] and call('HGET', P .. 'messages', by)
-    if old and not waits_for_its_time(by, old) then -- it has come to its turn: this is the first of a new series
+    if old and not waits_for_its_time(by, old) then -- its time has come: this call is the first of a new series
       if not full then batch.locks[lock] = { id, mode, ms } end
       return nil
     end

@@ -1,5 +1,5 @@
--- Paused queues: nothing is taken from them, their suspects included, until they are resumed. A task in a queue that it
--- shares is paused by a gate of its own, and so is what one that has a queue for itself has waiting in others.
+-- Paused queues: nothing is taken from them, their suspects included, until they are resumed. A task in a shared
+-- queue is paused by a gate of its own, and so are messages that a task with its own queue has waiting in others.
 
 -- The field of `paused` for a name.
 local function what_to_pause(name)
@@ -30,7 +30,7 @@ local function resume_queue(queue, now)
   return true
 end
 
--- Both, since a worker may have published the task otherwise since it was paused. Returns 1 if anything was.
+-- Both, since a worker may have changed the task's queue since it was paused. Returns 1 if either was paused.
 local function resume(name, now)
   call('ZREM', P .. 'openings', '=' .. name)
   local a_task, a_queue = call('HDEL', P .. 'paused', '=' .. name) == 1, resume_queue(name, now)

@@ -1,6 +1,6 @@
--- The places a message can be in, of which there must be one.
+-- The places a message can be in; it must be in exactly one.
 
--- Every queue of which anything was ever counted: for a message whose head does not say where it belongs.
+-- Every queue that has a counter: for a message whose head does not say where it belongs.
 local function all_queues()
   local names, known = {}, {}
   for _, field in ipairs(call('HKEYS', P .. 'counters')) do
@@ -10,9 +10,9 @@ local function all_queues()
   return names
 end
 
--- How often an id stands in a list. Where many are looked for, a list is read once for all of them: whole, or its ends if
--- it is long; what comes to a list comes to an end of it, and `audit.py` has walked through the rest twice.
--- `looked` is how many ids have been looked at, by which a call knows when it has done enough.
+-- How many times an id stands in a list. If many are looked for, a list is read once for all of them: whole, or its ends
+-- if it is long; what comes to a list comes to an end of it, and `audit.py` has walked through the rest twice. `looked`
+-- is how many ids have been looked at, by which a call knows when it has done enough.
 local END, many, looked, known = 10000, false, 0, {}
 local function read_ends(key)
   local found, n = {}, call('LLEN', key)
@@ -32,9 +32,9 @@ local function times_in(key, id)
   return #call('LPOS', key, id, 'COUNT', 0)
 end
 
--- The places of an id: those a message of `queue` can be in (nil: its head does not say, so it may be in any), in these lines,
--- and the key `seen` (after the prefix). The best to keep comes first: a worker's, then what waits, then the schedule, then
--- the dead letters.
+-- The places of an id: those a message of `queue` can be in (nil: its head does not say, so it may be in any), in these
+-- lines, and the key `seen` (after the prefix). The best to keep comes first: a worker's, then what waits, then the
+-- schedule, then the dead letters.
 local function places_of(id, queue, seen, lines)
   local places, queues = {}, queue and { queue } or call('HEXISTS', P .. 'messages', id) == 1 and all_queues() or {}
   local holders = holders_of(id, 1000)

@@ -2,11 +2,11 @@
 -- could renew (the server was away, a snapshot was restored, the clock jumped), so every lease that has ended or
 -- is about to gets one fresh lease first. If it lies in the future the clock went back: leases are clamped.
 -- Both hold for incarnations and for the sets of queues they serve: a worker that lives on must not lose its set.
--- Leases differ in length while settings change, so each incarnation's is kept (`terms`), and what all share takes the
--- longest: nobody's lease is cut to another's.
+-- Leases differ in length while settings change, so each incarnation's is kept (`terms`), and what all share
+-- takes the longest: no lease is cut to the length of another.
 
--- Let times of a sorted set be earlier, but for those that stay. A page at a time: what was moved stands among what was looked
--- at. At most 100,000, the earliest; the rest are far off.
+-- Make times of a sorted set earlier, except those that stay. A page at a time: what was moved stands among what was looked
+-- at. At most the earliest 100,000; the rest are far off.
 local function move(key, by, stays)
   for first = 0, 99000, 1000 do
     local times, moved = call('ZRANGE', P .. key, first, first + 999, 'WITHSCORES'), {}
@@ -18,8 +18,8 @@ local function move(key, by, stays)
   end
 end
 
--- The clock went back: what was to last some seconds from then on does not last longer for it. What was said by the time
--- of day stays (etas, ticks, timed pauses). Locks are kept by a clock that does not go back: see unique.lua.
+-- The clock went back: what should last some seconds does not last longer because of that. What was set by the time of day
+-- stays (etas, ticks, timed pauses). Locks are kept by a clock that does not go back: see unique.lua.
 local function set_back(by)
   call('INCRBY', P .. 'set-back', by)
   call('DEL', P .. 'keeper')
@@ -37,7 +37,7 @@ local function set_back(by)
   end
 end
 
--- The length (ms) of the shortest lease (rank 0) or the longest (-1). One whose incarnation went without it is dropped.
+-- The length (ms) of the shortest lease (rank 0) or the longest (-1). One whose incarnation is gone is dropped.
 local function term(rank, default)
   for _ = 1, 10 do
     local found = call('ZRANGE', P .. 'terms', rank, rank, 'WITHSCORES')
@@ -58,7 +58,7 @@ local function put_right(leases, low, high, now, length_of, wrong)
   end
 end
 
--- `lease` is that of an incarnation which did not say its own. Returns the shortest and the longest there are.
+-- `lease` is used for an incarnation that did not say its own. Returns the shortest and the longest lease.
 local function pulse(now, lease)
   local last = tonumber(call('GET', P .. 'pulse') or '') or 0
   begin_writes()

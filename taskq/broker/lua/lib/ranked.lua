@@ -1,7 +1,7 @@
--- What plain queues and messages do without: marks, what a head says beside its names, messages that have a rank.
+-- What plain queues and messages do not need: marks, what a head says besides its names, messages that have a rank.
 
--- What else a head says, by its letter: of a value whose flags say so, from where the names end. Of one that was cut
--- short, what is whole.
+-- What else a head says, by its letter: for a value whose flags say so, from where the names end. If it was cut short, only
+-- whole fields.
 local function extras(value, flags, at)
   local found = {}
   if flags < $FLAG_MORE then return found end
@@ -26,7 +26,7 @@ local function mark(queue, letter, on)
 end
 
 -- Ranked messages: those with a priority, and those of a fair queue. They stand in a sorted set, in a band for each
--- priority; within a band by their turn. A turn is a number that rises; in a fair queue it is the virtual time at which
+-- priority; within a band by their turn. A turn is a rising number; in a fair queue it is the virtual time at which
 -- the message would end if every key had its share.
 -- Source: Goyal, Vin, Cheng, "Start-time Fair Queueing", SIGCOMM 1996; the rank is the finish tag.
 local BAND, FIRST, UNIT = 2 ^ 45, 2 ^ 30, 1024
@@ -37,7 +37,8 @@ local function share_of(found)
   return level .. '|' .. sub(found[$FIELD_FAIR], 9), math.ceil(UNIT / struct.unpack('>d', sub(found[$FIELD_FAIR], 1, 8)))
 end
 
--- The rank of one more message, at most the last of its band; `seen` has what this call has given out: first ranks by band, last turns by key.
+-- The rank of one more message, at most the last of its band; `seen` has what this call has given out: first ranks by
+-- band, last turns by key.
 local function rank_of(queue, found, at_head, seen)
   local level = found[$FIELD_PRIORITY] and byte(found[$FIELD_PRIORITY]) - 128 or 0
   local base = -level * BAND
@@ -85,7 +86,7 @@ local function offer(queue, ids, now, at_head, known)
   push(queue, plain, now, at_head)
 end
 
--- With no ranked message left, in its lines neither, the turns begin anew.
+-- With no ranked message left, not even in its lines, the turns start again.
 local function forget_turns(queue)
   local gated = tonumber(call('HGET', P .. 'counters', queue .. '|gated') or 0) + (counts[queue .. '|gated'] or 0)
   if gated > 0 or call('EXISTS', P .. 'ranked:' .. queue) == 1 then return end
@@ -98,7 +99,7 @@ local function keep_turns(queue, served)
   local fair = P .. 'fair:' .. queue
   if next(served) and call('ZCARD', fair) > 0 then
     for band, last in pairs(served) do
-      call('ZREMRANGEBYSCORE', fair, int(band * BAND), '(' .. int(last)) -- keys that have had their share: as if new
+      call('ZREMRANGEBYSCORE', fair, int(band * BAND), '(' .. int(last)) -- keys that have had their share count as new
       call('ZADD', fair, 'GT', int(last), int(0 - band)) -- not -band: there is a -0, which has another name
     end
   end
@@ -151,7 +152,7 @@ local function pop(queue, n)
   end
   local any = marked(queue, $MARK_RANKED)
   if any then
-    call('LLEN', P .. 'queue:' .. queue) -- of the wrong type, it must not end this between the two
+    call('LLEN', P .. 'queue:' .. queue) -- if it has the wrong type, it must not end this between the two
     take_ranked('(0')
   end
   if #ids < n then
@@ -169,12 +170,12 @@ local function look_before(queue)
   call('HLEN', P .. 'turns')
 end
 
--- How many wait in a queue, beside its suspects and those that wait at a gate.
+-- How many wait in a queue, not counting its suspects and those that wait at a gate.
 local function waiting(queue)
   return call('LLEN', P .. 'queue:' .. queue) + (marked(queue, $MARK_RANKED) and call('ZCARD', P .. 'ranked:' .. queue) or 0)
 end
 
--- The same with those at gates, of which there is a count.
+-- The same including those at gates, which have a counter.
 local function all_waiting(queue)
   return waiting(queue) + (marked(queue, $MARK_LIMITED) and tonumber(call('HGET', P .. 'counters', queue .. '|gated')) or 0)
 end

@@ -16,9 +16,9 @@ local function head(value)
     (struct.unpack('>d', sub(value, 3, 10))), byte(value, 2), queue_at + queue_len + 1
 end
 
--- Letters that say what is special of a queue, so that one without them pays nothing: p paused, r has ranked messages,
--- l has tasks with limits, o was given messages that run at most once and have their own elsewhere, x has a length at most
--- and messages that expire. Those of `*` are letters of all queues.
+-- Letters that say what is special about a queue, so that a queue without them pays nothing: p paused, r has ranked
+-- messages, l has tasks with limits, o was given at-most-once messages whose own queue is another, x has a maximum length
+-- and messages that expire. The letters of `*` hold for all queues.
 local marks_of = {}
 local function marks(queue)
   local letters = marks_of[queue]

@@ -1,4 +1,4 @@
--- What an incarnation held goes to where it belongs, and the incarnation is gone. Used by close and reap.
+-- Put everything that an incarnation held where it belongs, and delete the incarnation. Used by close and reap.
 --
 -- running: the ids that may have been running, as a table id -> true; nil if nobody knows (the whole worker is gone).
 -- died:    whether the process died under them (a crash), or was told to stop (an interruption).
@@ -57,7 +57,7 @@ local function recover(inc, now, running, died, alone, cause)
     call('ZREM', P .. 'terms', inc)
     call('DEL', P .. 'processing:' .. inc)
   else
-    call('ZADD', P .. 'leases', int(now), inc) -- it speaks no more, and whoever reaps goes on with it
+    call('ZADD', P .. 'leases', int(now), inc) -- it can do nothing any more, and the next reaper goes on with it
     for _, item in ipairs(held) do call('HDEL', P .. 'processing:' .. inc, item.id) end
   end
   local may_run = 0

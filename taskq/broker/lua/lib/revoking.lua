@@ -1,5 +1,5 @@
 -- The end of revoked messages. One that ran when it was revoked, or waited where it is not quickly found, is marked; the
--- mark goes with the message, whatever becomes of it: a value it returned counts, all else is its end.
+-- mark stays with the message whatever happens: if the task returns a value, that counts; anything else is its end.
 local any_revoked = call('HLEN', P .. 'revoked') > 0
 
 local function told_why(why) return 'revoked' .. (why ~= '' and '\n' .. why or '') end

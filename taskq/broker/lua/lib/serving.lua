@@ -1,6 +1,6 @@
--- Sets of queues that workers serve: making one known or whole again, and telling it of what waits.
+-- Sets of queues that workers serve: register or repair one, and tell it what waits.
 
--- A worker serves a set until `ends` at least; another's may last longer. Returns whether anything of it was missing.
+-- A worker serves a set until `ends` at least; another worker may for longer. Returns whether anything of it was missing.
 local function serve(set, queues, ends)
   local missing = call('HSETNX', P .. 'sets', set, queues) == 1
   for queue in string.gmatch(queues, '%S+') do
@@ -21,7 +21,7 @@ local function tell_what_waits(queues, now)
   end
 end
 
--- Queues are served together as they never were: the workers are told of the lines there are at gates.
+-- These queues are served together for the first time: tell the workers of the lines that wait at gates.
 local function tell_of_lines(queues, now)
   local waiters, told = call('HGETALL', P .. 'gates'), 0
   for i = 1, #waiters, 2 do
@@ -32,5 +32,5 @@ local function tell_of_lines(queues, now)
       end
     end
   end
-  if told > 200 then ring(P .. 'alarm') end -- the rest by and by, as if their time had come
+  if told > 200 then ring(P .. 'alarm') end -- the rest a few at a time, as if their time had come
 end

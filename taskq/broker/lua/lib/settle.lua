@@ -1,4 +1,4 @@
--- The outcomes a worker tells, for what it still holds: part of fetch.lua, whose `run` this uses.
+-- The outcomes that a worker reports, for messages it still holds: part of fetch.lua, whose `run` this uses.
 local processing, messages = run.processing, run.messages
 
 -- Deliveries of this processing value have ended: what they held of their limits is free.
@@ -7,7 +7,7 @@ local function left(value, failed, times)
   if gates ~= '' then free(gates, taken_at, now, failed, times) end
 end
 
--- What the end of some that are done means to others: those who wait, and what they held of their limits.
+-- What the end of done messages means to others: callers that wait, and the limits that they held.
 local function finish_done(ids, results, tally, ttl)
   for value, times in pairs(tally) do left(value, false, times) end
   for i, id in ipairs(ids) do deliver(id, results and results[i] or '', ttl, run.some_wait) end
@@ -34,7 +34,7 @@ local function look_before_settling(kind, queue)
   end
 end
 
--- Any other outcome: its words begin at ARGV[i]. What a breaker is to know of it is whether the task failed, or nothing.
+-- Any other outcome: its words begin at ARGV[i]. A breaker hears whether the task failed, or nothing.
 local function settle(kind, i, id, value)
   local queue, failed = taken_from(value), nil
   look_before_settling(kind, queue)
@@ -95,11 +95,11 @@ local function settle_each(settle_done)
 end
 
 local function settle_all(inc, number, settle_done)
-  call('HLEN', P .. 'counters') -- the others are read as the outcomes are
+  call('HLEN', P .. 'counters') -- the other keys are read with the outcomes
   first_write('HSET', P .. 'calls', inc, number)
   local fine, why = pcall(settle_each, settle_done)
   save_gates(now)
-  if not fine then -- what was settled before it is settled wholly
+  if not fine then -- everything settled before it is complete
     write_counts()
     error(why)
   end

@@ -1,10 +1,10 @@
 -- Whose turn it is among the queues of a set: part of fetch.lua, whose `run` this uses.
 --
--- They share the time of their workers by weight: start-time fair queueing (Goyal, Vin, Cheng 1996). The account of a queue is
--- the time its messages took so far, in ms over its weight, by the mean that the worker tells. The one with the lowest is next,
--- and no account stands below `*`, where the last one taken from stood: who had nothing to run saves nothing up.
--- In ready:<set> a name waits for its turn at LATER + its account, or, in strict order, at its rank. One that has just come up
--- stands at the time, which is less, so it is looked at first.
+-- They share the time of their workers by weight: start-time fair queueing (Goyal, Vin, Cheng 1996). The account of a
+-- queue is the time its messages took so far, in ms over its weight, by the mean that the worker reports. The one with the
+-- lowest is next, and no account is below `*`, the account of the last queue taken from: a queue that was empty saves
+-- nothing up. In ready:<set> a name waits for its turn at LATER + its account, or, in strict order, at its rank. One that
+-- has just come up stands at the time, which is less, so it is looked at first.
 local LATER = 1e13
 local spent = P .. 'spent:' .. run.set
 local account, lowest = {}, nil
@@ -20,7 +20,7 @@ local function turn_of(queue, ready)
   local its = account[queue]
   if not its then
     local known = call('HMGET', spent, '*', queue)
-    if not lowest then -- without accounts (a new set, a deleted key) all begin level with whoever waits the longest for its turn
+    if not lowest then -- without accounts (a new set, a deleted key) all begin level with the one that has waited longest for its turn
       local last = not known[1] and call('ZRANGE', ready, -1, -1, 'WITHSCORES')[2] or 0
       lowest = tonumber(known[1]) or math.max(0, tonumber(last) - LATER)
     end
@@ -30,7 +30,7 @@ local function turn_of(queue, ready)
   return string.format('%.3f', LATER + its.at), its.at > lowest and LATER + its.at - 0.01 or 0
 end
 
--- Take the name out whose turn it is.
+-- Take out the name whose turn it is.
 local function next_line(ready)
   for _ = 1, 1000 do
     local line, score = unpack(call('ZPOPMIN', ready))
@@ -41,7 +41,7 @@ local function next_line(ready)
   return call('ZPOPMIN', ready)[1]
 end
 
--- Messages of a queue were taken that will last so many ms.
+-- Messages of a queue were taken that will last this many ms.
 local function charge(queue, ms)
   local its = account[queue]
   if not its then return end

@@ -1,5 +1,5 @@
--- How much stands in the keys `<family>:<name>` of any number of names, as a table name -> n. Most have nothing, and to ask
--- whether any of a hundred is there costs little more than to ask for one.
+-- How much stands in the keys `<family>:<name>` of any number of names, as a table name -> n. Most are empty, and asking
+-- whether any of a hundred exists costs little more than asking for one.
 local function sizes(family, command, names)
   local found = {}
   for first = 1, #names, 100 do

@@ -1,4 +1,4 @@
--- Taking messages of which something is special, and suspects: part of fetch.lua, whose `run` this uses.
+-- Taking messages with something special, and suspects: part of fetch.lua, whose `run` this uses.
 local out, set, messages = run.out, run.set, run.messages
 
 local function hold(id, value, taken)
@@ -24,7 +24,7 @@ end
 
 local NONE = {}
 
--- The gates of a message, what its head says beside its names, and the line in which it would wait.
+-- The gates of a message, what its head says besides its names, and the line in which it would wait.
 local function gates_in(value)
   local _, task, _, flags, at = head(value)
   if not task then return NONE, NONE end
@@ -33,8 +33,8 @@ local function gates_in(value)
   return names, found, line
 end
 
--- A lock until the start ends here, as that of a debounced call; one until it is done is named beside the gates, so that it
--- ends with the delivery.
+-- A lock until the start ends here, and so does that of a debounced call; a lock until it is done is noted beside the
+-- gates, so that it ends with the delivery.
 local function pass_all(id, value, names, taken, found)
   for _, name in ipairs(names) do
     if pass(name, now) then taken = taken .. '\n' .. name end
@@ -46,15 +46,15 @@ local function pass_all(id, value, names, taken, found)
   hold(id, value, taken)
 end
 
--- What is not to run ends when it comes up, and spends nothing. Returns whether it has ended.
+-- A message that must not run ends when its turn comes, and uses up nothing. Returns whether it has ended.
 local function has_ended(queue, id, value)
   if value then return end_revoked(queue, id, 'discarded', value) or end_expired(queue, id, value, now) end
   count(queue, 'dangling')
   return true
 end
 
--- Take up to n from a queue with limits or ranks; what may not pass its gates goes to its line. Where `careful`, n is 1: what
--- runs at most once ends the fetch, and goes back to the head if that holds something already.
+-- Take up to n from a queue with limits or ranks; messages that may not pass their gates go to their lines. Where
+-- `careful`, n is 1: what runs at most once ends the fetch, and goes back to the head if that holds something already.
 local function take_some(queue, n, careful)
   local ids, ranks = pop(queue, n)
   if #ids == 0 then return 0, false end
@@ -207,8 +207,8 @@ local function take_line(queue, line, n)
   return got, false
 end
 
--- Take a suspect that this lane runs, or nobody does, if its gates are open; of another the lanes that run it are told.
--- Returns whether there is one fewer.
+-- Take a suspect that this lane runs, or that no lane runs, if its gates are open; of another suspect tell the lanes that
+-- run it. Returns whether there is one fewer.
 local function take_this_suspect(queue, id)
   local value = call('HGET', messages, id)
   if has_ended(queue, id, value) then return true end
@@ -238,8 +238,8 @@ local function take_suspect()
   end
 end
 
--- A message whose taker does not run its task waits in the line of that, for a lane that does: at the end, or `again` at the head.
--- At some time (ms) anybody is to look at it.
+-- A message taken by a lane that does not run its task waits in the task's line for a lane that does: at the end, or
+-- `again` at the head. At some time (ms) any lane may look at it.
 local function hand_on(queue, id, held, opens, again)
   local _, task = head(call('HGET', messages, id))
   local name = task .. '#t'
@@ -259,7 +259,7 @@ local function hand_on(queue, id, held, opens, again)
   if call('ZRANGE', P .. 'openings', 0, 0)[1] == name then ring(P .. 'alarm') end
 end
 
--- Take up to n of a line, or a queue of which something is special.
+-- Take up to n from a line, or from a queue with something special.
 local function take_it(line, queue, n)
   if line == queue then return take_special(queue, n) end
   if not marked(queue, $MARK_ONCE) then return take_line(queue, sub(line, #queue + 2), n) end

@@ -1,4 +1,4 @@
--- Room in a queue of a certain length: what waits there and is not to run any more takes none. A queue with such a length
+-- Room in a queue with a maximum length: messages there that must not run any more take no room. A queue with such a length
 -- whose messages may expire has a mark.
 
 --@lazy ends: ending delivering revoking expiring
@@ -31,7 +31,7 @@ local function dead_in(queue)
   return #swept[queue]
 end
 
--- End them: messages were accepted into their room.
+-- End them: other messages were accepted into their room.
 local function sweep()
   if not next(swept) then return end
   for queue, dead in pairs(swept) do

@@ -1,7 +1,7 @@
 -- Taking messages from what is ready: part of fetch.lua, whose `run` this uses.
 
--- Take up to n ids of a queue that has nothing special; returns how many, and whether there may be more. Where one of the keys
--- is of another type they go back.
+-- Take up to n ids of a queue with nothing special; returns how many, and whether there may be more. If one of the keys has
+-- another type they go back.
 local function take_plain(queue, n)
   local key, taken, f, outs = P .. 'queue:' .. queue, int(now) .. ' ' .. queue, 0, run.outs
   local ids = call('LPOP', key, n)
@@ -34,8 +34,9 @@ local function take_from(line, queue, n)
   return flow.take_marked(line, queue, n)
 end
 
--- What the worker knows of a queue: how many of its messages fill one fetch (0: one, and nothing beside it), and how many
--- ms one takes. A worker that runs many at once (`*`) fills its free slots, a part of them from each queue that is ready.
+-- What the worker knows of a queue: how many of its messages fill one fetch (0: one, and nothing besides it), and how
+-- many ms one takes. A worker that runs many at once (`*`) fills its free slots, a part of them from each queue that is
+-- ready.
 local function pace_of(queue, names, left)
   local caps = run.caps
   if caps == '' then return run.want, 10 end
@@ -45,9 +46,9 @@ local function pace_of(queue, names, left)
   return tonumber(most) or 1, tonumber(ms) or 10
 end
 
--- A fetch is full when it holds one budget: a queue of cap n fills it with n messages; and where the next message is one that
--- must be taken alone. If it was not, its queue comes first next time. It looks at so many names at most. Returns whether any
--- may be left.
+-- A fetch is full when it holds one budget: a queue of cap n fills it with n messages; and where the next message is one
+-- that must be taken alone. If it was not, its queue comes first next time. It looks at so many names at most. Returns
+-- whether any may be left.
 local LOOKS = 128
 local function take_ready()
   local ready, budget, left, many, in_turn = P .. 'ready:' .. run.set, 1, run.want, byte(run.caps) == 42, run.order ~= ''

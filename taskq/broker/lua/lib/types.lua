@@ -1,4 +1,4 @@
--- Looking at the types of keys before the first write: one that an operator's hand made another type must not end a script
+-- Check the types of keys before the first write: a key that an operator has made another type must not end a script
 -- half-way, with slots taken for nobody and a ledger that never balances again.
 
 local function expect(kind, names)
@@ -10,7 +10,7 @@ local function expect(kind, names)
   end
 end
 
--- The keys of which there is one: a script that moves messages may write to most of them.
+-- The keys that exist once: a script that moves messages may write to most of them.
 local function expect_common()
   expect('hash', {
     'messages', 'counters', 'settings', 'serving', 'calls', 'workers', 'marks', 'crashes', 'reasons', 'revoked', 'waiters',
@@ -19,7 +19,7 @@ local function expect_common()
   expect('zset', { 'schedule', 'leases', 'terms', 'openings', 'arrivals', 'shut' })
 end
 
--- The keys of a queue. Who is told of what waits in it is no matter: see `ring`.
+-- The keys of a queue. Those for telling workers what waits in it do not matter: see `ring`.
 local expected = {}
 local function expect_queue(queue)
   if expected[queue] then return end

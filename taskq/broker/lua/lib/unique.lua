@@ -1,6 +1,7 @@
--- Unique work: a lock of a task and a key, held by the id of a message. It counts only while that message is alive, no dead
--- letter, and has not expired unrun, so one whose message has gone holds nobody. In a head (letter u): mode (s until its start, d until it is
--- done, t for a time, whatever becomes of it), ms it counts at most (0: no limit), colon, lock.
+-- Unique work: a lock of a task and a key, held by the id of a message. It counts only while that message is alive, is no
+-- dead letter, and has not expired unrun, so the lock of a message that is gone blocks nobody. In a head (letter u): mode
+-- (s until its start, d until it is done, t for a time, whatever becomes of it), ms it counts at most (0: no limit),
+-- colon, lock.
 
 --@include expiry
 local function lock_in(text)
@@ -13,7 +14,7 @@ local function alive(id, now)
   return value and call('HEXISTS', P .. 'reasons', id) == 0 and not expired(id, value, now)
 end
 
--- The server's clock, as if it had never been set back: by this one locks end that count for a time.
+-- The server's clock, as if it had never been set back: locks that count for a time go by this one.
 local function steady(now) return now + tonumber(call('GET', P .. 'set-back') or '0') end
 
 -- The id that holds a lock, or nil. (The lock of a throttled call without a time: an earlier version's; it expires.)
@@ -40,7 +41,7 @@ local function unlock(lock, id)
   if held and string.match(held, '^%d+ (.*)$') == id then call('HDEL', P .. 'unique', lock) end
 end
 
--- A message goes back to where it waits: whether its lock is its own. One that is unique until its start takes it again;
+-- A message goes back to where it waits: whether it has its lock. One that is unique until its start takes it again;
 -- a debounced one if it can, so that the next call may replace it.
 local function lock_again(found, id, now)
   local lock, mode, ms = lock_in(found[$FIELD_LOCK])

@@ -1,14 +1,14 @@
--- Messages that wait: who is told of them, putting ids into queues, suspects and the schedule.
+-- Messages that wait: which workers are told of them, putting ids into queues, suspects and the schedule.
 
--- What is known of who is to be told.
+-- What is known about which workers to tell.
 local function known_of(table, field)
   local text = try('HGET', P .. table, field)
   return type(text) == 'string' and text or nil
 end
 
--- The sets of workers that serve a queue, or the line at one of its gates: if nobody serves a queue any more that its task once
--- had, those that serve the one it has now. The line of a task (#t) is served by those lanes of the same workers that run it;
--- if there are none and `anyone` is to look: by all of them.
+-- The sets of workers that serve a queue, or the line at one of its gates: if nobody serves a queue any more that its task
+-- once had, those that serve its queue now. The line of a task (#t) is served by those lanes of the same workers that run
+-- it; if there are none and `anyone` may look: by all of them.
 local function served_by(queue, gate, anyone)
   local sets, able = known_of('serving', queue) or '', ''
   if not gate then return sets end
@@ -19,7 +19,7 @@ local function served_by(queue, gate, anyone)
   if kind ~= 't' then return sets end
   for set in string.gmatch(sets, '%S+') do
     local lanes = known_of('runs', set)
-    if not lanes then able = able .. ' ' .. set end -- its workers do not tell what they run: it may be this
+    if not lanes then able = able .. ' ' .. set end -- its workers do not say what they run: it may be this
     for lane, tasks in string.gmatch(lanes or '', '(%S+)( [^\n]*)') do
       if find(tasks, ' ' .. task .. ' ', 1, true) then able = able .. ' ' .. lane end
     end
@@ -27,7 +27,7 @@ local function served_by(queue, gate, anyone)
   return able == '' and anyone and sets or able
 end
 
--- A queue that had nothing has something now, or the line at one of its gates: tell every set of workers that serves it.
+-- A queue that was empty, or the line at one of its gates, has something now: tell every set of workers that serves it.
 local function announce(queue, now, gate, anyone)
   tell(served_by(queue, gate, anyone), gate and queue .. '|' .. gate or queue, now)
 end
@@ -66,8 +66,8 @@ local function push_suspects(queue, ids, now, at_head)
   announce_suspects(queue, now)
 end
 
--- Put an id into the schedule; if it is the earliest now, wake whoever keeps the time. A time of day ends in half a
--- millisecond: it stays when the server's clock is set back.
+-- Put an id into the schedule; if it is the earliest now, wake the process that waits for due times. A time of day ends
+-- in half a millisecond: it stays when the server's clock is set back.
 local function schedule(queue, id, due, of_day)
   call('ZADD', P .. 'schedule', int(due) .. (of_day and '.5' or ''), id)
   count(queue, 'scheduled', 1)
