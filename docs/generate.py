@@ -294,8 +294,8 @@ is a `ConfigError` where the task is declared or called; type checkers find most
 
 _OPTIONS_OF_CALLS = """## Of a call
 
-For `apply_async(args, kwargs, ...)`, its twin `aapply_async`, `prepare_call` and `apply`. An option that is not given is
-as the task says."""
+For `apply_async(args, kwargs, ...)`, its twin `aapply_async`, `prepare_call` and `apply`. An option that is not given
+is as the task says."""
 
 _OPTIONS_TAIL = """`app.periodic(...)` takes the same for the calls that it sends, except `countdown`, `eta` and
 `task_id`, which each tick sets itself; `expires` is in seconds from the tick.
@@ -340,7 +340,8 @@ def errors() -> str:
 _ERRORS_HEAD = """# Errors
 
 Every error that taskq raises, in one tree. The names can be imported from `taskq.errors`; those that a caller usually
-meets can also be imported from `taskq`. Errors of the client library never escape: they are translated where they occur."""
+meets can also be imported from `taskq`. Errors of the client library never escape: they are translated where they
+occur."""
 
 
 # -- keys and scripts -----------------------------------------------------------------------------------------
