@@ -69,6 +69,7 @@ class TaskQ(Hooked, Control, ByName):
         send_timeout: float | None = None,
         server_check: str | None = None,
         start_method: str | None = None,
+        partitions: int | None = None,
     ) -> None:
         """Make an app. Nothing is connected yet.
 
@@ -93,6 +94,7 @@ class TaskQ(Hooked, Control, ByName):
             server_check: ``refuse``: workers do not start if the server may lose messages; ``warn``: they only warn.
             start_method: How workers make their child processes: ``fork``, ``forkserver`` or ``spawn`` (fork on Linux,
                 spawn elsewhere).
+            partitions: How many partitions the app has on its server, each with queues of its own (1).
 
         Raises:
             ConfigError: A name or setting that cannot work.

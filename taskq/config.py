@@ -69,6 +69,8 @@ class Settings:
     #: What a worker does at a server that may lose messages (it evicts them, or keeps nothing on disk): ``warn`` or
     #: ``refuse``.
     server_check: str = "warn"
+    #: How many partitions the app has on its server, each with queues of its own: 1 to 4096, the same in every process.
+    partitions: int = 1
     #: How a worker makes its child processes: ``fork``, ``forkserver`` or ``spawn``. Fork on Linux, spawn elsewhere.
     start_method: str = "fork" if sys.platform == "linux" else "spawn"
 
@@ -82,9 +84,13 @@ class Settings:
                 raise ConfigError(f"setting {name} must be a number of at least {low:g}, not {value!r}")
         if self.result_memory > 1:
             raise ConfigError(f"setting result_memory must be a share, from 0 to 1, not {self.result_memory!r}")
-        for name in ("max_crashes", "dead_max", "max_message_bytes"):
+        for name in ("max_crashes", "dead_max", "max_message_bytes", "partitions"):
             if not isinstance(getattr(self, name), int):
                 raise ConfigError(f"setting {name} must be a whole number, not {getattr(self, name)!r}")
+        if self.partitions > PARTITIONS:
+            raise ConfigError(
+                f"setting partitions must be a whole number from 1 to {PARTITIONS}, not {self.partitions}"
+            )
         for name, allowed in _ONE_OF.items():
             if (value := getattr(self, name)) not in allowed:
                 words = " or ".join(map(repr, allowed))
@@ -111,7 +117,10 @@ _AT_LEAST: dict[str, float] = {
     "max_message_bytes": 256,
     "result_memory": 0,
     "send_timeout": 0.001,
+    "partitions": 1,
 }
+#: Partitions an app can have: an id has 12 bits for them.
+PARTITIONS = 4096
 #: How a worker may make its child processes.
 START_METHODS = ("fork", "forkserver", "spawn")
 _ONE_OF = {"server_check": ("warn", "refuse"), "start_method": START_METHODS}

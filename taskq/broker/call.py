@@ -18,6 +18,11 @@ T_co = TypeVar("T_co", covariant=True)
 Arg = bytes | str | int
 
 
+def as_it_is(reply: Any) -> Any:
+    """Return the reply itself."""
+    return reply
+
+
 @dataclass(frozen=True, slots=True)
 class Command(Generic[T_co]):
     """One call of the server.
@@ -28,8 +33,9 @@ class Command(Generic[T_co]):
         parse: Turns the reply into its value.
         repeatable: Whether sending it twice is as good as once, so that an unknown outcome may be repeated.
         block: Seconds the server may take on purpose before it answers.
-        bell: A list to wait on for ``block`` seconds before the script runs. Both are sent in one write, so the script
-            runs the moment the bell rings, without another round trip.
+        bells: Lists to wait on for ``block`` seconds before the script runs. Both are sent in one write, so the script
+            runs the moment a bell rings, without another round trip.
+        heard: Called with the reply to that wait: the list and its token, or None in vain.
         within: Seconds to wait for the answer in all, where somebody waits for less than a connection would.
         ahead: The command that this connection executes next, unless it breaks: it may be sent in the same write.
     """
@@ -39,14 +45,10 @@ class Command(Generic[T_co]):
     parse: Callable[[Any], T_co]
     repeatable: bool = True
     block: float = 0.0
-    bell: bytes | None = None
+    bells: Sequence[bytes] | None = None
+    heard: Callable[[Any], object] = as_it_is
     within: float | None = None
     ahead: Command[Any] | None = None
-
-
-def as_it_is(reply: Any) -> Any:
-    """Return the reply itself."""
-    return reply
 
 
 def readable(stored: bytes) -> str:

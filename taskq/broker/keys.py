@@ -27,6 +27,8 @@ tasks                hash        task → its queue
 breakers             hash        task → its breaker: c closed, o open, h half open; a time (ms); last outcomes
 unique               hash        lock → until (ms, 0: no limit) and id of the message that holds it
 throttle:<lock>      string      until (ms) and id of the message that was let through; expires
+onward               hash        id of a message that is on its way to another partition → the queue there, newline, the
+                                 message; until it has arrived (see ``onward.lua``)
 set-back             string      ms by which the server's clock has been set back; locks for a time go on
 paused               hash        queue, or ``=<task>`` in a shared one → since and until (ms), by whom, newline, why
 lines:<queue>        sorted set  gates whose lines came up while the queue was paused → when
@@ -83,7 +85,8 @@ audit                string      what the last audit has found (msgpack; see ``t
 audited              string      an audit was made lately; expires after a minute
 published            hash        task, ``=`` (the settings) or ``@<-A>`` (its periodic entries) → since when it is so,
                                  in ms: of workers that announce otherwise the one started last is right
-settings             hash        windows and limits for scripts, ``name`` or ``name:<task>`` → number
+settings             hash        windows and limits for scripts, ``name`` or ``name:<task>`` → number; in partition 0
+                                 also ``partitions``, how many there are, if there are several
 ===================  ==========  ===================================================================
 """
 
@@ -96,10 +99,28 @@ APPS = b"tq:apps"
 
 @dataclass(frozen=True, slots=True)
 class Keys:
-    """Key names of one partition of an app."""
+    """Key names of one partition of an app; and all partitions of an app that has only this one (``topology.py``)."""
 
     app: str
     partition: int = 0
+
+    @property
+    def all(self) -> tuple[Keys, ...]:
+        """The partitions of the app."""
+        return (self,)
+
+    @property
+    def first(self) -> Keys:
+        """The partition that has what is of the app as a whole."""
+        return self
+
+    def of(self, _queue: str) -> Keys:
+        """Return the partition of a queue."""
+        return self
+
+    def places(self, _raw_id: bytes) -> tuple[Keys, ...]:
+        """Return the partitions where a message of that id may be, the likeliest first."""
+        return (self,)
 
     @property
     def prefix(self) -> bytes:

@@ -9,16 +9,27 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import TypeVar
 
 from taskq.address import safe_url
 from taskq.broker.call import Command
 from taskq.broker.keys import Keys
 from taskq.broker.net.aio import AsyncConnection
+from taskq.broker.net.connection import Connection
 from taskq.broker.net.url import check_url
-from taskq.broker.producer import Message, Numbering, Sender, answer_timeout
+from taskq.broker.producer import (
+    Message,
+    Numbering,
+    Numberings,
+    Sender,
+    Senders,
+    answer_timeout,
+    new_numbering,
+    new_sender,
+)
 from taskq.broker.protocol import Protocol, adrive, drive, persist, persistent
+from taskq.broker.topology import Topology
 
 T = TypeVar("T")
 
@@ -26,8 +37,14 @@ T = TypeVar("T")
 class Broker:
     """The server, for threads."""
 
-    def __init__(self, url: str, keys: Keys, send_timeout: float) -> None:
-        """Prepare a broker; nothing is connected yet.
+    def __init__(
+        self,
+        url: str,
+        partitions: Topology,
+        send_timeout: float,
+        greeting: Callable[[], Protocol[object]] | None = None,
+    ) -> None:
+        """Prepare a broker; nothing is connected yet. Each connection begins with the ``greeting``.
 
         Raises:
             ConfigError: A URL that cannot be read.
@@ -35,15 +52,22 @@ class Broker:
         check_url(url)
         self.url = url
         self.where = safe_url(url)
-        self.keys = keys
+        self.partitions = partitions
         self.send_timeout = send_timeout
-        self._idle: deque[Sender] = deque()
+        self._greeting = greeting
+        self._idle: deque[Sender | Senders] = deque()
 
-    def _sender(self) -> Sender:
+    @property
+    def keys(self) -> Keys:
+        """The names of the keys in the app's first partition, or its only one."""
+        return self.partitions.first
+
+    def _sender(self) -> Sender | Senders:
         try:
             return self._idle.pop()
         except IndexError:
-            return Sender(self.keys, self.url, self.where, self.send_timeout)
+            connection = Connection(self.url, answer_timeout(self.send_timeout), self._greeting)
+            return new_sender(self.partitions, connection, self.where, self.send_timeout)
 
     def send(self, raw_id: bytes, value: bytes, options: bytes = b"") -> bytes:
         """Send one message; answers a character (see ``enqueue.lua``); raises as `Numbering.send` says."""
@@ -68,9 +92,9 @@ class Broker:
         """Run a command, repeated as `persist` says for ``send_timeout`` seconds unless told otherwise."""
         return self.drive(persist(command, self.where, self.send_timeout if seconds == -1 else seconds))
 
-    def perform(self, steps: Protocol[T]) -> T:
+    def perform(self, steps: Protocol[T], seconds: float | None = -1) -> T:
         """Run a protocol to its end, each of its commands repeated as `run` repeats one."""
-        return self.drive(persistent(steps, self.where, self.send_timeout))
+        return self.drive(persistent(steps, self.where, self.send_timeout if seconds == -1 else seconds))
 
     def drive(self, steps: Protocol[T]) -> T:
         """Run a protocol to its end; it minds itself what is to be repeated."""
@@ -93,23 +117,31 @@ _CONNECTIONS = 16
 class AsyncBroker:
     """The server, for the coroutines of one event loop."""
 
-    def __init__(self, url: str, keys: Keys, send_timeout: float) -> None:
-        """Prepare a broker; nothing is connected yet."""
+    def __init__(
+        self,
+        url: str,
+        partitions: Topology,
+        send_timeout: float,
+        greeting: Callable[[], Protocol[object]] | None = None,
+    ) -> None:
+        """Prepare a broker; nothing is connected yet. Each connection begins with the ``greeting``."""
         check_url(url)
         self.url = url
         self.where = safe_url(url)
-        self.keys = keys
+        self.partitions = partitions
         self.send_timeout = send_timeout
-        self._idle: list[tuple[AsyncConnection, Numbering]] = []
+        self._greeting = greeting
+        self._idle: list[tuple[AsyncConnection, Numbering | Numberings]] = []
         self._room = asyncio.Semaphore(_CONNECTIONS)
 
-    def _sender(self) -> tuple[AsyncConnection, Numbering]:
+    def _sender(self) -> tuple[AsyncConnection, Numbering | Numberings]:
         if self._idle:
             return self._idle.pop()
-        return AsyncConnection(self.url, timeout=answer_timeout(self.send_timeout)), self._numbering()
+        connection = AsyncConnection(self.url, answer_timeout(self.send_timeout), self._greeting)
+        return connection, self._numbering()
 
-    def _numbering(self) -> Numbering:
-        return Numbering(self.keys, self.where, self.send_timeout)
+    def _numbering(self) -> Numbering | Numberings:
+        return new_numbering(self.partitions, self.where, self.send_timeout)
 
     async def send_many(self, messages: Sequence[Message]) -> bytes:
         """Send messages in one round trip; answers a character a message; raises as `Numbering.send` says."""
@@ -127,9 +159,9 @@ class AsyncBroker:
         """Run a command, repeated as `persist` says for ``send_timeout`` seconds unless told otherwise."""
         return await self.drive(persist(command, self.where, self.send_timeout if seconds == -1 else seconds))
 
-    async def perform(self, steps: Protocol[T]) -> T:
+    async def perform(self, steps: Protocol[T], seconds: float | None = -1) -> T:
         """Run a protocol to its end, each of its commands repeated as `run` repeats one."""
-        return await self.drive(persistent(steps, self.where, self.send_timeout))
+        return await self.drive(persistent(steps, self.where, self.send_timeout if seconds == -1 else seconds))
 
     async def drive(self, steps: Protocol[T]) -> T:
         """Run a protocol to its end; it minds itself what is to be repeated."""

@@ -13,6 +13,7 @@ import threading
 from typing import TYPE_CHECKING, Any
 from weakref import WeakKeyDictionary
 
+from taskq.address import safe_url
 from taskq.calls.by_name import ByName, find_client
 from taskq.config import Settings, project_dir
 from taskq.tasks.hooks import Hooks
@@ -23,6 +24,8 @@ if TYPE_CHECKING:
 
     from taskq.broker.keys import Keys
     from taskq.broker.pool import AsyncBroker, Broker
+    from taskq.broker.protocol import Protocol
+    from taskq.broker.topology import Topology
     from taskq.calls.inbox import AsyncInbox, Inbox
 
 _getpid = os.getpid
@@ -41,6 +44,7 @@ class Client(ByName):
         self.home = home
         self.settings = settings
         self.hooks = Hooks()
+        self._partitions: Topology | None = None
         self._begin()
 
     def _begin(self) -> None:
@@ -56,11 +60,24 @@ class Client(ByName):
         return find_client, (self.app, self.home)
 
     @property
-    def keys(self) -> Keys:
-        """The names of the app's keys."""
-        from taskq.broker.keys import Keys
+    def partitions(self) -> Topology:
+        """The app's partitions."""
+        if self._partitions is None:
+            from taskq.broker.topology import topology
 
-        return Keys(self.app)
+            self._partitions = topology(self.app, self.settings.partitions)
+        return self._partitions
+
+    @property
+    def keys(self) -> Keys:
+        """The names of the keys in the app's first partition, or its only one."""
+        return self.partitions.first
+
+    def agree(self) -> Protocol[None]:
+        """Agree with the server on how many partitions the app has, as `taskq.broker.topology.agree` says."""
+        from taskq.broker.topology import agree
+
+        return agree(self.partitions, safe_url(self.url))
 
     @property
     def url(self) -> str:
@@ -83,7 +100,7 @@ class Client(ByName):
 
             with self._lock:
                 if self._broker is None:
-                    self._broker = Broker(self.url, self.keys, self.settings.send_timeout)
+                    self._broker = Broker(self.url, self.partitions, self.settings.send_timeout, self.agree)
         return self._broker
 
     @property
@@ -149,7 +166,7 @@ class OnLoop:
         from taskq.broker.pool import AsyncBroker
         from taskq.calls.inbox import AsyncInbox
 
-        self.broker = AsyncBroker(client.url, client.keys, client.settings.send_timeout)
+        self.broker = AsyncBroker(client.url, client.partitions, client.settings.send_timeout, client.agree)
         self.inbox = AsyncInbox(self.broker)
         # What `asyncio.run` ends with is to close the async generators that have begun on its loop.
         self._guard = self._until_shutdown()

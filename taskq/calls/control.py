@@ -106,12 +106,12 @@ class Control:
     def _pausing(self, what: str | Definition, reason: str, seconds: float, author: str) -> Protocol[bool]:
         from taskq.steering.pausing import pause
 
-        return pause(self.client.keys, _name_of(what), reason, seconds, author)
+        return pause(self.client.partitions, _name_of(what), reason, seconds, author)
 
     def _resuming(self, what: str | Definition) -> Protocol[bool]:
         from taskq.steering.pausing import resume
 
-        return resume(self.client.keys, _name_of(what))
+        return resume(self.client.partitions, _name_of(what))
 
     def _revoking_all(
         self, task: str | Definition | None, queue: str | None, headers: Mapping[str, Any] | None, reason: str
@@ -119,14 +119,14 @@ class Control:
         from taskq.steering.revoking import Which, revoke_all
 
         which = Which(None if task is None else _name_of(task), queue, headers or {})
-        return revoke_all(self.client.keys, which, reason)
+        return revoke_all(self.client.partitions, which, reason)
 
 
 def revoking(client: Client, raw_id: bytes, reason: str) -> Protocol[str]:
     """Return the steps that let a call not run, or run no longer."""
     from taskq.steering.revoking import revoke
 
-    return revoke(client.keys, raw_id, reason)
+    return revoke(client.partitions, raw_id, reason)
 
 
 def _name_of(what: str | Definition) -> str:

@@ -19,13 +19,13 @@ from dataclasses import replace
 from typing import Any, TypeVar
 
 from taskq.broker.call import Command
-from taskq.broker.commands import awaiting, looking
+from taskq.broker.commands import awaiting
 from taskq.broker.faults import NotSent, Passing, Unanswered, backoff
-from taskq.broker.keys import Keys
 from taskq.broker.net.aio import AsyncConnection
 from taskq.broker.net.connection import ANSWER_TIMEOUT, Connection
 from taskq.broker.pool import AsyncBroker, Broker
 from taskq.broker.protocol import Now, Pause, Protocol, adrive, boottime, drive, persist
+from taskq.broker.topology import Topology
 from taskq.errors import BrokerRefused, TaskqError
 from taskq.message.ids import id_to_text
 
@@ -59,11 +59,18 @@ def _ask(broker: Broker | AsyncBroker, inbox: str, raw_id: bytes, timeout: float
 
     Who waits without a time-out also waits for a server that cannot write for now, but not for one that is not there.
     """
-    command = awaiting.await_results(broker.keys, inbox, [raw_id])
-    if timeout is None:
-        return (yield from persist(command, broker.where, broker.send_timeout, patient=True))[0]
-    now = yield Now()
-    return (yield from persist(_by(now + timeout, now, command), broker.where, max(timeout, 2.5 * _PATIENCE)))[0]
+    answer: Answer = 0
+    for keys in broker.partitions.places(raw_id):
+        command = awaiting.await_results(keys, inbox, [raw_id])
+        if timeout is None:
+            [answer] = yield from persist(command, broker.where, broker.send_timeout, patient=True)
+        else:
+            now = yield Now()
+            command = _by(now + timeout, now, command)
+            [answer] = yield from persist(command, broker.where, max(timeout, 2.5 * _PATIENCE))
+        if answer != 0:
+            break
+    return answer
 
 
 def _pushed(data: bytes) -> tuple[bytes, bytes]:
@@ -81,13 +88,13 @@ class Waiting:
         arrived: What has come.
     """
 
-    def __init__(self, keys: Keys, came: Callable[[Iterable[tuple[bytes, Answer]]], None]) -> None:
+    def __init__(self, partitions: Topology, came: Callable[[Iterable[tuple[bytes, Answer]]], None]) -> None:
         """Await nothing yet; ``came`` is told of answers, in the thread or loop that reads."""
         self.name = os.urandom(8).hex()
         self.ids: Counter[bytes] = Counter()
         self.arrived: dict[bytes, Answer] = {}
         self._told = False
-        self._keys = keys
+        self._partitions = partitions
         self._came = came
         self._reread_at = 0.0  # by `boottime`; for all, whoever reads
 
@@ -112,10 +119,11 @@ class Waiting:
                     yield from self._reread(deadline)
                     self._reread_at = now + _REREAD
                     continue
-                wait = awaiting.take_inbox(self._keys, self.name, min(deadline, self._reread_at) - now)
-                pushed: list[bytes] = yield _by(deadline, now, wait)
-                if pushed and len(self.ids) > 1:
-                    pushed += yield awaiting.drain_inbox(self._keys, self.name)
+                wait = awaiting.take_inbox(self._partitions, self.name, min(deadline, self._reread_at) - now)
+                [*came_by, data] = (yield _by(deadline, now, wait)) or [b""]
+                pushed = [data] if came_by else []
+                if came_by and len(self.ids) > 1:
+                    pushed += yield awaiting.drain_inbox(came_by[0])
                 self._came([_pushed(data) for data in pushed])
                 attempt = 0
             except (NotSent, Unanswered, Passing):  # a push may have been lost with the connection
@@ -126,9 +134,15 @@ class Waiting:
     def _reread(self, deadline: float) -> Protocol[None]:
         ids = [raw_id for raw_id in list(self.ids) if raw_id not in self.arrived]
         for chunk in (ids[i : i + _CHUNK] for i in range(0, len(ids), _CHUNK)):
-            ask = awaiting.await_results(self._keys, self.name, chunk)
-            answers = yield _by(deadline, (yield Now()), ask)
-            self._came([(raw_id, answer) for raw_id, answer in zip(chunk, answers, strict=True) if answer != 1])
+            gone = chunk
+            for keys in self._partitions.all:  # one that is unknown there may be in the next
+                if not gone:
+                    break
+                answers = yield _by(deadline, (yield Now()), awaiting.await_results(keys, self.name, gone))
+                told = list(zip(gone, answers, strict=True))
+                self._came([(raw_id, answer) for raw_id, answer in told if answer not in (0, 1)])
+                gone = [raw_id for raw_id, answer in told if answer == 0]
+            self._came([(raw_id, 0) for raw_id in gone])
         if ids:
             yield from self._tell_if_in_vain(ids[0], deadline)
 
@@ -136,10 +150,12 @@ class Waiting:
         """Say once if no worker can run what is awaited: else whoever forgot to start one waits in silence."""
         if self._told:
             return
+        from taskq.views.finding import ask_why
         from taskq.views.why import unserved
 
         try:
-            reply = yield _by(deadline, (yield Now()), looking.why(self._keys, raw_id))
+            within = max((deadline - (yield Now())) / 2, _PATIENCE)
+            reply = yield from ask_why(self._partitions, raw_id, min(within, _ANSWER_TIMEOUT))
         except BrokerRefused:  # a word of advice must not end the wait
             return
         if text := unserved(raw_id, reply):
@@ -153,7 +169,7 @@ class Inbox:
     def __init__(self, broker: Broker) -> None:
         """Prepare an inbox; it connects when somebody waits."""
         self._broker = broker
-        self._waiting = Waiting(broker.keys, self._hand_out)
+        self._waiting = Waiting(broker.partitions, self._hand_out)
         self._changed = threading.Condition()
         self._led = False
         self._connection = Connection(broker.url, _ANSWER_TIMEOUT)
@@ -213,7 +229,7 @@ class AsyncInbox:
     def __init__(self, broker: AsyncBroker) -> None:
         """Prepare an inbox; it connects when somebody waits."""
         self._broker = broker
-        self._waiting = Waiting(broker.keys, self._hand_out)
+        self._waiting = Waiting(broker.partitions, self._hand_out)
         self._futures: dict[bytes, list[asyncio.Future[Answer]]] = {}
         self._connection = AsyncConnection(broker.url, _ANSWER_TIMEOUT)
         self._reader: asyncio.Task[None] | None = None

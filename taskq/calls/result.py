@@ -5,7 +5,6 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from copy import copy
-from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Generic, NamedTuple, NoReturn, TypeVar, cast
 
 from taskq import celery_names
@@ -29,8 +28,8 @@ from taskq.runs.delivery import current
 from taskq.views.messages import Status, status_of
 
 if TYPE_CHECKING:
-    from taskq.broker.call import Command
     from taskq.broker.commands.looking import Located
+    from taskq.broker.protocol import Protocol
     from taskq.calls.client import Client
 
 R = TypeVar("R")
@@ -174,13 +173,15 @@ class AsyncResult(Generic[R]):
     def _reason(self) -> str:
         """Say what `why` does, for an error; nothing if the server does not say it at once."""
         try:
-            return self._sentence(self._origin.client.broker.run(self._asking(_TO_SAY_WHY), _TO_SAY_WHY))
+            broker = self._origin.client.broker
+            return self._sentence(broker.perform(self._asking(_TO_SAY_WHY), _TO_SAY_WHY))
         except TaskqError:
             return ""
 
     async def _areason(self) -> str:
         try:
-            return self._sentence(await self._origin.client.abroker.run(self._asking(_TO_SAY_WHY), _TO_SAY_WHY))
+            broker = self._origin.client.abroker
+            return self._sentence(await broker.perform(self._asking(_TO_SAY_WHY), _TO_SAY_WHY))
         except TaskqError:
             return ""
 
@@ -252,18 +253,18 @@ class AsyncResult(Generic[R]):
         """Ask the server what it knows of this call."""
         if self._ended is not None and self._ended.final:
             return self._ended.status
-        return self._status(self._origin.client.broker.run(self._locating()))
+        return self._status(self._origin.client.broker.perform(self._locating()))
 
     async def astatus(self) -> Status:
         """Do what `status` does, on an event loop."""
         if self._ended is not None and self._ended.final:
             return self._ended.status
-        return self._status(await self._origin.client.abroker.run(self._locating()))
+        return self._status(await self._origin.client.abroker.perform(self._locating()))
 
-    def _locating(self) -> Command[Located]:
-        from taskq.broker.commands import looking
+    def _locating(self) -> Protocol[Located]:
+        from taskq.views.finding import locate
 
-        return looking.locate(self._origin.client.keys, self._raw_id)
+        return locate(self._origin.client.partitions, self._raw_id)
 
     def _status(self, found: Located) -> Status:
         seen, self._ended = self._ended, None  # a failure that was seen is over if the message is alive again
@@ -280,16 +281,16 @@ class AsyncResult(Generic[R]):
 
     def why(self) -> str:
         """Say in one sentence why the call does not run, or what has become of it."""
-        return self._sentence(self._origin.client.broker.run(self._asking()))
+        return self._sentence(self._origin.client.broker.perform(self._asking()))
 
     async def awhy(self) -> str:
         """Do what `why` does, on an event loop."""
-        return self._sentence(await self._origin.client.abroker.run(self._asking()))
+        return self._sentence(await self._origin.client.abroker.perform(self._asking()))
 
-    def _asking(self, within: float | None = None) -> Command[Any]:
-        from taskq.broker.commands import looking
+    def _asking(self, within: float | None = None) -> Protocol[Any]:
+        from taskq.views.finding import ask_why
 
-        return replace(looking.why(self._origin.client.keys, self._raw_id), within=within)
+        return ask_why(self._origin.client.partitions, self._raw_id, within)
 
     def _sentence(self, reply: Any) -> str:
         from taskq.views.why import sentence
@@ -331,7 +332,10 @@ class AsyncResult(Generic[R]):
         """Delete the stored result now instead of after ``result_ttl``."""
         from taskq.broker.commands import awaiting
 
-        self._origin.client.broker.run(awaiting.forget(self._origin.client.keys, self._raw_id))
+        client = self._origin.client
+        for keys in client.partitions.places(self._raw_id):
+            if client.broker.run(awaiting.forget(keys, self._raw_id)):
+                break
 
     @classmethod
     def _ready(cls, raw_id: bytes, origin: Origin, stored: bytes) -> AsyncResult[Any]:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 import math
-import re
 import time
 from collections.abc import AsyncIterable, Generator, Iterable, Mapping
 from datetime import datetime
@@ -13,10 +12,11 @@ from typing import TYPE_CHECKING, Any
 
 from taskq.calls.result import AsyncResult, Origin
 from taskq.errors import ConfigError, DuplicateCall, DuplicateTaskId, QueueFull, TaskqError
-from taskq.message.head import decode_head, stamped
+from taskq.message.head import queue_of
 from taskq.message.ids import id_to_text
 from taskq.message.letters import (
     ACCEPTED,
+    ANSWER,
     DUPLICATE,
     FULL,
     OPTION_DELAY,
@@ -38,8 +38,6 @@ _LATEST = 253_402_300_799_999
 #: Messages and bytes that go in one round trip at most.
 _CHUNK, _CHUNK_BYTES = 500, 4 << 20
 
-#: What the server answers for one message; see ``enqueue.lua``.
-_ANSWER = re.compile(rb"~[0-9a-f]*\.|.")
 
 _unserved_told: set[str] = set()
 
@@ -150,7 +148,7 @@ def _tries(chunk: list[Call], answer: bytes) -> Generator[tuple[float, list[Call
 
     What is sent earlier gets in earlier, so the others have all that time anew when one of them has.
     """
-    answers = _ANSWER.findall(answer)
+    answers = ANSWER.findall(answer)
     began, pause = time.monotonic(), 0.01
     while True:
         waited = time.monotonic() - began
@@ -159,7 +157,7 @@ def _tries(chunk: list[Call], answer: bytes) -> Generator[tuple[float, list[Call
         if not places:
             return b"".join(answers)
         pause = min(pause * 1.5, 0.25, max(*map(left.__getitem__, places), 0.001))
-        got = _ANSWER.findall((yield pause, [chunk[n] for n in places]) or b"")
+        got = ANSWER.findall((yield pause, [chunk[n] for n in places]) or b"")
         for n, one in zip(places, got, strict=True):
             answers[n] = one
         if any(one != FULL for one in got):
@@ -193,7 +191,7 @@ def _all_handles(chunk: list[Call], answer: bytes) -> list[AsyncResult[Any]]:
     if answer.count(ACCEPTED) == len(chunk):
         return [call.handle() for call in chunk]
     handles, refused = [], []
-    for call, one in zip(chunk, _ANSWER.findall(answer), strict=True):
+    for call, one in zip(chunk, ANSWER.findall(answer), strict=True):
         try:
             handles.append(handle_of(call, one))
         except TaskqError as error:
@@ -206,7 +204,7 @@ def _all_handles(chunk: list[Call], answer: bytes) -> list[AsyncResult[Any]]:
 
 
 def _queue_of(call: Call) -> str:
-    return decode_head(stamped(call.message[1]))[1]
+    return queue_of(call.message[1]).decode()
 
 
 def _warn_unserved(call: Call) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterable, Callable, Coroutine, Iterable, Mapping
+from functools import partial
 from typing import TYPE_CHECKING, Any, Generic, NoReturn, ParamSpec, TypeVar, Unpack
 
 from taskq import celery_names
@@ -27,7 +28,7 @@ from taskq.errors import ConfigError, MessageTooLarge
 from taskq.message import codec
 from taskq.message.envelope import encode_envelope, encode_plain
 from taskq.message.head import encode_head
-from taskq.message.ids import id_from_text, new_id
+from taskq.message.ids import id_from_text, id_in, new_id
 from taskq.message.letters import ACCEPTED, OPTION_WARN
 from taskq.tasks import callables
 from taskq.tasks.definition import Definition
@@ -61,6 +62,7 @@ class Task(Definition, ByName, Generic[P, R]):
                 "module. Put it into a module and import that, or give it the name= that it has in the workers' module"
             )
         self._max_bytes = client.settings.max_message_bytes
+        self._new_id = self._id_source(self.queue)
 
     def surround(self) -> None:
         """Let calls pass through what middleware there is around sending by now."""
@@ -104,7 +106,7 @@ class Task(Definition, ByName, Generic[P, R]):
         if not self._bare:
             return send_call(self.client, self.call(*args, **kwargs))
         self._check(*args, **kwargs)
-        raw_id = new_id()
+        raw_id = self._new_id()
         value = self._value(raw_id, self.pack_call(args, kwargs), self._head)
         if (answer := self.client.broker.send(raw_id, value)) != ACCEPTED:
             return handle_of(Call((raw_id, value, b""), self.origin, self.flow), answer)
@@ -170,7 +172,7 @@ class Task(Definition, ByName, Generic[P, R]):
         if self.flow.debounce or self._around:
             return self.prepare_call(args, kwargs)
         self._check(*args, **kwargs)
-        raw_id = new_id()
+        raw_id = self._new_id()
         head = self._head_of(self.queue, None, args, kwargs) if self._varies else self._head
         value = self._value(raw_id, self.pack_call(args, kwargs), head)
         return Call((raw_id, value, self._words), self.origin, self.flow)
@@ -202,6 +204,24 @@ class Task(Definition, ByName, Generic[P, R]):
         return AsyncResult._ready(call.message[0], self.origin, run_here(self, self.client, call))
 
     # -- writing ----------------------------------------------------------------------------------------
+
+    def _id_source(self, queue: str) -> Callable[[], bytes]:
+        """Return what makes ids for calls that go to a queue: they name its partition."""
+        if self.client.settings.partitions == 1:
+            return new_id
+        return partial(id_in, self.client.partitions.of(queue).partition)
+
+    def _check_partition(self, queue: str) -> None:
+        """Refuse a queue where the task's limits and locks would be others: each partition counts for itself."""
+        if self.client.settings.partitions == 1 or not self.flow.holds_together:
+            return
+        there, here = self.client.partitions.of(queue), self.client.partitions.of(self.queue)
+        if there != here:
+            raise ConfigError(
+                f"a call of {self.name} cannot go to queue={queue!r}: that is in partition {there.partition} of the "
+                f"app, its own queue {self.queue!r} in partition {here.partition}, and its limits and unique work hold "
+                "within a partition. Use a queue in the same partition (taskq queues shows it), or a task without them"
+            )
 
     def _value(self, raw_id: bytes, body: bytes, head: bytes) -> bytes:
         """Write a plain call: everything but the id and the body was written when the task was declared."""
@@ -235,16 +255,18 @@ class Task(Definition, ByName, Generic[P, R]):
             raise ConfigError(f"apply_async has no option {', '.join(unknown)}{hint}")
         queue, priority, eta = options.get("queue"), options.get("priority"), options.get("eta")
         words = when_words(options.get("countdown"), eta) + expiry_words(options.get("expires")) + self.flow.words
-        raw_id = new_id()
-        if (task_id := options.get("task_id")) is not None:
-            raw_id = id_from_text(check_name("task_id", task_id))
         head = self._head
         elsewhere = queue is not None and queue != self.queue
+        if (task_id := options.get("task_id")) is not None:
+            raw_id = id_from_text(check_name("task_id", task_id))
+        else:
+            raw_id = self._id_source(check_name("queue", queue))() if elsewhere else self._new_id()
         if elsewhere or self._varies or priority is not None:
             head = self._head_of(
                 check_name("queue", self.queue if queue is None else queue), priority, positional, named
             )
         if elsewhere:
+            self._check_partition(str(queue))
             words += OPTION_WARN
         more: dict[str, Any] = {"sig": self.fingerprint}
         if (ignored := options.get("ignore_result")) is None:

@@ -28,18 +28,19 @@ def command(last: bool, names: tuple[str, ...], url: str | None, as_json: bool) 
     the like. Workers and reapers do it once a minute; this does it now. It takes its time, for it leaves the server to
     others in between. Exit codes: 0 done, 2 wrong usage or no server, or no such app.
     """
-    from taskq.broker.commands import auditing, looking
+    from taskq.broker.commands import looking
     from taskq.upkeep.housekeeping import look_through
     from taskq.views.apps import apps_at
-    from taskq.views.audits import Audit
+    from taskq.views.audits import last_audit
 
     with reaching(url) as broker:
-        for keys in broker.perform(apps_at(broker.where, names)):
+        for app in broker.perform(apps_at(broker.where, names)):
             if not last:
-                broker.perform(look_through(keys, whoami()))
-            found = Audit.read(broker.run(auditing.last_audit(keys)))
+                for keys in app.all:
+                    broker.perform(look_through(keys, whoami()))
+            found = broker.perform(last_audit(app))
             now = broker.run(looking.server_time())
-            click.echo(as_json_line(_document(keys.app, found)) if as_json else _sentence(keys.app, found, now))
+            click.echo(as_json_line(_document(app.app, found)) if as_json else _sentence(app.app, found, now))
 
 
 def _sentence(app: str, found: Audit, now: float) -> str:

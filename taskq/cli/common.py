@@ -121,11 +121,11 @@ def raw_id_of(text_id: str) -> bytes:
 
 def broker_for(url: str, app: str, seconds: float = 5.0) -> Broker:
     """Return a broker for an app by name; leave with exit code 2 if the URL cannot be read."""
-    from taskq.broker.keys import Keys
     from taskq.broker.pool import Broker
+    from taskq.broker.topology import topology
 
     try:
-        return Broker(url, Keys(app), send_timeout=seconds)
+        return Broker(url, topology(app), send_timeout=seconds)
     except ConfigError as error:
         click.echo(f"taskq: {error}", err=True)
         sys.exit(USAGE)

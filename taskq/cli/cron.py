@@ -28,8 +28,8 @@ from taskq.views.names import known_names
 from taskq.views.timetable import Stored, entries_of, find_entry, would_declare
 
 if TYPE_CHECKING:
-    from taskq.broker.keys import Keys
     from taskq.broker.pool import Broker
+    from taskq.broker.topology import Topology
     from taskq.periodic.entry import Entry
 
 # -- options ---------------------------------------------------------------------------------------------
@@ -72,8 +72,8 @@ def ls(names: tuple[str, ...], url: str | None, as_json: bool) -> None:
     """List entries: when they tick, how late the last tick and the latest were."""
     with reaching(url) as broker:
         listing, now = Listing(as_json, *COLUMNS), broker.run(looking.server_time())
-        for keys in broker.perform(apps_at(broker.where, names)):
-            for stored in broker.perform(entries_of(keys)):
+        for app in broker.perform(apps_at(broker.where, names)):
+            for stored in broker.perform(entries_of(app)):
                 listing.add(row(stored, now), document(stored))
         listing.end(broker.where, "periodic entry", "periodic entries")
 
@@ -106,35 +106,34 @@ def add(
 
     It lives until it is removed; workers started later leave it alone, unless newer code declares an entry of its name.
     """
-    from taskq.broker import call
     from taskq.broker.commands import announcing
 
     path, new = options.pop("path"), options.pop("new")
     code = app_of(path) if path else None
     with reaching(url) as broker:
         new = new or not broker.run(announcing.known_apps())
-        keys = code.client.keys if code else broker.perform(app_at(broker.where, app, new=new))
+        partitions = code.client.partitions if code else broker.perform(app_at(broker.where, app, new=new))
         try:
             entry = _entry_of(code, name, schedule, task, **options)
         except ConfigError as error:
             raise ConfigError(f"periodic entry {name}: {error}") from None
         if code is None and not new:
-            _check_task(broker, keys, task)
-        there = name.encode() in broker.run(call.whole_hash(keys, "periodic"))
+            _check_task(broker, partitions, task)
+        there = any(stored.name == name for stored in broker.perform(entries_of(partitions)))
         if there and not replace:
             raise click.UsageError(f"there is an entry {name}: say --replace")
         what = "would replace" if there else "would add"
         if not dry_run:
-            what = broker.perform(scheduling.define(keys, entry, replace=replace))
-    click.echo(f"{what} {name} of {keys.app}: {entry.schedule}, {entry.task}")
+            what = broker.perform(scheduling.define(partitions, entry, replace=replace))
+    click.echo(f"{what} {name} of {partitions.app}: {entry.schedule}, {entry.task}")
 
 
-def _check_task(broker: Broker, keys: Keys, task: str) -> None:
+def _check_task(broker: Broker, partitions: Topology, task: str) -> None:
     """Refuse a task that no worker has had: its ticks would pile up where nobody takes them."""
-    known = broker.perform(known_names([keys]))
+    known = broker.perform(known_names([partitions]))
     if known.all and task not in known.all:
         raise ConfigError(
-            f"no worker of app {keys.app} has had task {task} yet (--new adds the entry all the same)"
+            f"no worker of app {partitions.app} has had task {task} yet (--new adds the entry all the same)"
             f"{guess(task, known.tasks or known.queues)}"
         )
 
@@ -229,8 +228,8 @@ def sync(path: str, dry_run: bool) -> None:
     revision = code_revision(entries, {task.name: task.fingerprint for task in app.tasks.values()})
     try:
         broker = app.client.broker
-        keys = app.client.keys
-        steps = would_declare(keys, path, entries) if dry_run else scheduling.declare(keys, path, revision, entries)
+        there = app.client.partitions
+        steps = would_declare(there, path, entries) if dry_run else scheduling.declare(there, path, revision, entries)
         changes = broker.perform(steps)
     except (BrokerError, ConfigError) as error:
         click.echo(f"taskq: {error}", err=True)

@@ -57,15 +57,15 @@ def command(
     if changes and code:
         raise click.UsageError("give either --code, or what is to hold instead")
     with reaching(url) as broker:
-        keys = broker.perform(app_at(broker.where, app))
-        limits = broker.perform(limits_of(keys, check_name("task", task)))
+        there = broker.perform(app_at(broker.where, app))
+        limits = broker.perform(limits_of(there, check_name("task", task)))
         hand = None if code else limits.changed(rate, max_concurrency, burst) if changes else limits.hand
         if not dry_run and (changes or code):
-            broker.perform(set_limits(keys, task, hand))
+            broker.perform(set_limits(there, task, hand))
         limits = replace(limits, hand=hand)
-        used = broker.perform(slots_in_use(keys, limits))
+        used = broker.perform(slots_in_use(there, limits))
         if as_json:
-            click.echo(as_json_line(_document(keys.app, limits, used)))
+            click.echo(as_json_line(_document(there.app, limits, used)))
             return
         click.echo(("would be: " if dry_run and (changes or code) else "") + _describe(limits))
         for one in () if changes or code else used:

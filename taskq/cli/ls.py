@@ -44,14 +44,14 @@ def command(queue: str, most: int, skip: int, app: str | None, url: str | None, 
     from taskq.views.waiting import waiting
 
     with reaching(url) as broker:
-        keys, now = broker.perform(app_at(broker.where, app)), broker.run(looking.server_time())
-        total, found = broker.perform(waiting(keys, check_name("queue", queue), skip, most))
+        partitions, now = broker.perform(app_at(broker.where, app)), broker.run(looking.server_time())
+        total, found = broker.perform(waiting(partitions, check_name("queue", queue), skip, most))
         if not total:
-            broker.perform(known_names([keys])).check(f"app {keys.app}", queue=queue)
+            broker.perform(known_names([partitions])).check(f"app {partitions.app}", queue=queue)
         listing = Listing(as_json, *_COLUMNS)
         for one in found:
             listing.add(_row(one, now), _document(one, now))
-        which = f"of {total:,} that wait in queue {queue} of app {keys.app}"
+        which = f"of {total:,} that wait in queue {queue} of app {partitions.app}"
         listing.end(broker.where, f"message {which}", f"messages {which}")
 
 

@@ -17,8 +17,8 @@ def give(name: str, word: str, names: tuple[str, ...], url: str | None, dry_run:
     from taskq.views.workers import named, workers_of
 
     with reaching(url) as broker:
-        apps = {keys.app: keys for keys in broker.perform(apps_at(broker.where, names))}
-        every = [worker for keys in apps.values() for worker in broker.perform(workers_of(keys))]
+        apps = {one_app.app: one_app for one_app in broker.perform(apps_at(broker.where, names))}
+        every = [worker for one_app in apps.values() for worker in broker.perform(workers_of(one_app))]
         for worker in named(every, name, broker.where):
             running = count(sum(len(lane.held) for lane in worker.lanes), "message")
             if not dry_run:

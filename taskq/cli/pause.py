@@ -31,17 +31,17 @@ def command(what: str, reason: str, seconds: float, new: bool, dry_run: bool, ap
     from taskq.views.queues import queues_of
 
     with reaching(url) as broker:
-        keys = broker.perform(app_at(broker.where, app, new=new))
-        known = broker.perform(known_names([keys])).all
+        partitions = broker.perform(app_at(broker.where, app, new=new))
+        known = broker.perform(known_names([partitions])).all
         if check_name("queue or task", what) not in known and not new:
             raise ConfigError(
-                f"app {keys.app} has no queue or task {what} yet, so nothing was paused (--new pauses it all the same)"
-                f"{guess(what, known)}"
+                f"app {partitions.app} has no queue or task {what} yet, so nothing was paused "
+                f"(--new pauses it all the same){guess(what, known)}"
             )
         if dry_run:
-            there = next((queue for queue in broker.perform(queues_of(keys)) if queue.name == what), None)
+            there = next((queue for queue in broker.perform(queues_of(partitions)) if queue.name == what), None)
             waiting, running = (there.waiting, there.survey.processing) if there else (0, 0)
             click.echo(f"would pause {what}: {count(waiting, 'message')} waiting there, {running:,} running on")
             return
-        first = broker.perform(pause(keys, what, reason, seconds))
+        first = broker.perform(pause(partitions, what, reason, seconds))
         click.echo(f"paused {what}" if first else f"{what} was paused before: the new reason and time hold")

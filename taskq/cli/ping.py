@@ -36,7 +36,7 @@ def command(worker: str | None, timeout: float, names: tuple[str, ...], url: str
         text, code = f"{broker.where} answers in {took * 1000:.1f} ms", 0
         if worker is not None:
             apps = broker.perform(apps_at(broker.where, names))
-            found = [one for keys in apps for one in broker.perform(workers_of(keys, held=False))]
+            found = [one for one_app in apps for one in broker.perform(workers_of(one_app, held=False))]
             ends = [(one.lease_ends, one) for one in found if one.name == worker]
             alive = any(end > now if end is not None else one.report is not None for end, one in ends)
             code = 0 if alive else 1

@@ -12,8 +12,8 @@ from taskq.cli.output import Listing, json_option, seconds
 from taskq.cli.tables import Cell, Column, age, moment, one_line
 
 if TYPE_CHECKING:
-    from taskq.broker.keys import Keys
     from taskq.broker.pool import Broker
+    from taskq.broker.topology import Topology
     from taskq.views.running import Running
 
 _COLUMNS = (
@@ -56,7 +56,7 @@ def command(
     with reaching(url) as broker:
         apps, now = broker.perform(apps_at(broker.where, names)), broker.run(looking.server_time())
         listing = Listing(as_json, *_COLUMNS)
-        for one in (one for keys in apps for one in broker.perform(running(keys))):
+        for one in (one for one_app in apps for one in broker.perform(running(one_app))):
             if task in (None, one.task) and queue in (None, one.held.queue) and worker in (None, one.worker.name):
                 listing.add(_row(one, now), _document(one, now))
         if not listing.total:
@@ -64,7 +64,7 @@ def command(
         listing.end(broker.where, "running message")
 
 
-def _check(broker: Broker, apps: Sequence[Keys], task: str | None, queue: str | None, worker: str | None) -> None:
+def _check(broker: Broker, apps: Sequence[Topology], task: str | None, queue: str | None, worker: str | None) -> None:
     """Refuse names that nobody has; raises `ConfigError`."""
     from taskq.views.names import known_names
     from taskq.views.workers import named, workers_of
@@ -72,7 +72,9 @@ def _check(broker: Broker, apps: Sequence[Keys], task: str | None, queue: str | 
     if task or queue:
         broker.perform(known_names(apps)).check(broker.where, task=task, queue=queue)
     if worker:
-        named([one for keys in apps for one in broker.perform(workers_of(keys, held=False))], worker, broker.where)
+        named(
+            [one for one_app in apps for one in broker.perform(workers_of(one_app, held=False))], worker, broker.where
+        )
 
 
 def _row(one: Running, now: float) -> tuple[Cell, ...]:

@@ -28,14 +28,14 @@ def command(queue: str, yes: bool, dry_run: bool, app: str | None, url: str | No
     from taskq.views.queues import queues_of
 
     with reaching(url) as broker:
-        keys = broker.perform(app_at(broker.where, app))
-        broker.perform(known_names([keys])).check(f"app {keys.app}", queue=check_name("queue", queue))
-        there = next((one for one in broker.perform(queues_of(keys)) if one.name == queue), None)
+        partitions = broker.perform(app_at(broker.where, app))
+        broker.perform(known_names([partitions])).check(f"app {partitions.app}", queue=check_name("queue", queue))
+        there = next((one for one in broker.perform(queues_of(partitions)) if one.name == queue), None)
         waiting = there.waiting if there else 0
-        what = f"{count(waiting, 'message')} from queue {queue} of app {keys.app}"
+        what = f"{count(waiting, 'message')} from queue {queue} of app {partitions.app}"
         if dry_run or not waiting:
             click.echo(f"{'would purge' if dry_run else 'purged'} {what}")
             return
         agree(f"Delete {what} for good?", yes)
-        gone = broker.perform(purge_queue(keys, queue))
-    click.echo(f"purged {count(gone, 'message')} from queue {queue} of app {keys.app}")
+        gone = broker.perform(purge_queue(partitions, queue))
+    click.echo(f"purged {count(gone, 'message')} from queue {queue} of app {partitions.app}")

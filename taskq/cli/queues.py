@@ -53,8 +53,8 @@ def command(names: tuple[str, ...], url: str | None, as_json: bool) -> None:
 
     with reaching(url) as broker:
         listing, now = Listing(as_json, *_COLUMNS), broker.run(looking.server_time())
-        for keys in broker.perform(apps_at(broker.where, names)):
-            for queue in broker.perform(queues_of(keys)):
+        for one_app in broker.perform(apps_at(broker.where, names)):
+            for queue in broker.perform(queues_of(one_app)):
                 listing.add(_row(queue, now), _document(queue, now))
         listing.end(broker.where, "queue")
 

@@ -24,6 +24,8 @@ if TYPE_CHECKING:
     from taskq.broker.commands.holding import Move
     from taskq.broker.keys import Keys
     from taskq.broker.pool import Broker
+    from taskq.broker.topology import Topology
+    from taskq.upkeep.housekeeping import Upkeep
     from taskq.upkeep.one_pass import News, Pass
     from taskq.upkeep.reaper import Reaper, Report
 
@@ -114,14 +116,25 @@ class Stopping:
 # -- what there is, and what was done --------------------------------------------------------------------
 
 
-def _apps(broker: Broker, given: tuple[str, ...]) -> list[Keys]:
-    """Return the apps to look after once; raises `ConfigError` if one that is given is not on the server."""
+def _partitions(broker: Broker, given: tuple[str, ...]) -> dict[str, Keys]:
+    """Return the partitions to look after once, by their names for people.
+
+    Raises:
+        ConfigError: An app that is given is not on the server.
+    """
     from taskq.views.apps import apps_at
 
     apps = broker.perform(apps_at(broker.where, given))
     if not apps:
         click.echo(f"taskq reaper: no app at {broker.where} yet: no worker has ever been here", err=True)
-    return apps
+    return {name: keys for app in apps for name, keys in _named(app).items()}
+
+
+def _named(app: Topology) -> dict[str, Keys]:
+    """Return the partitions of an app by their names for people; one that is all there is has the app's."""
+    if len(app.all) == 1:
+        return {app.app: app.first}
+    return {f"{app.app} (partition {keys.partition})": keys for keys in app.all}
 
 
 def _tell(app: str, incarnation: str, moves: Sequence[Move], verb: str = "recovered") -> None:
@@ -143,8 +156,8 @@ def _look(broker: Broker, given: tuple[str, ...]) -> None:
     """Print what a pass would do now; only reads."""
     from taskq.upkeep.one_pass import prospect
 
-    for keys in _apps(broker, given):
-        there, name = broker.perform(prospect(keys)), keys.app
+    for name, keys in _partitions(broker, given).items():
+        there = broker.perform(prospect(keys))
         for incarnation, moves in there.moves.items():
             _tell(name, incarnation, moves, "would recover")
         if there.fresh:
@@ -162,7 +175,7 @@ def _pass(broker: Broker, given: tuple[str, ...], stopping: Stopping) -> None:
     from taskq.broker.protocol import boottime
     from taskq.upkeep.one_pass import Pass
 
-    passes = [Pass(keys, _teller(keys.app), _say) for keys in _apps(broker, given)]
+    passes = [Pass(keys, name, _teller(name), _say) for name, keys in _partitions(broker, given).items()]
     while passes:
         for one in [one for one in passes if boottime() >= one.again_at]:
             with stopping.step():
@@ -182,13 +195,13 @@ def _say(one: Pass, what: News, incarnations: list[str]) -> None:
         "gone": f"incarnation {name} was recovered by another, or closed",
         "lives": f"incarnation {name} lives: its lease was renewed",
     }
-    click.echo(f"{one.keys.app}: {text[what]}", err=True)
+    click.echo(f"{one.name}: {text[what]}", err=True)
 
 
 def _sum_up(one: Pass) -> None:
     done, lost = one.done, count(one.done["incarnations"], "incarnation")
     click.echo(
-        f"{one.keys.app}: recovered {count(done['messages'], 'message')} of {lost}"
+        f"{one.name}: recovered {count(done['messages'], 'message')} of {lost}"
         f", promoted {count(done['promoted'], 'due message')}, purged {count(done['purged'], 'old dead letter')}"
         + (f", sent {count(done['ticks'], 'periodic tick')}" if done["ticks"] else "")
     )
@@ -209,6 +222,8 @@ class Daemon:
         self.stopping = stopping
         self._connection = Connection(broker.url)
         self._name = f"reaper.{socket.gethostname()}.{os.getpid()}"
+        self._looked_after: dict[str, tuple[Topology, float]] = {}
+        self._upkeeps: dict[str, Upkeep] = {}
         self._reapers: dict[str, Reaper] = {}
         self._again_at: dict[str, float] = {}
         self._reread_at = 0.0
@@ -255,8 +270,9 @@ class Daemon:
     def _read_apps(self) -> None:
         """Learn of new apps, and of changed leases."""
         from taskq.broker.commands import announcing
-        from taskq.broker.keys import Keys
         from taskq.broker.net.connection import Connection
+        from taskq.broker.protocol import drive
+        from taskq.broker.topology import read_topology
         from taskq.spelling import guess
         from taskq.upkeep.housekeeping import Upkeep
         from taskq.upkeep.one_pass import lease_of
@@ -266,11 +282,11 @@ class Daemon:
         there = self._connection.execute(announcing.known_apps())
         names = list(self.given) or there
         for name in names:
-            if name not in there and name not in self._reapers:
+            if name not in there and name not in self._looked_after:
                 click.echo(f"taskq reaper: no worker of app {name} has been here yet{guess(name, there)}", err=True)
-            keys = Keys(name)
             try:
-                settings = self._connection.execute(announcing.read_settings(keys))
+                app = drive(read_topology(name), self._connection)
+                settings = self._connection.execute(announcing.read_settings(app.first))
             except BrokerRefused as error:  # one app that somebody has spoilt is in no other's way
                 if name not in self._spoilt:
                     click.echo(f"taskq reaper: cannot look after {name}: {error}", err=True)
@@ -279,26 +295,40 @@ class Daemon:
             self._spoilt.discard(name)
             complete = complete and b"lease" in settings
             lease = lease_of(settings)
-            known = self._reapers.get(name)
-            if known is None:
-                Upkeep(keys, Connection(self._connection.url)).start()
-            if known is None or known.interval != lease / 3:
-                self._reapers[name] = Reaper(keys, self._name, lease, _teller(name))
-                self._again_at[name] = 0.0
-                click.echo(f"taskq reaper: looking after {name}, lease {lease:g} s", err=True)
+            known = self._looked_after.get(name)
+            if known == (app, lease):
+                continue
+            self._looked_after[name] = app, lease
+            if known is None or known[0] != app:
+                self._end_upkeep(name)
+                self._upkeeps[name] = Upkeep(app, Connection(self._connection.url))
+                self._upkeeps[name].start()
+            for part, keys in _named(app).items():
+                self._reapers[part] = Reaper(keys, self._name, lease, _teller(part))
+                self._again_at[part] = 0.0
+            click.echo(f"taskq reaper: looking after {name}, lease {lease:g} s", err=True)
         self._reread_at = time.monotonic() + (_REREAD if names and complete else _REREAD_SOON)
 
+    def _end_upkeep(self, name: str) -> None:
+        """Look no longer after the partitions that an app had: it has others now."""
+        if (upkeep := self._upkeeps.pop(name, None)) is not None:
+            upkeep.end()
+        for part in [part for part, reaper in self._reapers.items() if reaper.keys.app == name]:
+            del self._reapers[part], self._again_at[part]
+
     def _wait(self) -> None:
-        """Wait until something is due; a single app's alarm also ends it."""
+        """Wait until something is due; an alarm of a single app also ends it."""
         from taskq.broker.protocol import drive
+        from taskq.upkeep.reaper import listen
 
         until = min([self._reread_at, *self._again_at.values()])
         seconds = until - time.monotonic()
         if seconds <= 0:
             return
-        if len(self._reapers) != 1:
+        if len(self._looked_after) != 1:
             time.sleep(seconds)
             return
-        (name, reaper), *_ = self._reapers.items()
-        if drive(reaper.wait(["alarm"], seconds), self._connection) is not None:
-            self._again_at[name] = 0.0
+        alarms = {reaper.keys["alarm"]: name for name, reaper in self._reapers.items()}
+        rang = drive(listen(list(alarms), seconds), self._connection)
+        if rang is not None:
+            self._again_at[alarms[rang[0]]] = 0.0

@@ -26,13 +26,13 @@ def command(what: str, dry_run: bool, app: str | None, url: str | None) -> None:
     from taskq.views.names import known_names, unknown
 
     with reaching(url) as broker:
-        keys = broker.perform(app_at(broker.where, app))
-        paused = {one.name for one in broker.run(looking.pauses(keys))}
+        partitions = broker.perform(app_at(broker.where, app))
+        paused = {one.name for keys in partitions.all for one in broker.run(looking.pauses(keys))}
         was = check_name("queue or task", what) in paused
-        if not was and what not in (known := broker.perform(known_names([keys])).all):
-            raise unknown("queue or task", what, f"app {keys.app}", paused or known)
+        if not was and what not in (known := broker.perform(known_names([partitions])).all):
+            raise unknown("queue or task", what, f"app {partitions.app}", paused or known)
         if was and not dry_run:
-            was = broker.perform(resume(keys, what))
+            was = broker.perform(resume(partitions, what))
     if not was:
         click.echo(f"taskq: {what} was not paused", err=True)
         sys.exit(1)

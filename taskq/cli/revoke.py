@@ -12,8 +12,8 @@ from taskq.cli.common import agree, dry_run_option, raw_id_of, reaching, url_opt
 from taskq.spelling import count
 
 if TYPE_CHECKING:
-    from taskq.broker.keys import Keys
     from taskq.broker.pool import Broker
+    from taskq.broker.topology import Topology
     from taskq.steering.revoking import Which
 
 _ANSWERS = {
@@ -75,7 +75,7 @@ def command(
         _revoke_all(broker, broker.perform(app_at(broker.where, app)), which, reason, yes, dry_run)
 
 
-def _revoke_these(broker: Broker, apps: list[Keys], ids: tuple[str, ...], reason: str, dry_run: bool) -> bool:
+def _revoke_these(broker: Broker, apps: list[Topology], ids: tuple[str, ...], reason: str, dry_run: bool) -> bool:
     """Revoke each, in whichever app it is; say what came of it, and answer whether none of them will run (on)."""
     from taskq.steering.revoking import revoke_these, would_revoke
 
@@ -88,30 +88,32 @@ def _revoke_these(broker: Broker, apps: list[Keys], ids: tuple[str, ...], reason
     return _DONE.issuperset(answers.values())
 
 
-def _revoke_all(broker: Broker, keys: Keys, which: Which, reason: str, yes: bool, dry_run: bool) -> None:
+def _revoke_all(broker: Broker, partitions: Topology, which: Which, reason: str, yes: bool, dry_run: bool) -> None:
     """Say how many are meant, and revoke them if that is what the user wants."""
     from taskq.steering.revoking import count_running, find_all, revoke_all
 
-    found = broker.perform(find_all(keys, which))
+    found = broker.perform(find_all(partitions, which))
     if not found:
-        _check(broker, keys, which)
-    running = broker.perform(count_running(keys, found))
-    what = f"{count(len(found), 'message')} of app {keys.app}{f', {running:,} of them running' if running else ''}"
+        _check(broker, partitions, which)
+    running = broker.perform(count_running(partitions, found))
+    what = (
+        f"{count(len(found), 'message')} of app {partitions.app}{f', {running:,} of them running' if running else ''}"
+    )
     if dry_run or not found:
         click.echo(f"{'would revoke' if dry_run else 'revoked'} {what}")
         return
     agree(f"Revoke {what}?", yes)
-    click.echo(f"revoked {count(broker.perform(revoke_all(keys, which, reason)), 'message')}")
+    click.echo(f"revoked {count(broker.perform(revoke_all(partitions, which, reason)), 'message')}")
 
 
-def _check(broker: Broker, keys: Keys, which: Which) -> None:
+def _check(broker: Broker, partitions: Topology, which: Which) -> None:
     """Refuse what nothing is of, because nobody has ever used that name; raises `ConfigError`."""
     from taskq.steering.revoking import header_names
     from taskq.views.names import known_names, unknown
 
-    app = f"app {keys.app}"
-    broker.perform(known_names([keys])).check(app, task=which.task, queue=which.queue)
-    names = broker.perform(header_names(keys)) if which.headers else set()
+    app = f"app {partitions.app}"
+    broker.perform(known_names([partitions])).check(app, task=which.task, queue=which.queue)
+    names = broker.perform(header_names(partitions)) if which.headers else set()
     for name in which.headers:
         if names and name not in names:
             raise unknown("message with a header", name, app, names)

@@ -24,22 +24,22 @@ def command(text_id: str, measure: float | None, names: tuple[str, ...], url: st
     With --measure it also says how many of those before it went in that time, and when its turn comes at that pace.
     Exit codes: 0 said, 1 no message and no result of that id exists, 2 wrong usage or no server, or no such app.
     """
-    from taskq.broker.commands import looking
     from taskq.views.apps import apps_at
+    from taskq.views.finding import ask_why
     from taskq.views.why import pace, sentence
 
     raw_id = raw_id_of(text_id)
     with reaching(url) as broker:
         text = f"No app is known at {broker.where}."
-        for keys in broker.perform(apps_at(broker.where, names)):
-            reply = broker.run(looking.why(keys, raw_id))
+        for app in broker.perform(apps_at(broker.where, names)):
+            reply = broker.perform(ask_why(app, raw_id))
             text = sentence(raw_id, reply)
             if {b"value", b"result"} & set(reply[::2]):
                 if measure and b"ahead" in reply[::2]:
                     time.sleep(measure)
-                    before, reply = reply, broker.run(looking.why(keys, raw_id))
+                    before, reply = reply, broker.perform(ask_why(app, raw_id))
                     text = f"{sentence(raw_id, reply)} {pace(raw_id, before, reply)}".strip()
-                click.echo(as_json_line({"id": text_id, "app": keys.app, "why": text}) if as_json else text)
+                click.echo(as_json_line({"id": text_id, "app": app.app, "why": text}) if as_json else text)
                 return
     click.echo(as_json_line({"id": text_id, "app": None, "why": text}) if as_json else text)
     sys.exit(1)

@@ -187,7 +187,7 @@ def _check_queues(app: TaskQ, plan: Plan, broker: Broker) -> None:
     strange = [name for name in plan.queues if name not in own]
     if not strange:
         return
-    used = broker.perform(known_names([app.client.keys])).queues
+    used = broker.perform(known_names([app.client.partitions])).queues
     for name in strange:
         text = f"no task of app {app.name} has queue {name}"
         if name in used:

@@ -61,7 +61,7 @@ def command(name: str | None, names: tuple[str, ...], url: str | None, as_json: 
 
     with reaching(url) as broker:
         apps, now = broker.perform(apps_at(broker.where, names)), broker.run(looking.server_time())
-        found: Sequence[Worker] = [worker for keys in apps for worker in broker.perform(workers_of(keys))]
+        found: Sequence[Worker] = [worker for one_app in apps for worker in broker.perform(workers_of(one_app))]
         found = found if name is None else named(found, name, broker.where)
         if name is None or as_json:
             listing = Listing(as_json, *_COLUMNS)

@@ -52,6 +52,12 @@ def unstamped(value: bytes) -> bytes:
     return value[:2] + value[10:]
 
 
+def queue_of(value: bytes) -> bytes:
+    """Return the name of the queue that a message goes to, as its producer sends it."""
+    at = 3 + value[2]
+    return value[at + 1 : at + 1 + value[at]]
+
+
 def plain_start(value: bytes) -> tuple[bytes, int]:
     """Return what leads to the route of a plain call, and where its id begins; nothing and 0 of any other message.
 

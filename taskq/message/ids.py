@@ -39,6 +39,19 @@ def _id_source() -> Callable[[], bytes]:
 new_id = _id_source()
 
 
+def id_in(partition: int) -> bytes:
+    """Return a new id of a partition; that of the first is `new_id`."""
+    raw = new_id()
+    return raw[:6] + (0x7000 | partition).to_bytes(2, "big") + raw[8:]
+
+
+def id_partition(raw: bytes) -> int | None:
+    """Return which partition an id names; None for one that is no UUIDv7, as its caller chose it."""
+    if len(raw) == 16 and raw[6] >> 4 == 7 and raw[8] & 0xC0 == 0x80:
+        return int.from_bytes(raw[6:8], "big") & 0xFFF
+    return None
+
+
 def id_to_text(raw: bytes) -> str:
     """Return an id as users see it: a UUID in its canonical form, or the name a caller gave."""
     if len(raw) == 16 and raw[8] & 0xC0 == 0x80:

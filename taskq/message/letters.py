@@ -5,6 +5,8 @@ In a script ``$NAME`` stands for the value of that name (`taskq.broker.scripts`)
 
 from __future__ import annotations
 
+import re
+
 #: Bits of the flags in the head of a message: an expiry follows; at most once; fields follow the names.
 FLAG_EXPIRES, FLAG_AT_MOST_ONCE, FLAG_MORE = 1, 2, 4
 
@@ -26,6 +28,9 @@ OPTION_WARN, OPTION_DELAY, OPTION_DUE, OPTION_EXPIRES_IN, OPTION_EXPIRES_AT, OPT
 #: Answers to a message that is sent: accepted; accepted, but nobody serves its queue; its id is in use; its queue is
 #: full; another message is that work already (its id follows).
 ACCEPTED, UNSERVED, DUPLICATE, FULL, SAME = b"+", b"-", b"=", b"!", b"~"
+
+#: The answer to each of several messages that are sent together.
+ANSWER = re.compile(rb"~[0-9a-f]*\.|.")
 
 #: Marks of a queue of which something is special: it is paused, has ranked messages, has tasks with limits, was given
 #: messages that run at most once and have another queue of their own, has a length at most and messages that expire.

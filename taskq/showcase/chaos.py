@@ -21,9 +21,10 @@ from taskq.broker import call
 from taskq.broker.call import Arg, Command
 from taskq.broker.commands import looking
 from taskq.broker.commands.looking import QueueSurvey
-from taskq.broker.keys import APPS, Keys
+from taskq.broker.keys import APPS
 from taskq.broker.net.embedded import EmbeddedServer
 from taskq.broker.pool import Broker
+from taskq.broker.topology import topology
 from taskq.errors import BrokerRefused
 from taskq.message.ids import id_to_text
 from taskq.showcase import example
@@ -61,7 +62,7 @@ class Chaos:
         self._seconds = seconds
         self._seed = seed
         self._console = console
-        self._broker = Broker(_named(self._url, self.app), Keys(self.app), send_timeout=5.0)
+        self._broker = Broker(_named(self._url, self.app), topology(self.app), send_timeout=5.0)
         self._mail_server = MailServer(_MAIL_SECONDS)
         names = map("chaos-{}".format, itertools.count(1))
         queues = f"tasks.send_email,{BUSINESS}"

@@ -20,8 +20,8 @@ from rich.table import Table
 from taskq.broker import call
 from taskq.broker.commands import looking
 from taskq.broker.commands.looking import QueueSurvey
-from taskq.broker.keys import Keys
 from taskq.broker.pool import Broker
+from taskq.broker.topology import topology
 from taskq.message import codec
 from taskq.message.envelope import decode
 from taskq.message.ids import id_to_text
@@ -75,7 +75,7 @@ class MailOut:
         self.console = console
         self.recipients = list(itertools.islice(example.recipients(), mails))
         self.app = f"mailer-{secrets.token_hex(3)}"  # of its own: nothing of an earlier run is in the way
-        self.broker = Broker(url, Keys(self.app), send_timeout=5.0)
+        self.broker = Broker(url, topology(self.app), send_timeout=5.0)
         self.mail_server = MailServer()
         self._rate = 0.0
 

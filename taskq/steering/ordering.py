@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from taskq.broker.commands import fleet
-from taskq.broker.keys import Keys
 from taskq.broker.protocol import Protocol
+from taskq.broker.topology import Topology
 from taskq.errors import ConfigError
 from taskq.views.workers import Worker
 
@@ -14,7 +14,7 @@ from taskq.views.workers import Worker
 WORDS = ("quiet", "stop")
 
 
-def order(keys: Keys, workers: Sequence[Worker], word: str) -> Protocol[None]:
+def order(partitions: Topology, workers: Sequence[Worker], word: str) -> Protocol[None]:
     """Leave a word of `WORDS` for these workers; each hears it within milliseconds if it has its connection.
 
     Raises:
@@ -27,6 +27,6 @@ def order(keys: Keys, workers: Sequence[Worker], word: str) -> Protocol[None]:
                 f"worker {worker.name} is of a version that takes no orders: send its parent on {worker.host} a "
                 f"SIGTERM; its children there have the pids {', '.join(map(str, pids))}"
             )
-        told: bool = yield fleet.order(keys, worker.id, word)
+        told: bool = yield fleet.order(partitions.first, worker.id, word)
         if not told:
             raise ConfigError(f"worker {worker.name} on {worker.host} has given no sign of life lately")

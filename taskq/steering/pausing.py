@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from taskq.broker.commands import steering
-from taskq.broker.keys import Keys
 from taskq.broker.protocol import Protocol
+from taskq.broker.topology import Topology
 from taskq.config import check_name, whoami
 from taskq.errors import ConfigError
 
 
-def pause(keys: Keys, name: str, reason: str = "", seconds: float = 0.0, author: str = "") -> Protocol[bool]:
+def pause(partitions: Topology, name: str, reason: str = "", seconds: float = 0.0, author: str = "") -> Protocol[bool]:
     """Pause a queue or a task, for ``seconds`` (0: until it is resumed); this user does unless ``author`` is given.
 
     Answers False if it was paused before; the new reason and time hold.
@@ -20,11 +20,16 @@ def pause(keys: Keys, name: str, reason: str = "", seconds: float = 0.0, author:
     if isinstance(seconds, bool) or not 0 <= seconds < float("inf"):
         raise ConfigError(f"seconds must be a number from 0, not {seconds!r}")
     check_name("queue or task", name)
-    first: bool = yield steering.pause(keys, name, seconds, author or whoami(), reason)
+    first = True
+    for keys in partitions.all:  # a call of a task may be in any of them
+        first = (yield steering.pause(keys, name, seconds, author or whoami(), reason)) and first
     return first
 
 
-def resume(keys: Keys, name: str) -> Protocol[bool]:
+def resume(partitions: Topology, name: str) -> Protocol[bool]:
     """Let messages of a queue or task be taken again; answers whether it was paused."""
-    was: bool = yield steering.resume(keys, check_name("queue or task", name))
+    check_name("queue or task", name)
+    was = False
+    for keys in partitions.all:
+        was = (yield steering.resume(keys, name)) or was
     return was

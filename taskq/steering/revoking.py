@@ -16,6 +16,7 @@ from taskq.broker import call
 from taskq.broker.commands import auditing, holding, looking, steering
 from taskq.broker.keys import Keys
 from taskq.broker.protocol import Protocol
+from taskq.broker.topology import Topology, keys_of
 from taskq.config import check_name
 from taskq.errors import ConfigError, DecodeError
 from taskq.message import codec
@@ -62,28 +63,32 @@ class Which:
             return False
 
 
-def revoke(keys: Keys, raw_id: bytes, reason: str = "") -> Protocol[str]:
+def revoke(partitions: Topology, raw_id: bytes, reason: str = "") -> Protocol[str]:
     """Let a message not run, or run no longer; answers revoked, running (its worker is told), dead, or unknown."""
-    answer: str = yield steering.revoke(keys, raw_id, reason)
+    answer = "unknown"
+    for keys in partitions.places(raw_id):
+        answer = yield steering.revoke(keys, raw_id, reason)
+        if answer != "unknown":
+            break
     return answer
 
 
-def revoke_these(apps: Sequence[Keys], ids: Sequence[bytes], reason: str = "") -> Protocol[dict[bytes, str]]:
+def revoke_these(apps: Sequence[Topology], ids: Sequence[bytes], reason: str = "") -> Protocol[dict[bytes, str]]:
     """Revoke each, in whichever app it is; answers of each as `revoke` does."""
     answers = dict.fromkeys(ids, "unknown")
-    for keys in apps:
+    for keys in keys_of(apps):
         marked = yield from _mark(keys, ids, reason)
         for raw_id in [raw_id for raw_id, answer in answers.items() if answer == "unknown"]:
-            answer = yield from revoke(keys, raw_id, reason)
+            answer = yield steering.revoke(keys, raw_id, reason)
             # What was marked and is unknown by now has had its turn, and ended by its mark.
             answers[raw_id] = "revoked" if answer == "unknown" and raw_id in marked else answer
     return answers
 
 
-def would_revoke(apps: Sequence[Keys], ids: Sequence[bytes]) -> Protocol[dict[bytes, str]]:
+def would_revoke(apps: Sequence[Topology], ids: Sequence[bytes]) -> Protocol[dict[bytes, str]]:
     """Tell what `revoke_these` would answer now."""
     answers = dict.fromkeys(ids, "unknown")
-    for keys in apps:
+    for keys in keys_of(apps):
         for raw_id in [raw_id for raw_id, answer in answers.items() if answer == "unknown"]:
             found: looking.Located = yield looking.locate(keys, raw_id)
             [reason] = yield call.hash_values(keys, "reasons", [raw_id])
@@ -91,8 +96,15 @@ def would_revoke(apps: Sequence[Keys], ids: Sequence[bytes]) -> Protocol[dict[by
     return answers
 
 
-def find_all(keys: Keys, which: Which) -> Protocol[list[bytes]]:
-    """Find what is meant, the oldest first, but for dead letters and what is revoked already."""
+def find_all(partitions: Topology, which: Which) -> Protocol[list[bytes]]:
+    """Find what is meant, the oldest first in each partition, but for dead letters and what is revoked already."""
+    found: list[bytes] = []
+    for keys in partitions.all:
+        found += yield from _find_all(keys, which)
+    return found
+
+
+def _find_all(keys: Keys, which: Which) -> Protocol[list[bytes]]:
     cursor, found = b"0", {}  # a walk may meet an id twice
     while True:
         cursor, ids = yield auditing.scan_ids(keys, cursor, _CHUNK)
@@ -109,16 +121,24 @@ def find_all(keys: Keys, which: Which) -> Protocol[list[bytes]]:
             return sorted(found, key=found.__getitem__)
 
 
-def count_running(keys: Keys, ids: Collection[bytes]) -> Protocol[int]:
+def count_running(partitions: Topology, ids: Collection[bytes]) -> Protocol[int]:
     """Count how many of them a worker holds."""
     running = 0
-    for name in (yield auditing.incarnations(keys)):
-        running += len({*ids}.intersection((yield holding.held_ids(keys, name))))
+    for keys in partitions.all:
+        for name in (yield auditing.incarnations(keys)):
+            running += len({*ids}.intersection((yield holding.held_ids(keys, name))))
     return running
 
 
-def header_names(keys: Keys) -> Protocol[set[str]]:
+def header_names(partitions: Topology) -> Protocol[set[str]]:
     """Find the names of the headers that calls were given, of all messages there are."""
+    names = set[str]()
+    for keys in partitions.all:
+        names |= yield from _header_names(keys)
+    return names
+
+
+def _header_names(keys: Keys) -> Protocol[set[str]]:
     cursor, names = b"0", set[str]()
     while True:
         cursor, ids = yield auditing.scan_ids(keys, cursor, _CHUNK)
@@ -130,11 +150,14 @@ def header_names(keys: Keys) -> Protocol[set[str]]:
             return names
 
 
-def revoke_all(keys: Keys, which: Which, reason: str = "") -> Protocol[int]:
+def revoke_all(partitions: Topology, which: Which, reason: str = "") -> Protocol[int]:
     """Revoke what is meant; answers how many there were."""
-    marked = yield from _mark(keys, (yield from find_all(keys, which)), reason)
-    for raw_id in marked:  # one that is unknown by now has had its turn, and ended by its mark
-        yield from revoke(keys, raw_id, reason)
+    marked: list[tuple[Keys, bytes]] = []
+    for keys in partitions.all:
+        ids = yield from _find_all(keys, which)
+        marked += [(keys, raw_id) for raw_id in (yield from _mark(keys, ids, reason))]
+    for keys, raw_id in marked:  # one that is unknown by now has had its turn, and ended by its mark
+        yield steering.revoke(keys, raw_id, reason)
     return len(marked)
 
 

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+from taskq.broker import call
 from taskq.broker.commands import announcing, ticking
-from taskq.broker.keys import Keys
 from taskq.broker.protocol import Protocol
 from taskq.broker.ticks import DueTick, Step
+from taskq.broker.topology import Topology
 from taskq.errors import ConfigError
 from taskq.message.letters import FULL
 from taskq.periodic.entry import Entry
-from taskq.views.timetable import Stored
+from taskq.views.timetable import Stored, entries_by_partition
 
 #: Why an entry sent nothing, by the server's answer.
 _UNSENT = {
@@ -21,11 +22,21 @@ _UNSENT = {
 }
 
 
-def define(keys: Keys, entry: Entry, *, replace: bool) -> Protocol[str]:
-    """Put an entry in place, also of an app that the server does not know yet; answers what became of it."""
-    yield announcing.announce_app(keys)
-    answer: str = yield ticking.change_entry(keys, "define", entry.name, entry.stored, int(replace))
-    return answer
+def define(partitions: Topology, entry: Entry, *, replace: bool) -> Protocol[str]:
+    """Put an entry in place, also of an app that the server does not know yet; answers what became of it.
+
+    One of that name that sends to a queue of another partition goes first: it must not be there twice.
+    """
+    yield announcing.announce_app(partitions.first)
+    home, moved = partitions.of(entry.queue), False
+    for keys in partitions.all:
+        if keys != home and entry.name.encode() in (yield call.whole_hash(keys, "periodic")):
+            if not replace:
+                return "exists"
+            yield ticking.change_entry(keys, "remove", entry.name)
+            moved = True
+    answer: str = yield ticking.change_entry(home, "define", entry.name, entry.stored, int(replace))
+    return "replaced" if moved else answer
 
 
 def remove(stored: Stored) -> Protocol[str]:
@@ -63,8 +74,11 @@ def run_now(stored: Stored, now: float) -> Protocol[bytes]:
     return message[0]
 
 
-def declare(keys: Keys, source: str, revision: str, entries: Mapping[str, bytes]) -> Protocol[dict[str, str]]:
+def declare(partitions: Topology, source: str, revision: str, entries: Mapping[str, bytes]) -> Protocol[dict[str, str]]:
     """Put the entries that some code declares in place, as the newest code; answers what that changed."""
-    yield announcing.announce_app(keys)
-    declared: ticking.Declared = yield ticking.declare(keys, source, revision, entries, force=True)
-    return declared.entries
+    yield announcing.announce_app(partitions.first)
+    changes: dict[str, str] = {}
+    for keys, some in entries_by_partition(partitions, entries).items():
+        declared: ticking.Declared = yield ticking.declare(keys, source, revision, some, force=True)
+        changes |= declared.entries
+    return changes

@@ -119,6 +119,11 @@ class Flow:
         return bool(keyed or self.fair_by or self.unique or self.debounce or self.throttle)
 
     @property
+    def holds_together(self) -> bool:
+        """Whether what becomes of a call depends on others of the task: it has limits, a breaker, or locks."""
+        return bool(self.all_limits or self.breaker or self.unique or self.debounce or self.throttle)
+
+    @property
     def words(self) -> bytes:
         """The options for the enqueue script that every call has."""
         return b"" if self.max_length is None else b"%s%d" % (OPTION_MOST, self.max_length)

@@ -1,4 +1,4 @@
-"""The upkeep of an app's partition that nobody waits for: old dead letters go, and an audit is made; once a minute.
+"""The upkeep of an app's partitions that nobody waits for: old dead letters go, and an audit is made; once a minute.
 
 It has a thread and a connection of its own, so that it delays no renewal of a lease, no reaping and no due time,
 however much there is to look through.
@@ -16,6 +16,7 @@ from taskq.broker.faults import NotSent, Passing, Unanswered
 from taskq.broker.keys import Keys
 from taskq.broker.net.connection import Connection
 from taskq.broker.protocol import Now, Protocol, drive
+from taskq.broker.topology import Topology
 from taskq.config import whoami
 from taskq.errors import BrokerRefused
 from taskq.upkeep.audit import audit, paced, queues_of
@@ -57,10 +58,10 @@ def look_through(keys: Keys, by: str) -> Protocol[Counter[str]]:
 class Upkeep(threading.Thread):
     """Does the upkeep once a minute, until it is told to end."""
 
-    def __init__(self, keys: Keys, connection: Connection) -> None:
+    def __init__(self, partitions: Topology, connection: Connection) -> None:
         """Prepare; the connection is the thread's own, made before it begins for what ``Heartbeat`` says."""
         super().__init__(name="taskq-upkeep", daemon=True)
-        self._keys = keys
+        self._partitions = partitions
         self._connection = connection
         self._by = whoami()  # here, for it imports: what a thread imports a fork may find half imported
         self._end = threading.Event()
@@ -70,7 +71,8 @@ class Upkeep(threading.Thread):
         """Work until `end`."""
         while True:
             try:
-                drive(upkeep(self._keys, self._by), self._connection, self._sleep)
+                for keys in self._partitions.all:
+                    drive(upkeep(keys, self._by), self._connection, self._sleep)
                 self._said = ""
                 self._sleep(_EVERY)
             except _Ended:

@@ -72,18 +72,20 @@ def _with_dead_letters(keys: Keys) -> Protocol[list[str]]:
 
 
 class Pass:
-    """One pass over an app: it ends when no lease that had ended at its start is left.
+    """One pass over a partition of an app: it ends when no lease that had ended at its start is left.
 
     Attributes:
-        keys: Those of the app.
+        keys: Those of the partition.
+        name: Its name for people.
         lease: That of the app, in seconds; known after the first turn.
         again_at: When the next turn is due, by `taskq.broker.protocol.boottime`.
         done: What was done so far: messages, incarnations, promoted, purged, ticks.
     """
 
-    def __init__(self, keys: Keys, report: Report, tell: Callable[[Pass, News, list[str]], None]) -> None:
+    def __init__(self, keys: Keys, name: str, report: Report, tell: Callable[[Pass, News, list[str]], None]) -> None:
         """Prepare; ``report`` is told of each recovery, ``tell`` of what else becomes of which incarnations."""
         self.keys = keys
+        self.name = name
         self.lease = _LEASE
         self.again_at = 0.0
         self.done: Counter[str] = Counter()

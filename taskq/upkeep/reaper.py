@@ -60,6 +60,25 @@ def log_report(incarnation: str, moves: list[Move]) -> None:
         log.info("message %s of queue %s: %s", id_to_text(move.id), move.queue, move.place)
 
 
+def listen(bells: Sequence[bytes], seconds: float) -> Protocol[list[bytes] | None]:
+    """Wait until one of the bells rings, at most ``seconds``; answers its key and its token, or None in vain.
+
+    A server looks at the timeouts of its clients ten times a second only, so the last tenth is slept out here.
+    """
+    until = (yield Now()) + seconds
+    if seconds > _GRAIN:
+        rang: list[bytes] | None = yield holding.wait_bells(bells, seconds - _GRAIN)
+        if rang is not None:
+            return rang
+    yield Pause(max(0.0, until - (yield Now())))
+    if seconds <= _GRAIN:  # nobody listened, and the next wait may be as short
+        for bell in bells:
+            token: bytes | None = yield holding.take_bell(bell)
+            if token is not None:
+                return [bell, token]
+    return None
+
+
 class Reaper:
     """Looks after one app's partition.
 
@@ -180,24 +199,6 @@ class Reaper:
         for incarnation in failed.keys() - self.failed.keys():
             log.error("what %s held cannot be recovered yet: %s", incarnation, failed[incarnation])
         self.failed.update(failed)
-
-    def wait(self, bells: Sequence[str], seconds: float) -> Protocol[list[bytes] | None]:
-        """Wait until one of the bells rings, at most ``seconds``; answers its key and its token, or None in vain.
-
-        A server looks at the timeouts of its clients ten times a second only, so the last tenth is slept out here.
-        """
-        until = (yield Now()) + seconds
-        if seconds > _GRAIN:
-            rang: list[bytes] | None = yield holding.wait_bell(self.keys, bells, seconds - _GRAIN)
-            if rang is not None:
-                return rang
-        yield Pause(max(0.0, until - (yield Now())))
-        if seconds <= _GRAIN:  # nobody listened, and the next wait may be as short
-            for bell in bells:
-                token: bytes | None = yield holding.take_bell(self.keys, bell)
-                if token is not None:
-                    return [self.keys[bell], token]
-        return None
 
     def step(self) -> Protocol[float]:
         """Do all of it once; answers in how many seconds to come again."""

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
+from taskq.broker.commands import auditing
+from taskq.broker.protocol import Protocol
+from taskq.broker.topology import Topology
 from taskq.views.told import read, write
 
 
@@ -36,6 +40,18 @@ class Audit:
     def read(cls, stored: bytes) -> Audit:
         """Read what `stored` wrote; what cannot be read is as if there had been none."""
         return read(cls, stored, _TYPES)
+
+
+def last_audit(partitions: Topology) -> Protocol[Audit]:
+    """Read what the last audit of an app has found, of all its partitions together: as old as the oldest of them."""
+    each: list[Audit] = []
+    for keys in partitions.all:
+        each.append(Audit.read((yield auditing.last_audit(keys))))
+    oldest, newest = min(each, key=lambda one: one.at), max(each, key=lambda one: one.mended_at)
+    mended: Counter[str] = sum((Counter(one.mended) for one in each), Counter())
+    return Audit(
+        oldest.at, sum(one.seconds for one in each), oldest.by, dict(mended), newest.mended_at, newest.mended_then
+    )
 
 
 _TYPES: dict[str, type | tuple[type, ...]] = {

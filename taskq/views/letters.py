@@ -11,6 +11,7 @@ from taskq.broker import call
 from taskq.broker.commands import looking
 from taskq.broker.keys import Keys
 from taskq.broker.protocol import Protocol
+from taskq.broker.topology import Topology, keys_of
 from taskq.errors import DecodeError
 from taskq.message.envelope import Envelope, decode
 from taskq.message.head import decode_head
@@ -125,7 +126,7 @@ class Graveyard:
         now: The server's time when it was opened, in seconds since the epoch.
     """
 
-    def __init__(self, apps: Sequence[Keys], filters: Filters, now: float) -> None:
+    def __init__(self, apps: Sequence[Topology], filters: Filters, now: float) -> None:
         """Look at those that ``filters`` let through."""
         self.apps = apps
         self.filters = filters
@@ -146,7 +147,7 @@ class Graveyard:
         """
         if self._left is None:
             self._left = []
-            for keys in self.apps:
+            for keys in keys_of(self.apps):
                 self._left += [(keys, queue) for queue in (yield from self._queues(keys))]
         while self._left:
             keys, queue = self._left[0]
@@ -174,7 +175,7 @@ class Graveyard:
             ValueError: Not an id.
         """
         raw_id = id_from_text(text_id)
-        for keys in self.apps:
+        for keys in keys_of(self.apps):
             [value] = yield call.hash_values(keys, "messages", [raw_id])
             [reason] = yield call.hash_values(keys, "reasons", [raw_id])
             if reason is None:

@@ -8,8 +8,8 @@ from dataclasses import dataclass, replace
 from taskq.broker import call
 from taskq.broker.commands import auditing, looking
 from taskq.broker.commands.fleet import Held
-from taskq.broker.keys import Keys
 from taskq.broker.protocol import Protocol
+from taskq.broker.topology import Topology
 from taskq.errors import ConfigError
 from taskq.spelling import guess
 from taskq.tasks.limits import Limit, Published, read_published
@@ -26,12 +26,14 @@ class Limits:
 
     Attributes:
         task: Its name.
+        queue: Its queue.
         own: Whether it has its queue for itself.
         code: What its code says.
         hand: What was set by hand instead; None: nothing was.
     """
 
     task: str
+    queue: str
     own: bool
     code: Sequence[Published]
     hand: Sequence[Published] | None
@@ -62,18 +64,18 @@ class Limits:
         return [first, *lines]
 
 
-def limits_of(keys: Keys, task: str) -> Protocol[Limits]:
+def limits_of(partitions: Topology, task: str) -> Protocol[Limits]:
     """Read what holds of a task.
 
     Raises:
         ConfigError: No worker has had it yet; the text has the nearest names.
     """
-    queues: dict[str, str] = yield looking.task_queues(keys)
+    queues: dict[str, str] = yield looking.task_queues(partitions.first)
     if task not in queues:
-        raise ConfigError(f"app {keys.app} has no task {task}: no worker has had it yet{guess(task, queues)}")
-    code, hand = yield call.hash_values(keys, "limits", [task.encode(), b"!" + task.encode()])
+        raise ConfigError(f"app {partitions.app} has no task {task}: no worker has had it yet{guess(task, queues)}")
+    code, hand = yield call.hash_values(partitions.of(queues[task]), "limits", [task.encode(), b"!" + task.encode()])
     own = queues[task] == task and list(queues.values()).count(task) == 1
-    return Limits(task, own, _read(code or b""), None if hand is None else _read(hand))
+    return Limits(task, queues[task], own, _read(code or b""), None if hand is None else _read(hand))
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,13 +97,13 @@ class InUse:
     holders: Sequence[Held]
 
 
-def slots_in_use(keys: Keys, limits: Limits) -> Protocol[list[InUse]]:
+def slots_in_use(partitions: Topology, limits: Limits) -> Protocol[list[InUse]]:
     """Look at the slots of a task's limits that are in use: those of which the most are first, at most `_MOST`."""
     slots = {n: line.slots for n, line in enumerate((one for one in limits.holds if not one.is_breaker), 1)}
     used: dict[str, int] = {}
     cursor = b"0"
     while True:
-        cursor, some = yield auditing.scan_hash(keys, "slots", cursor, _CHUNK)
+        cursor, some = yield auditing.scan_hash(partitions.of(limits.queue), "slots", cursor, _CHUNK)
         for raw_name, n in some.items():
             name = call.readable(raw_name)
             if name.startswith(f"{limits.task}#") and n.isdigit() and int(n):
@@ -109,7 +111,7 @@ def slots_in_use(keys: Keys, limits: Limits) -> Protocol[list[InUse]]:
         if cursor == b"0":
             break
     most = sorted(used, key=lambda name: (-used[name], name))[:_MOST]
-    workers = (yield from workers_of(keys)) if most else []
+    workers = (yield from workers_of(partitions)) if most else []
     held = holders(workers, most)
     found = []
     for name in most:

@@ -6,8 +6,8 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 from taskq.broker.commands import looking
-from taskq.broker.keys import Keys
 from taskq.broker.protocol import Protocol
+from taskq.broker.topology import Topology, keys_of
 from taskq.errors import ConfigError
 from taskq.spelling import guess
 
@@ -41,10 +41,10 @@ class Known:
             raise unknown("queue", queue, where, self.queues)
 
 
-def known_names(apps: Iterable[Keys]) -> Protocol[Known]:
+def known_names(apps: Iterable[Topology]) -> Protocol[Known]:
     """Read which names the server knows of these apps."""
     tasks, queues = set[str](), set[str]()
-    for keys in apps:
+    for keys in keys_of(apps):
         of_task: dict[str, str] = yield looking.task_queues(keys)
         tasks |= of_task.keys()
         queues |= {*(yield looking.survey(keys)), *of_task.values()}

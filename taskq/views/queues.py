@@ -9,6 +9,7 @@ from taskq.broker.commands import looking
 from taskq.broker.commands.looking import Broken, Paused, QueueSurvey
 from taskq.broker.keys import Keys
 from taskq.broker.protocol import Protocol
+from taskq.broker.topology import Topology
 from taskq.views.workers import workers_of
 
 #: Queues looked at in one call; seconds over which a pace is told, at least and at most.
@@ -67,8 +68,20 @@ class Queue:
         return self.survey.pending + self.survey.suspects + self.survey.gated
 
 
-def queues_of(keys: Keys) -> Protocol[list[Queue]]:
+def queues_of(partitions: Topology) -> Protocol[list[Queue]]:
     """Look at every queue of an app, by name; also at those that were paused before anything was sent."""
+    workers: dict[str, list[str]] = {}
+    for worker in (yield from workers_of(partitions, held=False)):
+        for queue in worker.queues:
+            workers.setdefault(queue, []).append(worker.name)
+    found: list[Queue] = []
+    for keys in partitions.all:
+        found += yield from _queues_in(keys, partitions, workers)
+    return sorted(found, key=lambda queue: queue.name)
+
+
+def _queues_in(keys: Keys, partitions: Topology, workers: Mapping[str, Sequence[str]]) -> Protocol[list[Queue]]:
+    """Look at the queues of one partition; a task that is paused is so in all of them."""
     homes: dict[str, str] = yield looking.task_queues(keys)
     paused: dict[str, list[Paused]] = {}
     for pause in (yield looking.pauses(keys)):
@@ -79,14 +92,10 @@ def queues_of(keys: Keys) -> Protocol[list[Queue]]:
         broken.setdefault(homes.get(breaker.task, breaker.task), []).append(breaker)
     surveys: dict[str, QueueSurvey] = yield looking.survey(keys)
     served: set[str] = yield looking.served_queues(keys)
-    names = sorted({*surveys, *paused, *broken})
+    names = sorted({*surveys, *(name for name in (*paused, *broken) if partitions.of(name) == keys)})
     ages: dict[str, float] = {}
     for at in range(0, len(names), _SOME):
         ages |= yield looking.ages(keys, names[at : at + _SOME])
-    workers: dict[str, list[str]] = {}
-    for worker in (yield from workers_of(keys, held=False)):
-        for queue in worker.queues:
-            workers.setdefault(queue, []).append(worker.name)
     earlier, seconds = yield from _earlier(keys)
     return [
         Queue(

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 
 from taskq.broker import call
 from taskq.broker.commands.fleet import Held
-from taskq.broker.keys import Keys
 from taskq.broker.protocol import Protocol
+from taskq.broker.topology import Topology
 from taskq.errors import DecodeError
 from taskq.message import codec
 from taskq.message.envelope import decode
@@ -39,19 +39,29 @@ class Running:
     args: Mapping[str, str]
 
 
-def running(keys: Keys) -> Protocol[list[Running]]:
+def running(partitions: Topology) -> Protocol[list[Running]]:
     """Look at all that workers hold, what they have held longest first."""
-    workers = yield from workers_of(keys)
+    workers = yield from workers_of(partitions)
     held = [(worker, lane, one) for worker in workers for lane in worker.lanes for one in lane.held]
     held.sort(key=lambda found: (found[2].since, found[2].id))
     found: list[Running] = []
     for at in range(0, len(held), _PAGE):
         some = held[at : at + _PAGE]
-        values = yield call.hash_values(keys, "messages", [one.id for _, _, one in some])
+        values = yield from _values(partitions, [one.id for _, _, one in some])
         for (worker, lane, one), value in zip(some, values, strict=True):
             task = _task(value)
             found.append(Running(worker, lane, one, task, _shown(value, lane.info.shown.get(task, ()))))
     return found
+
+
+def _values(partitions: Topology, ids: Sequence[bytes]) -> Protocol[list[bytes | None]]:
+    """Read messages by their ids, in whichever partition they are."""
+    found: dict[bytes, bytes | None] = {}
+    for keys in partitions.all:
+        left = [raw_id for raw_id in ids if found.get(raw_id) is None]
+        if left:
+            found |= zip(left, (yield call.hash_values(keys, "messages", left)), strict=True)
+    return [found[raw_id] for raw_id in ids]
 
 
 def holders(workers: Iterable[Worker], gates: Sequence[str]) -> dict[str, list[Held]]:

@@ -10,6 +10,7 @@ from taskq.broker import call
 from taskq.broker.commands import ticking
 from taskq.broker.keys import Keys
 from taskq.broker.protocol import Protocol
+from taskq.broker.topology import Topology
 from taskq.errors import ConfigError, DecodeError
 from taskq.periodic.entry import Entry
 from taskq.views.names import unknown
@@ -20,7 +21,7 @@ class Stored:
     """An entry as the server keeps it.
 
     Attributes:
-        keys: Those of the app it is of.
+        keys: Those of the partition it is in, that of the queue it sends to.
         name: Its name.
         raw: Its definition.
         due: When its next tick is due, in seconds since the epoch; None if it waits for none.
@@ -71,26 +72,27 @@ class Stored:
         return call.readable(self.state.get(b"paused", b""))
 
 
-def entries_of(keys: Keys) -> Protocol[list[Stored]]:
+def entries_of(partitions: Topology) -> Protocol[list[Stored]]:
     """Read all entries of an app, by name."""
-    due: dict[str, float] = yield ticking.ticks_due(keys)
-    definitions: dict[bytes, bytes] = yield call.whole_hash(keys, "periodic")
     found = []
-    for raw_name, raw in sorted(definitions.items()):
-        name = raw_name.decode("ascii", "backslashreplace")
-        found.append(Stored(keys, name, raw, due.get(name), (yield call.whole_hash(keys, f"entry:{name}"))))
-    return found
+    for keys in partitions.all:
+        due: dict[str, float] = yield ticking.ticks_due(keys)
+        definitions: dict[bytes, bytes] = yield call.whole_hash(keys, "periodic")
+        for raw_name, raw in sorted(definitions.items()):
+            name = raw_name.decode("ascii", "backslashreplace")
+            found.append(Stored(keys, name, raw, due.get(name), (yield call.whole_hash(keys, f"entry:{name}"))))
+    return sorted(found, key=lambda stored: stored.name)
 
 
-def find_entry(apps: Sequence[Keys], name: str, where: str) -> Protocol[Stored]:
+def find_entry(apps: Sequence[Topology], name: str, where: str) -> Protocol[Stored]:
     """Find the entry of that name in one of the apps.
 
     Raises:
         ConfigError: There is none, and the text has the nearest ones; or several apps have one.
     """
     every: list[Stored] = []
-    for keys in apps:
-        every += yield from entries_of(keys)
+    for app in apps:
+        every += yield from entries_of(app)
     found = [stored for stored in every if stored.name == name]
     if len(found) > 1:
         raise ConfigError(f"{' and '.join(one.app for one in found)} have an entry {name}: say --name APP")
@@ -99,8 +101,23 @@ def find_entry(apps: Sequence[Keys], name: str, where: str) -> Protocol[Stored]:
     return found[0]
 
 
-def would_declare(keys: Keys, source: str, entries: Mapping[str, bytes]) -> Protocol[dict[str, str]]:
+def entries_by_partition(partitions: Topology, entries: Mapping[str, bytes]) -> dict[Keys, dict[str, bytes]]:
+    """Return stored entries by the partition each belongs to, that of its queue; every partition is named."""
+    split: dict[Keys, dict[str, bytes]] = {keys: {} for keys in partitions.all}
+    for name, raw in entries.items():
+        split[partitions.of(Entry.read(name, raw).queue)][name] = raw
+    return split
+
+
+def would_declare(partitions: Topology, source: str, entries: Mapping[str, bytes]) -> Protocol[dict[str, str]]:
     """Tell what putting some code's entries in place would change, by their names (see ``declare.lua``)."""
+    changes: dict[str, str] = {}
+    for keys, some in entries_by_partition(partitions, entries).items():
+        changes |= yield from _would_declare(keys, source, some)
+    return changes
+
+
+def _would_declare(keys: Keys, source: str, entries: Mapping[str, bytes]) -> Protocol[dict[str, str]]:
     definitions: dict[bytes, bytes] = yield call.whole_hash(keys, "periodic")
     stored = {name.decode(): raw for name, raw in definitions.items()}
     changes = {

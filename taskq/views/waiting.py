@@ -6,8 +6,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from taskq.broker.commands import looking
-from taskq.broker.keys import Keys
 from taskq.broker.protocol import Protocol
+from taskq.broker.topology import Topology
 from taskq.errors import DecodeError
 from taskq.message.head import decode_head
 
@@ -34,12 +34,12 @@ class Waits:
     accepted: float | None
 
 
-def waiting(keys: Keys, queue: str, skip: int, most: int) -> Protocol[tuple[int, Sequence[Waits]]]:
+def waiting(partitions: Topology, queue: str, skip: int, most: int) -> Protocol[tuple[int, Sequence[Waits]]]:
     """Read up to ``most`` of what waits in a queue, but for the first ``skip``; and how many wait in all."""
     found: list[Waits] = []
     while True:
         at = skip + len(found)
-        total, some = yield looking.peek(keys, queue, at, min(_PAGE, most - len(found)))
+        total, some = yield looking.peek(partitions.of(queue), queue, at, min(_PAGE, most - len(found)))
         found += [_waits(number, one) for number, one in enumerate(some, at + 1)]
         if not some or len(found) >= most:
             return total, found

@@ -12,8 +12,8 @@ from taskq.views.told import read, write
 
 if TYPE_CHECKING:
     from taskq.broker.commands.fleet import Held
-    from taskq.broker.keys import Keys
     from taskq.broker.protocol import Protocol
+    from taskq.broker.topology import Topology
 
 
 @dataclass(frozen=True, slots=True)
@@ -166,25 +166,32 @@ class Worker:
         return self.report.memory + sum(memory for _, _, memory, _ in self.report.children)
 
 
-def workers_of(keys: Keys, *, held: bool = True) -> Protocol[list[Worker]]:
+def workers_of(partitions: Topology, *, held: bool = True) -> Protocol[list[Worker]]:
     """Look at every worker of an app, by name; with what their lanes hold."""
     from taskq.broker.commands import fleet, looking
 
     now: float = yield looking.server_time()
-    ends: dict[str, float] = yield fleet.report_ends(keys)
-    told: dict[str, bytes] = yield fleet.reports(keys)
+    ends: dict[str, float] = yield fleet.report_ends(partitions.first)
+    told: dict[str, bytes] = yield fleet.reports(partitions.first)
     reports = {name: Report.read(text) for name, text in told.items() if ends.get(name, 0.0) > now}
     reports = {name: report for name, report in reports.items() if report.name}  # and can be read
-    infos: dict[bytes, bytes] = yield looking.workers(keys)
+    infos: dict[bytes, bytes] = {}
+    leases: dict[str, float] = {}
+    holds: dict[str, list[Held]] = {}
+    for keys in partitions.all:  # a lane has the same name in each
+        infos |= yield looking.workers(keys)
+        for incarnation, lease_ends in (yield fleet.leases(keys)).items():
+            leases[incarnation] = min(lease_ends, leases.get(incarnation, lease_ends))
+            if held:
+                holds.setdefault(incarnation, []).extend((yield fleet.held(keys, incarnation)))
     lanes: dict[str, list[Lane]] = {name: [] for name in reports}
-    for incarnation, lease_ends in (yield fleet.leases(keys)).items():
+    for incarnation, lease_ends in leases.items():
         info = WorkerInfo.read(infos.get(incarnation.encode(), b""))
-        holds: Sequence[Held] = (yield fleet.held(keys, incarnation)) if held else ()
-        lane = Lane(incarnation, info, lease_ends, holds)
+        lane = Lane(incarnation, info, lease_ends, holds.get(incarnation, ()))
         lanes.setdefault(info.id or f"{info.worker} {info.host}", []).append(lane)
     found = [
         Worker(
-            keys.app, name if name in reports or some[0].info.id else "", reports.get(name),
+            partitions.app, name if name in reports or some[0].info.id else "", reports.get(name),
             sorted(some, key=lambda lane: (lane.info.child, lane.info.lane, lane.incarnation)),
         )
         for name, some in lanes.items()

@@ -54,7 +54,7 @@ def test_any_other_command_gets_its_own_answer(world: World, connection: Connect
     connection.execute(settle(world, ahead))
 
     assert connection.execute(holding.held_ids(world.keys, "inc")) == []
-    assert connection.execute(holding.take_bell(world.keys, "nothing")) is None
+    assert connection.execute(holding.take_bell(world.keys["nothing"])) is None
     connection.close()
 
 

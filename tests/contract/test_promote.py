@@ -9,7 +9,7 @@ from taskq.broker.commands import holding, keeping
 from taskq.broker.keys import Keys
 from taskq.broker.protocol import drive
 from taskq.message.outcome import Again
-from taskq.upkeep.reaper import Reaper
+from taskq.upkeep.reaper import listen
 from tests.contract.fleet import Fleet, sent
 from tests.contract.world import (
     LEASE,
@@ -197,11 +197,11 @@ def test_a_message_whose_head_cannot_be_read_is_a_dead_letter(world: World, valu
 
 @pytest.mark.parametrize("seconds", [0.01, 30.0])
 def test_whoever_waits_for_a_due_time_hears_a_bell_however_short_the_wait_is(world: World, seconds: float) -> None:
-    reaper = Reaper(world.keys, "me", 15.0)
-    assert drive(reaper.wait(["alarm", "solo-bell:set"], 0.01), world.connection) is None
+    bells = [world.keys["alarm"], world.keys["solo-bell:set"]]
+    assert drive(listen(bells, 0.01), world.connection) is None
     world.seed({"solo-bell:set": [b"1"]})
 
-    assert drive(reaper.wait(["alarm", "solo-bell:set"], seconds), world.connection) == [
+    assert drive(listen(bells, seconds), world.connection) == [
         world.keys["solo-bell:set"],
         b"1",
     ]

@@ -69,7 +69,7 @@ class Line:
         if fault == "away":
             raise NotSent("away")
         if fault == "late":
-            self.late.append(replace(command, bell=None, ahead=None))
+            self.late.append(replace(command, bells=None, ahead=None))
         if fault in ("before", "late"):
             raise Unanswered(fault)
         try:

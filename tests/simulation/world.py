@@ -265,8 +265,8 @@ class World:
         if fate == "refused" and not (command.script and command.script.name == "fetch"):
             fate = "passing"
         call = Call(actor, command, answered=fate in ("", "refused"), refused=fate == "refused")
-        if command.bell is not None or command.block:
-            bells = [command.bell] if command.bell is not None else command.args[1:-1]
+        if command.bells is not None or command.block:
+            bells = command.bells if command.bells is not None else command.args[1:-1]
             call.bells = [bell[len(self.keys.prefix) :].decode() for bell in bells]  # type: ignore[index, union-attr]
         if fate in ("away", "passing"):
             error = NotSent(fate) if fate == "away" else Passing(fate)

@@ -90,8 +90,8 @@ def test_what_ended_is_settled_and_the_wait_for_more_goes_along() -> None:
     (take,) = calls(made.exchange([], want=1, wait=4.0), batch(2))
 
     assert take is settle.ahead
-    assert (settle.bell, settle.args[2]) == (None, 1)
-    assert (take.bell, take.args[2]) == (made.keys["bell:" + made.queues.id], 2)
+    assert (settle.bells, settle.args[2]) == (None, 1)
+    assert (take.bells, take.args[2]) == ((made.keys["bell:" + made.queues.id],), 2)
 
 
 def test_a_wait_that_went_along_and_is_not_waited_for_is_made_sure_of() -> None:
@@ -102,7 +102,7 @@ def test_a_wait_that_went_along_and_is_not_waited_for_is_made_sure_of() -> None:
     sync, fetch = calls(made.exchange([], want=1), (True, []), batch(3))
 
     assert sync.script is not None
-    assert (sync.script.name, fetch.ahead, fetch.bell) == ("sync", None, None)
+    assert (sync.script.name, fetch.ahead, fetch.bells) == ("sync", None, None)
     assert not made.doubtful
 
 
@@ -116,6 +116,6 @@ def test_after_a_failed_try_nothing_goes_along(trouble: Exception) -> None:
 
     assert first.ahead is not None
     assert [call.script.name for call in more if call.script] == ["sync"] * isinstance(trouble, NotSent)
-    assert (last.ahead, last.bell, last.args[3]) == (None, None, 1)
+    assert (last.ahead, last.bells, last.args[3]) == (None, None, 1)
     (following,) = calls(made.exchange([], want=1, wait=4.0), batch(3))
     assert following is not first.ahead

@@ -8,6 +8,7 @@ from typing import Any
 from taskq.broker.call import Arg, Command, as_it_is, block_word
 from taskq.broker.keys import Keys
 from taskq.broker.scripts import script
+from taskq.broker.topology import Topology
 
 
 def await_results(keys: Keys, inbox: str, ids: Sequence[bytes]) -> Command[list[Any]]:
@@ -15,15 +16,15 @@ def await_results(keys: Keys, inbox: str, ids: Sequence[bytes]) -> Command[list[
     return Command(script("await"), [keys.prefix, inbox, *ids], as_it_is)
 
 
-def take_inbox(keys: Keys, inbox: str, seconds: float) -> Command[list[bytes]]:
-    """Wait for one result to come into the inbox."""
-    words: list[Arg] = [b"BLPOP", keys["inbox:" + inbox], block_word(seconds)]
-    return Command(None, words, lambda reply: reply[1:] if reply else [], repeatable=False, block=seconds)
+def take_inbox(partitions: Topology, inbox: str, seconds: float) -> Command[list[bytes]]:
+    """Wait for one result to come into the inbox, in whichever partition; answers that list and the result."""
+    words: list[Arg] = [b"BLPOP", *(keys["inbox:" + inbox] for keys in partitions.all), block_word(seconds)]
+    return Command(None, words, lambda reply: list(reply or ()), repeatable=False, block=seconds)
 
 
-def drain_inbox(keys: Keys, inbox: str) -> Command[list[bytes]]:
-    """Take what else has come."""
-    return Command(None, [b"LPOP", keys["inbox:" + inbox], 1000], lambda r: r or [], repeatable=False)
+def drain_inbox(name: bytes) -> Command[list[bytes]]:
+    """Take what else has come into an inbox, by the name of its list."""
+    return Command(None, [b"LPOP", name, 1000], lambda r: r or [], repeatable=False)
 
 
 def forget(keys: Keys, raw_id: bytes) -> Command[int]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -70,16 +70,19 @@ def fetch(
     caps: str = "",
     order: str = "",
     wait: float = 0.0,
+    bells: Sequence[bytes] = (),
+    heard: Callable[[Any], object] = as_it_is,
     ahead: Command[Any] | None = None,
 ) -> Command[Batch]:
     """Settle ``outcomes`` (groups as ``fetch.lua`` lists them) and take up to ``want`` messages.
 
-    With ``wait``, first wait that many seconds at most for the set's bell. Whatever it says, the fetch follows.
+    With ``wait``, first wait that many seconds at most for the set's bell, or for those given: ``heard`` is told which
+    has rung. Whatever it says, the fetch follows.
     ``ahead`` is the command that follows on this connection, under the next number.
     """
     args = [keys.prefix, incarnation, number, want, set_id, mode, caps, order, *outcomes]
-    bell = keys["bell:" + set_id] if wait else None
-    return Command(script("fetch"), args, _batch, repeatable=False, block=wait, bell=bell, ahead=ahead)
+    names = (bells or (keys["bell:" + set_id],)) if wait else None
+    return Command(script("fetch"), args, _batch, repeatable=False, block=wait, bells=names, heard=heard, ahead=ahead)
 
 
 def sync(keys: Keys, incarnation: str, number: int, lost: int, known: Iterable[bytes]) -> Command[Any]:
@@ -94,13 +97,18 @@ def sync(keys: Keys, incarnation: str, number: int, lost: int, known: Iterable[b
 
 def wait_bell(keys: Keys, names: Sequence[str], seconds: float) -> Command[Any]:
     """Wait until one of the bells rings, at most ``seconds``; answers None in vain."""
-    words: list[Arg] = [b"BLPOP", *(keys[name] for name in names), block_word(seconds)]
+    return wait_bells([keys[name] for name in names], seconds)
+
+
+def wait_bells(bells: Sequence[bytes], seconds: float) -> Command[Any]:
+    """Wait until one of the bells, of whichever partitions, rings, at most ``seconds``; answers None in vain."""
+    words: list[Arg] = [b"BLPOP", *bells, block_word(seconds)]
     return Command(None, words, as_it_is, block=seconds)
 
 
-def take_bell(keys: Keys, name: str) -> Command[Any]:
+def take_bell(bell: bytes) -> Command[Any]:
     """Take the token of a bell, if it has one; answers None in vain."""
-    return Command(None, [b"LPOP", keys[name]], as_it_is)
+    return Command(None, [b"LPOP", bell], as_it_is)
 
 
 def held_ids(keys: Keys, incarnation: str) -> Command[list[bytes]]:

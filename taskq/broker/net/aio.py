@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from redis.exceptions import RedisError, ResponseError
 
+from taskq.broker.faults import NotSent, Unanswered
 from taskq.broker.net.connection import (
     ANSWER_TIMEOUT,
     LOOK_AGAIN,
@@ -19,9 +21,11 @@ from taskq.broker.net.connection import (
     revive,
 )
 from taskq.broker.net.url import new_async_connection
+from taskq.broker.protocol import adrive
 
 if TYPE_CHECKING:
     from taskq.broker.call import Command
+    from taskq.broker.protocol import Protocol
 
 T = TypeVar("T")
 
@@ -29,10 +33,13 @@ T = TypeVar("T")
 class AsyncConnection:
     """A connection for one coroutine at a time; made when first used, and again after it broke."""
 
-    def __init__(self, url: str, timeout: float = ANSWER_TIMEOUT) -> None:
-        """Prepare a connection to ``url`` that waits ``timeout`` seconds for an answer."""
+    def __init__(
+        self, url: str, timeout: float = ANSWER_TIMEOUT, greeting: Callable[[], Protocol[object]] | None = None
+    ) -> None:
+        """Prepare a connection to ``url``; the arguments are those of the sync one."""
         self.url = url
         self.timeout = timeout
+        self._greeting = greeting
         self._raw = new_async_connection(url)
 
     async def execute(self, command: Command[T]) -> T:
@@ -42,20 +49,20 @@ class AsyncConnection:
         if script is None:
             return command.parse(await self.roundtrip(pack(command.args), within))
         packed = pack_wait(command) + pack_script(script, command.args)
-        reply = await self.roundtrip(packed, within, command.bell)
+        reply = await self.roundtrip(packed, within, command.heard if command.bells else None)
         if reply is NO_SCRIPT:
             reply = await self.roundtrip(pack_script(script, command.args, whole=True), within)
         return command.parse(reply)
 
-    async def roundtrip(self, packed: bytes, within: float, bell: bytes | None = None) -> Any:
+    async def roundtrip(self, packed: bytes, within: float, heard: Callable[[Any], object] | None = None) -> Any:
         """Send a packed command and return its raw reply, as `taskq.broker.net.connection.Connection.roundtrip`."""
         if not self._raw.is_connected:
             await self._connect(within)
         try:
             async with asyncio.timeout(within):
                 await self._send(packed)
-                if bell is not None:
-                    await self._read_wait()
+                if heard is not None:
+                    heard(await self._read_wait())
                 return await self._raw.read_response()
         except (RedisError, OSError) as error:
             answer = read_error(error, self.url, packed)
@@ -74,9 +81,9 @@ class AsyncConnection:
         except RuntimeError as error:  # uvloop's word for a transport that has closed
             raise OSError(str(error)) from None
 
-    async def _read_wait(self) -> None:
+    async def _read_wait(self) -> Any:
         try:
-            await self._raw.read_response()
+            return await self._raw.read_response()
         except ResponseError as error:
             raise RedisError(str(error)) from None
 
@@ -95,6 +102,17 @@ class AsyncConnection:
             raise connect_error(error, self.url) from None
         except BaseException:  # cancelled in the midst of the handshake
             await self.close()
+            raise
+        if self._greeting is not None:
+            await self._greet(self._greeting())
+
+    async def _greet(self, steps: Protocol[object]) -> None:
+        try:
+            await adrive(steps, self)
+        except BaseException as error:
+            await self.close()
+            if isinstance(error, Unanswered):
+                raise NotSent(str(error)) from None
             raise
 
     async def close(self) -> None:

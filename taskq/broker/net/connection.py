@@ -6,7 +6,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from redis.exceptions import (
@@ -24,11 +24,13 @@ from taskq.address import SCHEMES, safe_url
 from taskq.broker.call import block_word
 from taskq.broker.faults import NotSent, Passing, Unanswered, refused
 from taskq.broker.net.url import connection_arguments, new_connection
+from taskq.broker.protocol import drive
 from taskq.broker.scripts import all_scripts
 from taskq.errors import BrokerRefused, ServerUnsuitable, TaskqError
 
 if TYPE_CHECKING:
     from taskq.broker.call import Arg, Command
+    from taskq.broker.protocol import Protocol
     from taskq.broker.scripts import Script
 
 T = TypeVar("T")
@@ -63,16 +65,22 @@ def pack_command(command: Command[Any]) -> bytes:
 
 def pack_wait(command: Command[Any]) -> bytes:
     """Write the wait that goes before a command; nothing if there is none."""
-    return b"" if command.bell is None else pack([b"BLPOP", command.bell, block_word(command.block)])
+    return b"" if command.bells is None else pack([b"BLPOP", *command.bells, block_word(command.block)])
 
 
 class Connection:
     """A connection; made when first used, and again after it broke."""
 
-    def __init__(self, url: str, timeout: float = ANSWER_TIMEOUT) -> None:
-        """Prepare a connection to ``url`` that waits ``timeout`` seconds for an answer."""
+    def __init__(
+        self, url: str, timeout: float = ANSWER_TIMEOUT, greeting: Callable[[], Protocol[object]] | None = None
+    ) -> None:
+        """Prepare a connection to ``url`` that waits ``timeout`` seconds for an answer.
+
+        ``greeting`` is done first whenever it is made: what it raises, the call raises for which that was.
+        """
         self.url = url
         self.timeout = timeout
+        self._greeting = greeting
         self._raw = new_connection(url, timeout)
         self._connected = False  # a copy of what redis-py knows: asking it costs as much as an empty call
         self._ahead: Command[Any] | None = None  # sent already, and not answered yet
@@ -89,7 +97,8 @@ class Connection:
         if script is None:
             return command.parse(self.roundtrip(pack(command.args), within))
         packed = pack_command(command)
-        reply = self.roundtrip(packed if ahead is None else packed + pack_command(ahead), within, command.bell, sent)
+        packed = packed if ahead is None else packed + pack_command(ahead)
+        reply = self.roundtrip(packed, within, command.heard if command.bells else None, sent)
         if reply is NO_SCRIPT:  # the server was restarted, or its scripts were flushed
             if ahead is not None:
                 self.close()
@@ -99,14 +108,18 @@ class Connection:
         return command.parse(reply)
 
     def roundtrip(
-        self, packed: bytes, within: float | None = None, bell: bytes | None = None, sent: bool = False
+        self,
+        packed: bytes,
+        within: float | None = None,
+        heard: Callable[[Any], object] | None = None,
+        sent: bool = False,
     ) -> Any:
         """Send a packed command and return its raw reply; `NO_SCRIPT` for a script the server does not have.
 
         Args:
-            packed: The command. With ``bell`` it begins with a wait for that, whose reply is read and dropped.
+            packed: The command. With ``heard`` it begins with a wait for bells, whose reply that is told.
             within: Seconds in which the (first) reply must be there, if not the usual ones.
-            bell: The list to wait on.
+            heard: Called with the reply to the wait.
             sent: Whether it is under way already.
         """
         raw = self._raw
@@ -115,8 +128,8 @@ class Connection:
         try:
             if not sent:
                 raw.send_packed_command((packed,), check_health=False)
-            if bell is not None:
-                self._read_wait(within)
+            if heard is not None:
+                heard(self._read_wait(within))
                 within = None
             return raw.read_response() if within is None else raw.read_response(timeout=within)
         except (RedisError, OSError) as error:
@@ -130,9 +143,9 @@ class Connection:
             self.close()
             raise
 
-    def _read_wait(self, within: float | None) -> None:
+    def _read_wait(self, within: float | None) -> Any:
         try:
-            self._raw.read_response(timeout=self.timeout if within is None else within)
+            return self._raw.read_response(timeout=self.timeout if within is None else within)
         except ResponseError as error:  # what follows it is executed all the same, and is not worth sorting out
             raise RedisError(str(error)) from None
 
@@ -153,6 +166,17 @@ class Connection:
             self.close()
             raise
         self._connected = True
+        if self._greeting is not None:
+            self._greet(self._greeting())
+
+    def _greet(self, steps: Protocol[object]) -> None:
+        try:
+            drive(steps, self)
+        except BaseException as error:
+            self.close()
+            if isinstance(error, Unanswered):  # what the connection was made for is not under way yet
+                raise NotSent(str(error)) from None
+            raise
 
     def close(self) -> None:
         """Drop the connection; the next command makes a new one."""

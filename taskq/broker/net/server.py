@@ -10,9 +10,9 @@ import logging
 
 from taskq.broker import call
 from taskq.broker.commands import announcing, looking
-from taskq.broker.keys import Keys
 from taskq.broker.pool import Broker
 from taskq.broker.protocol import Protocol
+from taskq.broker.topology import Topology
 from taskq.errors import BrokerFull, BrokerUnavailable, ServerUnsuitable
 
 log = logging.getLogger("taskq.server")
@@ -66,9 +66,9 @@ class Watch:
     Where memory is scarce, results are refused (see ``fetch.lua``): what is left is for messages.
     """
 
-    def __init__(self, keys: Keys, where: str, result_memory: float) -> None:
+    def __init__(self, partitions: Topology, where: str, result_memory: float) -> None:
         """Watch a server (``where``, for people); results may use it up to that share of its ``maxmemory``."""
-        self._keys = keys
+        self._partitions = partitions
         self._where = where
         self._share = result_memory
         self._info: dict[str, str] = {}
@@ -84,7 +84,8 @@ class Watch:
         scarce = limit > 0 and used > self._share * limit
         if scarce:
             try:
-                yield announcing.refuse_results(self._keys, _SCARCE_FOR)
+                for keys in self._partitions.all:
+                    yield announcing.refuse_results(keys, _SCARCE_FOR)
             except BrokerFull:
                 pass  # then the scripts see it themselves
         was = _number(before, "maxmemory")
@@ -122,14 +123,16 @@ class Watch:
 class Ledger:
     """What was accepted of each queue by the last look: what vanishes from a server does so without a word."""
 
-    def __init__(self, keys: Keys) -> None:
+    def __init__(self, partitions: Topology) -> None:
         """Begin knowing nothing."""
-        self._keys = keys
+        self._partitions = partitions
         self._accepted: dict[str, int] = {}
 
     def look(self) -> Protocol[None]:
         """Say of which queues the server knows less than it did."""
-        counters: dict[bytes, bytes] = yield call.whole_hash(self._keys, "counters")
+        counters: dict[bytes, bytes] = {}
+        for keys in self._partitions.all:
+            counters |= yield call.whole_hash(keys, "counters")
         accepted = {
             call.readable(field[: -len("|accepted")]): int(n)
             for field, n in counters.items()

@@ -10,13 +10,14 @@ import os
 import signal
 import sys
 import threading
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from contextvars import copy_context
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from taskq.broker.commands.holding import QueueSet
+from taskq.broker.keys import Keys
 from taskq.broker.protocol import boottime
 from taskq.errors import ConfigError
 from taskq.runs.context import Stopping
@@ -25,6 +26,7 @@ from taskq.worker.child.loop_lane import LoopLane, run_lanes
 from taskq.worker.child.main_lane import MainLane
 from taskq.worker.child.quota import Quota
 from taskq.worker.child.session import Session
+from taskq.worker.child.sessions import Sessions
 from taskq.worker.child.surroundings import Surroundings
 from taskq.worker.child.telling import Untold, tell
 from taskq.worker.forking import fork_beside_threads
@@ -121,15 +123,19 @@ class Child:
     def _executor(self, queues: QueueSet) -> Executor:
         return Executor(self.app.tasks, self.app.settings, self.plan.name, queues.tasks, self.app.client.hooks)
 
-    def _session(self, queues: QueueSet, slot: Slot, alone: bool) -> Session:
-        settings = self.app.settings
+    def _session(self, queues: QueueSet, slot: Slot, alone: bool) -> Session | Sessions:
+        settings, partitions = self.app.settings, self.app.client.partitions
+        info, ttl_ms = self.plan.info(self.number, queues), int(settings.result_ttl * 1000)
 
         def began(incarnation: str) -> None:
             slot.begin(incarnation, boottime() + settings.lease)
 
-        info = self.plan.info(self.number, queues)
-        ttl_ms = int(settings.result_ttl * 1000)
-        return Session(self.app.client.keys, queues, info, settings.lease_ms, ttl_ms, began, alone, self.plan.announced)
+        def new(keys: Keys, began: Callable[[str], None]) -> Session:
+            return Session(keys, queues, info, settings.lease_ms, ttl_ms, began, alone, self.plan.announced)
+
+        if len(partitions.all) == 1:
+            return new(partitions.first, began)
+        return Sessions(partitions, began, lambda keys: new(keys, lambda _incarnation: None))
 
     def set_up(self) -> None:
         """Make this process a child: its signals, its output line by line."""

@@ -33,6 +33,7 @@ from taskq.worker.child.main_lane import UNRENEWED_PAUSE, WAIT
 from taskq.worker.child.pace import Pace
 from taskq.worker.child.quota import Quota
 from taskq.worker.child.session import Session, Stopped
+from taskq.worker.child.sessions import Sessions
 from taskq.worker.child.surroundings import Surroundings
 from taskq.worker.child.where import OnLoop, OwnThread
 from taskq.worker.slots import CAPACITY, Slot
@@ -81,7 +82,7 @@ class LoopLane:
 
     def __init__(
         self,
-        session: Session,
+        session: Session | Sessions,
         executor: Executor,
         slot: Slot,
         url: str,
@@ -216,9 +217,10 @@ class LoopLane:
         return "" if rang else "repair"
 
     async def _wait_for_bell(self) -> bool:
-        bell = holding.wait_bell(self.session.keys, ["bell:" + self.session.queues.id], WAIT)
         try:
-            return await self._bell_connection.execute(bell) is not None
+            rang = await self._bell_connection.execute(holding.wait_bells(self.session.bells, WAIT))
+            self.session.rang(rang)
+            return rang is not None
         except (NotSent, Unanswered, Passing, BrokerRefused):
             return True  # the fetch that follows is refused as well, and waits
 

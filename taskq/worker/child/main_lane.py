@@ -27,6 +27,7 @@ from taskq.runs.invoke import run
 from taskq.worker.child.pace import BATCH, Pace
 from taskq.worker.child.quota import Quota
 from taskq.worker.child.session import Session, Stopped
+from taskq.worker.child.sessions import Sessions
 from taskq.worker.child.surroundings import LOOK_EVERY, Surroundings
 from taskq.worker.child.where import MainThread
 from taskq.worker.slots import Slot
@@ -56,7 +57,7 @@ class MainLane:
 
     def __init__(
         self,
-        session: Session,
+        session: Session | Sessions,
         executor: Executor,
         slot: Slot,
         url: str,

@@ -10,7 +10,7 @@ import logging
 import os
 from collections.abc import Callable, Sequence
 from functools import partial
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from taskq.broker import call
 from taskq.broker.commands import holding
@@ -82,9 +82,17 @@ class Session:
         self._refusal = ""  # what the server refused last, told already
         self._ahead: call.Command[Batch] | None = None  # the next call, sent with the last one
 
-    def open(self) -> Protocol[None]:
-        """Begin a new incarnation; what the last one held is forgotten."""
-        self.incarnation = os.urandom(8).hex()
+    @property
+    def bells(self) -> tuple[bytes, ...]:
+        """The bell of the queues."""
+        return (self.keys["bell:" + self.queues.id],)
+
+    def rang(self, reply: object) -> None:
+        """Take note of what came of a wait for the bell; there is only one."""
+
+    def open(self, incarnation: str = "") -> Protocol[None]:
+        """Begin a new incarnation, of a random id unless given; what the last one held is forgotten."""
+        self.incarnation = incarnation or os.urandom(8).hex()
         self.held.clear()
         self.doubtful, self._ahead = False, None
         self._number = 0
@@ -106,12 +114,21 @@ class Session:
             attempt += 1
 
     def exchange(
-        self, outcomes: Sequence[Outcome], *, want: int = 0, mode: str = "", caps: str = "", wait: float = 0.0
+        self,
+        outcomes: Sequence[Outcome],
+        *,
+        want: int = 0,
+        mode: str = "",
+        caps: str = "",
+        wait: float = 0.0,
+        bells: Sequence[bytes] = (),
+        heard: Callable[[Any], object] = call.as_it_is,
     ) -> Protocol[Batch]:
         """Settle ``outcomes`` and take up to ``want`` messages, however often the connection breaks.
 
-        With ``wait``, wait that many seconds at most for the bell of the queues first (at the first try). Outcomes do
-        not wait for it: they are settled, and the wait is the next exchange's, which must ask for the same.
+        With ``wait``, wait that many seconds at most for the bell of the queues first (at the first try), or for any of
+        ``bells``: ``heard`` is told which. Outcomes do not wait for it: they are settled, and the wait is the next
+        exchange's, which must ask for the same.
 
         Raises:
             Lost: The lease ended and another recovered what this incarnation held; the outcomes changed nothing.
@@ -130,7 +147,7 @@ class Session:
             self._number += 1
             number = self._number
             try:
-                batch: Batch = yield sent or self._call(number, groups, want, mode, caps, wait)
+                batch: Batch = yield sent or self._call(number, groups, want, mode, caps, wait, bells, heard)
                 break
             except NotSent:
                 self.doubtful = True  # it was not executed: say the same again
@@ -158,11 +175,21 @@ class Session:
         return batch
 
     def _call(
-        self, number: int, groups: Sequence[call.Arg], want: int, mode: str, caps: str, wait: float
+        self,
+        number: int,
+        groups: Sequence[call.Arg],
+        want: int,
+        mode: str,
+        caps: str,
+        wait: float,
+        bells: Sequence[bytes],
+        heard: Callable[[Any], object],
     ) -> call.Command[Batch]:
         """Return the call to make; if it settles and there is to be a wait, that goes along as the next call."""
         fetch, queues = partial(holding.fetch, self.keys, self.incarnation), self.queues
-        take = partial(fetch, want=want, set_id=queues.id, caps=caps, order=queues.order, wait=wait)
+        take = partial(
+            fetch, want=want, set_id=queues.id, caps=caps, order=queues.order, wait=wait, bells=bells, heard=heard
+        )
         if groups and wait:
             self._ahead = take(number + 1, (), mode="next")
             return fetch(number, groups, ahead=self._ahead)

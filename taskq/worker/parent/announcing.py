@@ -12,9 +12,11 @@ from typing import TYPE_CHECKING, TypeVar
 
 from taskq.broker.call import Command
 from taskq.broker.commands import announcing, ticking
-from taskq.broker.protocol import Protocol, persist
+from taskq.broker.protocol import Protocol, persist, persistent
+from taskq.broker.topology import agree
 from taskq.errors import BrokerFull
 from taskq.periodic.entry import code_revision
+from taskq.views.timetable import entries_by_partition
 from taskq.worker.plan import Plan, publications, settings_for_scripts
 
 if TYPE_CHECKING:
@@ -38,15 +40,16 @@ class Announcement:
     def __init__(self, app: TaskQ, plan: Plan) -> None:
         """Prepare what is said of ``app``'s code by the worker of this plan."""
         self.since: int | None = None
-        self._keys = app.client.keys
+        self._partitions = app.client.partitions
         self._where = app.client.broker.where
         self._source = plan.app_path
         self._name, self._token = plan.name, plan.id
         self._settings = settings_for_scripts(app.settings, app.tasks)
         self._tasks = publications(app.tasks)
         self._sets, self._homes = plan.sets, {task.name: task.queue for task in app.tasks.values()}
-        self._entries = {name: entry.stored for name, entry in app.entries.items()}
-        self._revision = code_revision(self._entries, plan.tasks)
+        entries = {name: entry.stored for name, entry in app.entries.items()}
+        self._entries = entries_by_partition(self._partitions, entries)
+        self._revision = code_revision(entries, plan.tasks)
 
     def make(self, patience: float | None = 0.0) -> Protocol[None]:
         """Say it; again, say it to whom has lost it. Tries for ``patience`` seconds (None: for ever).
@@ -54,29 +57,38 @@ class Announcement:
         Raises:
             BrokerError: The server did not answer for so long, or refuses.
         """
-        keys, again = self._keys, self.since is not None
+        again = self.since is not None
 
         def ask(command: Command[T]) -> Protocol[T]:
             return persist(command, self._where, patience)
 
-        yield from ask(announcing.enlist(keys, self._sets, self._homes))  # before there are tasks: see enlist.lua
-        published = yield from ask(announcing.publish(keys, self._tasks, self._settings, self.since))
-        self.since = published.since
-        declared = yield from ask(
-            ticking.declare(keys, self._source, self._revision, self._entries, force=False, announced=self.since)
-        )
-        lost = sum(what == "restored" for what in declared.entries.values())
-        if again and (published.changed or lost or declared.code == "new"):
+        yield from persistent(agree(self._partitions, self._where, again), self._where, patience)
+        changed = restored = 0
+        missing = False
+        for keys in self._partitions.all:
+            yield from ask(announcing.enlist(keys, self._sets, self._homes))  # before there are tasks: see enlist.lua
+            published = yield from ask(announcing.publish(keys, self._tasks, self._settings, self.since))
+            self.since = published.since
+            entries = self._entries[keys]
+            declared = yield from ask(
+                ticking.declare(keys, self._source, self._revision, entries, force=False, announced=self.since)
+            )
+            lost = sum(what == "restored" for what in declared.entries.values())
+            if again and (published.changed or lost or declared.code == "new"):
+                missing = True
+                changed, restored = changed + published.changed, restored + (lost or len(declared.entries))
+            if not again:
+                self._tell(declared)
+        if missing:
             log.warning(
                 "the server had lost what this worker announced (was it emptied, or restored from an older copy?): "
                 "%d settings and tasks and %d periodic entries are in force again; what was only there (pauses, limits "
-                "and entries set by command) is not", published.changed, lost or len(declared.entries),
+                "and entries set by command) is not", changed, restored,
             )  # fmt: skip
-        if not again:
-            self._tell(declared)
         try:  # plain commands, which a full server refuses
-            yield from ask(announcing.announce_app(keys))
-            last = yield from ask(announcing.claim_name(keys, self._name, self._token, 3 * ANNOUNCE_EVERY))
+            first = self._partitions.first
+            yield from ask(announcing.announce_app(first))
+            last = yield from ask(announcing.claim_name(first, self._name, self._token, 3 * ANNOUNCE_EVERY))
         except BrokerFull:
             if not again:
                 log.warning("the server is full: a reaper apart does not hear of this app before there is room")

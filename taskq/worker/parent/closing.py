@@ -19,6 +19,7 @@ from taskq.broker.commands.looking import Located
 from taskq.broker.commands.outcomes import words
 from taskq.broker.keys import Keys
 from taskq.broker.protocol import Protocol, persist
+from taskq.broker.topology import Topology
 from taskq.errors import TimeLimitExceeded
 from taskq.message.ids import id_to_text
 from taskq.message.outcome import error_detail
@@ -61,9 +62,9 @@ class Closing:
 class Closer:
     """Closes the incarnations of a worker's children."""
 
-    def __init__(self, keys: Keys, where: str, executor: Executor) -> None:
+    def __init__(self, partitions: Topology, where: str, executor: Executor) -> None:
         """Prepare; ``where`` is the server as people may see it, ``executor`` decides about what ran too long."""
-        self._keys = keys
+        self._partitions = partitions
         self._where = where
         self._executor = executor
         # Higher than any number a child reaches, so that no call of it still on its way can execute afterwards; rising.
@@ -85,34 +86,39 @@ class Closer:
         """
         suspects = False
         for incarnation, entries in closing.lanes:
-            held = (yield from self._ask(holding.held_ids(self._keys, incarnation))) if entries else []
-            for raw_id in [raw_id for raw_id in held if digest(raw_id) in closing.overdue]:
-                yield from self._fail_overdue(incarnation, raw_id)
-            running = [raw_id for raw_id in held if digest(raw_id) in entries - closing.overdue]
-            kind = "crashed" if closing.died else "interrupted"
-            cause = error_detail(kind, closing.cause, worker=self._executor.worker)
-            command = holding.close(
-                self._keys, incarnation, died=closing.died, alone=closing.alone, running=running, cause=cause
-            )
-            while moves := (yield from self._ask(command)):  # in pieces, if it held thousands
-                for move in moves:
-                    log.info("message %s of queue %s: back to %s", id_to_text(move.id), move.queue, move.place)
-                    suspects = suspects or move.place == "suspect"
-                    if not closing.died and move.id in running and move.place != "revoked":
-                        self.interrupted += move.place != "dead"
-                        self.abandoned += move.place == "dead"
+            for keys in self._partitions.all:
+                suspects = (yield from self._close(keys, closing, incarnation, entries)) or suspects
+        return suspects
+
+    def _close(self, keys: Keys, closing: Closing, incarnation: str, entries: frozenset[bytes]) -> Protocol[bool]:
+        """Give back what an incarnation holds in one partition; answers whether suspects are waiting there now."""
+        suspects = False
+        held = (yield from self._ask(holding.held_ids(keys, incarnation))) if entries else []
+        for raw_id in [raw_id for raw_id in held if digest(raw_id) in closing.overdue]:
+            yield from self._fail_overdue(keys, incarnation, raw_id)
+        running = [raw_id for raw_id in held if digest(raw_id) in entries - closing.overdue]
+        kind = "crashed" if closing.died else "interrupted"
+        cause = error_detail(kind, closing.cause, worker=self._executor.worker)
+        command = holding.close(keys, incarnation, died=closing.died, alone=closing.alone, running=running, cause=cause)
+        while moves := (yield from self._ask(command)):  # in pieces, if it held thousands
+            for move in moves:
+                log.info("message %s of queue %s: back to %s", id_to_text(move.id), move.queue, move.place)
+                suspects = suspects or move.place == "suspect"
+                if not closing.died and move.id in running and move.place != "revoked":
+                    self.interrupted += move.place != "dead"
+                    self.abandoned += move.place == "dead"
         return suspects
 
     def _ask(self, command: Command[T]) -> Protocol[T]:
         return persist(command, self._where, _PATIENCE)
 
-    def _fail_overdue(self, incarnation: str, raw_id: bytes) -> Protocol[None]:
+    def _fail_overdue(self, keys: Keys, incarnation: str, raw_id: bytes) -> Protocol[None]:
         """End the delivery of a message that ran beyond its ``time_limit`` as its policy says.
 
         Its arguments stay unread, for reading them makes objects of a user's classes, and this is the parent: a policy
         that asks for them finds none.
         """
-        found: Located = yield from self._ask(looking.locate(self._keys, raw_id))
+        found: Located = yield from self._ask(looking.locate(keys, raw_id))
         if found.place != "processing":
             return
         delivery = Delivery(raw_id, found.value, Taken((found.time or 0.0) * 1000, time.monotonic()))
@@ -123,7 +129,7 @@ class Closer:
             outcome = self._executor.failed(delivery, error)
             logs.ended(delivery, outcome, limit)
         ttl_ms = int(self._executor.settings.result_ttl * 1000)
-        fetch = holding.fetch(self._keys, incarnation, next(self._numbers), words([outcome], ttl_ms))
+        fetch = holding.fetch(keys, incarnation, next(self._numbers), words([outcome], ttl_ms))
         try:
             yield from self._ask(fetch)
         except (holding.Lost, holding.Stale):

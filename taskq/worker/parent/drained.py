@@ -6,9 +6,9 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
 from taskq.broker.commands import looking
-from taskq.broker.commands.looking import QueueSurvey
-from taskq.broker.keys import Keys
+from taskq.broker.commands.looking import Backlog, QueueSurvey
 from taskq.broker.protocol import Protocol
+from taskq.broker.topology import Topology
 from taskq.views.why import moment, one_line
 
 if TYPE_CHECKING:
@@ -27,13 +27,15 @@ class Left(NamedTuple):
     lines: list[str]
 
 
-def left_over(keys: Keys, plan: Plan, incarnations: Sequence[str]) -> Protocol[Left | None]:
+def left_over(partitions: Topology, plan: Plan, incarnations: Sequence[str]) -> Protocol[Left | None]:
     """Say what the worker's queues hold; None as long as some of it runs, or can run now or in a few seconds."""
-    backlog = yield looking.backlog(keys, plan.queues, [queues.id for queues in plan.sets], incarnations)
-    if not backlog.stuck:
-        return None
-    survey = yield looking.survey(keys)
-    found = {queue: survey[queue] for queue in sorted(plan.queues) if queue in survey}
+    found: dict[str, QueueSurvey] = {}
+    for keys in partitions.all * (1 if len(partitions.all) == 1 else 2):  # what ran in one may have sent to another
+        backlog = yield looking.backlog(keys, plan.queues, [queues.id for queues in plan.sets], incarnations)
+        if not backlog.stuck:
+            return None
+        survey = yield looking.survey(keys)
+        found |= {queue: survey[queue] for queue in sorted(plan.queues) if queue in survey}
     lines = [
         f"{what} in queue {queue}{why}"
         for queue, there in found.items()
@@ -41,6 +43,14 @@ def left_over(keys: Keys, plan: Plan, incarnations: Sequence[str]) -> Protocol[L
         if what
     ]
     return Left(sum(there.pending + there.gated + there.suspects for there in found.values()), lines)
+
+
+def backlog_of(partitions: Topology, queues: Sequence[str]) -> Protocol[Backlog]:
+    """Say how much waits in some queues, in all partitions."""
+    each: list[Backlog] = []
+    for keys in partitions.all:
+        each.append((yield looking.backlog(keys, queues)))
+    return Backlog(sum(one.pending for one in each), max(one.oldest for one in each), sum(one.suspects for one in each))
 
 
 def _waits(there: QueueSurvey) -> str:

@@ -18,8 +18,9 @@ from taskq.broker.faults import backoff
 from taskq.broker.keys import Keys
 from taskq.broker.net.connection import Connection
 from taskq.broker.protocol import Now, Pause, Protocol, drive
+from taskq.broker.topology import Topology
 from taskq.errors import BrokerRefused
-from taskq.upkeep.reaper import AGAIN, OUTAGES, Reaper
+from taskq.upkeep.reaper import AGAIN, OUTAGES, Reaper, listen
 from taskq.worker.plan import Plan
 from taskq.worker.slots import Slot
 from taskq.worker.vital import vital
@@ -52,7 +53,7 @@ class Heartbeat(threading.Thread):
 
     def __init__(
         self,
-        keys: Keys,
+        partitions: Topology,
         connection: Connection,
         plan: Plan,
         lease: float,
@@ -66,7 +67,7 @@ class Heartbeat(threading.Thread):
         """Prepare.
 
         Args:
-            keys: Names of the app's keys.
+            partitions: Those of the app.
             connection: The thread's own. It is made before the thread begins, for making one imports, and a child
                 that is forked meanwhile would inherit the lock of an import.
             plan: What the worker is to do.
@@ -79,7 +80,7 @@ class Heartbeat(threading.Thread):
             ordered: Called with a word that an operator has left for this worker.
         """
         super().__init__(name="taskq-heartbeat", daemon=True)
-        self.keys = keys
+        self.partitions = partitions
         self.plan = plan
         self.lease = lease
         self.slots = slots
@@ -92,12 +93,14 @@ class Heartbeat(threading.Thread):
         self._chores = [*chores, Chore("say what its lanes run", _ENLIST_EVERY, self._enlist)]
         self._describe = describe
         self._ordered = ordered
-        self._unknown: set[str] = set()
+        self._unknown: dict[Keys, set[str]] = {keys: set() for keys in partitions.all}
         self._serves = False  # whether it ever renewed: before, nobody may have told the server yet
-        self._renew_at = self._reap_at = 0.0
-        self._reaper = Reaper(keys, plan.name, lease)
-        self._bells = ["alarm", "orders:" + plan.id]
-        self._solo_bells = ["solo-bell:" + queues.id for queues in plan.sets]
+        self._renew_at = 0.0
+        self._reap_at = dict.fromkeys(partitions.all, 0.0)
+        self._due_at = dict.fromkeys(partitions.all, 0.0)
+        self._reapers = {keys: Reaper(keys, plan.name, lease) for keys in partitions.all}
+        self._reaper = self._reapers[partitions.first]
+        self._orders = partitions.first["orders:" + plan.id]
 
     def run(self) -> None:
         """Keep the leases until the process ends."""
@@ -123,59 +126,73 @@ class Heartbeat(threading.Thread):
         """Do what is due, and wait for what comes next."""
         now = yield Now()
         if now >= self._renew_at:
-            next_end = yield from self._renew(now)
+            next_ends = yield from self._renew(now)
             self._renew_at = now + min(self.lease / 3, _RENEW_EVERY)
-            self._reap_at = min(self._renew_at, now + next_end)
-        if (yield Now()) >= self._reap_at:
-            again = yield from self._reaper.beside("reap", self._reaper.reap(), AGAIN)
-            self._reap_at = (yield Now()) + again
-        due = (yield Now()) + (yield from self._reaper.beside("promote what is due", self._reaper.promote(), AGAIN))
+            self._reap_at = {keys: min(self._renew_at, now + next_end) for keys, next_end in next_ends.items()}
+        for keys, reaper in self._reapers.items():
+            if (yield Now()) >= self._reap_at[keys]:
+                again = yield from reaper.beside("reap", reaper.reap(), AGAIN)
+                self._reap_at[keys] = (yield Now()) + again
+            if len(self._reapers) == 1 or (yield Now()) >= self._due_at[keys]:
+                wait = yield from reaper.beside("promote what is due", reaper.promote(), AGAIN)
+                self._due_at[keys] = (yield Now()) + wait
         for chore in self._chores:
             if (yield Now()) >= chore.at:
                 chore.at = (yield Now()) + chore.every
                 yield from self._reaper.beside(chore.what, chore.steps(), None)
-        left = min(due, self._renew_at, self._reap_at) - (yield Now())
+        left = min(self._renew_at, *self._due_at.values(), *self._reap_at.values()) - (yield Now())
         if left > 0 and not (yield from self._reaper.beside("listen for what happens", self._wait(left), False)):
             yield Pause(min(left, AGAIN))
 
     def _enlist(self) -> Protocol[None]:
-        yield announcing.enlist(self.keys, self._sets)
+        for keys in self.partitions.all:
+            yield announcing.enlist(keys, self._sets)
 
     @property
     def _sets(self) -> list[QueueSet]:
         return [] if self.quiet else self.plan.sets
 
-    def _renew(self, now: float) -> Protocol[float]:
-        """Renew all leases from ``now`` on; answers in how many seconds to look for one that has ended."""
+    def _renew(self, now: float) -> Protocol[dict[Keys, float]]:
+        """Renew all leases from ``now`` on; answers in how many seconds to look for one that has ended, and where."""
         by_incarnation = {slot.incarnation: slot for slot in self.slots if slot.incarnation}
-        infos = {incarnation: self._describe(incarnation) for incarnation in self._unknown}
-        renewal: Renewal = yield holding.renew(
-            self.keys, int(self.lease * 1000), self._sets, by_incarnation, self.plan.announced, infos
-        )
+        lost, next_ends, healed = set[str](), dict[Keys, float](), list[str]()
+        unannounced = False
+        for keys in self.partitions.all:
+            infos = {incarnation: self._describe(incarnation) for incarnation in self._unknown[keys]}
+            renewal: Renewal = yield holding.renew(
+                keys, int(self.lease * 1000), self._sets, by_incarnation, self.plan.announced, infos
+            )
+            next_ends[keys], self._unknown[keys] = renewal.next_end, renewal.unknown
+            lost |= renewal.lost
+            healed += (what for what in renewal.healed if what not in healed)
+            unannounced = unannounced or renewal.unannounced
+            if renewal.suspects:
+                self._suspects()
+            for incarnation, raw_id in renewal.revoked:  # of which nobody may have heard
+                self._revoked(incarnation, raw_id)
         for incarnation, slot in by_incarnation.items():
-            if incarnation not in renewal.lost and slot.incarnation == incarnation:
+            if incarnation not in lost and slot.incarnation == incarnation:
                 slot.renewed(now + self.lease)
-        self._unknown = renewal.unknown
-        if renewal.suspects:
-            self._suspects()
-        for incarnation, raw_id in renewal.revoked:  # of which nobody may have heard
-            self._revoked(incarnation, raw_id)
-        healed = renewal.healed if self._serves else []  # the first renewal is what makes it known
-        self._serves = True
+        if not self._serves:  # the first renewal is what makes it known
+            self._serves, healed = True, []
         if healed:
             log.warning("the server had lost what this worker serves, and is told again: %s", ", ".join(healed))
-        if renewal.unannounced or healed:
+        if unannounced or healed:
             for chore in self._chores:
                 chore.at = 0.0
-        return renewal.next_end
+        return next_ends
 
     def _wait(self, seconds: float) -> Protocol[bool]:
-        controls = ["control:" + slot.incarnation for slot in self.slots if slot.incarnation]
-        bells = self._bells if self.quiet else [*self._bells, *self._solo_bells]
-        rang = yield from self._reaper.wait([*bells, *controls], seconds)
+        names = ["alarm", *("solo-bell:" + queues.id for queues in self._sets)]
+        names += ["control:" + slot.incarnation for slot in self.slots if slot.incarnation]
+        rang = yield from listen(
+            [self._orders, *(keys[name] for keys in self.partitions.all for name in names)], seconds
+        )
         if rang is None:
             return True
-        kind, _, name = rang[0].removeprefix(self.keys.prefix).partition(b":")
+        keys = next(keys for keys in self.partitions.all if rang[0].startswith(keys.prefix))
+        kind, _, name = rang[0].removeprefix(keys.prefix).partition(b":")
+        self._due_at[keys] = 0.0  # an alarm says that something is due there
         if kind == b"solo-bell":
             self._suspects()
         elif kind == b"control":

@@ -17,12 +17,11 @@ from contextlib import suppress
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from taskq.broker.commands import looking
 from taskq.broker.commands.looking import Backlog
 from taskq.broker.net.connection import Connection
 from taskq.broker.net.server import LEDGER_EVERY, WATCH_EVERY, Ledger, Watch
 from taskq.broker.pool import Broker
-from taskq.broker.protocol import boottime, persist
+from taskq.broker.protocol import boottime, persistent
 from taskq.errors import BrokerError
 from taskq.runs.execution import Executor
 from taskq.upkeep.housekeeping import Upkeep
@@ -31,7 +30,7 @@ from taskq.worker.lifecycle import call_hooks, call_hooks_beside, tell_of_gaps
 from taskq.worker.parent.announcing import ANNOUNCE_EVERY, Announcement
 from taskq.worker.parent.children import Children, Running
 from taskq.worker.parent.closing import Closer, Closing
-from taskq.worker.parent.drained import Left, left_over
+from taskq.worker.parent.drained import Left, backlog_of, left_over
 from taskq.worker.parent.errands import Errands
 from taskq.worker.parent.heartbeat import Chore, Heartbeat
 from taskq.worker.parent.reporting import REPORT_EVERY, Reporting
@@ -78,10 +77,10 @@ class Supervisor:
         self.left: Left | None = None
         self.signals = Signals()
         self.children = Children(app, plan)
-        self.broker = Broker(app.client.url, app.client.keys, send_timeout=1.0)
+        self.broker = Broker(app.client.url, app.client.partitions, send_timeout=1.0)
         self._hooks = app.client.hooks
         executor = Executor(app.tasks, app.settings, plan.name, hooks=self._hooks)
-        self._closer = Closer(self.broker.keys, self.broker.where, executor)
+        self._closer = Closer(self.broker.partitions, self.broker.where, executor)
         self._errands = Errands(self.broker, self._closer, self._on_closed)
         self._wanted = plan.concurrency
         self._scaling = Scaling(plan.concurrency, plan.max_concurrency) if plan.max_concurrency else None
@@ -125,7 +124,7 @@ class Supervisor:
         heartbeat = self._heartbeat = self._heart()
         heartbeat.start()
         self._errands.start()
-        upkeep = Upkeep(self.broker.keys, Connection(self.broker.url))
+        upkeep = Upkeep(self.broker.partitions, Connection(self.broker.url))
         upkeep.start()
         try:
             self._tend()
@@ -165,17 +164,18 @@ class Supervisor:
         """Prepare the thread that keeps the leases."""
         lease = self.app.settings.lease
         connection = Connection(self.broker.url, timeout=lease / 5)
-        strays = Strays(self.broker.keys, self.plan.name, self.app.settings.unknown_after)
-        watch = Watch(self.broker.keys, self.broker.where, self.app.settings.result_memory)
+        partitions = self.broker.partitions
+        strays = [Strays(keys, self.plan.name, self.app.settings.unknown_after) for keys in partitions.all]
+        watch = Watch(partitions, self.broker.where, self.app.settings.result_memory)
         chores = [
             Chore("say again what it announced", ANNOUNCE_EVERY, self._announcement.make),
             self._report,
             Chore("watch the server", WATCH_EVERY, watch.look),
-            Chore("look at the ledger", LEDGER_EVERY, Ledger(self.broker.keys).look),
-            Chore("look for messages that nobody takes", 0.0, strays.look),  # it knows itself when
+            Chore("look at the ledger", LEDGER_EVERY, Ledger(partitions).look),
+            *(Chore("look for messages that nobody takes", 0.0, one.look) for one in strays),  # they know when
         ]
         return Heartbeat(
-            self.broker.keys, connection, self.plan, lease, self.children.every_slot(),
+            partitions, connection, self.plan, lease, self.children.every_slot(),
             self._on_suspects, self._on_revoked, chores, self._what_is, self._on_ordered,
         )  # fmt: skip
 
@@ -290,7 +290,7 @@ class Supervisor:
         incarnations = self.children.incarnations()
         busy = any(child.busy for child in self.children.running.values())
         if incarnations and not (busy or self._suspects or self._closer.untold or self._errands.closing):
-            self._errands.ask(left_over(self.broker.keys, self.plan, incarnations), self._on_drained)
+            self._errands.ask(left_over(self.broker.partitions, self.plan, incarnations), self._on_drained)
 
     def _retire_all(self) -> None:
         self._wanted = 0
@@ -349,8 +349,8 @@ class Supervisor:
             log.warning("no lease can be renewed, trying on: %s" if trouble else "the server answers again%s", trouble)
         self.children.look_at_memory()
         if self._scaling is not None:
-            question = looking.backlog(self.broker.keys, self.plan.queues)
-            self._errands.ask(persist(question, self.broker.where, 1.0), self._on_backlog)
+            question = backlog_of(self.broker.partitions, self.plan.queues)
+            self._errands.ask(persistent(question, self.broker.where, 1.0), self._on_backlog)
 
     def _scale(self, scaling: Scaling, backlog: Backlog) -> None:
         workforce = self.children.workforce

@@ -1,0 +1,176 @@
+"""One lane's incarnation in all partitions of an app: a `Session` in each, of which one at a time is asked.
+
+What has ended is settled in the partition that it is of. To take, the lane goes round the partitions: it stays with one
+for some milliseconds of work, then the next has its turn, and one that had nothing is left out for a moment. When none
+has anything it waits for the bells of all of them in one command. A fetch follows in the same write, from the partition
+where it found something last: a lane whose work comes by one queue pays no more than in an app of one partition. If the
+bell of another rang, that one is asked next.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Sequence
+from itertools import cycle
+from typing import Any
+
+from taskq.broker.commands.holding import Batch, Lost
+from taskq.broker.keys import Keys
+from taskq.broker.protocol import Now, Protocol
+from taskq.broker.topology import Topology
+from taskq.message.outcome import Outcome, ids_of
+from taskq.worker.child.pace import BUDGET
+from taskq.worker.child.session import Session
+
+#: Seconds for which a partition that had nothing is left out; its bell rings when it has something.
+_LEFT_OUT = 0.02
+
+#: What has ended, by the session that holds it.
+Ended = dict[Session, list[Outcome]]
+
+
+class Sessions:
+    """Does what a `Session` does, in all partitions.
+
+    Attributes:
+        incarnation: A random id, the same in each partition; empty before `open` and after `close`.
+    """
+
+    def __init__(self, partitions: Topology, began: Callable[[str], None], new: Callable[[Keys], Session]) -> None:
+        """Prepare them; ``new`` makes the session of a partition, ``began`` is called as that of a `Session`."""
+        self._turn = [new(keys) for keys in partitions.all]  # who is to be asked next comes first
+        self._by_bell = {session.bells[0]: session for session in self._turn}
+        self._repairs = cycle(list(self._turn))
+        self._began = began
+        self.incarnation = ""
+        self._rung: set[Session] = set()  # whose bells have rung since they were asked
+        self._left_out: dict[Session, float] = {}  # until when
+        self._likely = self._turn[0]  # where something was found last
+        self._stays_until = 0.0  # with that one
+        self._heard = True  # what came of the last wait
+
+    @property
+    def bells(self) -> list[bytes]:
+        """The bells of all partitions."""
+        return list(self._by_bell)
+
+    @property
+    def fenced(self) -> int:
+        """Outcomes the server refused because the messages were another's by then."""
+        return sum(session.fenced for session in self._turn)
+
+    @property
+    def doubtful(self) -> bool:
+        """Whether the connection broke since the last exchange; see `Session`."""
+        return any(session.doubtful for session in self._turn)
+
+    @doubtful.setter
+    def doubtful(self, value: bool) -> None:
+        for session in self._turn:
+            session.doubtful = value
+
+    def rang(self, reply: Any) -> None:
+        """Take note of what came of a wait for the bells: None in vain."""
+        self._heard = True
+        if reply is not None:
+            self._rung.add(self._by_bell[reply[0]])
+
+    def open(self) -> Protocol[None]:
+        """Begin a new incarnation; what the last one holds goes back where it was not lost."""
+        yield from self.close()
+        self._rung.clear()
+        self._left_out.clear()
+        self.incarnation = os.urandom(8).hex()
+        self._began(self.incarnation)
+        for session in self._turn:
+            yield from session.open(self.incarnation)
+
+    def close(self) -> Protocol[None]:
+        """End the incarnation; what it still holds goes back to its queues, uncounted."""
+        for session in self._turn:
+            yield from session.close()
+        self.incarnation = ""
+
+    def exchange(
+        self, outcomes: Sequence[Outcome], *, want: int = 0, mode: str = "", caps: str = "", wait: float = 0.0
+    ) -> Protocol[Batch]:
+        """Settle ``outcomes`` and take up to ``want`` messages, as `Session.exchange` does; without either, only ask.
+
+        Raises:
+            Lost: As there, in any partition; what is of others has been settled.
+        """
+        ended: Ended = {}
+        for outcome, raw_id in zip(outcomes, ids_of(outcomes), strict=True):
+            ended.setdefault(self._holder(raw_id), []).append(outcome)
+        if wait and not self._rung:
+            return (yield from self._wait(ended, want, mode, caps, wait))
+        if want:
+            return (yield from self._take(ended, want, mode, caps))
+        yield from self._settle(ended or {session: [] for session in self._turn})
+        return Batch(0, 0, 0, [])
+
+    def _holder(self, raw_id: bytes) -> Session:
+        return next((session for session in self._turn if raw_id in session.held), self._likely)
+
+    def _settle(self, ended: Ended) -> Protocol[None]:
+        lost: Lost | None = None
+        for session, some in ended.items():
+            try:
+                yield from session.exchange(some)
+            except Lost as error:
+                lost = error
+        if lost is not None:
+            raise lost
+
+    def _settle_but(self, session: Session, ended: Ended) -> Protocol[list[Outcome]]:
+        """Settle what is not of ``session``; answers what is, unless all is to be settled since one has lost it."""
+        own = ended.pop(session, [])
+        try:
+            yield from self._settle(ended)
+        except Lost:
+            yield from self._settle({session: own})
+            raise
+        return own
+
+    def _wait(self, ended: Ended, want: int, mode: str, caps: str, wait: float) -> Protocol[Batch]:
+        """Wait for any bell, then ask where one is likeliest to ring; where there is something to settle, at once."""
+        asked = self._likely
+        own = yield from self._settle_but(asked, ended)
+        self._heard = False
+        batch: Batch = yield from asked.exchange(
+            own, want=want, mode=mode, caps=caps, wait=wait, bells=self.bells, heard=self.rang
+        )
+        if own:
+            return batch
+        if not self._heard:  # the connection broke, and with it went what may have been a token
+            self._rung.update(self._turn)
+        self._rung.discard(asked)
+        if not (batch.messages or self._rung):  # in vain: what one of them has forgotten to tell, it is asked for next
+            self._likely = next(self._repairs)
+        return batch
+
+    def _take(self, ended: Ended, want: int, mode: str, caps: str) -> Protocol[Batch]:
+        """Go round until some partition has something; answers an empty batch if none has."""
+        now: float = yield Now()
+        if mode:  # a wait was in vain, but for what rang
+            repaired = next(self._repairs)
+            due = [repaired, *(self._rung - {repaired})]
+        else:
+            due = [one for one in self._turn if one in self._rung or self._left_out.get(one, 0.0) <= now]
+            due.sort(key=lambda one: (one is not self._likely or now >= self._stays_until, one not in self._rung))
+        if not due:
+            yield from self._settle(ended)
+        for session in due:
+            own = yield from self._settle_but(session, ended)
+            ended = {}
+            self._rung.discard(session)
+            batch: Batch = yield from session.exchange(own, want=want, mode=mode, caps=caps)
+            mode = ""
+            if batch.messages:
+                if session is not self._likely or now >= self._stays_until:
+                    self._likely, self._stays_until = session, now + BUDGET
+                    self._turn.remove(session)
+                    self._turn.append(session)
+                return batch
+            self._left_out[session] = (yield Now()) + _LEFT_OUT
+        return Batch(0, 0, 0, [])
