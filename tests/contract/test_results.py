@@ -69,9 +69,10 @@ def test_only_looking_leaves_no_word(world: World) -> None:
 def test_an_inbox_gives_one_and_then_the_rest(world: World) -> None:
     world.seed({"inbox:in": [b"one", b"two", b"three"]})
 
-    assert world.run(take_inbox(world.keys, "in", 1)) == [b"one"]
-    assert world.run(drain_inbox(world.keys, "in")) == [b"two", b"three"]
-    assert world.run(drain_inbox(world.keys, "in")) == []
+    inbox = world.keys["inbox:in"]
+    assert world.run(take_inbox(world.keys, "in", 1)) == [inbox, b"one"]
+    assert world.run(drain_inbox(world.keys["inbox:in"])) == [b"two", b"three"]
+    assert world.run(drain_inbox(world.keys["inbox:in"])) == []
     assert world.run(take_inbox(world.keys, "in", 0.001)) == []
     assert world.state() == {}
 
