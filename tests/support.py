@@ -152,7 +152,10 @@ def new_app(url: str, **settings: object) -> TaskQ:
 
 def survey(app: TaskQ) -> dict[str, looking.QueueSurvey]:
     """The ledger of every queue of an app."""
-    return app.client.broker.run(looking.survey(app.client.keys))
+    found: dict[str, looking.QueueSurvey] = {}
+    for keys in app.client.partitions.all:
+        found |= app.client.broker.run(looking.survey(keys))
+    return found
 
 
 class Worker:

@@ -29,6 +29,7 @@ unique               hash        lock → until (ms, 0: no limit) and id of the 
 throttle:<lock>      string      until (ms) and id of the message that was let through; expires
 onward               hash        id of a message that is on its way to another partition → the queue there, newline, the
                                  message; until it has arrived (see ``onward.lua``)
+arrived:<id>         string      a message of that id has come from another partition; expires after a week
 set-back             string      ms by which the server's clock has been set back; locks for a time go on
 paused               hash        queue, or ``=<task>`` in a shared one → since and until (ms), by whom, newline, why
 lines:<queue>        sorted set  gates whose lines came up while the queue was paused → when

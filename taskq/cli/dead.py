@@ -16,10 +16,12 @@ from taskq.cli.common import agree, dry_run_option, names_option, raw_id_of, rea
 from taskq.cli.letters import COLUMNS, describe, document, row, whole
 from taskq.cli.output import Listing, as_json_line, json_option
 from taskq.cli.tables import Age
+from taskq.config import check_name
 from taskq.spelling import count
 from taskq.steering import letters as steering
 from taskq.views.apps import apps_at
 from taskq.views.letters import DeadLetter, Filters, Graveyard
+from taskq.views.names import known_names
 
 # -- options ---------------------------------------------------------------------------------------------
 
@@ -75,6 +77,10 @@ class _Letters:
         """Find one by its id; None if there is none that the options let through."""
         raw_id_of(text_id)
         return self.broker.perform(self.graveyard.find(text_id))
+
+    def check_queue(self, queue: str) -> None:
+        """Refuse a queue that nobody has ever used."""
+        self.broker.perform(known_names(self.graveyard.apps)).check(self.broker.where, queue=queue)
 
     def check_filters(self) -> None:
         """Refuse filters by a name that nobody has ever used."""
@@ -170,10 +176,11 @@ def _look(letters: _Letters, ids: tuple[str, ...], verb: str, past: str, dry_run
 
 
 @command.command()
+@click.option("--to", metavar="QUEUE", help="Into this queue instead of their own, such as one that was renamed.")
 @_chosen
 def replay(
     ids: tuple[str, ...], names: tuple[str, ...], filters: Filters, url: str | None, everything: bool, yes: bool,
-    dry_run: bool,
+    dry_run: bool, to: str | None,
 ) -> None:  # fmt: skip
     """Put dead letters back into their queues, as if new; what they died of is kept with them.
 
@@ -183,10 +190,12 @@ def replay(
     missing: list[str] = []
     replayed = expired = superseded = 0
     with _letters(url, names, filters) as letters:
+        if to is not None:
+            letters.check_queue(check_name("queue", to))
         found = _look(letters, ids, "replay", "replayed", dry_run)
         agree(f"Replay {count(found, 'dead letter')}?", yes or bool(ids) or not sys.stdin.isatty())
         for batch in letters.batches(ids, missing):
-            answers = letters.broker.perform(steering.replay(batch))
+            answers = letters.broker.perform(steering.replay(batch, to))
             done = [letter for letter, answer in zip(batch, answers, strict=True) if answer]
             superseded += answers.count(None)
             letters.graveyard.taken(len(done))
@@ -196,7 +205,8 @@ def replay(
     if expired:
         click.echo(f"{expired} of them have expired meanwhile: a worker will discard them, not run them", err=True)
     if superseded:
-        click.echo(f"{superseded} more are unique work that a newer message is by now: they stay dead", err=True)
+        why = "are unique work that a newer message is by now" if to is None else f"cannot go to queue {to}"
+        click.echo(f"{superseded} more {why}: they stay dead", err=True)
     letters.end(missing)
 
 

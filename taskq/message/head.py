@@ -22,7 +22,7 @@ from __future__ import annotations
 import struct
 
 from taskq.errors import DecodeError
-from taskq.message.letters import FLAG_AT_MOST_ONCE, FLAG_EXPIRES, FLAG_MORE
+from taskq.message.letters import FLAG_AT_MOST_ONCE, FLAG_EXPIRES, FLAG_MORE, OPTION_EXPIRES_AT
 
 VERSION = 1
 
@@ -50,6 +50,21 @@ def stamped(value: bytes, accepted: float = 0.0) -> bytes:
 def unstamped(value: bytes) -> bytes:
     """Return a message that does not expire as its producer sent it; the inverse of `stamped`."""
     return value[:2] + value[10:]
+
+
+def with_queue(value: bytes, queue: str) -> bytes:
+    """Return a stored message with another queue in its head, which can be read."""
+    at = 18 if value[1] & FLAG_EXPIRES else 10
+    at += 1 + value[at]
+    return value[:at] + bytes([len(queue)]) + queue.encode() + value[at + 1 + value[at] :]
+
+
+def as_sent(value: bytes) -> tuple[bytes, bytes]:
+    """Return a stored message as a producer would send it, with the option that says when it expires."""
+    if not value[1] & FLAG_EXPIRES:
+        return unstamped(value), b""
+    sent = bytes([value[0], value[1] - FLAG_EXPIRES]) + value[18:]
+    return sent, b"%s%d" % (OPTION_EXPIRES_AT, _DOUBLE.unpack_from(value, 10)[0])
 
 
 def queue_of(value: bytes) -> bytes:

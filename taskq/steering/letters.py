@@ -5,7 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from taskq.broker.commands import steering
+from taskq.broker.onward import carry, send_on
 from taskq.broker.protocol import Protocol
+from taskq.message.head import with_queue
 from taskq.views.letters import DEATHS, DeadLetter
 
 #: Headers that count what happened to a message: a replayed one begins anew.
@@ -15,15 +17,33 @@ HISTORY = ("retries", "of", "first", "idle", "slept", "error", "unknown")
 _DEATHS_MAX, _ERROR_MAX = 2000, 200
 
 
-def replay(letters: Sequence[DeadLetter]) -> Protocol[list[bool | None]]:
-    """Put dead letters back into their queues, as if new; what they died of is kept with them.
+def replay(letters: Sequence[DeadLetter], to: str | None = None) -> Protocol[list[bool | None]]:
+    """Put dead letters back into their queues, or all into the queue ``to``, as if new; what they died of is kept.
 
-    Answers of each whether it was still there; None if it is unique work that another message is by now: it stays dead.
+    Answers of each whether it was still there; None if it stays dead: it is unique work that another message is by now,
+    or a message or a result of its id is in the other queue's partition.
     """
     answers = []
     for letter in letters:
-        answers.append((yield steering.replay(letter.keys, letter.queue, letter.id, _fresh_value(letter))))
+        answers.append((yield from _replay(letter, to or letter.queue)))
     return answers
+
+
+def _replay(letter: DeadLetter, to: str) -> Protocol[bool | None]:
+    value = _fresh_value(letter)
+    if to == letter.queue:
+        done: bool | None = yield steering.replay(letter.keys, letter.queue, letter.id, value)
+        return done
+    if not value:
+        return None  # it cannot be read, so nobody can say where it belongs
+    value = with_queue(value, to)
+    if letter.partitions.of(to) == letter.keys:
+        done = yield steering.replay(letter.keys, letter.queue, letter.id, value, to)
+        return done
+    if not (yield send_on(letter.keys, letter.queue, letter.id, to, value)):
+        return False
+    answer = yield from carry(letter.partitions, letter.keys, (letter.id, to, value))
+    return True if answer in (b"+", b"-") else None
 
 
 def purge(letters: Sequence[DeadLetter]) -> Protocol[int]:

@@ -15,6 +15,7 @@ from taskq.broker.commands import auditing, keeping, looking
 from taskq.broker.faults import NotSent, Passing, Unanswered
 from taskq.broker.keys import Keys
 from taskq.broker.net.connection import Connection
+from taskq.broker.onward import carry_all
 from taskq.broker.protocol import Now, Protocol, drive
 from taskq.broker.topology import Topology
 from taskq.config import whoami
@@ -71,6 +72,7 @@ class Upkeep(threading.Thread):
         """Work until `end`."""
         while True:
             try:
+                drive(carry_all(self._partitions), self._connection, self._sleep)
                 for keys in self._partitions.all:
                     drive(upkeep(keys, self._by), self._connection, self._sleep)
                 self._said = ""

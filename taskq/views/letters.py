@@ -11,7 +11,7 @@ from taskq.broker import call
 from taskq.broker.commands import looking
 from taskq.broker.keys import Keys
 from taskq.broker.protocol import Protocol
-from taskq.broker.topology import Topology, keys_of
+from taskq.broker.topology import Topology
 from taskq.errors import DecodeError
 from taskq.message.envelope import Envelope, decode
 from taskq.message.head import decode_head
@@ -31,8 +31,12 @@ REASONS = (
 
 @dataclass(frozen=True)
 class DeadLetter:
-    """A dead letter as the server keeps it; ``died`` is in seconds since the epoch, ``value`` None if it is gone."""
+    """A dead letter as the server keeps it; ``died`` is in seconds since the epoch, ``value`` None if it is gone.
 
+    ``partitions`` are those of its app, ``keys`` those of the partition it is in.
+    """
+
+    partitions: Topology
     keys: Keys
     queue: str
     id: bytes
@@ -135,7 +139,7 @@ class Graveyard:
         self._begin()
 
     def _begin(self) -> None:
-        self._left: list[tuple[Keys, str]] | None = None  # queues that are to be gone through
+        self._left: list[tuple[Topology, Keys, str]] | None = None  # queues that are to be gone through
         self._start = 0
         self._until: float | None = None
 
@@ -147,17 +151,18 @@ class Graveyard:
         """
         if self._left is None:
             self._left = []
-            for keys in keys_of(self.apps):
-                self._left += [(keys, queue) for queue in (yield from self._queues(keys))]
+            for app in self.apps:
+                for keys in app.all:
+                    self._left += [(app, keys, queue) for queue in (yield from self._queues(keys))]
         while self._left:
-            keys, queue = self._left[0]
+            app, keys, queue = self._left[0]
             if self._until is None:
                 self._until = yield from self._newest(keys, queue)
             found = yield looking.dead_ids(keys, queue, self._start, self._start + _PAGE - 1)
             ids = [(raw_id, died) for raw_id, died in found if died <= self._until]
             if ids:
                 self._start += len(ids)
-                letters = yield from self._read(keys, queue, ids)
+                letters = yield from self._read(app, keys, queue, ids)
                 return [one for one in letters if self.filters.match(one, self.now)]
             self._left.pop(0)
             self._start, self._until = 0, None
@@ -175,7 +180,7 @@ class Graveyard:
             ValueError: Not an id.
         """
         raw_id = id_from_text(text_id)
-        for keys in keys_of(self.apps):
+        for app, keys in [(one, keys) for one in self.apps for keys in one.all]:
             [value] = yield call.hash_values(keys, "messages", [raw_id])
             [reason] = yield call.hash_values(keys, "reasons", [raw_id])
             if reason is None:
@@ -187,7 +192,7 @@ class Graveyard:
             for queue in queues:
                 died: float | None = yield looking.dead_time(keys, queue, raw_id)
                 if died is not None:
-                    letter = DeadLetter(keys, queue, raw_id, died, value, reason)
+                    letter = DeadLetter(app, keys, queue, raw_id, died, value, reason)
                     self._seen.add((letter.task, letter.reason))
                     return letter if self.filters.match(letter, self.now) else None
         return None
@@ -214,12 +219,14 @@ class Graveyard:
         until: float = newest[0][1] if newest else 0.0
         return until if self.filters.older is None else min(until, self.now - self.filters.older)
 
-    def _read(self, keys: Keys, queue: str, ids: list[tuple[bytes, float]]) -> Protocol[list[DeadLetter]]:
+    def _read(
+        self, app: Topology, keys: Keys, queue: str, ids: list[tuple[bytes, float]]
+    ) -> Protocol[list[DeadLetter]]:
         fields = [raw_id for raw_id, _ in ids]
         values = yield call.hash_values(keys, "messages", fields)
         reasons = yield call.hash_values(keys, "reasons", fields)
         letters = [
-            DeadLetter(keys, queue, raw_id, died, value, reason or b"?")
+            DeadLetter(app, keys, queue, raw_id, died, value, reason or b"?")
             for (raw_id, died), value, reason in zip(ids, values, reasons, strict=True)
         ]
         self._seen |= {(letter.task, letter.reason) for letter in letters}

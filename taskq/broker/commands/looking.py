@@ -127,8 +127,9 @@ def dead_time(keys: Keys, queue: str, raw_id: bytes) -> Command[float | None]:
     return Command(None, [b"ZSCORE", keys["dead:" + queue], raw_id], lambda r: None if r is None else float(r) / 1000)
 
 
-#: Counters of what has left for good; ``dangling`` is what lost its message to somebody's hand.
-GONE = ("done", "failed", "discarded", "purged", "dangling")
+#: Counters of what has left a queue for good; ``moved`` is what was replayed into another one, ``dangling`` what lost
+#: its message to somebody's hand.
+GONE = ("done", "failed", "discarded", "purged", "moved", "dangling")
 
 
 @dataclass(slots=True)

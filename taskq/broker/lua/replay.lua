@@ -4,15 +4,18 @@
 --@include waiting
 --@include ranked
 --@include unique
--- Put a dead letter back at the end of its queue, as if it were new.
+-- Put a dead letter back at the end of its queue, as if it were new; or at the end of another queue of this partition.
 --
 -- KEYS  1 prefix
--- ARGV  1 queue, 2 id, 3 value to store ('' to keep the present one)
--- Returns 1, 0 if that is not a dead letter of that queue, or -1 if it is unique work that another message does by now.
+-- ARGV  1 queue, 2 id, 3 value to store ('' to keep the present one), 4 the queue that this value names ('' for the same)
+-- Returns 1, 0 if that is not a dead letter of that queue or on its way to another partition, or -1 if it is unique work that
+--       another message does by now.
 -- Again: 0.
 local queue, id = ARGV[1], ARGV[2]
+local to = (ARGV[4] or '') ~= '' and ARGV[4] or queue
 if not call('ZSCORE', P .. 'dead:' .. queue, id) or call('HEXISTS', P .. 'messages', id) == 0 then return 0 end
-local _, _, _, flags, at = head(call('HGET', P .. 'messages', id))
+if call('HEXISTS', P .. 'onward', id) == 1 then return 0 end
+local _, task, _, flags, at = head(call('HGET', P .. 'messages', id))
 local found = extras(call('HGET', P .. 'messages', id), flags or 0, at)
 local lock, mode, ms
 if found[$FIELD_LOCK] then
@@ -21,6 +24,8 @@ if found[$FIELD_LOCK] then
 end
 expect_common()
 expect_queue(queue)
+expect_queue(to)
+expect('hash', { 'guests' })
 begin_writes()
 if lock and mode ~= 't' then take_lock(lock, mode, ms, id, clock()) end
 call('ZREM', P .. 'dead:' .. queue, id)
@@ -28,7 +33,17 @@ call('HDEL', P .. 'reasons', id)
 call('HDEL', P .. 'crashes', id)
 call('DEL', P .. 'result:' .. id)
 if ARGV[3] ~= '' then call('HSET', P .. 'messages', id, ARGV[3]) end
-offer(queue, { id }, clock())
 count(queue, 'replayed')
+if to ~= queue then
+  count(queue, 'moved')
+  count(to, 'accepted')
+  if found[$FIELD_PRIORITY] or found[$FIELD_FAIR] then mark(to, $MARK_RANKED, true) end
+  if found[$FIELD_LIMITED] then mark(to, $MARK_LIMITED, true) end
+  if call('HGET', P .. 'tasks', task) ~= to then
+    call('HSET', P .. 'guests', to .. '|' .. task, 1)
+    if has_flag(flags, $FLAG_AT_MOST_ONCE) then mark(to, $MARK_ONCE, true) end -- from their own queue workers take one at a time
+  end
+end
+offer(to, { id }, clock())
 write_counts()
 return 1

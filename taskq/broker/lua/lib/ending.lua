@@ -8,7 +8,7 @@ local function forget(ids)
   call('HDEL', P .. 'revoked', unpack(ids))
 end
 
--- Messages of a queue end: done, failed, discarded, purged.
+-- Messages of a queue end: done, failed, discarded, purged, moved to another queue.
 local function ended(queue, ids, how)
   forget(ids)
   count(queue, how, #ids)

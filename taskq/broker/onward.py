@@ -1,0 +1,67 @@
+"""From one partition to another: what a step in one is to cause in another is written down there, then carried over.
+
+No script can write to two partitions. So the step itself writes what is to follow into its own partition's hash
+``onward``, under the id that the message will have. Whoever made the step carries it over at once; if that is killed on
+the way, any worker or reaper does so within a minute. The other side recognises what was carried over before
+(``arrive.lua``), so a kill at any point loses nothing and doubles nothing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from taskq.broker.call import Command, as_dict, as_it_is
+from taskq.broker.keys import Keys
+from taskq.broker.protocol import Protocol
+from taskq.broker.scripts import script
+from taskq.broker.topology import Topology
+from taskq.message.head import as_sent
+from taskq.message.letters import ACCEPTED, OPTION_WARN, UNSERVED
+
+#: Messages read in one call, each of which may have a megabyte.
+_SOME = 100
+
+#: A message on its way: its id, the queue it goes to, the message as it is stored.
+Leaving = tuple[bytes, str, bytes]
+
+
+def send_on(keys: Keys, queue: str, raw_id: bytes, to: str, value: bytes) -> Command[bool]:
+    """Write down that a dead letter goes to a queue of another partition; answers whether it can."""
+    return Command(script("onward"), [keys.prefix, queue, raw_id, to, value], bool)
+
+
+def carry(partitions: Topology, keys: Keys, leaving: Leaving) -> Protocol[bytes]:
+    """Carry a message over from the partition of ``keys``; answers as ``arrive.lua``: ``+``, ``-``, or why it stays."""
+    raw_id, queue, stored = leaving
+    there, (value, options) = partitions.of(queue), as_sent(stored)
+    answer: bytes = yield Command(script("arrive"), [there.prefix, raw_id, value, options + OPTION_WARN], as_it_is)
+    yield Command(script("arrived"), [keys.prefix, raw_id, int(answer in (ACCEPTED, UNSERVED))], bool)
+    return answer
+
+
+def carry_all(partitions: Topology) -> Protocol[int]:
+    """Carry over what is still on its way; answers how much that was."""
+    carried = 0
+    for keys in partitions.all if len(partitions.all) > 1 else ():
+        cursor = b"0"
+        while True:
+            cursor, some = yield _some(keys, cursor)
+            for leaving in some:
+                yield from carry(partitions, keys, leaving)
+                carried += 1
+            if cursor == b"0":
+                break
+    return carried
+
+
+def _some(keys: Keys, cursor: bytes) -> Command[tuple[bytes, Sequence[Leaving]]]:
+    def parse(reply: Any) -> tuple[bytes, Sequence[Leaving]]:
+        return reply[0], [_read(raw_id, stored) for raw_id, stored in as_dict(reply[1]).items()]
+
+    return Command(None, [b"HSCAN", keys["onward"], cursor, b"COUNT", _SOME], parse)
+
+
+def _read(raw_id: bytes, stored: bytes) -> Leaving:
+    queue, _, value = stored.partition(b"\n")
+    return raw_id, queue.decode(), value
