@@ -8,6 +8,7 @@ from taskq.broker.commands import steering
 from taskq.broker.onward import carry, send_on
 from taskq.broker.protocol import Protocol
 from taskq.message.head import with_queue
+from taskq.message.letters import ACCEPTED, UNSERVED
 from taskq.views.letters import DEATHS, DeadLetter
 
 #: Headers that count what happened to a message: a replayed one begins anew.
@@ -43,7 +44,7 @@ def _replay(letter: DeadLetter, to: str) -> Protocol[bool | None]:
     if not (yield send_on(letter.keys, letter.queue, letter.id, to, value)):
         return False
     answer = yield from carry(letter.partitions, letter.keys, (letter.id, to, value))
-    return True if answer in (b"+", b"-") else None
+    return True if answer in (ACCEPTED, UNSERVED) else None
 
 
 def purge(letters: Sequence[DeadLetter]) -> Protocol[int]:
