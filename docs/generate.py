@@ -294,8 +294,8 @@ is a `ConfigError` where the task is declared or called; type checkers find most
 
 _OPTIONS_OF_CALLS = """## Of a call
 
-For `apply_async(args, kwargs, ...)`, its twin `aapply_async`, `prepare_call` and `apply`. An option that is not given
-is as the task says."""
+For `apply_async(args, kwargs, ...)`, its twin `aapply_async`, `prepare_call` and `apply`. If an option is not given,
+the task decides."""
 
 _OPTIONS_TAIL = """`app.periodic(...)` takes the same for the calls that it sends, except `countdown`, `eta` and
 `task_id`, which each tick sets itself; `expires` is in seconds from the tick.

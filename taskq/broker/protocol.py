@@ -1,8 +1,8 @@
 """Exchanges of several steps, written once for threads and event loops.
 
 A protocol is a generator: it yields commands (and pauses, and the wish to know the time) and is sent their replies, or
-has their errors thrown into it. `drive` runs one on a connection, `adrive` on an event loop's. All that decides (what
-to repeat, when to give up) is in protocols; all that does I/O or looks at a clock is in the two drivers.
+has their errors thrown into it. `drive` runs one on a connection, `adrive` on an event loop's. Everything that decides
+(what to repeat, when to give up) is in protocols; everything that does I/O or reads a clock is in the two drivers.
 """
 
 from __future__ import annotations

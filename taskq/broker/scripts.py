@@ -5,7 +5,7 @@ travels to the server.
 
 ``$NAME`` stands for a letter or a number of the table in `taskq.message.letters`.
 
-A script makes its functions anew in each call, a third of a microsecond apiece. What most calls do without is
+A script makes its functions anew in each call, a third of a microsecond each. Functions that most calls do not need are
 therefore included by ``--@lazy <table>: <names of parts>``: the functions of these parts become fields of the table
 when the first of them is asked for.
 """

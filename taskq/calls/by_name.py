@@ -1,7 +1,7 @@
 """Apps, tasks and handles as pickles and copies: by name, as Python does with functions.
 
-A pickle says which module made the app and which has the task; whoever reads it imports them. There is no setting in
-it, and so no password.
+A pickle says which module made the app and which has the task; unpickling imports them. It contains no settings, and so
+no password.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ _apps: dict[str, list[weakref.ref[Any]]] = {}
 
 
 class ByName:
-    """What there is once a process: a copy is the thing itself."""
+    """An object that exists once per process: a copy is the object itself."""
 
     def __copy__(self: Self) -> Self:
         """Return the thing itself."""

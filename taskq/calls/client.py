@@ -1,8 +1,8 @@
 """What a task needs to reach the server: the app's settings and its broker, connected when first used.
 
-One client an app; it keeps one broker and inbox a process, and one async broker and inbox an event loop. Which process
-this is it asks the system at each use: one that C code has forked (uWSGI's workers) calls none of Python's hooks, and
-must not share its parent's sockets, numbers, ids and locks either.
+Each app has one client; it keeps one broker and inbox per process, and one async broker and inbox per event loop. At
+each use it asks the system which process this is: one that C code has forked (uWSGI's workers) calls none of Python's
+hooks, and must not share its parent's sockets, numbers, ids and locks either.
 """
 
 from __future__ import annotations

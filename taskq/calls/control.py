@@ -1,4 +1,4 @@
-"""Stop and go from user code: what an app can do to its queues, tasks and calls; each with a twin for event loops."""
+"""Pause, resume and revoke from user code, for queues, tasks and calls; each with a twin for event loops."""
 
 from __future__ import annotations
 
@@ -19,19 +19,19 @@ class Control:
     client: Client
 
     def pause(self, what: str | Definition, reason: str = "", *, seconds: float = 0.0, author: str = "") -> bool:
-        """Let nothing more be taken from a queue, or of a task, by any worker, until `resume`. What runs goes on.
+        """Pause a queue or a task: no worker takes anything more of it until `resume`. Running tasks go on.
 
         Args:
             what: A task, or the name of a queue or task. A task that has its queue for itself stands for the queue.
             reason: Why, for those who wonder later.
-            seconds: It is resumed by itself after so many seconds; 0: never.
-            author: By whom; the user and host of this process unless given.
+            seconds: How many seconds until it is resumed by itself; 0: never.
+            author: Who pauses it; the user and host of this process unless given.
 
         Returns:
-            False if it was paused before; the new reason and time hold.
+            False if it was paused already; the new reason and time replace the old ones.
 
         Raises:
-            ConfigError: A name, or a number of seconds, that cannot be.
+            ConfigError: An invalid name, or an invalid number of seconds.
         """
         return self.client.broker.perform(self._pausing(what, reason, seconds, author))
 
@@ -40,7 +40,7 @@ class Control:
         return await self.client.abroker.perform(self._pausing(what, reason, seconds, author))
 
     def resume(self, what: str | Definition) -> bool:
-        """Let messages of a paused queue or task be taken again; answers whether it was paused."""
+        """Resume a paused queue or task; returns whether it was paused."""
         return self.client.broker.perform(self._resuming(what))
 
     async def aresume(self, what: str | Definition) -> bool:
@@ -48,10 +48,10 @@ class Control:
         return await self.client.abroker.perform(self._resuming(what))
 
     def revoke(self, id: str, reason: str = "") -> str:
-        """Let a call not run, or run no longer.
+        """Revoke a call, so that it does not run, or stops running.
 
-        What waits is discarded, and whoever waits for its result is told at once. What runs gets `TaskRevoked` raised
-        inside; if it has not ended some seconds later, its process is killed.
+        A waiting call is discarded, and callers that wait for its result are told at once. In a running one
+        `TaskRevoked` is raised; if it has not ended some seconds later, its process is killed.
 
         Returns:
             ``revoked``, ``running`` (its worker has been told), ``dead`` (it is a dead letter: purge it instead), or
@@ -76,7 +76,8 @@ class Control:
     ) -> int:
         """Do what `revoke` does to all calls of a task, on a queue, or with headers; what is given must all apply.
 
-        None of them is begun meanwhile. What is sent while this goes on may be met or not. Dead letters are left alone.
+        No worker starts one of them meanwhile. Calls sent while this goes on may or may not be revoked. Dead letters
+        are left alone.
 
         Args:
             task: A task, or its name.

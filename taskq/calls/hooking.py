@@ -1,4 +1,4 @@
-"""How an app is given its middleware and hooks: by decorators, and by what is installed beside it."""
+"""How an app gets its middleware and hooks: by decorators, and from installed packages."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ class Hooked:
     def around(self, what: str, /) -> Callable[[Any], Any]:
         """Install middleware, a function around something: ``@app.around("run")``.
 
-        It is called with what it is around and with ``call_next``, which goes on and returns what comes of it. The
+        It is called with what it is around and with ``call_next``, which runs the rest and returns its value. The
         first one installed is the outermost; those of a task (``around_run``, ``around_enqueue``) are inside the app's.
 
         Args:
@@ -87,14 +87,14 @@ class Hooked:
     def on(self, event: str, /) -> Callable[[Any], Any]:
         """Install a hook, a function that is called when something has happened: ``@app.on("failure")``.
 
-        Whatever it does or raises changes nothing of what has happened; an error is logged with its name.
+        Nothing it does or raises changes what has happened; an error is logged with its name.
 
         Args:
             event: How a run has ended, a function of `Request` and the value or error: ``success``, ``failure`` (for
                 good), ``retry`` (the error is None where there was none), ``dead`` (a worker made it a dead letter).
                 Or a moment in the life of a worker, a function without arguments: ``worker_init`` (before there are
                 children), ``worker_ready`` (its children take messages), ``worker_shutdown`` (they have ended), in the
-                worker's first process; ``child_init`` and ``child_shutdown`` in each child.
+                worker's parent process; ``child_init`` and ``child_shutdown`` in each child.
 
         Raises:
             ConfigError: A name that there is not, a function of the wrong kind, or a worker that has begun.

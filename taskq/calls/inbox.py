@@ -1,9 +1,9 @@
-"""Waiting for results: one connection a process (and event loop), however many wait.
+"""Waiting for results: one connection per process (and event loop), however many wait.
 
-Whoever waits leaves word with the server, which puts the result into the process's inbox when there is one. Of the
-waiting threads one reads the inbox for all (there is no listener thread): when its own result comes it hands over to
-the next. What is awaited is read again every few seconds and after every reconnect, so a lost push costs seconds, not
-for ever.
+A caller that waits asks the server to put the result, once there is one, into the inbox of its process. One of the
+waiting threads reads the inbox for all (there is no listener thread): when its own result comes it hands over to the
+next. What is awaited is read again every few seconds and after every reconnect, so a lost push costs seconds, not for
+ever.
 """
 
 from __future__ import annotations
@@ -84,7 +84,7 @@ class Waiting:
 
     Attributes:
         name: The inbox.
-        ids: How often each id is awaited.
+        ids: How many callers await each id.
         arrived: What has come.
     """
 

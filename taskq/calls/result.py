@@ -240,7 +240,7 @@ class AsyncResult(Generic[R]):
         return _failed("unreadable", "a result of a kind this taskq does not know")
 
     def revoke(self, reason: str = "") -> str:
-        """Let the call not run, or run no longer; see ``TaskQ.revoke``."""
+        """Revoke the call, so that it does not run, or stops running; see ``TaskQ.revoke``."""
         return self._origin.client.broker.perform(revoking(self._origin.client, self._raw_id, reason))
 
     async def arevoke(self, reason: str = "") -> str:
@@ -280,7 +280,7 @@ class AsyncResult(Generic[R]):
         return status_of(found)
 
     def why(self) -> str:
-        """Say in one sentence why the call does not run, or what has become of it."""
+        """Say in one sentence why the call does not run, or what has happened to it."""
         return self._sentence(self._origin.client.broker.perform(self._asking()))
 
     async def awhy(self) -> str:

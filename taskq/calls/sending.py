@@ -144,7 +144,7 @@ async def _atry_again(client: Client, chunk: list[Call], answer: bytes) -> bytes
 
 
 def _tries(chunk: list[Call], answer: bytes) -> Generator[tuple[float, list[Call]], bytes | None, bytes]:
-    """Say after how many seconds which calls are to be sent again; each waits for room as long as its task says.
+    """Say which calls to send again, and after how many seconds; each waits for room as long as its task says.
 
     What is sent earlier gets in earlier, so the others have all that time anew when one of them has.
     """

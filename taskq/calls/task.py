@@ -1,4 +1,4 @@
-"""Calling a task: now, later, often; through the server or right here."""
+"""Calling a task: now, later, many times; through the server or right here."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ R = TypeVar("R")
 
 
 class Task(Definition, ByName, Generic[P, R]):
-    """A function that can also run elsewhere. Made by ``@app.task``; calling it runs it here, as ever."""
+    """A function that can also run elsewhere. Made by ``@app.task``; calling it runs it here, as always."""
 
     def __init__(self, function: Callable[..., Any], client: Client, **options: Any) -> None:
         """Declare a task that is called through ``client``; the options are those of `Definition`."""
@@ -65,7 +65,7 @@ class Task(Definition, ByName, Generic[P, R]):
         self._new_id = self._id_source(self.queue)
 
     def surround(self) -> None:
-        """Let calls pass through what middleware there is around sending by now."""
+        """Let calls pass through the middleware around sending that is installed by now."""
         self._around = self.client.hooks.of("enqueue") + self.hooks.of("enqueue")
         self._bare = not (self._varies or self._words or self._around or self.origin.refused)
 
@@ -94,7 +94,7 @@ class Task(Definition, ByName, Generic[P, R]):
         """Send a call to the task's queue. When this returns, the server has accepted it.
 
         Raises:
-            TypeError: The arguments are not those of the function.
+            TypeError: The arguments do not fit the function.
             SerializationError: An argument cannot be written; the text names the path to it.
             MessageTooLarge: The message is above ``max_message_bytes``.
             BrokerUnavailable: No answer within ``send_timeout``, and nothing was accepted.

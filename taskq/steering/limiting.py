@@ -1,4 +1,4 @@
-"""Setting the limits of a task by hand: they hold at once, for all workers, and instead of what the code says."""
+"""Sets the limits of a task by hand: they hold at once, for all workers, and replace those of the code."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Telling a worker, on whatever host, what to do: its parent listens for a word on the server."""
+"""Gives orders to a worker on any host: its parent listens for them on the server."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What nobody's code is needed for: bringing back what lost workers held, and mending what no script would do.
+"""Work that needs no user code: bringing back what lost workers held, and mending damage that no script does.
 
 Each part is a protocol (`taskq.broker.protocol`), driven by a worker's parent beside its work and by ``taskq reaper``.
 """

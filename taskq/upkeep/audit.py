@@ -1,12 +1,12 @@
-"""The audit: looks for what no script leaves behind but an operator's hand or a restored snapshot can, and mends it.
+"""The audit: finds damage that no script leaves behind, but an edit by hand or a restored snapshot can, and mends it.
 
 By the conservation law there are as many messages as ids in places. Comparing the two numbers is one cheap script; only
-when they differ (or when there is little to look through) the ids themselves are walked, in chunks. Such a walk is no
-instant: ids move meanwhile. So only what two walks find wrong in the same way is doubtful, and ``mend.lua`` looks at
-each again, atomically.
+when they differ (or when there is little to look through) the ids themselves are walked, in chunks. Such a walk takes
+time, and ids move meanwhile. So only what two walks find wrong in the same way is doubtful, and ``mend.lua`` looks at
+each such id again, atomically.
 
-It is nobody's business to wait for this: whoever runs it does so in a thread and on a connection of its own, and
-between any two calls it leaves the server alone for some times as long as the call took.
+Nothing must wait for this: it runs in a thread and on a connection of its own, and between any two calls it leaves the
+server alone for several times as long as the call took.
 """
 
 from __future__ import annotations

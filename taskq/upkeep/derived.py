@@ -1,9 +1,9 @@
-"""Working out anew what is derived, from what is true: messages, deliveries, declarations.
+"""Recomputes what is derived from the truth: messages, deliveries, declarations.
 
-A key that somebody deletes, or restores from an earlier time, may hold no message and still stop some: who is told of
-what waits, which gates will open, how many slots are in use, which locks are held. The scripts that move messages ask
-nothing of that; it is compared here once a minute, in pieces, and each difference is put right by a script that looks
-again. What only somebody's word says cannot be worked out: pauses, limits set by hand, rates spent.
+A key that somebody deletes, or restores from an earlier time, may hold no message and still stop some: it may say which
+workers to tell, which gates will open, how many slots are in use, which locks are held. The scripts that move messages
+ask nothing of that; it is compared here once a minute, in pieces, and a script that looks again corrects each
+difference. What follows from nothing else cannot be recomputed: pauses, limits set by hand, rates used up.
 """
 
 from __future__ import annotations

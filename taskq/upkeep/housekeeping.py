@@ -1,4 +1,4 @@
-"""The upkeep of an app's partitions that nobody waits for: old dead letters go, and an audit is made; once a minute.
+"""The upkeep of an app's partitions that nobody waits for, once a minute: deletes old dead letters and audits.
 
 It has a thread and a connection of its own, so that it delays no renewal of a lease, no reaping and no due time,
 however much there is to look through.

@@ -1,8 +1,8 @@
-"""Bringing back what a lost worker held, promoting what is due, sending ticks.
+"""Brings back what a lost worker held, promotes what is due, sends ticks.
 
-Every worker's parent does this, and so does ``taskq reaper``, which needs no user code: the windows it goes by are
-stored on the server by the workers. There is no leader: each step is one idempotent script, so any number may run at
-once, and from stale reads.
+Every worker's parent does this, and so does ``taskq reaper``, which needs no user code: workers store the time windows
+that it uses on the server. There is no leader: each step is one idempotent script, so any number may run at once, and
+from stale reads.
 
 Not promised: a reaper cannot tell a lost worker from one that the network hides; the latter's late outcomes are
 refused by the server instead.
@@ -33,7 +33,8 @@ T = TypeVar("T")
 
 #: Incarnations recovered in one call, messages promoted in one call.
 _REAP_LIMIT, _PROMOTE_LIMIT = 10, 500
-#: Seconds until ticks are tried again that could not be sent, for want of memory there or of knowledge here.
+#: Seconds until ticks are tried again that could not be sent, because the server lacks memory or this machine cannot
+#: read the entry.
 _TICK_AGAIN = 1.0
 #: Why a tick was skipped, by the server's answer.
 _SKIPPED = {"s": "its last message has not ended", "u": "another message is the same unique work"}
@@ -84,7 +85,7 @@ class Reaper:
 
     Attributes:
         interval: Seconds between two passes at most; a third of the lease, so that the pulse stays fresh.
-        stumbles: How often something went wrong that is in nobody's way, by what it was.
+        stumbles: How many times something went wrong without holding up anything else, by what it was.
         promoted: How many messages it has moved to their queues.
         ticks: What has become of ticks, by the server's answers: ``+`` sent, ``-`` sent where nobody serves the queue.
         failed: Incarnations that cannot be recovered, and why.

@@ -1,4 +1,4 @@
-"""The read model: what there is on a server, as typed values, without a word for the terminal.
+"""The read model: the state of a server, as typed values, without any text for the terminal.
 
-The command line, results and whatever shows something read here. Imports `tasks` and below.
+The command line, results and anything else that shows something read it here. Imports `tasks` and below.
 """

@@ -1,4 +1,4 @@
-"""Dead letters as the server keeps them, page by page: a hundred thousand are no more work at once than a few."""
+"""Dead letters as the server keeps them, page by page, so that a hundred thousand take no more memory than a few."""
 
 from __future__ import annotations
 

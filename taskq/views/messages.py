@@ -23,7 +23,7 @@ class Status(NamedTuple):
         worker: Name of the worker that holds it.
         since: When that worker took it, or when it became a dead letter; seconds since the epoch, server's clock.
         due: When it is due; seconds since the epoch.
-        retries: How often it has been retried.
+        retries: How many times it has been retried.
         reason: Why it is a dead letter or was discarded.
     """
 
@@ -52,7 +52,7 @@ def status_of(found: Located) -> Status:
 
 
 def retries_of(value: bytes) -> int:
-    """Return how often a stored message has been retried; 0 for one that cannot be read."""
+    """Return how many times a stored message has been retried; 0 for one that cannot be read."""
     try:
         retries = decode(value).headers.get("retries", 0)
     except DecodeError:

@@ -1,4 +1,4 @@
-"""Names that people type: what a server knows of them. A typo must not read as all-clear."""
+"""Names that people type, and whether a server knows them. A typo must not look like "nothing found"."""
 
 from __future__ import annotations
 

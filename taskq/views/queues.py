@@ -1,4 +1,4 @@
-"""What there is in every queue, and what holds it."""
+"""What is in every queue, and what holds it up."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
 """Small values that processes keep on the server for others to read: maps in msgpack, which scripts never look into.
 
-Whoever reads may be of another version, and anybody may have written there: a part that is not what it should be is as
-if it had not been said.
+The reader may be of another version, and anybody may have written there: a part that is not what it should be counts as
+missing.
 """
 
 from __future__ import annotations

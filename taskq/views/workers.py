@@ -1,4 +1,4 @@
-"""What workers tell the server of themselves, and what is read there: who they are, how they are, what they hold."""
+"""What workers tell the server about themselves, and how it is read: who they are, how they are, what they hold."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ class WorkerInfo:
 
     Attributes:
         worker: Name of the worker.
-        id: A random one of that worker, by which it is told from others of its name; empty in earlier versions.
+        id: A random id that tells the worker from others of its name; empty in earlier versions.
         host: Where it runs.
         pid: Of the process that runs the tasks.
         child: The number of that process in its worker; -1 if that is not known.
@@ -64,7 +64,7 @@ class Report:
         pid: Of its parent process.
         version: Of taskq.
         state: ``busy`` or ``idle``; ``quiet``: it takes no more; ``stopping``.
-        up: For how many seconds it runs.
+        up: For how many seconds it has been running.
         memory: Resident memory of its parent process, in bytes; 0 where that cannot be told.
         children: Of each child its number, pid, resident memory in bytes, and for how many seconds it runs.
     """

@@ -1,8 +1,8 @@
-"""Forking beside other threads: what they hold would be held for ever in the child.
+"""Forking beside other threads: locks that they hold would stay locked in the child for ever.
 
-The interpreter and `logging` make their own locks anew in a fork. Left are the lock of a module that another thread is
-importing at that moment, and that of the file to which a handler of `logging` is writing: a fork waits for both, in a
-worker's parent as in a child, where a task forks beside other lanes. Locks of the app's own threads cannot be known;
+The interpreter and `logging` make their own locks anew in a fork. That leaves the lock of a module that another thread
+is importing at that moment, and that of the file to which a handler of `logging` is writing: a fork waits for both, in
+a worker's parent as in a child, where a task forks beside other lanes. Locks of the app's own threads cannot be known;
 the documentation says so.
 """
 

@@ -20,7 +20,7 @@ log = logging.getLogger("taskq.worker")
 
 
 def tell_of_gaps(tasks: Iterable[Definition], hooks: Hooks) -> None:
-    """Say for which tasks there is no middleware, since what there is is around those of the other kind."""
+    """Say for which tasks there is no middleware, since all middleware is for tasks of the other kind."""
     for kind, other, is_async in (("run", "arun", True), ("arun", "run", False)):
         outside = sorted(task.name for task in tasks if task.is_async == is_async)
         if outside and hooks.of(kind) and not hooks.of(other):

@@ -34,7 +34,7 @@ class Plan:
         threads: Threads a child has for them.
         max_tasks: Messages after which a child is replaced; 0 for no limit.
         max_memory: Resident memory in bytes after which a child is replaced; 0 for no limit.
-        max_concurrency: Children there may be at most, where their number follows the work (``--autoscale``).
+        max_concurrency: The most children there may be, if their number follows the work (``--autoscale``).
         start_method: How children are made: ``fork``, ``forkserver`` or ``spawn``.
         level: Log level of the children, as `logging` names it; empty for what the app's module says.
         tasks: Fingerprint of each task's signature, for the server to know.
@@ -42,7 +42,7 @@ class Plan:
         announced: Since when the worker's announcement is in force, in ms by the server's clock; None before.
         shown: Which arguments of which tasks may be shown (see `taskq.tasks.showing`).
         version: That of taskq.
-        id: A random one, by which the worker is told from others of its name.
+        id: A random id that tells the worker from others of its name.
     """
 
     app_path: str

@@ -1,4 +1,4 @@
-"""Shared memory in which each child says what it runs, for its parent to read when the child has died.
+"""Shared memory in which each child notes what it runs, so that its parent can read it when the child has died.
 
 A child has a region a lane::
 

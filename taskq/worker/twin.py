@@ -1,7 +1,7 @@
-"""A task that forks: its twin must not go on as if it were the worker.
+"""A task that forks: the forked copy of the child, its twin, must not go on as if it were the worker.
 
 The twin has the child's memory, and with it the connections, the event loop and the handlers of signals. What the task
-does in it is the task's business (``multiprocessing`` lives from that), but one that comes back from the task leaves.
+does in it is the task's business (``multiprocessing`` relies on that), but a twin that returns from the task exits.
 """
 
 from __future__ import annotations

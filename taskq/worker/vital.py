@@ -1,4 +1,4 @@
-"""Threads without which a process does harm: one that ended alone would leave it alive, and its leases renewed."""
+"""Threads that a process must not live without: if one ended alone, the process would live on, its leases renewed."""
 
 from __future__ import annotations
 

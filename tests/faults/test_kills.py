@@ -296,7 +296,7 @@ def test_a_worker_says_when_the_server_goes_and_when_it_is_back(
     assert module.work.delay(1, 0).get(timeout=30) == 1
 
     own_server.kill()
-    wait_until(lambda: "no lease can be renewed, trying on: " in worker.log, "it says so")
+    wait_until(lambda: "no lease can be renewed, retrying: " in worker.log, "it says so")
     own_server.start()
     wait_until(lambda: "the server answers again" in worker.log, "it says that too")
 

@@ -1,4 +1,4 @@
-"""What the audit asks: small looks at everything there is, and the mending of what is wrong."""
+"""What the audit asks: small looks at everything that is stored, and repairs of what is wrong."""
 
 from __future__ import annotations
 
@@ -135,7 +135,7 @@ def ids_in_set(keys: Keys, name: str, start: int, stop: int) -> Command[list[byt
 
 
 def mend(keys: Keys, doubtful: Iterable[tuple[bytes, str]], *, many: bool = False) -> Command[list[str]]:
-    """Put right what stands in no place, in several, or without a message; ids with the key where each was seen.
+    """Mend what is in no place, in several, or without a message; ids with the key where each was seen.
 
     Answers for as many as it has looked at, one at least; with ``many`` in all, each is looked for less widely.
     """

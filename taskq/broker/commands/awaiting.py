@@ -1,4 +1,4 @@
-"""What those ask who wait for results."""
+"""What processes that wait for results ask."""
 
 from __future__ import annotations
 

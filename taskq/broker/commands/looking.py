@@ -1,4 +1,4 @@
-"""What those ask who only look: where a message is, why it waits, what is in each queue, who is alive."""
+"""What commands that only look ask: where a message is, why it waits, what is in each queue, who is alive."""
 
 from __future__ import annotations
 
@@ -127,8 +127,8 @@ def dead_time(keys: Keys, queue: str, raw_id: bytes) -> Command[float | None]:
     return Command(None, [b"ZSCORE", keys["dead:" + queue], raw_id], lambda r: None if r is None else float(r) / 1000)
 
 
-#: Counters of what has left a queue for good; ``moved`` is what was replayed into another one, ``dangling`` what lost
-#: its message to somebody's hand.
+#: Counters of what has left a queue for good; ``moved`` counts what was replayed into another one, ``dangling`` ids whose
+#: message somebody has deleted by hand.
 GONE = ("done", "failed", "discarded", "purged", "moved", "dangling")
 
 

@@ -13,7 +13,7 @@ from taskq.broker.scripts import script
 def replay(keys: Keys, queue: str, raw_id: bytes, value: bytes, to: str = "") -> Command[bool | None]:
     """Put a dead letter back into its queue, or into the queue ``to`` of its partition, which ``value`` names.
 
-    Answers None if it is unique work that another message is by now.
+    Answers None if it is unique work that another message does by now.
     """
     answers = {1: True, 0: False, -1: None}
     return Command(script("replay"), [keys.prefix, queue, raw_id, value, to], answers.__getitem__)

@@ -12,9 +12,9 @@ import socket
 import sys
 import time
 
-#: Seconds without any user after which the server is stopped: whoever comes next may be about to start.
+#: Seconds without any user after which the server is stopped: the next user may be about to start.
 _UNUSED = 3.0
-#: How often in that time it looks whether the server is there at all: the last user stops it itself if it can.
+#: How many times in that time it checks whether the server still runs: the last user stops it itself if it can.
 _LOOKS = 30
 
 

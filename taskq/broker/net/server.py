@@ -44,7 +44,7 @@ def check_server(broker: Broker) -> list[str]:
 
 
 def _risks(info: dict[str, str]) -> dict[str, str]:
-    """Return how the server may lose what was accepted, by what it comes from."""
+    """Return how the server may lose what was accepted, by cause."""
     risks = {}
     policy = info.get("maxmemory_policy", "noeviction")
     if policy != "noeviction" and info.get("maxmemory", "0") != "0":
@@ -115,13 +115,13 @@ class Watch:
         evicted = _number(now, "evicted_keys") - _number(before, "evicted_keys")
         if evicted > 0:
             log.error(
-                "%s has deleted %d keys for want of memory (maxmemory-policy %s), and messages may be among what they "
+                "%s has deleted %d keys for lack of memory (maxmemory-policy %s), and messages may be among what they "
                 "held. Set it to noeviction", self._where, evicted, now.get("maxmemory_policy"),
             )  # fmt: skip
 
 
 class Ledger:
-    """What was accepted of each queue by the last look: what vanishes from a server does so without a word."""
+    """How much each queue had accepted at the last look: messages vanish from a server without any error."""
 
     def __init__(self, partitions: Topology) -> None:
         """Begin knowing nothing."""

@@ -31,7 +31,7 @@ T = TypeVar("T")
 _PAUSE_MAX = 1.0
 #: How many outcomes to tell in one call.
 _AT_ONCE = 1000
-#: How often to try to say goodbye if nothing is held: about a second. The end of the lease does the same.
+#: How many times to try to say goodbye if nothing is held: about a second. The end of the lease does the same.
 _GOODBYES = 8
 
 
@@ -124,7 +124,7 @@ class Session:
         bells: Sequence[bytes] = (),
         heard: Callable[[Any], object] = call.as_it_is,
     ) -> Protocol[Batch]:
-        """Settle ``outcomes`` and take up to ``want`` messages, however often the connection breaks.
+        """Settle ``outcomes`` and take up to ``want`` messages, however many times the connection breaks.
 
         With ``wait``, wait that many seconds at most for the bell of the queues first (at the first try), or for any of
         ``bells``: ``heard`` is told which. Outcomes do not wait for it: they are settled, and the wait is the next
@@ -221,7 +221,7 @@ class Session:
             self.incarnation = ""
 
     def _tell(self, trouble: str) -> None:
-        """Log once what an operator may mend: missing rights, a changed password, a key of the wrong type."""
+        """Log once what an operator can fix: missing rights, a changed password, a key of the wrong type."""
         if trouble != self._refusal:
             self._refusal = trouble
             log.error("%s", trouble)

@@ -1,10 +1,11 @@
-"""What tasks of one process share and must not leave changed: clean surroundings for each, at no cost for most.
+"""What the tasks of a process share and must not leave changed: clean surroundings for each, at no cost for most.
 
 A task runs in a context of its own (`contextvars`, and with it the context of `decimal`), and after it the working
-folder, signals, timers and standard streams are as before. To look costs more than a small task, so each task is looked
-at after its first runs, and for good once it has left something; all others after two milliseconds at most.
+folder, signals, timers and standard streams are as before. Checking costs more than a small task, so each task is
+checked after its first runs, and always once it has left something changed; all others are checked after at most two
+milliseconds.
 
-Left alone is what libraries set once a process, in whichever task comes first: environment variables, locale, umask,
+What libraries set once per process, in whichever task comes first, is left alone: environment variables, locale, umask,
 modules and their globals.
 """
 
@@ -33,7 +34,7 @@ _SIGNALS = (
     signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGQUIT, signal.SIGUSR1, signal.SIGUSR2, signal.SIGCHLD,
     signal.SIGALRM, signal.SIGVTALRM, signal.SIGPROF, signal.SIGPIPE,
 )  # fmt: skip
-# What says how these are is `_signal`'s: the functions of `signal` make enums of it, sixty times as slowly.
+# Read them through `_signal`: the functions of `signal` turn the values into enums, which is sixty times as slow.
 _TIMERS = (signal.ITIMER_REAL, signal.ITIMER_VIRTUAL, signal.ITIMER_PROF)
 _FOR_EVER = 1 << 62
 #: Standard streams by their descriptors.

@@ -1,4 +1,4 @@
-"""Telling hooks of ends that the parent has decided, for it runs no code of a user: done in a fresh child."""
+"""Calls hooks for ends that the parent has decided, in a fresh child, since the parent runs no user code."""
 
 from __future__ import annotations
 

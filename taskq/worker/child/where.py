@@ -1,7 +1,7 @@
 """Where a call runs in a child: its main thread, a thread beside others, its event loop. Each can be interrupted there.
 
-What a run is and how it ends says `taskq.runs.invoke`; here is only what a place adds: time limits, interruptions,
-clean surroundings, and that the twin of a task that forks goes no further.
+`taskq.runs.invoke` says what a run is and how it ends; a place only adds time limits, interruptions and clean
+surroundings, and stops the twin of a task that forks.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
-"""What a worker tells the server of its code, for all to go by: settings, tasks and limits, periodic entries, the app.
+"""What a worker tells the server about its code, for all: settings, tasks and limits, periodic entries, the app.
 
 It is said at the start, before anything runs, and again every minute: the server's memory may have been emptied since,
-or replaced by an older copy. Saying it again changes nothing where nothing was lost. Of workers that say otherwise the
-one that was started last is right, so a deploy may take its time.
+or replaced by an older copy. Saying it again changes nothing if nothing was lost. If workers differ, the one that was
+started last is right, so a deploy may take its time.
 """
 
 from __future__ import annotations
@@ -52,7 +52,7 @@ class Announcement:
         self._revision = code_revision(entries, plan.tasks)
 
     def make(self, patience: float | None = 0.0) -> Protocol[None]:
-        """Say it; again, say it to whom has lost it. Tries for ``patience`` seconds (None: for ever).
+        """Say it, or say it again in case it was lost. Tries for ``patience`` seconds (None: for ever).
 
         Raises:
             BrokerError: The server did not answer for so long, or refuses.

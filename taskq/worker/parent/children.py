@@ -31,7 +31,7 @@ log = logging.getLogger("taskq.worker")
 _STACK_TAKES, _STACK_LOOK = 0.5, 0.005
 #: Seconds for which a child that holds nothing any more is waited for, whatever a task has left running in it.
 _LEAVES_WITHIN = 3.0
-#: Children that may end what they run beside those that have taken their places, at least.
+#: How many replaced children may at least finish what they run beside their replacements.
 _ENDING = 8
 
 

@@ -71,11 +71,11 @@ class Closer:
         self._numbers = itertools.count(1 << 52)
         #: Running messages that were interrupted: returned, and given up since they may run at most once.
         self.interrupted = self.abandoned = 0
-        #: Of which ends hooks are still to be told, by a child.
+        #: Ends for which a child has yet to call the hooks.
         self.untold: deque[Untold] = deque()
 
     def take_untold(self) -> list[Untold]:
-        """Return of which ends hooks are to be told, once."""
+        """Return the ends for which hooks are to be called, each once."""
         return [self.untold.popleft() for _ in range(len(self.untold))]
 
     def close(self, closing: Closing) -> Protocol[bool]:

@@ -82,7 +82,7 @@ class Errands(threading.Thread):
             suspects = self._broker.drive(self._closer.close(closing))
         except BrokerError as error:
             if str(error) != self._trouble:
-                log.warning("cannot give back what a child held, trying on: %s", error)
+                log.warning("cannot give back what a child held, retrying: %s", error)
             self._trouble = str(error)
             time.sleep(_AGAIN)
             self._closings.rotate(-1)  # one that the server refuses must not hold up the others

@@ -1,7 +1,7 @@
 """What a worker's parent is told by signals, and what wakes it.
 
-Handlers only leave word: they may run in the midst of anything, such as between the fork of a child and the note that
-it is there. A pipe that each signal writes to has the main loop look at once.
+Handlers only set flags: they may run in the middle of anything, such as between the fork of a child and the note that
+it exists. A pipe that each signal writes to has the main loop look at once.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ class Signals:
     """Word left by signals.
 
     Attributes:
-        stops: How often the worker was told to stop.
+        stops: How many times the worker was told to stop.
         hung_up: Every child is to be replaced, one beside the other: what runs may end, nothing is lost.
         quits: What every child is doing is to be shown.
     """

@@ -1,4 +1,4 @@
-"""Messages in queues that nobody serves: seen, said, and taken by workers that know their task under another queue."""
+"""Messages in queues that nobody serves: found, logged, and handed to workers that know their task elsewhere."""
 
 from __future__ import annotations
 

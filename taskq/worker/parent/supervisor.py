@@ -57,7 +57,7 @@ _CLOSE_FOR = 5.0
 _HOOKS_TAKE = 5.0
 #: Seconds between two looks at the children's memory and at the work.
 _LOOK_EVERY = 1.0
-#: Seconds between two looks whether a drain has come to its end, or a child that holds nothing to its own.
+#: Seconds between two checks whether a drain is complete, or a child that holds nothing has ended.
 _SOON = 0.1
 #: Seconds between two looks at their time limits, where there are any.
 _LIMITS_EVERY = 0.05
@@ -138,7 +138,7 @@ class Supervisor:
             heartbeat.ended = True
             upkeep.end()
             self.children.close()
-            with suppress(BrokerError):  # then it is forgotten by and by
+            with suppress(BrokerError):  # then it is forgotten after a while
                 self.broker.run(self._reporting.leave(), seconds=0.0)
             call_hooks_beside(self._hooks, "worker_shutdown", _HOOKS_TAKE)
         returned, abandoned = self._closer.interrupted, self._closer.abandoned
@@ -258,7 +258,7 @@ class Supervisor:
         except OSError as error:  # too little memory, too many processes, a fork server that was killed just now
             self._start_at = time.monotonic() + _SOON
             if str(error) != self._no_child:
-                log.error("no child can be started, trying on: %s", error)
+                log.error("no child can be started, retrying: %s", error)
             self._no_child = str(error)
 
     def _stop(self) -> None:
@@ -346,7 +346,7 @@ class Supervisor:
         trouble = self._heartbeat.trouble
         if bool(trouble) != self._troubled:
             self._troubled = bool(trouble)
-            log.warning("no lease can be renewed, trying on: %s" if trouble else "the server answers again%s", trouble)
+            log.warning("no lease can be renewed, retrying: %s" if trouble else "the server answers again%s", trouble)
         self.children.look_at_memory()
         if self._scaling is not None:
             question = backlog_of(self.broker.partitions, self.plan.queues)

@@ -20,7 +20,7 @@ def resident_bytes(pid: int) -> int:
 
 
 def oom_kills() -> int:
-    """Return how often the kernel has killed in this cgroup for lack of memory; 0 where that cannot be told."""
+    """Return how many times the kernel has killed in this cgroup for lack of memory; 0 if that is not known."""
     for path in ("/sys/fs/cgroup/memory.events", "/sys/fs/cgroup/memory/memory.oom_control"):
         try:
             words = Path(path).read_text().split()
@@ -47,8 +47,8 @@ class Scaling:
     """How many children there should be: more while all are busy and work waits, fewer when some stay idle.
 
     Attributes:
-        low: At least so many.
-        high: At most so many.
+        low: The fewest children.
+        high: The most children.
         patience: Seconds that work waits before children are added.
         idleness: Seconds without waiting work before one is taken away.
     """
