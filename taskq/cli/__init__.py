@@ -14,23 +14,23 @@ import click
 _COMMANDS = {
     "worker": "Run the tasks of an app.",
     "reaper": "Bring back what lost workers held, and promote what is due.",
-    "queues": "Show what there is in every queue.",
+    "queues": "Show what is in every queue.",
     "ls": "List what waits in a queue.",
     "ps": "Show what runs, where, and since when.",
     "workers": "Show the workers: how each is, and what it holds.",
     "why": "Say in one sentence why a message does not run.",
-    "pause": "Let nothing more be taken from a queue, or of a task.",
-    "resume": "Let it be taken again.",
-    "revoke": "Let messages not run, or run no longer.",
+    "pause": "Pause a queue or a task: nothing more of it is taken.",
+    "resume": "Resume a paused queue or task.",
+    "revoke": "Revoke messages: they do not run, or stop running.",
     "purge": "Delete what waits in a queue.",
     "limit": "Show or set the limits of a task.",
-    "quiet": "Let a worker take no more.",
-    "stop": "Let a worker end.",
+    "quiet": "Tell a worker to take no more messages.",
+    "stop": "Stop a worker.",
     "ping": "Ask whether the server answers and a worker lives.",
-    "audit": "Look for what an operator's hand has left behind, and mend it.",
+    "audit": "Check everything that is stored, and mend what is wrong.",
     "dead": "Look at, replay or purge dead letters.",
     "cron": "Look at and change periodic entries.",
-    "completion": "Print what lets a shell complete commands.",
+    "completion": "Print the completion script for a shell.",
     "demo": "A mail-out with a worker killed half-way; nothing to set up.",
     "chaos": "Break everything for a minute, and prove that nothing is lost.",
 }
@@ -53,7 +53,7 @@ class _Lazy(click.Group):
     def resolve_command(
         self, ctx: click.Context, args: list[str]
     ) -> tuple[str | None, click.Command | None, list[str]]:
-        """Find a command; one that there is not is told with the nearest ones."""
+        """Find a command; the error for an unknown one names the nearest ones."""
         if args and not args[0].startswith("-") and self.get_command(ctx, args[0]) is None:
             from taskq.spelling import guess
 

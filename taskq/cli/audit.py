@@ -1,4 +1,4 @@
-"""``taskq audit``: look for what an operator's hand has left behind, and mend it; needs no app's code."""
+"""``taskq audit``: check everything that is stored, and mend what is wrong; needs no app's code."""
 
 from __future__ import annotations
 
@@ -25,8 +25,8 @@ def command(last: bool, names: tuple[str, ...], url: str | None, as_json: bool) 
     """Compare all that is stored, and mend what is wrong.
 
     That is messages in no place or in two, counters and locks that a deleted key or a restored snapshot has left, and
-    the like. Workers and reapers do it once a minute; this does it now. It takes its time, for it leaves the server to
-    others in between. Exit codes: 0 done, 2 wrong usage or no server, or no such app.
+    the like. Workers and reapers do it once a minute; this does it now. It is slow on purpose, since it leaves the
+    server to others in between. Exit codes: 0 done, 2 wrong usage or no server, or no such app.
     """
     from taskq.broker.commands import looking
     from taskq.upkeep.housekeeping import look_through

@@ -1,4 +1,4 @@
-"""``taskq completion``: what lets a shell complete commands, options and values."""
+"""``taskq completion``: the script that lets a shell complete commands, options and values."""
 
 from __future__ import annotations
 

@@ -60,7 +60,7 @@ def _entry(url: str | None, names: tuple[str, ...], name: str) -> Iterator[tuple
 def command() -> None:
     """Look at and change periodic entries.
 
-    Exit codes: 0 done, 2 wrong usage or no server, or an app, entry or task that there is not.
+    Exit codes: 0 done, 2 wrong usage or no server, or an app, entry or task that does not exist.
     """
 
 
@@ -93,9 +93,9 @@ def ls(names: tuple[str, ...], url: str | None, as_json: bool) -> None:
 )
 @click.option("--overlap", type=click.Choice(["allow", "skip"]), default="allow", show_default=True)
 @click.option("--jitter", type=Age(), default="0", metavar="AGE", help="Put ticks off by up to this.")
-@click.option("--replace", is_flag=True, help="If there is an entry of that name, this is it from now on.")
-@click.option("--new", is_flag=True, help="Also of an app or task that no worker has had yet.")
-@click.option("-A", "--app", "path", metavar="MODULE[:ATTR]", help="Check the arguments, and go by the task's options.")
+@click.option("--replace", is_flag=True, help="Replace an entry of that name.")
+@click.option("--new", is_flag=True, help="Allow an app or task that no worker has had yet.")
+@click.option("-A", "--app", "path", metavar="MODULE[:ATTR]", help="Check the arguments, and use the task's options.")
 @dry_run_option
 @name_option
 @url_option
@@ -156,7 +156,7 @@ def rm(name: str, names: tuple[str, ...], url: str | None, dry_run: bool) -> Non
 @_changes_one_entry
 @click.option("--reason", default="", metavar="TEXT", help="Kept, and shown by ls.")
 def pause(name: str, names: tuple[str, ...], url: str | None, reason: str, dry_run: bool) -> None:
-    """Send no ticks of an entry until it is resumed, whatever code is deployed; they are not made up for."""
+    """Send no ticks of an entry until it is resumed, whatever code is deployed; they are not sent later."""
     with _entry(url, names, name) as (broker, stored):
         note = f"by {whoami()} at {moment(broker.run(looking.server_time()))}{': ' if reason else ''}{reason}"
         if not dry_run:

@@ -116,7 +116,7 @@ def _require_choice(
 def command() -> None:
     """Look at, replay or purge dead letters.
 
-    Exit codes: 0 done, 1 an id that was named is no dead letter or the answer was no, 2 wrong usage or no server, or an
+    Exit codes: 0 done, 1 a given id is not a dead letter or the answer was no, 2 wrong usage or no server, or an
     app, task, queue or reason that nobody has ever used.
     """
 

@@ -24,10 +24,10 @@ _HOLDERS = 5
 
 @click.command()
 @click.argument("task", metavar="TASK")
-@click.option("--rate", metavar="RATE", help="Starts in a time: 100/m, 5/10s.")
-@click.option("--max-concurrency", type=click.IntRange(1), metavar="N", help="Runs at the same time.")
-@click.option("--burst", type=click.IntRange(1), metavar="N", help="Starts at once after a pause.")
-@click.option("--code", is_flag=True, help="Let those of its code hold again.")
+@click.option("--rate", metavar="RATE", help="How many may start in a time: 100/m, 5/10s.")
+@click.option("--max-concurrency", type=click.IntRange(1), metavar="N", help="How many may run at the same time.")
+@click.option("--burst", type=click.IntRange(1), metavar="N", help="How many may start at once after an idle time.")
+@click.option("--code", is_flag=True, help="Go back to the limits in its code.")
 @dry_run_option
 @name_option
 @url_option

@@ -26,8 +26,8 @@ _NOTES = {"suspects": "runs alone, since a process has died"}
 
 @click.command()
 @click.argument("queue", metavar="QUEUE")
-@click.option("-n", "--most", type=click.IntRange(1, 10_000), default=100, show_default=True, help="So many at most.")
-@click.option("--skip", type=click.IntRange(0), default=0, metavar="N", help="Pass over the first N.")
+@click.option("-n", "--most", type=click.IntRange(1, 10_000), default=100, show_default=True, help="At most this many.")
+@click.option("--skip", type=click.IntRange(0), default=0, metavar="N", help="Skip the first N.")
 @name_option
 @url_option
 @json_option

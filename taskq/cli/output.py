@@ -11,7 +11,7 @@ import click
 from taskq.cli.tables import Cell, Column, Table
 from taskq.spelling import count
 
-json_option = click.option("--json", "as_json", is_flag=True, help="For programs: a JSON object a line.")
+json_option = click.option("--json", "as_json", is_flag=True, help="For programs: one JSON object per line.")
 
 
 def as_json_line(document: Mapping[str, Any]) -> str:
@@ -25,7 +25,7 @@ def seconds(number: float | None) -> float | None:
 
 
 class Listing:
-    """Rows of one kind: a table, and on standard error how many there were; or a JSON object a line.
+    """Rows of one kind: a table, and on standard error how many there were; or one JSON object per line.
 
     Attributes:
         total: How many there were so far.

@@ -13,14 +13,14 @@ from taskq.spelling import count, guess
 
 @click.command()
 @click.argument("what", metavar="QUEUE|TASK")
-@click.option("--reason", default="", metavar="TEXT", help="Why, for those who wonder later.")
+@click.option("--reason", default="", metavar="TEXT", help="Why; shown to anybody who asks.")
 @click.option("--seconds", type=Age(), default=0.0, metavar="AGE", help="Resumed by itself after 90 (s), 30m, 2h.")
-@click.option("--new", is_flag=True, help="Also a name that nobody has used yet.")
+@click.option("--new", is_flag=True, help="Allow a name that nobody has used yet.")
 @dry_run_option
 @name_option
 @url_option
 def command(what: str, reason: str, seconds: float, new: bool, dry_run: bool, app: str | None, url: str | None) -> None:
-    """Let nothing more be taken from a queue, or of a task, by any worker.
+    """Pause a queue or a task: no worker takes anything more of it.
 
     What runs goes on, what comes waits. It lasts until `taskq resume`, whatever restarts. Pausing again gives a new
     reason and time. Exit codes: 0 done, 2 wrong usage or no server, or a name that nobody has used yet.

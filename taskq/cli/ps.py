@@ -47,7 +47,7 @@ def command(
 
     It is what workers hold: of tiny tasks also what will run within milliseconds. FOR is counted from when the worker
     took the message. Arguments are shown of tasks that declare it (show_args), else not. Exit codes: 0 shown, 2 wrong
-    usage or no server, or an app, task, queue or worker that there is not.
+    usage or no server, or an app, task, queue or worker that does not exist.
     """
     from taskq.broker.commands import looking
     from taskq.views.apps import apps_at

@@ -19,8 +19,9 @@ def command(queue: str, yes: bool, dry_run: bool, app: str | None, url: str | No
     """Delete for good what waits in a queue; it says how many messages there are, and asks.
 
     That is what waits for its turn or at a limit. What is scheduled, what runs and dead letters stay: for those there
-    are `taskq revoke --queue` and `taskq dead purge`. Who waits for a result is told; the ledger counts what went as
-    purged. Exit codes: 0 done, 1 the answer was no, 2 wrong usage or no server, or a queue that nobody has ever used.
+    are `taskq revoke --queue` and `taskq dead purge`. Callers that wait for a result are told; the ledger counts the
+    messages as purged. Exit codes: 0 done, 1 the answer was no, 2 wrong usage or no server, or a queue that nobody has
+    ever used.
     """
     from taskq.steering.purging import purge_queue
     from taskq.views.apps import app_at

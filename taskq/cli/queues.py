@@ -1,4 +1,4 @@
-"""``taskq queues``: what there is in every queue, and what holds it; needs no app's code."""
+"""``taskq queues``: what is in every queue, and what holds it up; needs no app's code."""
 
 from __future__ import annotations
 
@@ -37,15 +37,15 @@ _COLUMNS = (
 @url_option
 @json_option
 def command(names: tuple[str, ...], url: str | None, as_json: bool) -> None:
-    """Show what there is in every queue: a line each.
+    """Show what is in every queue, one line each.
 
-    PENDING waits for its turn, SCHEDULED for its time, GATED at a limit; SUSPECTS wait to run alone. OLDEST is for how
-    long the next one has waited. DEAD is what lies there now. DONE and FAILED count what has ended, FAILED each time
-    that a message failed for good, whatever became of it since. RATE is how much ended in a second, over the last
-    minute; WORKERS how many live workers serve the queue. MISSING is what the ledger knows of and no place holds: it is
-    0, or an operator's hand has been there. STATE says what is paused, by whom and why, which breakers are open, and
-    where messages wait that no live worker serves. A line that is too short leaves out columns of which there is
-    nothing to tell, then WORKERS, RATE and OLDEST. Exit codes: 0 shown, 2 wrong usage or no server, or no such app.
+    PENDING waits for its turn, SCHEDULED for its time, GATED at a limit; SUSPECTS wait to run alone. OLDEST is how long
+    the next message has waited. DEAD counts dead letters. DONE and FAILED count what has ended, FAILED every final
+    failure, whatever happened to the message since. RATE is how many ended per second, over the last minute; WORKERS
+    how many live workers serve the queue. MISSING counts messages that the ledger knows but no place holds: it is 0,
+    unless somebody has changed keys by hand. STATE says what is paused, by whom and why, which breakers are open, and
+    where messages wait that no live worker serves. If the terminal is too narrow, columns with nothing to show are left
+    out first, then WORKERS, RATE and OLDEST. Exit codes: 0 shown, 2 wrong usage or no server, or no such app.
     """
     from taskq.broker.commands import looking
     from taskq.views.apps import apps_at

@@ -56,9 +56,9 @@ _PLACES = {
 def command(url: str | None, names: tuple[str, ...], once: bool, dry_run: bool, loglevel: str) -> None:
     """Bring back what lost workers held, and promote what is due.
 
-    Every worker does this too; a reaper apart helps where all the workers of an app may be gone at once. Any number
-    may run. With --once it may have to wait: where nobody renewed leases lately, each that has ended gets one fresh
-    lease first. SIGTERM or Ctrl-C: end after the step at hand. Exit codes: 0 done, 2 wrong usage or no such server.
+    Every worker does this too; a separate reaper helps if all workers of an app may be gone at once. Any number may
+    run. With --once it may have to wait: if nobody renewed leases lately, each lease that has ended is renewed once
+    first. SIGTERM or Ctrl-C: end after the step at hand. Exit codes: 0 done, 2 wrong usage or no such server.
     """
     from taskq.loading import set_up_logging
 

@@ -16,7 +16,7 @@ from taskq.config import check_name
 @name_option
 @url_option
 def command(what: str, dry_run: bool, app: str | None, url: str | None) -> None:
-    """Let messages of a paused queue or task be taken again.
+    """Resume a paused queue or task.
 
     Exit codes: 0 done, 1 it was not paused, 2 wrong usage or no server, or a name that nobody has used yet.
     """

@@ -55,12 +55,12 @@ def command(
     dry_run: bool,
     url: str | None,
 ) -> None:
-    """Let messages not run, or run no longer.
+    """Revoke messages, so that they do not run, or stop running.
 
-    What waits is discarded, and none of it is begun meanwhile. In what runs TaskRevoked is raised; its process is
-    killed if it has not ended some seconds later. Give ids, or say which by --task, --queue and --header, which must
-    all apply: then it says how many there are, and asks. Exit codes: 0 done, 1 an id that was named could not be
-    revoked or the answer was no, 2 wrong usage or no server, or an app, task or queue that nobody has ever used.
+    Waiting messages are discarded, and none of them starts meanwhile. In running tasks TaskRevoked is raised; the
+    process is killed if the task has not ended some seconds later. Give ids, or say which by --task, --queue and
+    --header, which must all apply: then it says how many there are, and asks. Exit codes: 0 done, 1 a given id could
+    not be revoked or the answer was no, 2 wrong usage or no server, or an app, task or queue that nobody has ever used.
     """
     if bool(ids) == bool(task or queue or headers):
         raise click.UsageError("name the ids to revoke, or say which by --task, --queue or --header")

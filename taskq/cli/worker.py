@@ -65,7 +65,7 @@ _LEVELS = ["debug", "info", "warning", "error", "critical"]
     "--start-method",
     type=click.Choice(START_METHODS),
     show_default="fork on Linux, else spawn",
-    help="How children are made. Not as forks if what the app imports starts threads.",
+    help="How to start children. Do not fork if what the app imports starts threads.",
 )
 @click.option(
     "--grace",
@@ -85,7 +85,7 @@ def command(path: str, reload: bool, loglevel: str | None, **options: Any) -> No
     second time: at once. SIGHUP: replace every child without losing a message. SIGQUIT: show the stack of every thread.
 
     Exit codes: 0 all ended, 1 running tasks were interrupted (and returned to their queues), 2 wrong usage, 3 with
-    --drain: messages are left that cannot run now, since something is paused or a limit lets nothing pass.
+    --drain: some messages are left that cannot run now, since something is paused or a limit lets nothing pass.
     """
     if sys.platform == "win32":
         click.echo("taskq: workers need fork or POSIX signals; on Windows run them in WSL or a container", err=True)

@@ -53,7 +53,8 @@ def command(name: str | None, names: tuple[str, ...], url: str | None, as_json: 
     STATE is busy, idle, quiet (it takes no more) or stopping. HOLDS counts messages that it runs, or will within
     milliseconds. RSS is the memory of its processes in MiB; what they share is counted each time. LEASE is how long its
     lease still lasts: it is renewed every few seconds, and what a worker holds whose lease has ended goes to others.
-    State, RSS and UP are told every ten seconds. Exit codes: 0 shown, 2 wrong usage or no server, or no such worker.
+    Workers report state, RSS and UP every ten seconds. Exit codes: 0 shown, 2 wrong usage or no server, or no such
+    worker.
     """
     from taskq.broker.commands import looking
     from taskq.views.apps import apps_at
