@@ -1,4 +1,4 @@
-"""The table: which series are compared, and what is to be reached."""
+"""The table: which series are compared, and what the targets are."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ class Figure:
     at_least: bool = False
 
     def ratios(self, series: Series) -> list[float]:
-        """What is compared with the limit, a value a repeat: the ratio to the base, or the value itself."""
+        """What is compared with the limit, one value per repeat: the ratio to the base, or the value itself."""
         ours = series[self.ours]
         if not self.base:
             return ours
@@ -152,7 +152,7 @@ def trickle_figures(series: Series) -> list[Figure]:
     return [figure for figure in figures if series.keys() >= {figure.ours, figure.base}]
 
 
-#: Peers that, as configured here, run a task again when its worker has died. (huey has taken it off the queue by then.)
+#: Peers that, as configured here, run a task again when its worker has died. (huey has removed it by then.)
 AT_LEAST_ONCE = {"celery", "dramatiq", "taskiq", "arq", "saq", "rq"}
 #: What is measured of each peer: series, title, digits.
 PEER_COLUMNS = [

@@ -1,4 +1,4 @@
-"""The loops a careful person would write by hand, to compare with: as little as can be done for the same effect.
+"""The loops that a careful person would write by hand, to compare with: the least that has the same effect.
 
 * ``worker``: redis-py and one script over taskq's key layout; a call settles a batch of 64 and takes the next. It
   reads envelope and body and calls the function. No leases, no fences, no counters, no results, no errors.

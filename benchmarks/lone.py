@@ -1,9 +1,9 @@
-"""A message that comes alone, in the scripts alone: what its life costs the server, however lean a worker may be.
+"""A message that comes alone, measured in the scripts only: what its life costs the server, however lean the worker.
 
-One process is caller and child in turn, so that nothing of either is in the way. taskq's life has three calls: `delay`,
+One process is caller and child in turn, so that neither adds costs of its own. taskq's life has three calls: `delay`,
 the fetch that settles the message before, and the one after the bell, as `taskq.worker.child.main_lane` makes them. The
-classic life has the three commands of a reliable list, over as many bytes: no fence, no ledger, nobody who repeats what
-was lost.
+classic life has the three commands of a reliable list, over as many bytes: no fence, no ledger, nothing that repeats
+what was lost.
 """
 
 from __future__ import annotations

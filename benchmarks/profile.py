@@ -1,4 +1,4 @@
-"""Where a child's time goes while it drains no-ops: what it executes, looked at after every ms of its CPU time.
+"""Where a child's time goes while it drains no-ops: what it executes, sampled after every ms of its CPU time.
 
 ``python -m benchmarks --profile`` prints it. Unlike cProfile this costs the small functions nothing; time in C code
 counts for the Python function that called it.
@@ -49,7 +49,7 @@ def _worker() -> None:
     from taskq.worker.child import surroundings
     from taskq.worker.child.child import Child
 
-    surroundings._TIMERS = (signal.ITIMER_REAL, signal.ITIMER_VIRTUAL)  # this one was not left by a task
+    surroundings._TIMERS = (signal.ITIMER_REAL, signal.ITIMER_VIRTUAL)  # no task has left the profiling timer
 
     real = Child.run
     seen: Counter[tuple[str, str, int]] = Counter()
@@ -61,7 +61,7 @@ def _worker() -> None:
 
     def run(self: Child) -> None:
         signal.signal(signal.SIGPROF, look)
-        self.surroundings.note()  # the handler is not to be put back either
+        self.surroundings.note()  # the handler must not be put back either
         signal.setitimer(signal.ITIMER_PROF, _EVERY, _EVERY)
         began = time.process_time()
         real(self)

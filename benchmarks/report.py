@@ -30,7 +30,7 @@ def _spread(values: Sequence[float], unit: str) -> str:
 
 
 def rows(figures: Sequence[Figure], series: Series) -> list[list[str]]:
-    """A row a figure that was measured: what, value, base, ratio, limit, verdict."""
+    """One row per measured figure: what, value, base, ratio, limit, verdict."""
     table = []
     for figure in figures:
         if figure.ours not in series or (figure.base and figure.base not in series):
@@ -46,7 +46,7 @@ def rows(figures: Sequence[Figure], series: Series) -> list[list[str]]:
 
 
 def peer_rows(series: Series, family: str, columns: Sequence[tuple[str, str, int]]) -> list[list[str]]:
-    """A row a peer, taskq and what is written by hand last."""
+    """One row per peer, then taskq and the loop written by hand."""
     found = {name.split(".")[1] for name in series if name.startswith(f"{family}.")}
     names = sorted(found, key=lambda name: (name in ("hand", "classic"), name == "taskq", name))
     table = []

@@ -1,5 +1,5 @@
 # Run it:  python crash_and_recover.py       (it starts its own worker)
-"""A task whose process is killed half-way runs again, in another process, and nothing is lost."""
+"""If the process of a task is killed half-way, the task runs again in another process, and nothing is lost."""
 
 import os
 import signal

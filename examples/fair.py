@@ -1,5 +1,5 @@
 # Run it:  taskq worker -A fair       and in another terminal, in the same folder:  python fair.py
-"""A tenant with much work does not hold up the others: each has its turn."""
+"""A tenant with a lot of work does not hold up the others: each gets its turn."""
 
 import time
 

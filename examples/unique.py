@@ -1,5 +1,5 @@
 # Run it:  taskq worker -A unique       and in another terminal, in the same folder:  python unique.py
-"""The same work is done once: while it waits or runs, when a series of calls is over, or once in a time."""
+"""The same work is done once: while it waits or runs, after a series of calls, or once per period."""
 
 import time
 

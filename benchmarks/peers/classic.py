@@ -1,4 +1,4 @@
-"""No task queue: a list and another for what is under way, RPUSH, BLMOVE, LREM. Nobody puts back what a crash left."""
+"""No task queue: a list, and another for messages in progress: RPUSH, BLMOVE, LREM. Nothing recovers after a crash."""
 
 from __future__ import annotations
 

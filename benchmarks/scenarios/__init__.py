@@ -1,6 +1,7 @@
 """What is measured. A scenario is a function of the bench that yields samples: the name of a series, and a value.
 
-It is called once a repeat and runs what it compares one after the other, so that a slow minute of the machine hits all.
+It is called once per repeat and runs what it compares one after the other, so that a slow minute of the machine hits
+all.
 """
 
 from __future__ import annotations

@@ -23,7 +23,7 @@ class FileIndex:
     longest_lines: int
 
 
-# A file that does not parse is a failure to report, not one to keep: no dead letters.
+# A file that does not parse is a failure to report, not to keep: no dead letters.
 @app.task(dead_letter=False)
 def index_file(path: str) -> FileIndex:
     with tokenize.open(path) as file:  # reads the encoding that the file declares

@@ -47,7 +47,7 @@ def send_email(self: Context, to: str, name: str, plan: str) -> str:
     # both times, so the receiving side can see that it is the same mail.
     mail["Message-ID"] = f"<{self.request.id}@example.com>"
     mail.set_content(f"Dear {name},\n\nthis week there is nothing to do: your {plan} plan renews itself.\n")
-    greeting = f"process-{os.getpid()}.localhost"  # so that the mail server's books say who it was
+    greeting = f"process-{os.getpid()}.localhost"  # so that the mail server's records say which process it was
     with smtplib.SMTP(host, int(port), local_hostname=greeting, timeout=30) as server:
         server.send_message(mail)
     return mail["Message-ID"]

@@ -189,7 +189,7 @@ class MailOut:
 
 
 def _runs(survey: QueueSurvey) -> int:
-    """How often a task has run to an end so far."""
+    """How many times a task has run to its end so far."""
     return sum(survey.counters.get(name, 0) for name in ("done", "failed", "retried", "died"))
 
 

@@ -70,7 +70,7 @@ class MailServer:
         changed: Set when a mail was accepted.
         book: What it was offered, and what it answered.
         accepted: How many mails were accepted, by recipient.
-        not_now: How often it said "not now".
+        not_now: How many times it said "not now".
     """
 
     def __init__(self, seconds: float = 0.0) -> None:

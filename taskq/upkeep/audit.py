@@ -127,14 +127,14 @@ def _mend(keys: Keys, doubtful: list[Doubtful]) -> Protocol[Counter[str]]:
 
 
 def _balance(keys: Keys, queues: list[str]) -> Protocol[Counter[str]]:
-    """Put the ledger right. What does not balance now does not later either, so nothing needs to stand still."""
+    """Correct the ledger. What does not balance now will not balance later either, so nothing needs to stand still."""
     wrong: int = yield from paced(auditing.ledger(keys, {}))
     if wrong:
-        log.warning("audit: %s of what waits for its time or at gates put right", count(wrong, "wrong counter"))
+        log.warning("audit: corrected %s of what waits for its time or at gates", count(wrong, "counter"))
     surveys = yield from paced(looking.survey(keys, queues))
     missing = {queue: survey.balance for queue, survey in surveys.items() if survey.balance}
     for queue, n in missing.items():
-        log.warning("audit: queue %s: %+d messages by the ledger that are nowhere; put right", queue, n)
+        log.warning("audit: corrected queue %s: its ledger had %+d messages that are nowhere", queue, n)
     if missing:
         wrong += yield from paced(auditing.ledger(keys, missing))
     return Counter({"recounted": wrong}) if wrong else Counter()

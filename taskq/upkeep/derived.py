@@ -42,7 +42,7 @@ def restore(keys: Keys, queues: list[str]) -> Protocol[Counter[str]]:
     found.update((yield from _ticks(keys)))
     found = +found
     if found:
-        log.warning("audit: worked out anew what was missing or left over: %s", dict(found))
+        log.warning("audit: recomputed what was missing or left over: %s", dict(found))
     return found
 
 

@@ -226,4 +226,4 @@ class Reaper:
         if self._said.get(what) != text:
             self._said[what] = text
             known = isinstance(error, BrokerRefused)
-            log.error("cannot %s, and goes on with the rest: %s", what, text, exc_info=not known)
+            log.error("cannot %s; everything else goes on: %s", what, text, exc_info=not known)

@@ -52,4 +52,4 @@ def beside(what: str, work: Callable[[], object], seconds: float) -> None:
     thread.start()
     thread.join(seconds)
     if seconds and thread.is_alive():
-        log.warning("the %s have not ended within %g s: nobody waits for them any longer", what, seconds)
+        log.warning("the %s have not ended within %g s: the worker stops waiting for them", what, seconds)

@@ -228,7 +228,7 @@ def test_a_part_of_the_upkeep_that_fails_is_in_no_others_way(world: World, caplo
 
     assert world.state()["suspects:q"] == [A]
     assert reaper.stumbles == {"promote what is due": 2}
-    assert caplog.text.count("cannot promote what is due, and goes on with the rest") == 1
+    assert caplog.text.count("cannot promote what is due; everything else goes on") == 1
     world.raw("DEL", world.keys["ticks"])
 
 

@@ -391,7 +391,9 @@ def test_commands_look_at_all_partitions_without_the_app(
     name, url = ["--name", module.app.name], session_server.url
 
     ran = taskq(url, "queues", *name, "--json")
-    assert all(f'"queue": "{queue}"' in ran.stdout or f'"queue":"{queue}"' in ran.stdout for queue in ("q0", "q4", "q1"))
+    assert all(
+        f'"queue": "{queue}"' in ran.stdout or f'"queue":"{queue}"' in ran.stdout for queue in ("q0", "q4", "q1")
+    )
     assert taskq(url, "workers", *name).stdout.count(module.app.name) == 1
     assert "fails" in taskq(url, "dead", "ls", *name).stdout
     moved = taskq(url, "dead", "replay", "--all", *name, "--to", "q0")
@@ -406,5 +408,3 @@ def test_commands_look_at_all_partitions_without_the_app(
 def test_names_for_people_are_of_the_app(session_server: Server) -> None:
     assert topology("a") == topology("a", 1)
     assert [keys.prefix for keys in topology("a", 2).all] == [b"tq:{a:0}:", b"tq:{a:1}:"]
-
-

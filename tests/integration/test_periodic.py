@@ -121,5 +121,5 @@ def test_an_old_workers_start_does_not_restore_what_newer_code_replaced(
     path.write_text(old_source)
     worker = start_worker("-c", "1")
     wait_until(lambda: "taskq cron sync -A jobs" in worker.log, "the old worker says that it is old")
-    assert re.search(r"stay as newer code has them, not as this has: changed, gone\.", worker.log)
+    assert re.search(r"stay as newer code declares them, not as this code does: changed, gone\.", worker.log)
     assert intervals() == {"changed": 7000}

@@ -38,7 +38,7 @@ def play(steps: Protocol[Any], replies: Iterable[Any]) -> int:
 def test_a_refused_registration_is_tried_on_until_it_is_mended(caplog: pytest.LogCaptureFixture) -> None:
     """One lane that gave up would leave its child half dead: alive, renewed, and deaf on that lane."""
     assert play(session().open(), [NotSent("no"), REFUSED, REFUSED, Passing("LOADING"), REFUSED, True]) == 6
-    assert [record.getMessage() for record in caplog.records] == ["no right to ZADD; trying on"]
+    assert [record.getMessage() for record in caplog.records] == ["no right to ZADD; retrying"]
 
 
 def test_an_incarnation_waits_until_what_its_worker_announced_is_in_force(caplog: pytest.LogCaptureFixture) -> None:

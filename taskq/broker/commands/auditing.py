@@ -52,7 +52,7 @@ def ledger(keys: Keys, missing: Mapping[str, int]) -> Command[int]:
 
 
 def _words(reply: Any) -> Counter[str]:
-    """Of names and what was missing of each, in turn: what was, how often."""
+    """Read names with what was missing of each, in turn: how many times each thing was missing."""
     return Counter(word.decode() for word in reply[1::2])
 
 

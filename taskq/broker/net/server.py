@@ -93,7 +93,7 @@ class Watch:
         if scarce and not was_scarce:
             log.warning(
                 "%s uses %.0f %% of its maxmemory: results are not kept above %.0f %% (result_memory), so that "
-                "messages have room; who waits for one gets it", self._where, 100 * used / limit, 100 * self._share,
+                "messages have room; waiting callers get theirs", self._where, 100 * used / limit, 100 * self._share,
             )  # fmt: skip
         elif was_scarce and not scarce:
             log.warning("%s has memory for results again", self._where)

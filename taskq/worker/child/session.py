@@ -108,7 +108,7 @@ class Session:
                     return
                 self._tell("the server has lost what limits the tasks: nothing is taken until that is announced again")
             except BrokerRefused as error:
-                self._tell(f"{error}; trying on")
+                self._tell(f"{error}; retrying")
                 attempt = max(attempt, 6)
             yield Pause(backoff(attempt, _PAUSE_MAX))
             attempt += 1
@@ -159,7 +159,7 @@ class Session:
                     self.held.difference_update(ids_of(outcomes))
                     yield from self._sync(number)  # also what it gave back (a retry, a return) and took again
             except BrokerRefused as error:
-                self._tell(f"{error}; trying on")
+                self._tell(f"{error}; retrying")
                 self.doubtful = True  # it may have been executed in part, and have taken something
                 attempt = max(attempt, 6)
             wait, sent, self._ahead = 0.0, None, None
@@ -171,7 +171,7 @@ class Session:
         if batch.fenced:
             self.fenced += batch.fenced
             refused = count(batch.fenced, "outcome")
-            log.warning("%s refused: what had run had been given to others meanwhile", refused)
+            log.warning("%s refused: the messages had been given to others meanwhile", refused)
         return batch
 
     def _call(
@@ -217,7 +217,7 @@ class Session:
                 while (yield from self._until_answered(command, None if self.held else _GOODBYES)):
                     pass  # in pieces, if it held thousands
             except BrokerRefused as error:  # what is held its parent gives back
-                self._tell(f"{error}; trying on")
+                self._tell(f"{error}; retrying")
             self.incarnation = ""
 
     def _tell(self, trouble: str) -> None:

@@ -108,6 +108,6 @@ class Announcement:
                 log.info("periodic entry %s is not as the code has it: it was changed by command", name)
         if declared.code == "old" and declared.entries:
             log.warning(
-                "periodic entries stay as newer code has them, not as this has: %s. If this is the newest: "
+                "periodic entries stay as newer code declares them, not as this code does: %s. If this is the newest: "
                 "taskq cron sync -A %s", ", ".join(declared.entries), self._source,
             )  # fmt: skip

@@ -177,7 +177,7 @@ class Children:
             child.leaves_by = min(child.leaves_by, now + _LEAVES_WITHIN)
             if now >= child.leaves_by and child.process.exitcode is None:
                 log.warning(
-                    "child %s (pid %s) is ended: it holds nothing any more, but something in it runs on, such as a "
+                    "child %s (pid %s) is killed: it holds nothing any more, but something in it still runs, such as a "
                     "thread that a task has left, or a hook for child_shutdown", place, child.process.pid,
                 )  # fmt: skip
                 self._signal(child, signal.SIGKILL)
@@ -231,7 +231,7 @@ class Children:
                 tell, late = revocations.look(slot, now)
                 if late:
                     log.error(
-                        "child %s (pid %s) is killed: a task runs %g s after it was revoked",
+                        "child %s (pid %s) is killed: a task still runs %g s after it was revoked",
                         place, child.process.pid, REVOKE_GRACE,
                     )  # fmt: skip
                     child.revoked.update(late)
