@@ -6,6 +6,7 @@ import os
 import shlex
 import socket
 import sys
+from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any, NoReturn
 
 import click
@@ -145,6 +146,8 @@ def plan_of(app: TaskQ, path: str, loglevel: str, options: dict[str, Any]) -> Pl
     only, weights = read_weights(options["queues"] or "", known, options["strict"])
     if options["strict"] and not only:
         raise ConfigError("--strict takes the queues in the order of -Q: name them there")
+    if weights:
+        _check_weights(app, only, "--strict" if options["strict"] else "weights in -Q")
     lanes = lanes_of(app.tasks, only, options["threads"] is not None, weights, options["strict"])
     low, high = _scale(options["autoscale"])
     plan = Plan(
@@ -204,6 +207,16 @@ def _children(text: str) -> int:
     if not (text.isdigit() and int(text) >= 1):
         raise ConfigError(f"--concurrency {text!r}: give a number of child processes from 1, or auto")
     return int(text)
+
+
+def _check_weights(app: TaskQ, queues: Iterable[str], what: str) -> None:
+    """Refuse an order of queues that no server could keep: each partition keeps its own."""
+    found = sorted({app.client.partitions.of(queue).partition for queue in queues})
+    if len(found) > 1:
+        raise ConfigError(
+            f"{what}: these queues are in the partitions {', '.join(map(str, found))} of app {app.name}, and an order "
+            "holds within a partition: name queues of one, or start a worker for each"
+        )
 
 
 def _scale(text: str | None) -> tuple[int, int]:

@@ -131,13 +131,13 @@ def test_limits_do_not_reach_into_another_partition_so_such_a_call_is_refused(mo
 
 def test_a_task_is_paused_and_resumed_in_all_partitions(module: ModuleType, start_worker: Start) -> None:
     start_worker("-c", "1")
-    module.app.pause("fails")
+    module.app.pause(module.fails)
     own, elsewhere = module.fails.delay(), module.fails.apply_async(queue="q5")
     assert [module.three.delay(i).get(timeout=20) for i in range(3)] == [0, 1, 2]
     assert "paused" in elsewhere.why()
     assert [own.state, elsewhere.state] == ["PENDING", "PENDING"]
 
-    module.app.resume("fails")
+    module.app.resume(module.fails)
 
     for result in (own, elsewhere):
         with pytest.raises(TaskError, match="no"):
@@ -394,7 +394,7 @@ def test_commands_look_at_all_partitions_without_the_app(
     assert all(
         f'"queue": "{queue}"' in ran.stdout or f'"queue":"{queue}"' in ran.stdout for queue in ("q0", "q4", "q1")
     )
-    assert taskq(url, "workers", *name).stdout.count(module.app.name) == 1
+    assert taskq(url, "workers", *name).stderr.startswith("1 worker at")
     assert "fails" in taskq(url, "dead", "ls", *name).stdout
     moved = taskq(url, "dead", "replay", "--all", *name, "--to", "q0")
     assert "replayed 1 dead letter" in moved.stdout, moved.stderr
@@ -402,7 +402,6 @@ def test_commands_look_at_all_partitions_without_the_app(
     assert survey(module.app)["q0"].pending == 2
     assert "mended nothing" in taskq(url, "audit", *name).stdout
     assert taskq(url, "reaper", "--once", *name).stdout.count("recovered 0 messages") == 4
-    assert "1 worker" in taskq(url, "ping", *name).stdout
 
 
 def test_names_for_people_are_of_the_app(session_server: Server) -> None:
