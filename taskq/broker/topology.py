@@ -91,7 +91,8 @@ def agree(app: Topology, where: str, again: bool = False) -> Protocol[None]:
         ConfigError: There are others by now, and the app has something on the server that they would hide.
     """
     wanted = len(app.all)
-    while (stored := (yield _stored(app.first))) is not None or wanted > 1:
+    while True:
+        stored: bytes | None = yield _stored(app.first)
         there = _number(stored)
         if there == wanted:
             return

@@ -45,6 +45,7 @@ class Client(ByName):
         self.settings = settings
         self.hooks = Hooks()
         self._partitions: Topology | None = None
+        self._agreed = False  # with a server, on how many there are
         self._begin()
 
     def _begin(self) -> None:
@@ -77,7 +78,8 @@ class Client(ByName):
         """Agree with the server on how many partitions the app has, as `taskq.broker.topology.agree` says."""
         from taskq.broker.topology import agree
 
-        return agree(self.partitions, safe_url(self.url))
+        yield from agree(self.partitions, safe_url(self.url), self._agreed)
+        self._agreed = True
 
     @property
     def url(self) -> str:

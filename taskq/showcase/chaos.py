@@ -87,6 +87,7 @@ class Chaos:
             os.environ.update(
                 TASKQ_URL=self._broker.url,
                 TASKQ_LEASE=str(LEASE),
+                TASKQ_PARTITIONS="1",
                 TASKQ_MAX_CRASHES=str(MAX_CRASHES),
                 MAILER_APP=self.app,
                 MAILER_SMTP=self._mail_server.start(),

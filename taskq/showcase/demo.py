@@ -88,6 +88,7 @@ class MailOut:
         """
         os.environ.update(
             TASKQ_URL=self.broker.url,
+            TASKQ_PARTITIONS="1",
             MAILER_APP=self.app,
             MAILER_SMTP=self.mail_server.start(),
         )

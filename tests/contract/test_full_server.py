@@ -7,6 +7,7 @@ from contextlib import contextmanager, nullcontext
 
 import pytest
 
+from taskq.broker import onward
 from taskq.broker.call import Command
 from taskq.broker.commands import (
     announcing,
@@ -22,7 +23,7 @@ from taskq.broker.commands import (
 )
 from taskq.broker.commands.holding import QueueSet
 from taskq.broker.commands.outcomes import words
-from taskq.broker.scripts import all_scripts
+from taskq.broker.scripts import all_scripts, script
 from taskq.broker.ticks import DueTick, Step
 from taskq.errors import BrokerFull
 from taskq.message.envelope import encode_envelope
@@ -43,7 +44,7 @@ from tests.contract.world import (
     without,
 )
 
-A, B, C, D, E = map(raw_id, range(1, 6))
+A, B, C, D, E, F = map(raw_id, range(1, 7))
 
 
 @contextmanager
@@ -61,16 +62,17 @@ def busy() -> State:
     return serving("inc", "late") | {
         "leases": Scores({b"inc": T0 + 9000.0, b"late": T0 - 1000.0}),
         "pulse": b"%d" % (T0 - 1000),
-        "messages": messages(A, B, C, D, E),
+        "messages": messages(A, B, C, D, E, F),
         "processing:inc": {A: b"1 q"},
         "processing:late": {B: b"1 q"},
         "queue:q": [C],
         "ready:set": Scores({b"q": 1.0}),
         "schedule": Scores({D: 1.0}),
-        "dead:q": Scores({E: 1.0}),
-        "reasons": {E: b"failed\n"},
+        "dead:q": Scores({E: 1.0, F: 2.0}),
+        "reasons": {E: b"failed\n", F: b"failed\n"},
+        "onward": {F: b"elsewhere\n" + message(F)},
         "waiters": {A: b"in"},
-        "counters": {b"q|accepted": b"5", b"q|scheduled": b"1"},
+        "counters": {b"q|accepted": b"6", b"q|scheduled": b"1"},
         "settings": {b"dead_ttl": b"1000"},
         "periodic": {b"due": b"0123456789abcdef...", b"paused": b"0123456789abcdef..."},
         "entry:due": {b"tick": b"1"},
@@ -147,6 +149,9 @@ CALLS: dict[str, tuple[str, Callable[[World], Command[object]]]] = {
     "locating": ("locate", lambda w: looking.locate(w.keys, A)),
     "asking why": ("why", lambda w: looking.why(w.keys, C)),
     "replaying": ("replay", lambda w: steering.replay(w.keys, "q", E, b"")),
+    "sending on": ("onward", lambda w: onward.send_on(w.keys, "q", E, "elsewhere", message(E, body=b"x" * 500))),
+    "having arrived": ("arrived", lambda w: Command(script("arrived"), [w.keys.prefix, F, 1], bool)),
+    "claiming partitions": ("claim", lambda w: Command(script("claim"), [w.keys.prefix, 4, b""], bool)),
     "purging": ("purge", lambda w: steering.purge(w.keys, "q", [E])),
     "clearing a queue": ("clear", lambda w: steering.clear(w.keys, "q", "", 10)),
     "peeking": ("peek", lambda w: looking.peek(w.keys, "q", 0, 10)),
@@ -233,8 +238,25 @@ def test_the_time_is_kept_on_a_full_server_although_nothing_is_due(world: World)
     assert world.state()["keeper"].startswith(b"me ")
 
 
-def test_every_script_but_enqueue_is_tried_on_a_full_server() -> None:
-    assert {script.name for script in all_scripts()} == {name for name, _ in CALLS.values()} | {"enqueue"}
+#: Scripts that accept messages, which a full server refuses.
+ACCEPT = {"enqueue", "arrive"}
+
+
+def test_what_comes_from_another_partition_is_refused_until_there_is_room(world: World) -> None:
+    raw_id_, value, _ = sent(raw_id(77), b"")
+    arrive = Command(script("arrive"), [world.keys.prefix, raw_id_, value, b""], lambda reply: reply)
+    world.seed(busy())
+    before = world.dump()
+
+    with full(world), pytest.raises(BrokerFull, match="maxmemory"):
+        world.run(arrive)
+
+    assert world.dump() == before
+    assert world.run(arrive) == b"+"
+
+
+def test_every_other_script_is_tried_on_a_full_server() -> None:
+    assert {script.name for script in all_scripts()} == {name for name, _ in CALLS.values()} | ACCEPT
 
 
 @pytest.mark.parametrize("why", ["full", "scarce"])

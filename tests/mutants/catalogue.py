@@ -25,6 +25,7 @@ _HANGS = "test_a_hook_that_hangs_keeps_no_message_and_no_stop"
 _TELLS = "        if self.executor.told:\n            await self._tell_hooks(delivery)\n"
 _LIFECYCLE = "tests/integration/test_lifecycle.py::"
 _STARTS = "tests/integration/test_start_methods.py::"
+_PARTITIONS = "tests/integration/test_partitions.py"
 _LANES, _HEARTBEAT = "tests/model/test_lane.py", "tests/model/test_heartbeat.py"
 
 
@@ -1037,7 +1038,7 @@ MUTANTS = [
     py(
         "the lease of a lost incarnation is renewed",
         "worker/parent/heartbeat",
-        "if incarnation not in renewal.lost and slot",
+        "if incarnation not in lost and slot",
         "if slot",
         _HEARTBEAT,
         fencing=True,
@@ -1045,8 +1046,8 @@ MUTANTS = [
     py(
         "a successor inherits a renewal",
         "worker/parent/heartbeat",
-        "not in renewal.lost and slot.incarnation == incarnation:",
-        "not in renewal.lost:",
+        "not in lost and slot.incarnation == incarnation:",
+        "not in lost:",
         _HEARTBEAT,
         fencing=True,
     ),
@@ -1320,14 +1321,14 @@ MUTANTS = [
     py(
         "a heartbeat does not reap",
         "worker/parent/heartbeat",
-        "if (yield Now()) >= self._reap_at:",
+        "if (yield Now()) >= self._reap_at[keys]:",
         "if False:",
         "tests/simulation",
     ),
     py(
         "a heartbeat tells nobody of suspects",
         "worker/parent/heartbeat",
-        "        if renewal.suspects:\n            self._suspects()\n",
+        "            if renewal.suspects:\n                self._suspects()\n",
         "",
         "tests/simulation",
     ),
@@ -1583,8 +1584,8 @@ MUTANTS = [
     py(
         "a quiet worker takes the suspects' bell",
         "worker/parent/heartbeat",
-        "self._bells if self.quiet else [*self._bells, *self._solo_bells]",
-        "[*self._bells, *self._solo_bells]",
+        "for queues in self._sets)]",
+        "for queues in self.plan.sets)]",
         "tests/model/test_heartbeat.py",
     ),
     py(
@@ -1607,5 +1608,83 @@ MUTANTS = [
         "_SHORTEST <= now - kept.at",
         "0 <= now - kept.at",
         "tests/cli/test_looking.py::test_queues_tells_the_rate_since_about_a_minute",
+    ),
+    # -- several partitions
+    py(
+        "a lane goes round no partitions",
+        "worker/child/sessions",
+        "or self._left_out.get(one, 0.0) <= now]",
+        "or one is self._likely]",
+        _PARTITIONS,
+    ),
+    py(
+        "which bell rang is forgotten",
+        "worker/child/sessions",
+        "self._rung.add(self._by_bell[reply[0]])",
+        "pass",
+        _PARTITIONS + "::test_an_idle_worker_hears_the_bell_of_any_partition",
+    ),
+    py(
+        "a chosen id is looked for in one partition",
+        "broker/topology",
+        "return self.all\n",
+        "return self.all[:1]\n",
+        _PARTITIONS,
+    ),
+    py(
+        "answers come in the order of partitions",
+        "broker/producer",
+        "answers[place] = answer",
+        "answers[answers.index(b'')] = answer",
+        _PARTITIONS,
+    ),
+    py(
+        "partitions are changed over messages",
+        "broker/topology",
+        "            if number:",
+        "            if False:",
+        _PARTITIONS,
+    ),
+    py(
+        "a limited call leaves its partition",
+        "calls/task",
+        "        if there != here:",
+        "        if False:",
+        _PARTITIONS,
+    ),
+    py(
+        "what is on its way is forgotten with its carrier",
+        "broker/onward",
+        "yield from carry(partitions, keys, leaving)",
+        "pass",
+        _PARTITIONS,
+    ),
+    Mutant(
+        "what has arrived arrives again",
+        "broker/lua/arrive.lua",
+        "if call('EXISTS', mark) == 1 then return $ACCEPTED end",
+        "",
+        tests=(_PARTITIONS,),
+    ),
+    Mutant(
+        "a letter that has arrived stays one",
+        "broker/lua/arrived.lua",
+        "if ARGV[2] == '1' and queue",
+        "if false and queue",
+        tests=(_PARTITIONS,),
+    ),
+    Mutant(
+        "a letter that is not wanted there is lost",
+        "broker/lua/arrived.lua",
+        "if ARGV[2] == '1' and queue",
+        "if queue",
+        tests=(_PARTITIONS,),
+    ),
+    Mutant(
+        "a letter on its way is replayed as well",
+        "broker/lua/replay.lua",
+        "if call('HEXISTS', P .. 'onward', id) == 1 then return 0 end",
+        "",
+        tests=(_PARTITIONS,),
     ),
 ]

@@ -127,8 +127,8 @@ def dead_time(keys: Keys, queue: str, raw_id: bytes) -> Command[float | None]:
     return Command(None, [b"ZSCORE", keys["dead:" + queue], raw_id], lambda r: None if r is None else float(r) / 1000)
 
 
-#: Counters of what has left a queue for good; ``moved`` counts what was replayed into another one, ``dangling`` ids whose
-#: message somebody has deleted by hand.
+#: Counters of what has left a queue for good; ``moved`` counts what was replayed into another one, ``dangling`` ids
+#: whose message somebody has deleted by hand.
 GONE = ("done", "failed", "discarded", "purged", "moved", "dangling")
 
 

@@ -220,6 +220,14 @@ class Session:
                 self._tell(f"{error}; retrying")
             self.incarnation = ""
 
+    def give_up(self) -> Protocol[None]:
+        """Leave what is held to whoever looks after lost incarnations: nobody knows any more what of it has run."""
+        if self.incarnation:
+            lost = holding.close_lost(self.keys, self.incarnation)
+            while (yield from self._until_answered(lost)):
+                pass
+            self.incarnation = ""
+
     def _tell(self, trouble: str) -> None:
         """Log once what an operator can fix: missing rights, a changed password, a key of the wrong type."""
         if trouble != self._refusal:

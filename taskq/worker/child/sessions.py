@@ -76,8 +76,9 @@ class Sessions:
             self._rung.add(self._by_bell[reply[0]])
 
     def open(self) -> Protocol[None]:
-        """Begin a new incarnation; what the last one holds goes back where it was not lost."""
-        yield from self.close()
+        """Begin a new incarnation. What the last one holds is given up: where it is not lost, it is here."""
+        for session in self._turn:
+            yield from session.give_up()
         self._rung.clear()
         self._left_out.clear()
         self.incarnation = os.urandom(8).hex()
