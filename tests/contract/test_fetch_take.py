@@ -7,6 +7,7 @@ from collections import Counter
 import pytest
 
 from taskq.broker.commands.holding import Batch, Lost, QueueSet, Stale, fetch
+from taskq.errors import BrokerRefused
 from tests.contract.world import (
     MINUTE,
     T0,
@@ -91,6 +92,21 @@ def test_nothing_ready_takes_nothing(world: World) -> None:
 
     assert batch.messages == []
     assert world.state() == before | {"calls": {b"inc": b"1"}}
+
+
+@pytest.mark.parametrize("key", ["messages", "processing:inc"])
+def test_what_cannot_be_taken_stays_where_it_is_in_order(world: World, key: str) -> None:
+    """A key that somebody has made another type strands nothing, and what it held up goes on when it is mended."""
+    world.seed(serving("inc"), waiting(A, B, C))
+    kept = world.take_away(key)
+    world.raw("SET", world.keys[key], "of another type")
+
+    with pytest.raises(BrokerRefused, match="WRONGTYPE"):
+        take(world, 2)
+
+    assert world.state()["queue:q"] == [A, B, C]
+    world.bring_back(key, kept)
+    assert take(world, 64, number=2).messages[::2] == [A, B, C]
 
 
 def test_wanting_nothing_takes_nothing_but_passes_the_bell_on(world: World) -> None:
