@@ -100,9 +100,7 @@ class Sessions:
         Raises:
             Lost: As there, in any partition; what is of others has been settled.
         """
-        ended: Ended = {}
-        for outcome, raw_id in zip(outcomes, ids_of(outcomes), strict=True):
-            ended.setdefault(self._holder(raw_id), []).append(outcome)
+        ended = self._split(outcomes)
         if wait and not self._rung:
             return (yield from self._wait(ended, want, mode, caps, wait))
         if want:
@@ -110,8 +108,15 @@ class Sessions:
         yield from self._settle(ended or {session: [] for session in self._turn})
         return Batch(0, 0, 0, [])
 
-    def _holder(self, raw_id: bytes) -> Session:
-        return next((session for session in self._turn if raw_id in session.held), self._likely)
+    def _split(self, outcomes: Sequence[Outcome]) -> Ended:
+        """Find where each is held; all in the one that was asked last, mostly."""
+        ids, ended = ids_of(outcomes), Ended()
+        if outcomes and self._likely.held.issuperset(ids):
+            return {self._likely: list(outcomes)}
+        for outcome, raw_id in zip(outcomes, ids, strict=True):
+            holder = next((session for session in self._turn if raw_id in session.held), self._likely)
+            ended.setdefault(holder, []).append(outcome)
+        return ended
 
     def _settle(self, ended: Ended) -> Protocol[None]:
         lost: Lost | None = None
@@ -153,9 +158,8 @@ class Sessions:
     def _take(self, ended: Ended, want: int, mode: str, caps: str) -> Protocol[Batch]:
         """Go round until some partition has something; answers an empty batch if none has."""
         now: float = yield Now()
-        if mode:  # a wait was in vain, but for what rang
-            repaired = next(self._repairs)
-            due = [repaired, *(self._rung - {repaired})]
+        if mode:  # a wait is over: of what rang, or else in vain
+            due = list(self._rung) or [next(self._repairs)]
         else:
             due = [one for one in self._turn if one in self._rung or self._left_out.get(one, 0.0) <= now]
             due.sort(key=lambda one: (one is not self._likely or now >= self._stays_until, one not in self._rung))
