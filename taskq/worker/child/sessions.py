@@ -151,7 +151,9 @@ class Sessions:
         if not self._heard:  # the connection broke, and with it went what may have been a token
             self._rung.update(self._turn)
         self._rung.discard(asked)
-        if not (batch.messages or self._rung):  # in vain: what one of them has forgotten to tell, it is asked for next
+        if self._rung and not batch.messages:
+            return (yield from self._take({}, want, "", caps))
+        if not batch.messages:  # in vain: what one of them has forgotten to tell, it is asked for next
             self._likely = next(self._repairs)
         return batch
 

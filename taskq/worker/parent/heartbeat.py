@@ -31,6 +31,8 @@ log = logging.getLogger("taskq.worker")
 _RENEW_EVERY = 5.0
 #: Seconds between two times the server is told which tasks the lanes run.
 _ENLIST_EVERY = 15.0
+#: Seconds by which a partition's turn to promote may come early, so that all partitions have theirs together.
+_TOGETHER = 0.1
 
 
 @dataclass(slots=True)
@@ -129,11 +131,12 @@ class Heartbeat(threading.Thread):
             next_ends = yield from self._renew(now)
             self._renew_at = now + min(self.lease / 3, _RENEW_EVERY)
             self._reap_at = {keys: min(self._renew_at, now + next_end) for keys, next_end in next_ends.items()}
+        began: float = yield Now()
         for keys, reaper in self._reapers.items():
             if (yield Now()) >= self._reap_at[keys]:
                 again = yield from reaper.beside("reap", reaper.reap(), AGAIN)
                 self._reap_at[keys] = (yield Now()) + again
-            if len(self._reapers) == 1 or (yield Now()) >= self._due_at[keys]:
+            if len(self._reapers) == 1 or began >= self._due_at[keys] - _TOGETHER:
                 wait = yield from reaper.beside("promote what is due", reaper.promote(), AGAIN)
                 self._due_at[keys] = (yield Now()) + wait
         for chore in self._chores:
