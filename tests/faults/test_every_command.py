@@ -75,7 +75,10 @@ def fails(i):
 CLIENT = """
 import asyncio, os, time
 from taskq import DuplicateTaskId, every, TaskError, UnknownResult
+from taskq.broker import onward
+from taskq.broker.call import Command, as_it_is
 from taskq.broker.commands import auditing, fleet, keeping, looking, steering, ticking
+from taskq.broker.scripts import script
 from taskq.broker.net.connection import Connection
 from taskq.broker.faults import NotSent, Unanswered
 from taskq.broker.protocol import drive
@@ -183,6 +186,10 @@ for command in (
     auditing.tidy(keys, "waiters", [b"nothing"]),
     auditing.relock(keys, [b"nothing"]),
     auditing.rouse(keys, ["nothing"]),
+    Command(script("claim"), [keys.prefix, 1, b""], bool),
+    onward.send_on(keys, "jobs.nothing", b"nothing", "jobs.double", b"nothing"),
+    Command(script("arrive"), [keys.prefix, *double.prepare_call((3,), task_id="jobs.adouble-3").message], as_it_is),
+    Command(script("arrived"), [keys.prefix, b"nothing", 1], bool),
 ):
     broker.run(command)
 try:

@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import time
+from pathlib import Path
 from types import ModuleType
 
 import pytest
@@ -188,10 +189,10 @@ def test_what_a_killed_worker_held_in_any_partition_runs_again(jobs: Write, star
     assert all(queue.balance == 0 for queue in survey(module.app).values())
 
 
-def test_what_a_killed_child_held_runs_again_at_once(module: ModuleType, start_worker: Start) -> None:
+def test_what_a_killed_child_held_runs_again_at_once(module: ModuleType, start_worker: Start, tmp_path: Path) -> None:
     worker = start_worker("-c", "1")
     result = module.one.delay(1, 0.5)
-    wait_until(lambda: result.state == "STARTED", "it runs")
+    wait_until(lambda: (tmp_path / "runs.log").stat().st_size, "it runs")
 
     os.kill(worker.children()[0], signal.SIGKILL)
 

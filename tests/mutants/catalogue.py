@@ -1611,6 +1611,13 @@ MUTANTS = [
     ),
     # -- several partitions
     py(
+        "a lost lane says that nothing of what it held has run",
+        "worker/child/sessions",
+        "yield from session.give_up()",
+        "yield from session.close()",
+        "tests/integration/test_sessions.py",
+    ),
+    py(
         "a lane goes round no partitions",
         "worker/child/sessions",
         "or self._left_out.get(one, 0.0) <= now]",

@@ -152,7 +152,7 @@ class Sessions:
             self._rung.update(self._turn)
         self._rung.discard(asked)
         if self._rung and not batch.messages:
-            return (yield from self._take({}, want, "", caps))
+            return (yield from self._take({}, want, mode, caps))
         if not batch.messages:  # in vain: what one of them has forgotten to tell, it is asked for next
             self._likely = next(self._repairs)
         return batch
