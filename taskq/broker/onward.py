@@ -31,12 +31,22 @@ def send_on(keys: Keys, queue: str, raw_id: bytes, to: str, value: bytes) -> Com
     return Command(script("onward"), [keys.prefix, queue, raw_id, to, value], bool)
 
 
+def arrive(keys: Keys, raw_id: bytes, stored: bytes) -> Command[bytes]:
+    """Let a message arrive in the partition of its queue; answers as ``arrive.lua``."""
+    value, options = as_sent(stored)
+    return Command(script("arrive"), [keys.prefix, raw_id, value, options + OPTION_WARN], as_it_is)
+
+
+def arrived(keys: Keys, raw_id: bytes, accepted: bool) -> Command[bool]:
+    """Write down that a message has arrived elsewhere, or is not wanted there."""
+    return Command(script("arrived"), [keys.prefix, raw_id, int(accepted)], bool)
+
+
 def carry(partitions: Topology, keys: Keys, leaving: Leaving) -> Protocol[bytes]:
     """Carry a message over from the partition of ``keys``; answers as ``arrive.lua``: ``+``, ``-``, or why it stays."""
     raw_id, queue, stored = leaving
-    there, (value, options) = partitions.of(queue), as_sent(stored)
-    answer: bytes = yield Command(script("arrive"), [there.prefix, raw_id, value, options + OPTION_WARN], as_it_is)
-    yield Command(script("arrived"), [keys.prefix, raw_id, int(answer in (ACCEPTED, UNSERVED))], bool)
+    answer: bytes = yield arrive(partitions.of(queue), raw_id, stored)
+    yield arrived(keys, raw_id, answer in (ACCEPTED, UNSERVED))
     return answer
 
 

@@ -98,7 +98,7 @@ def agree(app: Topology, where: str, again: bool = False) -> Protocol[None]:
             return
         if not (again and stored is None):
             yield from _refuse_if_used(topology(app.app, there), wanted, where)
-        if (yield _claim(app.first, wanted, stored or b"")):
+        if (yield claim(app.first, wanted, stored or b"")):
             return
 
 
@@ -128,5 +128,6 @@ def _stored(keys: Keys) -> Command[bytes | None]:
     return Command(None, [b"HGET", keys["settings"], _COUNT], lambda reply: reply)
 
 
-def _claim(keys: Keys, wanted: int, stored: bytes) -> Command[bool]:
+def claim(keys: Keys, wanted: int, stored: bytes) -> Command[bool]:
+    """Say how many partitions there are instead of what is ``stored``; answers whether nobody was quicker."""
     return Command(script("claim"), [keys.prefix, wanted, stored], bool)

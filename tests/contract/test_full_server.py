@@ -23,8 +23,9 @@ from taskq.broker.commands import (
 )
 from taskq.broker.commands.holding import QueueSet
 from taskq.broker.commands.outcomes import words
-from taskq.broker.scripts import all_scripts, script
+from taskq.broker.scripts import all_scripts
 from taskq.broker.ticks import DueTick, Step
+from taskq.broker.topology import claim
 from taskq.errors import BrokerFull
 from taskq.message.envelope import encode_envelope
 from taskq.message.head import encode_head
@@ -149,9 +150,10 @@ CALLS: dict[str, tuple[str, Callable[[World], Command[object]]]] = {
     "locating": ("locate", lambda w: looking.locate(w.keys, A)),
     "asking why": ("why", lambda w: looking.why(w.keys, C)),
     "replaying": ("replay", lambda w: steering.replay(w.keys, "q", E, b"")),
-    "sending on": ("onward", lambda w: onward.send_on(w.keys, "q", E, "elsewhere", message(E, body=b"x" * 500))),
-    "having arrived": ("arrived", lambda w: Command(script("arrived"), [w.keys.prefix, F, 1], bool)),
-    "claiming partitions": ("claim", lambda w: Command(script("claim"), [w.keys.prefix, 4, b""], bool)),
+    "sending on": ("onward", lambda w: onward.send_on(w.keys, "q", E, "there", b"x" * 500)),
+    "arriving": ("arrive", lambda w: onward.arrive(w.keys, raw_id(77), message(raw_id(77), "q", body=b"x" * 500))),
+    "having arrived": ("arrived", lambda w: onward.arrived(w.keys, E, accepted=True)),
+    "claiming": ("claim", lambda w: claim(w.keys, 4, b"")),
     "purging": ("purge", lambda w: steering.purge(w.keys, "q", [E])),
     "clearing a queue": ("clear", lambda w: steering.clear(w.keys, "q", "", 10)),
     "peeking": ("peek", lambda w: looking.peek(w.keys, "q", 0, 10)),
@@ -222,6 +224,8 @@ def test_all_else_goes_on_as_if_there_were_room(world: World, what: str) -> None
         roomy = without(roomy, f"result:{A.decode()}")
         roomy["counters"] |= {b"q|unkept": b"1"}
     state = world.state()
+    if what == "arriving":  # its head has the time
+        roomy["messages"], state["messages"] = set(roomy["messages"]), set(state["messages"])
     assert set(state) == set(roomy)
     for name in TIMED & set(state) - {"pulse", "keeper"}:
         assert list(state[name]) == list(roomy[name])
@@ -238,25 +242,8 @@ def test_the_time_is_kept_on_a_full_server_although_nothing_is_due(world: World)
     assert world.state()["keeper"].startswith(b"me ")
 
 
-#: Scripts that accept messages, which a full server refuses.
-ACCEPT = {"enqueue", "arrive"}
-
-
-def test_what_comes_from_another_partition_is_refused_until_there_is_room(world: World) -> None:
-    raw_id_, value, _ = sent(raw_id(77), b"")
-    arrive = Command(script("arrive"), [world.keys.prefix, raw_id_, value, b""], lambda reply: reply)
-    world.seed(busy())
-    before = world.dump()
-
-    with full(world), pytest.raises(BrokerFull, match="maxmemory"):
-        world.run(arrive)
-
-    assert world.dump() == before
-    assert world.run(arrive) == b"+"
-
-
-def test_every_other_script_is_tried_on_a_full_server() -> None:
-    assert {script.name for script in all_scripts()} == {name for name, _ in CALLS.values()} | ACCEPT
+def test_every_script_but_enqueue_is_tried_on_a_full_server() -> None:
+    assert {script.name for script in all_scripts()} == {name for name, _ in CALLS.values()} | {"enqueue"}
 
 
 @pytest.mark.parametrize("why", ["full", "scarce"])

@@ -15,6 +15,7 @@ local now = clock()
 --@include accept
 local answer = accept(id, ARGV[2], ARGV[3])
 if answer == $ACCEPTED or answer == $UNSERVED then
+  begin_writes() -- it takes no more room than it gives up where it comes from
   write_accepted()
   write_counts()
   call('SET', mark, '1', 'EX', 604800)
