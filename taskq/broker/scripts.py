@@ -40,7 +40,7 @@ class Script:
 @cache
 def script(name: str) -> Script:
     """Return the script ``lua/<name>.lua``."""
-    source = _resolved((files("taskq.broker") / "lua" / f"{name}.lua").read_text())
+    source = _put_together((files("taskq.broker") / "lua" / f"{name}.lua").read_text())
     source = _NAME.sub(lambda found: _written(getattr(letters, found[1])), source)
     if os.environ.get("TASKQ_TEST_CLOCK"):
         # Tests move the server's clock by setting the key `clock` (ms); nothing else can.
@@ -54,7 +54,7 @@ def _written(value: bytes | int) -> str:
     return str(value) if isinstance(value, int) else f"'{value.decode()}'"
 
 
-def _resolved(source: str) -> str:
+def _put_together(source: str) -> str:
     """Put the parts in place of the lines that name them."""
     return _LAZY.sub(lambda found: _made_lazily(found[1], found[2].split()), _with_parts(source))
 
@@ -70,7 +70,7 @@ def _made_lazily(table: str, names: list[str]) -> str:
     parts = _with_parts("\n".join(f"--@include {name}" for name in names))
     fields = ", ".join(f"{name} = {name}" for name in dict.fromkeys(_FUNCTION.findall(parts)))
     return f"""local {table} = setmetatable({{}}, {{ __index = function({table}, name)
-{_resolved(parts)}
+{_put_together(parts)}
 for field, made in pairs({{ {fields} }}) do rawset({table}, field, made) end
 return rawget({table}, name)
 end }})"""
