@@ -21,7 +21,7 @@ from taskq.broker.call import Command
 from taskq.broker.keys import Keys
 from taskq.broker.protocol import Protocol
 from taskq.broker.scripts import script
-from taskq.errors import ConfigError
+from taskq.errors import BrokerRefused, ConfigError
 from taskq.message.ids import id_partition
 from taskq.spelling import count
 
@@ -92,7 +92,10 @@ def agree(app: Topology, where: str, again: bool = False) -> Protocol[None]:
     """
     wanted = len(app.all)
     while True:
-        stored: bytes | None = yield _stored(app.first)
+        try:
+            stored: bytes | None = yield _stored(app.first)
+        except BrokerRefused:  # somebody has spoilt the key, or the user lacks the right: what needs it says so
+            return
         there = _number(stored)
         if there == wanted:
             return

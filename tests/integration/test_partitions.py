@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import time
+from contextlib import closing
 from pathlib import Path
 from types import ModuleType
 
@@ -250,6 +251,17 @@ def test_a_worker_with_another_number_does_not_start(module: ModuleType, session
     assert ran.returncode == 2, ran.stderr
     assert "has 4 partitions" in ran.stderr
     assert "Traceback" not in ran.stderr
+
+
+def test_a_spoilt_key_of_the_settings_keeps_no_producer_from_sending(session_server: Server) -> None:
+    app = new_app(session_server.url)
+    with closing(Connection(session_server.url)) as connection:
+        connection.execute(Command(None, [b"SET", app.client.keys["settings"], b"not a hash"], bool))
+
+    app.task(name="t")(print).delay()
+
+    assert survey(app)["t"].pending == 1
+    app.close()
 
 
 @pytest.mark.parametrize("number", [0, 4097, 1.5, True])
