@@ -84,7 +84,7 @@ class TaskQ(Hooked, Control, ByName):
             result_ttl: Seconds a result is kept (3600).
             max_crashes: Deaths of its process after which a message is a dead letter (3).
             discard_after: Age in seconds beyond which a message whose worker died becomes a dead letter instead of
-            running again (no limit).
+                running again (no limit).
             unknown_after: Seconds after which a message whose task no worker knows is a dead letter (3600).
             dead_ttl: Seconds a dead letter is kept (30 days).
             dead_max: Dead letters kept per queue (100,000).
@@ -238,7 +238,7 @@ class TaskQ(Hooked, Control, ByName):
             kwargs: Its keyword arguments.
             tz: Name of the time zone of a cron expression, such as ``Europe/Vienna`` (UTC).
             catch_up: What happens to missed ticks, which nobody was there to send within ten seconds: ``last`` sends
-            only the newest; ``all`` sends each; ``skip`` none.
+                only the newest; ``all`` sends each; ``skip`` none.
             window: How many seconds old a missed tick may be and still be sent (a day).
             overlap: ``skip`` sends no tick while the entry's last message has not ended.
             jitter: Each tick is delayed by up to this many seconds, by the same amount on every machine.
