@@ -75,6 +75,16 @@ async def fork_and_await():
     return ["task", 0 if status_of(pid) in (0, 1) else "it hung"]
 
 app.task(name="loop.fork_and_await")(fork_and_await)
+
+async def fork_beside_what_waits_for_its_turn():
+    beside = asyncio.create_task(asyncio.sleep(0))
+    pid = os.fork()
+    if pid == 0:
+        return "the twin's own"
+    await beside
+    return ["task", status_of(pid)]
+
+app.task(name="loop.fork_beside_what_waits_for_its_turn")(fork_beside_what_waits_for_its_turn)
 """
 
 
@@ -115,6 +125,16 @@ def test_a_twin_of_a_coroutine_does_not_go_on_with_the_loop(jobs: Write, start_w
     assert not (tmp_path / "went-on").exists()
     assert "event loop" not in worker.log
     assert survey(module.app)["loop.fork_and_await"].balance == 0
+
+
+def test_a_twin_complains_of_nothing_that_stood_on_the_loop(jobs: Write, start_worker: Start) -> None:
+    module = jobs(FORKS)
+    worker = start_worker("-c", "1")
+
+    result = module.app.tasks["loop.fork_beside_what_waits_for_its_turn"].delay().get(timeout=30)
+
+    assert result == ["task", 0]
+    assert "destroyed" not in worker.log
 
 
 @pytest.mark.parametrize("lane", ["main", "thread", "loop"])

@@ -193,6 +193,7 @@ class LoopLane:
         assert self._loop is not None
         ready = getattr(self._loop, "_ready", None)  # asyncio's own; uvloop's cannot be reached
         if ready is not None:
+            self._never = list(ready)  # a task that was dropped while it is pending would be logged as an error
             ready.clear()
         self._loop.call_soon(os._exit, 1)
 
