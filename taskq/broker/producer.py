@@ -14,7 +14,7 @@ from taskq.broker.commands import producing
 from taskq.broker.faults import NotSent, Passing, Unanswered, backoff, unavailable
 from taskq.broker.keys import Keys
 from taskq.broker.net.connection import ANSWER_TIMEOUT, NO_SCRIPT, Connection
-from taskq.broker.protocol import Now, Pause, Protocol, drive
+from taskq.broker.protocol import Now, Protocol, Sleep, drive
 from taskq.broker.scripts import script
 from taskq.broker.topology import Topology
 from taskq.errors import BrokerRefused, EnqueueUncertain
@@ -64,7 +64,7 @@ class Numbering:
                 delay = backoff(attempt, 0.5)
                 if (yield Now()) + delay - began > self.seconds:
                     raise self._given_up(messages, failed, uncertain)
-                yield Pause(delay)
+                yield Sleep(delay)
                 attempt += 1
             try:
                 reply: bytes = yield producing.enqueue(self.keys, self.producer, self.number, messages)

@@ -32,7 +32,7 @@ boottime: Callable[[], float] = partial(time.clock_gettime, getattr(time, "CLOCK
 
 
 @dataclass(frozen=True, slots=True)
-class Pause:
+class Sleep:
     """Let this many seconds pass."""
 
     seconds: float
@@ -43,7 +43,7 @@ class Now:
     """Ask for the time by `boottime`."""
 
 
-Protocol = Generator[Command[Any] | Pause | Now, Any, T]
+Protocol = Generator[Command[Any] | Sleep | Now, Any, T]
 
 
 def drive(steps: Protocol[T], connection: Connection, sleep: Callable[[float], object] = time.sleep) -> T:
@@ -52,7 +52,7 @@ def drive(steps: Protocol[T], connection: Connection, sleep: Callable[[float], o
         step = next(steps)
         while True:
             try:
-                if isinstance(step, Pause):
+                if isinstance(step, Sleep):
                     reply: Any = sleep(step.seconds)
                 elif isinstance(step, Now):
                     reply = boottime()
@@ -74,7 +74,7 @@ async def adrive(
         step = next(steps)
         while True:
             try:
-                if isinstance(step, Pause):
+                if isinstance(step, Sleep):
                     reply: Any = await sleep(step.seconds)
                 elif isinstance(step, Now):
                     reply = boottime()
@@ -127,4 +127,4 @@ def persist(command: Command[T], where: str, seconds: float | None, patient: boo
             elif (yield Now()) + delay - began > seconds:
                 raise unavailable(where, error, seconds) from None
         attempt += 1
-        yield Pause(delay)
+        yield Sleep(delay)

@@ -24,7 +24,7 @@ from taskq.broker.faults import NotSent, Passing, Unanswered, backoff
 from taskq.broker.net.aio import AsyncConnection
 from taskq.broker.net.connection import ANSWER_TIMEOUT, Connection
 from taskq.broker.pool import AsyncBroker, Broker
-from taskq.broker.protocol import Now, Pause, Protocol, adrive, boottime, drive, persist
+from taskq.broker.protocol import Now, Protocol, Sleep, adrive, boottime, drive, persist
 from taskq.broker.topology import Topology
 from taskq.errors import BrokerRefused, TaskqError
 from taskq.message.ids import id_to_text
@@ -127,7 +127,7 @@ class Waiting:
                 self._came([_pushed(data) for data in pushed])
                 attempt = 0
             except (NotSent, Unanswered, Passing):  # a push may have been lost with the connection
-                yield Pause(min(backoff(attempt, 1.0), max(0.0, deadline - (yield Now()))))
+                yield Sleep(min(backoff(attempt, 1.0), max(0.0, deadline - (yield Now()))))
                 attempt += 1
                 self._reread_at = 0.0
 

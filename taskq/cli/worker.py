@@ -164,7 +164,7 @@ def plan_of(app: TaskQ, path: str, loglevel: str, options: dict[str, Any]) -> Pl
         start_method=options["start_method"] or app.settings.start_method,
         level=loglevel,
         tasks={task.name: task.fingerprint for task in app.tasks.values()},
-        limited=any(task.time_limit for task in app.tasks.values()),
+        timed=any(task.time_limit for task in app.tasks.values()),
         announced=None,
         shown={task.name: task.shown for task in app.tasks.values() if task.shown},
         version=version("taskq-redis"),

@@ -47,19 +47,19 @@ class Delivery:
         route: The task and queue its head names, once `Executor.prepare` has read it.
         args: Positional arguments to call the function with.
         kwargs: Keyword arguments.
-        place: Its place among the messages taken with it.
+        index: Its index among the messages taken with it.
         end: What its hooks are called with; set only if there are any.
     """
 
-    __slots__ = ("_envelope", "args", "end", "id", "kwargs", "place", "route", "taken", "value")
+    __slots__ = ("_envelope", "args", "end", "id", "index", "kwargs", "route", "taken", "value")
     end: End
 
-    def __init__(self, raw_id: bytes, value: bytes, taken: Taken, place: int = 0) -> None:
+    def __init__(self, raw_id: bytes, value: bytes, taken: Taken, index: int = 0) -> None:
         """Hold a message that was just taken."""
         self.id = raw_id
         self.value = value
         self.taken = taken
-        self.place = place
+        self.index = index
         self.route: Route = NOWHERE
         self.args: Sequence[Any] = ()
         self.kwargs: dict[str, Any] = {}
@@ -101,8 +101,8 @@ class Route:
     """What the head of a message leads to, worked out once for all messages that share it."""
 
     __slots__ = (
-        "bare", "bind", "body_at", "ignores", "invoke", "judged", "limited", "load", "pack", "plain", "queue", "quiet",
-        "task", "watched", "worker",
+        "bare", "bind", "body_at", "ignores", "invoke", "judged", "load", "pack", "plain", "queue", "quiet",
+        "task", "timed", "watched", "worker",
     )  # fmt: skip
 
     def __init__(
@@ -122,7 +122,7 @@ class Route:
         self.bind, self.ignores = task.bind, task.ignore_result
         self.judged = task.policy.looks_at_values or told  # whether anything looks at values
         self.quiet = task.ignore_result and not self.judged
-        self.limited = bool(task.soft_time_limit or task.time_limit)
+        self.timed = bool(task.soft_time_limit or task.time_limit)
         self.watched = 16  # for how many more runs it is checked whether the task has left its surroundings changed
         self.bare = False  # whether there is nothing to do around the call
 

@@ -20,7 +20,7 @@ from taskq.broker import call
 from taskq.broker.call import Command
 from taskq.broker.commands import announcing, auditing, holding, looking
 from taskq.broker.keys import Keys
-from taskq.broker.protocol import Now, Pause, Protocol
+from taskq.broker.protocol import Now, Protocol, Sleep
 from taskq.message.ids import id_to_text
 from taskq.spelling import count
 
@@ -62,7 +62,7 @@ def paced(command: Command[T]) -> Protocol[T]:
     """Make a call, and leave the server to others for some times as long as it took."""
     began = yield Now()
     reply: T = yield command
-    yield Pause(_REST * ((yield Now()) - began))
+    yield Sleep(_REST * ((yield Now()) - began))
     return reply
 
 
@@ -94,7 +94,7 @@ def _recover_half_registered(keys: Keys) -> Protocol[Counter[str]]:
         return Counter()
     settings = yield announcing.read_settings(keys)
     lease = settings.get(b"lease", b"")
-    yield Pause(int(lease) / 1000 if lease.isdigit() else 15.0)
+    yield Sleep(int(lease) / 1000 if lease.isdigit() else 15.0)
     recovered: Counter[str] = Counter()
     for incarnation in half & (yield from _half_registered(keys)):
         while (yield from paced(holding.close_lost(keys, incarnation))):

@@ -20,7 +20,7 @@ from taskq.broker.commands.holding import Move
 from taskq.broker.commands.keeping import Promotion, Reaping
 from taskq.broker.faults import NotSent, Passing, Unanswered
 from taskq.broker.keys import Keys
-from taskq.broker.protocol import Now, Pause, Protocol
+from taskq.broker.protocol import Now, Protocol, Sleep
 from taskq.broker.ticks import Step
 from taskq.errors import BrokerFull, BrokerRefused, BrokerUnavailable
 from taskq.message.ids import id_to_text
@@ -71,7 +71,7 @@ def listen(bells: Sequence[bytes], seconds: float) -> Protocol[list[bytes] | Non
         rang: list[bytes] | None = yield holding.wait_bells(bells, seconds - _GRAIN)
         if rang is not None:
             return rang
-    yield Pause(max(0.0, until - (yield Now())))
+    yield Sleep(max(0.0, until - (yield Now())))
     if seconds <= _GRAIN:  # nobody listened, and the next wait may be as short
         for bell in bells:
             token: bytes | None = yield holding.take_bell(bell)

@@ -14,7 +14,7 @@ from taskq.errors import ConfigError
 from taskq.message.head import VERSION
 from taskq.tasks.definition import Definition
 from taskq.views.workers import WorkerInfo
-from taskq.worker.slots import CAPACITY
+from taskq.worker.seats import CAPACITY
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,7 +38,7 @@ class Plan:
         start_method: How children are made: ``fork``, ``forkserver`` or ``spawn``.
         level: Log level of the children, as `logging` names it; empty for what the app's module says.
         tasks: Fingerprint of each task's signature, for the server to know.
-        limited: Whether any task has a ``time_limit``.
+        timed: Whether any task has a ``time_limit``.
         announced: Since when the worker's announcement is in force, in ms by the server's clock; None before.
         shown: Which arguments of which tasks may be shown (see `taskq.tasks.showing`).
         version: That of taskq.
@@ -61,7 +61,7 @@ class Plan:
     start_method: str = "fork"
     level: str = ""
     tasks: dict[str, bytes] = field(default_factory=dict)
-    limited: bool = False
+    timed: bool = False
     announced: int | None = None
     shown: dict[str, list[str]] = field(default_factory=dict)
     version: str = ""

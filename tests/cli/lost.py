@@ -18,7 +18,7 @@ def publish(app: TaskQ) -> None:
     keys, run = app.client.keys, app.client.broker.run
     run(announcing.announce_app(keys))
     tasks = [(task.name, task.queue, "") for task in app.tasks.values()]
-    run(announcing.publish(keys, tasks, settings_for_scripts(app.settings, app.tasks)))
+    run(announcing.publish_tasks(keys, tasks, settings_for_scripts(app.settings, app.tasks)))
 
 
 def take(app: TaskQ, queue: str, n: int, *, lease_ms: int = 60_000, incarnation: str = "lost") -> list[bytes]:

@@ -246,7 +246,7 @@ def test_a_dry_run_says_what_it_would_do_and_changes_nothing(app: TaskQ, cron: R
 
 
 def test_a_task_that_no_worker_has_had_is_told_with_the_nearest_ones(app: TaskQ, cron: Run) -> None:
-    app.client.broker.run(announcing.publish(app.client.keys, [("report", "reports", "")]))
+    app.client.broker.run(announcing.publish_tasks(app.client.keys, [("report", "reports", "")]))
 
     refused = cron("add", "e", "@daily", "reprot")
 

@@ -36,7 +36,7 @@ def app(session_server: Server) -> Iterator[TaskQ]:
     def plain() -> None: ...
 
     publish(made)
-    made.client.broker.run(announcing.publish(made.client.keys, publications(made.tasks)))
+    made.client.broker.run(announcing.publish_tasks(made.client.keys, publications(made.tasks)))
     yield made
     made.client.broker.close()
 

@@ -85,7 +85,7 @@ class Fleet:
 
     def publish(self, task: str, *limits: str, queue: str = "q") -> int:
         """A worker publishes a task; answers how many gates may have opened by it."""
-        return self.world.run(announcing.publish(self.world.keys, [(task, queue, "\n".join(limits))])).opened
+        return self.world.run(announcing.publish_tasks(self.world.keys, [(task, queue, "\n".join(limits))])).opened
 
     def send(self, *ids: bytes, head: bytes = b"", task: str = "t", queue: str = "q", options: bytes = b"") -> bytes:
         """Enqueue some messages of one kind."""

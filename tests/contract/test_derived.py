@@ -37,7 +37,7 @@ def audited(world: World) -> Counter[str]:
 def announced(fleet: Fleet) -> None:
     """What workers announce, at their start and again when it is missing."""
     for task, (queue, limits) in TASKS.items():
-        fleet.world.run(announcing.publish(fleet.world.keys, [(task, queue, limits)]))
+        fleet.world.run(announcing.publish_tasks(fleet.world.keys, [(task, queue, limits)]))
     for inc in fleet.calls:
         fleet.world.run(holding.register(fleet.world.keys, inc, LEASE, b"", fleet.queues))
 

@@ -165,7 +165,7 @@ CALLS: dict[str, tuple[str, Callable[[World], Command[object]]]] = {
     "asking for a backlog": ("backlog", lambda w: looking.backlog(w.keys, ["q"])),
     "surveying": ("survey", lambda w: looking.survey(w.keys)),
     "pausing": ("pause", lambda w: steering.pause(w.keys, "q", 60.0, "me", "x" * 500)),
-    "publishing": ("publish", lambda w: announcing.publish(w.keys, [("t", "q", "o 10.000 1 0")])),
+    "publishing": ("publish_tasks", lambda w: announcing.publish_tasks(w.keys, [("t", "q", "o 10.000 1 0")])),
     "limiting": ("limit", lambda w: steering.limit(w.keys, "t", "s 0 1 5")),
     "resuming": ("resume", lambda w: steering.resume(w.keys, "q")),
     "revoking": ("revoke", lambda w: steering.revoke(w.keys, A, "x" * 500)),

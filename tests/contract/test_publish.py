@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from taskq.broker.commands.announcing import Published, publish
+from taskq.broker.commands.announcing import Published, publish_tasks
 from taskq.broker.commands.holding import register
 from tests.contract.world import LEASE, MINUTE, SET, T0, Near, World
 
@@ -11,7 +11,7 @@ SETTINGS = {"lease": LEASE, "dead_max": 7, "discard_after": None}
 
 
 def say(world: World, limits: str = LIMITS, since: int | None = None, **settings: int | None) -> Published:
-    return world.run(publish(world.keys, [("t", "q", limits)], {**SETTINGS, **settings}, since))
+    return world.run(publish_tasks(world.keys, [("t", "q", limits)], {**SETTINGS, **settings}, since))
 
 
 def test_what_a_worker_announces_is_in_force(world: World) -> None:

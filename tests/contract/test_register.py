@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from taskq.broker.commands.announcing import publish
+from taskq.broker.commands.announcing import publish_tasks
 from taskq.broker.commands.holding import QueueSet, register
 from taskq.broker.commands.looking import workers
 from tests.contract.world import LEASE, SET, T0, Near, Scores, World, messages, raw_id, serving
@@ -70,7 +70,7 @@ def test_one_that_serves_nothing_is_known_all_the_same(world: World) -> None:
 
 def test_it_is_refused_while_what_its_worker_announced_is_not_in_force(world: World) -> None:
     """Else its messages would run without the limits of their tasks: the server was emptied, or is an older copy."""
-    since = world.run(publish(world.keys, [("t", "q", "o 10.000 1 0")], {"lease": LEASE})).since
+    since = world.run(publish_tasks(world.keys, [("t", "q", "o 10.000 1 0")], {"lease": LEASE})).since
     world.raw("DEL", world.keys["published"])
     for known in ({}, {"published": {b"=": b"%d" % (since - 1)}}):
         before = world.seed(known)
@@ -78,7 +78,7 @@ def test_it_is_refused_while_what_its_worker_announced_is_not_in_force(world: Wo
         assert not world.run(register(world.keys, "inc", LEASE, b"info", SET, since))
         assert world.state() == before
 
-    world.run(publish(world.keys, [("t", "q", "o 10.000 1 0")], {"lease": LEASE}, since))
+    world.run(publish_tasks(world.keys, [("t", "q", "o 10.000 1 0")], {"lease": LEASE}, since))
     assert world.run(register(world.keys, "inc", LEASE, b"info", SET, since))
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from taskq.broker.commands.announcing import publish
+from taskq.broker.commands.announcing import publish_tasks
 from taskq.broker.commands.holding import QueueSet, register, renew
 from taskq.broker.commands.keeping import reap
 from tests.contract.world import LEASE, MINUTE, SET, T0, Near, Scores, State, World, messages, raw_id, serving
@@ -96,7 +96,7 @@ def test_what_an_incarnation_is_can_be_said_again_but_not_of_one_that_is_lost(wo
 
 
 def test_a_renewal_says_that_the_server_has_lost_or_never_had_the_announcement(world: World) -> None:
-    since = world.run(publish(world.keys, [("t", "q", "")], {"lease": LEASE})).since
+    since = world.run(publish_tasks(world.keys, [("t", "q", "")], {"lease": LEASE})).since
 
     assert not world.run(renew(world.keys, LEASE, [], [], since)).unannounced
     assert world.run(renew(world.keys, LEASE, [], [], since + 1)).unannounced, "an older one is in force"

@@ -24,7 +24,7 @@ class Workers(Fleet):
     def enlist(self, **homes: str) -> None:
         lane = QueueSet("set", self.queues.queues, tasks=tuple(homes))
         self.world.run(announcing.enlist(self.world.keys, [lane], homes))
-        self.world.run(announcing.publish(self.world.keys, [(task, queue, "") for task, queue in homes.items()]))
+        self.world.run(announcing.publish_tasks(self.world.keys, [(task, queue, "") for task, queue in homes.items()]))
 
     def adopt(self, *queues: str, patience: int = HOUR) -> list[Stray]:
         strays = self.world.run(keeping.adopt(self.world.keys, patience, b"why", queues or ("old",)))

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from taskq.broker.commands import looking
-from taskq.broker.commands.announcing import announce_app, known_apps, publish, read_settings
+from taskq.broker.commands.announcing import announce_app, known_apps, publish_tasks, read_settings
 from taskq.broker.commands.holding import QueueSet, close, fetch, held_ids, register, sync, wait_bell
 from taskq.broker.commands.keeping import promote, reap, retire
 from taskq.broker.commands.looking import (
@@ -190,8 +190,8 @@ def test_at_any_instant_accepted_is_what_ended_and_what_is_in_a_place(world: Wor
 
 
 def test_settings_are_published_and_removed(world: World) -> None:
-    world.run(publish(world.keys, (), {"lease": 15000, "discard_after": None, "discard_after:t": 5}))
-    world.run(publish(world.keys, (), {"lease": 20000, "discard_after:t": None}))
+    world.run(publish_tasks(world.keys, (), {"lease": 15000, "discard_after": None, "discard_after:t": 5}))
+    world.run(publish_tasks(world.keys, (), {"lease": 20000, "discard_after:t": None}))
 
     assert world.state()["settings"] == {b"lease": b"20000"}
     assert world.run(read_settings(world.keys)) == {b"lease": b"20000"}

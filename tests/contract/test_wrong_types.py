@@ -84,7 +84,10 @@ CALLS: dict[str, tuple[float, Callable[[World], Any]]] = {
     "pause a task": (0, lambda w: steering.pause(w.keys, "t", 5, "", "")),
     "resume": (0, lambda w: steering.resume(w.keys, "idle")),
     "limit": (0, lambda w: steering.limit(w.keys, "keyed", "k 0 1 2")),
-    "publish": (0, lambda w: announcing.publish(w.keys, [("new", "q", "s 0 1 1"), ("keyed", "q", "k 0 1 3")])),
+    "publish_tasks": (
+        0,
+        lambda w: announcing.publish_tasks(w.keys, [("new", "q", "s 0 1 1"), ("keyed", "q", "k 0 1 3")]),
+    ),
     "revoke what runs": (0, lambda w: steering.revoke(w.keys, OWN, "")),
     "revoke in a line": (0, lambda w: steering.revoke(w.keys, KEYED_2, "")),
     "revoke what is scheduled": (0, lambda w: steering.revoke(w.keys, LATER, "")),

@@ -14,7 +14,7 @@ from taskq.broker.commands import looking
 from taskq.broker.commands.holding import QueueSet
 from taskq.broker.keys import Keys
 from taskq.broker.net.connection import Connection
-from taskq.broker.protocol import Now, Pause, Protocol
+from taskq.broker.protocol import Now, Protocol, Sleep
 from taskq.message.envelope import encode_envelope
 from taskq.message.head import encode_head
 from tests.support import stopped, unique_name
@@ -153,7 +153,7 @@ class World:
                 step = protocol.send(answer)
             except StopIteration as stop:
                 return stop.value  # type: ignore[no-any-return]
-            answer = self.now / 1000 if isinstance(step, Now | Pause) else self.run(step)
+            answer = self.now / 1000 if isinstance(step, Now | Sleep) else self.run(step)
 
     def at(self, ms: float) -> None:
         """Set the clock of the scripts to ``ms`` since the epoch; it runs on from there, if it was not stopped."""

@@ -12,7 +12,7 @@ import pytest
 from taskq import ConfigError, TaskError, TaskRevoked
 from taskq.broker.call import Command
 from taskq.worker.parent.revocations import REVOKE_GRACE, Revocations
-from taskq.worker.slots import SlotTable, digest
+from taskq.worker.seats import SeatTable, digest
 from tests.support import Start, Write, survey, wait_until
 
 #: A child that has just begun is told of a revocation by its parent's next renewal.
@@ -263,21 +263,21 @@ def test_a_task_that_raises_the_error_itself_has_failed(jobs: Write, start_worke
 
 
 def test_a_child_is_told_once_and_again_while_the_task_runs() -> None:
-    slot = SlotTable(1, [8]).of(0)[0]
-    slot.clear()
-    slot.begin("0123456789abcdef", time.monotonic())
+    seat = SeatTable(1, [8]).of(0)[0]
+    seat.clear()
+    seat.begin("0123456789abcdef", time.monotonic())
     revocations = Revocations()
     assert not revocations.pending(0.0)
     revocations.hear("0123456789abcdef", b"an id of another length")
     assert revocations.pending(1.0)
 
-    assert revocations.look(slot, 1.0) == (True, set())  # on its way, or in the buffer
+    assert revocations.look(seat, 1.0) == (True, set())  # on its way, or in the buffer
     revocations.forget(1.0)
-    assert revocations.look(slot, 2.0) == (False, set())
-    place = slot.enter(b"an id of another length")
-    assert slot.revoked() == {place}
-    assert revocations.look(slot, 3.0) == (True, set())
-    assert revocations.look(slot, 1.0 + REVOKE_GRACE) == (True, {digest(b"an id of another length")})
+    assert revocations.look(seat, 2.0) == (False, set())
+    index = seat.enter(b"an id of another length")
+    assert seat.revoked() == {index}
+    assert revocations.look(seat, 3.0) == (True, set())
+    assert revocations.look(seat, 1.0 + REVOKE_GRACE) == (True, {digest(b"an id of another length")})
     revocations.forget(1.0 + REVOKE_GRACE)
     assert not revocations.pending(9.0)
 

@@ -29,7 +29,7 @@ def app(session_server: Server) -> Iterator[TaskQ]:
     for queue in QUEUES:
         made.task(name=queue, queue=queue, at_most_once=True)(print)
     for keys in made.client.partitions.all:
-        made.client.broker.run(announcing.publish(keys, [(queue, queue, "") for queue in QUEUES]))
+        made.client.broker.run(announcing.publish_tasks(keys, [(queue, queue, "") for queue in QUEUES]))
     yield made
     made.close()
 

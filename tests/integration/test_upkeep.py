@@ -11,7 +11,7 @@ from taskq import TaskQ
 from taskq.broker.call import Command
 from taskq.broker.commands.holding import QueueSet
 from taskq.broker.net.connection import Connection
-from taskq.broker.protocol import Now, Pause
+from taskq.broker.protocol import Now, Sleep
 from taskq.upkeep import housekeeping
 from taskq.upkeep.housekeeping import Upkeep
 from taskq.worker.parent.heartbeat import Heartbeat
@@ -60,7 +60,7 @@ def test_a_heartbeat_asks_for_nothing_that_an_audit_does(app: TaskQ, line: Conne
     while now < 200:  # three minutes
         if isinstance(step, Now):
             step = steps.send(now)
-        elif isinstance(step, Pause):
+        elif isinstance(step, Sleep):
             now += step.seconds + 0.01
             step = steps.send(None)
         elif step.block:

@@ -25,7 +25,7 @@ from taskq.runs.execution import Executor
 from taskq.upkeep.reaper import Reaper
 from taskq.worker.child.session import Session
 from taskq.worker.parent.closing import Closer, Closing
-from taskq.worker.slots import digest
+from taskq.worker.seats import digest
 from tests.model.audit import SCRIPT, Snapshot
 from tests.support import stopped, unique_name
 
@@ -122,7 +122,7 @@ class System:
         self.closer = Closer(self.keys, "here", Executor({}, Settings(), "worker"))
         self.look()
         tasks = [(task, QUEUE_OF[id_], "") for id_, task in TASK_OF.items()]
-        self.line.execute(announcing.publish(self.keys, tasks, self.settings))
+        self.line.execute(announcing.publish_tasks(self.keys, tasks, self.settings))
 
     def look(self) -> Snapshot:
         """Read everything, a moment later."""

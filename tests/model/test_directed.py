@@ -11,7 +11,7 @@ from taskq.broker.faults import Unanswered
 from taskq.errors import BrokerUnavailable, EnqueueUncertain
 from taskq.message.outcome import Again, Outcome, Returned
 from taskq.worker.parent.closing import Closing
-from taskq.worker.slots import digest
+from taskq.worker.seats import digest
 from tests.model.audit import violations
 from tests.model.system import BOTH, IDS, LEASE, ONE, STEP, System, stored
 

@@ -115,7 +115,7 @@ class Search:
             self.one(plain("SCRIPT", "LOAD", stopped_script(script).text))
         self.one(plain("SET", self.keys["clock"], T0))
         settings = {"lease": LEASE, "max_crashes": scope.max_crashes}
-        self.one(announcing.publish(self.keys, [("t", "q", "")], settings))
+        self.one(announcing.publish_tasks(self.keys, [("t", "q", "")], settings))
         if "t" in scope.pauses:  # the queue is marked by that once and for all
             self.one(steering.pause(self.keys, "t", 0, "", ""), steering.resume(self.keys, "t"))
 

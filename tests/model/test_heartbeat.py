@@ -14,10 +14,10 @@ from taskq.broker.call import Command
 from taskq.broker.commands import holding, keeping
 from taskq.broker.commands.holding import QueueSet
 from taskq.broker.net.connection import Connection
-from taskq.broker.protocol import Now, Pause, Protocol, boottime, drive
+from taskq.broker.protocol import Now, Protocol, Sleep, boottime, drive
 from taskq.worker.parent.heartbeat import Chore, Heartbeat
 from taskq.worker.plan import Plan
-from taskq.worker.slots import CAPACITY, Slot, region_size
+from taskq.worker.seats import CAPACITY, Seat, region_size
 from tests.faults.proxy import Proxy
 from tests.support import Server
 
@@ -38,9 +38,9 @@ class Parent:
 
     def __init__(self, app: TaskQ, url: str) -> None:
         self.keys = app.client.keys
-        self.slot = Slot(mmap.mmap(-1, region_size(CAPACITY)), 0, CAPACITY)
-        self.slot.clear()
-        self.slot.begin(INCARNATION, 0.0)
+        self.seat = Seat(mmap.mmap(-1, region_size(CAPACITY)), 0, CAPACITY)
+        self.seat.clear()
+        self.seat.begin(INCARNATION, 0.0)
         self.line = Connection(app.client.url)
         self.proxied = Connection(url)
         plan = Plan("jobs", "worker", 1, 1, 1.0, False, QUEUES, NONE, NONE, announced=1)
@@ -48,7 +48,7 @@ class Parent:
         self.chore = Chore("clean", 60.0, self.clean)
         self.cleaned = 0
         self.heartbeat = Heartbeat(
-            self.keys, self.proxied, plan, LEASE, [self.slot], lambda: None, lambda incarnation, id_: None,
+            self.keys, self.proxied, plan, LEASE, [self.seat], lambda: None, lambda incarnation, id_: None,
             [self.chore], lambda incarnation: b"what it is", self.words.append,
         )  # fmt: skip
         self.raw("HSET", "published", "=", "1")
@@ -58,7 +58,7 @@ class Parent:
     def beat(self) -> float:
         """Renew once; answers until when the lane may start anything."""
         drive(self.heartbeat._renew(boottime()), self.proxied)
-        return self.slot.lease_until
+        return self.seat.lease_until
 
     def raw(self, verb: str, name: str, *words: bytes | str) -> Any:
         """Run a plain command on one of the app's keys."""
@@ -71,7 +71,7 @@ class Parent:
     def turn(self) -> bool:
         """Do everything there is to do, without waiting; answers whether the lease was renewed."""
         self.heartbeat._renew_at = self.heartbeat._reap_at = 0.0
-        before = self.slot.lease_until
+        before = self.seat.lease_until
         self.heartbeat.ended = False
         steps = self.heartbeat.keep()
 
@@ -82,7 +82,7 @@ class Parent:
                     step = steps.send(reply) if not isinstance(reply, Exception) else steps.throw(reply)
                 except StopIteration:
                     return
-                if isinstance(step, Pause) or (isinstance(step, Command) and step.block):
+                if isinstance(step, Sleep) or (isinstance(step, Command) and step.block):
                     self.heartbeat.ended, reply = True, None
                     continue
                 try:
@@ -91,7 +91,7 @@ class Parent:
                     reply = error
 
         drive(without_waits(), self.line)
-        return self.slot.lease_until > before
+        return self.seat.lease_until > before
 
     def close(self) -> None:
         self.proxied.close()
@@ -129,7 +129,7 @@ def test_an_answer_about_an_incarnation_that_is_gone_is_not_given_to_its_success
     parent.beat()
 
     def begin_anew(number: int, call: bytes) -> str:
-        parent.slot.begin("b" * 16, 1.0)
+        parent.seat.begin("b" * 16, 1.0)
         return "pass"
 
     proxy.decide = begin_anew

@@ -22,7 +22,7 @@ from taskq.worker.child.loop_lane import LoopLane
 from taskq.worker.child.main_lane import MainLane
 from taskq.worker.child.quota import Quota
 from taskq.worker.child.session import Session
-from taskq.worker.slots import CAPACITY, Slot, region_size
+from taskq.worker.seats import CAPACITY, Seat, region_size
 
 
 class Lane:
@@ -37,18 +37,18 @@ class Lane:
         **options: Any,
     ) -> None:
         self.task = app.task(name="t", at_most_once=at_most_once, **options)(function)
-        self.slot = Slot(mmap.mmap(-1, region_size(CAPACITY)), 0, CAPACITY)
-        self.slot.clear()
+        self.seat = Seat(mmap.mmap(-1, region_size(CAPACITY)), 0, CAPACITY)
+        self.seat.clear()
         self.lease = 15.0
         client = app.client
 
         def began(incarnation: str) -> None:
-            self.slot.begin(incarnation, boottime() + self.lease)
+            self.seat.begin(incarnation, boottime() + self.lease)
 
         queues = QueueSet.of(["t"])
         self.session = Session(client.keys, queues, b"", 15_000, 60_000, began)
         executor = Executor(app.tasks, app.settings, "worker")
-        self.lane = kind(self.session, executor, self.slot, client.url, Quota(None, lambda: None))
+        self.lane = kind(self.session, executor, self.seat, client.url, Quota(None, lambda: None))
         self.connection = Connection(client.url)
 
     def run(self, calls: int) -> list[bytes]:
@@ -152,7 +152,7 @@ def test_the_settler_is_awake_while_a_hook_lasts_behind_a_single_message_too(lan
 
 def test_the_slot_names_the_one_that_runs(lane: Callable[..., Lane]) -> None:
     seen: list[frozenset[bytes]] = []
-    made = lane(lambda n: seen.append(made.slot.entries()))
+    made = lane(lambda n: seen.append(made.seat.running()))
 
     ids = made.run(3)
 
@@ -167,7 +167,7 @@ def test_the_slot_names_a_message_from_before_it_is_read(
     made = lane(lambda n: None, kind)
     seen: list[frozenset[bytes]] = []
     load = Task.load
-    monkeypatch.setattr(Task, "load", lambda *args: seen.append(made.slot.entries()) or load(*args))  # type: ignore[func-returns-value]
+    monkeypatch.setattr(Task, "load", lambda *args: seen.append(made.seat.running()) or load(*args))  # type: ignore[func-returns-value]
 
     ids = made.run(2)
 
@@ -182,11 +182,11 @@ def test_the_slot_names_a_message_until_the_server_knows_how_it_ended(
     made = lane(lambda n: None, kind)
 
     (id_,) = made.run(1)
-    assert made.slot.entries() == {id_}
+    assert made.seat.running() == {id_}
 
     made.settle()
     assert made.session.held == set()
-    assert made.slot.entries() == frozenset()
+    assert made.seat.running() == frozenset()
 
 
 def test_a_limit_that_strikes_when_the_task_has_returned_leaves_no_deadline_behind(
@@ -197,12 +197,12 @@ def test_a_limit_that_strikes_when_the_task_has_returned_leaves_no_deadline_behi
     assert isinstance(made.lane, MainLane)
     interrupt, deadlines = made.lane._here, []
 
-    def limit(place: int, deadline: float) -> None:
-        deadlines.append(deadline)
-        if not deadline and interrupt.running is not None:  # the last moment at which the signal can still be heeded
+    def deadline(index: int, at: float) -> None:
+        deadlines.append(at)
+        if not at and interrupt.running is not None:  # the last moment at which the signal can still be heeded
             interrupt._raise(soft_limit_error(5.0))
 
-    monkeypatch.setattr(made.slot, "limit", limit)
+    monkeypatch.setattr(made.seat, "deadline", deadline)
 
     made.run(1)
 

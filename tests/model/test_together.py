@@ -24,7 +24,7 @@ from taskq.broker.call import Command
 from taskq.broker.commands import announcing, holding, keeping, producing, steering
 from taskq.broker.commands.holding import Batch, Lost, QueueSet, Stale
 from taskq.broker.commands.outcomes import words
-from taskq.broker.protocol import Now, Pause
+from taskq.broker.protocol import Now, Sleep
 from taskq.message.outcome import Again, Dead, Ended, Outcome, Returned, SlowDown, ids_of
 from taskq.upkeep.housekeeping import upkeep
 from tests.contract.fleet import Fleet, more, sent
@@ -188,7 +188,7 @@ class Together(RuleBasedStateMachine):
     def _announce(self, worker: Worker) -> None:
         """What a worker says of itself and its code, with its own settings."""
         published = [(task, queue, "\n".join(limits)) for task, (queue, limits) in TASKS.items()]
-        self.world.run(announcing.publish(self.world.keys, published, {"lease": worker.lease, "max_crashes": 3}))
+        self.world.run(announcing.publish_tasks(self.world.keys, published, {"lease": worker.lease, "max_crashes": 3}))
 
     def _begin(self, worker: Worker) -> None:
         self.begun += 1
@@ -516,7 +516,7 @@ class Together(RuleBasedStateMachine):
                 self.auditing, mended = None, +stop.value
             else:
                 mended = None
-                self.answer = self.world.now / 1000 if isinstance(step, Now | Pause) else self._run(step)
+                self.answer = self.world.now / 1000 if isinstance(step, Now | Sleep) else self._run(step)
             assert not mended, f"there was nothing to mend: {mended}"
 
     @rule()

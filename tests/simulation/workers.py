@@ -13,7 +13,7 @@ from taskq.broker.commands import holding
 from taskq.broker.commands.holding import Batch, Lost, QueueSet
 from taskq.broker.faults import NotSent, Passing, Unanswered
 from taskq.broker.net.connection import Connection
-from taskq.broker.protocol import Now, Pause, Protocol
+from taskq.broker.protocol import Now, Protocol, Sleep
 from taskq.config import Settings
 from taskq.errors import BrokerError
 from taskq.message.outcome import Outcome, Returned
@@ -25,7 +25,7 @@ from taskq.worker.child.session import Session
 from taskq.worker.parent.closing import Closer, Closing
 from taskq.worker.parent.heartbeat import Heartbeat
 from taskq.worker.plan import Plan
-from taskq.worker.slots import CAPACITY, Slot, SlotTable
+from taskq.worker.seats import CAPACITY, Seat, SeatTable
 from tests.simulation.actors import LOOP, TASKS
 from tests.simulation.world import LEASE, SETTINGS, Die, Idle, Process, Steps, Violation, World
 
@@ -37,18 +37,18 @@ _SLOTS = 3
 class Child(Process):
     """A child process: its lanes, and what its parent has told it."""
 
-    def __init__(self, worker: Worker, place: int) -> None:
-        super().__init__(f"{worker.process.name}.{place}", worker.wake)
+    def __init__(self, worker: Worker, number: int) -> None:
+        super().__init__(f"{worker.process.name}.{number}", worker.wake)
         self.worker = worker
         self.world = worker.world
-        self.place = place
+        self.number = number
         self.stopping = False
         self.nothing_to_do = False
         self.overdue: set[bytes] = set()
         self.executor = Executor(TASKS, worker.settings, worker.process.name)
-        self.slots = worker.slots.of(place)
-        for slot in self.slots:
-            slot.clear()
+        self.seats = worker.seats.of(number)
+        for seat in self.seats:
+            seat.clear()
 
     @property
     def gone(self) -> bool:
@@ -57,11 +57,11 @@ class Child(Process):
 
     def begin(self) -> None:
         """Start the lanes."""
-        if self.place == self.worker.isolation:
+        if self.number == self.worker.isolation:
             self._thread("solo", self._alone())
             return
-        for queues, slot in zip(self.worker.plan.sets, self.slots, strict=False):
-            lane = LoopLane(self, queues, slot) if queues is LOOP else MainLane(self, queues, slot)
+        for queues, seat in zip(self.worker.plan.sets, self.seats, strict=False):
+            lane = LoopLane(self, queues, seat) if queues is LOOP else MainLane(self, queues, seat)
             self._thread(queues.id, lane.run())
 
     def _thread(self, name: str, steps: Steps) -> None:
@@ -77,18 +77,18 @@ class Child(Process):
         for actor in self.actors:
             self.world.interrupt(actor)
 
-    def session(self, queues: QueueSet, slot: Slot, alone: bool = False) -> Session:
+    def session(self, queues: QueueSet, seat: Seat, alone: bool = False) -> Session:
         def began(incarnation: str) -> None:
-            slot.begin(incarnation, self.world.time + LEASE)
+            seat.begin(incarnation, self.world.time + LEASE)
 
         info, lease = self.name.encode(), int(LEASE * 1000)
         return Session(self.world.keys, queues, info, lease, SETTINGS["result_ttl"], began, alone)
 
-    def limit(self, delivery: Delivery, slot: Slot, place: int) -> None:
+    def limit(self, delivery: Delivery, seat: Seat, place: int) -> None:
         """Say when a message must have ended that begins now; its parent looks then."""
         if delivery.task.time_limit:
             end = self.world.time + delivery.task.time_limit
-            slot.limit(place, end)
+            seat.limit(place, end)
             self.world.at(end + 0.01, self.worker.wake)
 
     def end(self, delivery: Delivery, how: str) -> Steps:
@@ -116,22 +116,22 @@ class Child(Process):
     def _alone(self) -> Steps:
         """The isolated child: one suspect of one set."""
         for queues in self.worker.plan.sets:
-            batch, slot = None, self.slots[0]
-            session = self.session(queues, slot, alone=True)
+            batch, seat = None, self.seats[0]
+            session = self.session(queues, seat, alone=True)
             yield from session.open()
             try:
                 batch = yield from session.exchange([], want=1)
                 self.world.agree(session)
                 for delivery in _deliveries(batch):
-                    slot.load([delivery.id])
-                    slot.memory[slot.index_at] = 0
+                    seat.load([delivery.id])
+                    seat.memory[seat.index_at] = 0
                     outcome = self.prepare(delivery)
                     if outcome is None:
-                        self.limit(delivery, slot, 0)
-                        yield Pause(delivery.args[-1])
+                        self.limit(delivery, seat, 0)
+                        yield Sleep(delivery.args[-1])
                         outcome = yield from self.end(delivery, delivery.args[-2])
-                    slot.limit(0, 0.0)
-                    slot.idle()
+                    seat.limit(0, 0.0)
+                    seat.idle()
                     self.running.clear()
                     yield from session.exchange([outcome])
                     self.world.agree(session)
@@ -151,10 +151,10 @@ def _deliveries(batch: Batch) -> list[Delivery]:
 class _Lane:
     """What both kinds of lanes do: exchange outcomes for messages, and begin anew when they were lost."""
 
-    def __init__(self, child: Child, queues: QueueSet, slot: Slot) -> None:
+    def __init__(self, child: Child, queues: QueueSet, seat: Seat) -> None:
         self.child = child
-        self.slot = slot
-        self.session = child.session(queues, slot)
+        self.seat = seat
+        self.session = child.session(queues, seat)
         self.outcomes: list[Outcome] = []
         self.caps = ""
 
@@ -191,9 +191,9 @@ class MainLane(_Lane):
         wait = 0.0
         while not self.child.stopping:
             self.caps = pace.caps
-            if (yield Now()) > self.slot.lease_until:
+            if (yield Now()) > self.seat.lease_until:
                 yield from self.exchange()
-                yield Pause(0.05)
+                yield Sleep(0.05)
                 continue
             batch = yield from self.exchange(BATCH, "repair" if wait else "", wait)
             self._idle()
@@ -206,31 +206,31 @@ class MainLane(_Lane):
 
     def _idle(self) -> None:
         """The server knows how the last one ended."""
-        self.slot.idle()
+        self.seat.idle()
         self.child.running -= {self.last}
 
     def _run_batch(self, batch: Batch, pace: Pace) -> Steps:
         buffer, incarnation = _deliveries(batch), self.session.incarnation
-        self.slot.load([delivery.id for delivery in buffer])
+        self.seat.load([delivery.id for delivery in buffer])
         while buffer and not self.child.stopping:
-            if (yield Now()) > self.slot.lease_until:
+            if (yield Now()) > self.seat.lease_until:
                 break
             delivery = buffer.pop(0)
-            self.slot.memory[self.slot.index_at] = delivery.place
+            self.seat.memory[self.seat.index_at] = delivery.place
             self.child.running -= {self.last}
             self.last = delivery.id
             outcome = self.child.prepare(delivery)
             if outcome is None:
                 how, seconds = delivery.args[-2:]
-                self.child.limit(delivery, self.slot, delivery.place)
+                self.child.limit(delivery, self.seat, delivery.place)
                 if seconds > _RETURN_AFTER:
-                    yield Pause(_RETURN_AFTER)
+                    yield Sleep(_RETURN_AFTER)
                     self.outcomes += [Returned(left.id) for left in buffer]
                     buffer.clear()
                     yield from self.exchange()
-                yield Pause(seconds)
+                yield Sleep(seconds)
                 outcome = yield from self.child.end(delivery, how)
-                self.slot.limit(delivery.place, 0.0)
+                self.seat.limit(delivery.place, 0.0)
                 pace.saw(delivery.route.queue, seconds, 1)
             self.ended(outcome, incarnation)
             if delivery.route is not NOWHERE and delivery.task.at_most_once:
@@ -254,20 +254,20 @@ class LoopLane(_Lane):
             self._leave(settled)
             mode = ""
             for delivery in _deliveries(batch) if batch is not None else ():
-                place = self.slot.enter(delivery.id)
+                place = self.seat.enter(delivery.id)
                 outcome = self.child.prepare(delivery)
                 if outcome is not None:
                     settled.append((place, delivery.id))
                     self.outcomes.append(outcome)
                     continue
-                self.child.limit(delivery, self.slot, place)
+                self.child.limit(delivery, self.seat, place)
                 running.append(((yield Now()) + delivery.args[-1], place, delivery, self.session.incarnation))
             if running:
                 running.sort(key=lambda one: one[:2])
                 ends, place, delivery, incarnation = running.pop(0)
-                yield Pause(max(0.0, ends - (yield Now())))
+                yield Sleep(max(0.0, ends - (yield Now())))
                 outcome = yield from self.child.end(delivery, delivery.args[-2])
-                self.slot.limit(place, 0.0)
+                self.seat.limit(place, 0.0)
                 settled.append((place, delivery.id))
                 self.ended(outcome, incarnation)
             elif batch is not None and not batch.messages and not self.child.stopping:
@@ -279,7 +279,7 @@ class LoopLane(_Lane):
     def _leave(self, places: list[tuple[int, bytes]]) -> None:
         while places:
             place, id_ = places.pop()
-            self.slot.leave(place)
+            self.seat.leave(place)
             self.child.running.discard(id_)
 
     def _rest(self) -> Protocol[str]:
@@ -302,17 +302,17 @@ class Worker:
         main, *loop = queues
         none = QueueSet("", ())
         self.plan = Plan("", name, children, _SLOTS, 1.0, False, main, loop[0] if loop else none, none)
-        self.slots = SlotTable(self.isolation + 1, [CAPACITY, _SLOTS])
+        self.seats = SeatTable(self.isolation + 1, [CAPACITY, _SLOTS])
         self.children: dict[int, Child] = {}
         self.stopping = False
         self._suspects = False
         self._closings: list[Closing] = []
         self._closer = Closer(world.keys, "here", Executor(TASKS, self.settings, name))
-        slots = [slot for place in range(self.isolation + 1) for slot in self.slots.of(place)]
-        for slot in slots:
-            slot.clear()
+        seats = [seat for place in range(self.isolation + 1) for seat in self.seats.of(number)]
+        for seat in seats:
+            seat.clear()
         nowhere = Connection("unix:///nowhere")
-        heartbeat = Heartbeat(world.keys, nowhere, self.plan, LEASE, slots, self._on_suspects, lambda _inc, _id: None)
+        heartbeat = Heartbeat(world.keys, nowhere, self.plan, LEASE, seats, self._on_suspects, lambda _inc, _id: None)
         world.start(self.process, "heartbeat", heartbeat.keep())
         self._tending = world.start(self.process, "", self._tend())
 
@@ -338,7 +338,7 @@ class Worker:
             for place, child in list(self.children.items()):
                 if child.gone:
                     self._on_exit(place, child)
-                elif any(slot.overdue(self.world.time) for slot in child.slots):
+                elif any(seat.overdue(self.world.time) for seat in child.seats):
                     self._kill_overdue(child)
             yield from self._close_ended()
             if self.stopping:
@@ -351,7 +351,7 @@ class Worker:
                 self._start_missing()
             if any(child.gone for child in self.children.values()):
                 continue
-            yield Pause(0.2) if self._closings else Idle()
+            yield Sleep(0.2) if self._closings else Idle()
         self.world.kill(self.process)  # and with it the heartbeat
 
     def _start_missing(self) -> None:
@@ -365,12 +365,12 @@ class Worker:
             self.children[place].begin()
 
     def _kill_overdue(self, child: Child) -> None:
-        child.overdue.update(late for slot in child.slots for late in slot.overdue(self.world.time))
+        child.overdue.update(late for seat in child.seats for late in seat.overdue(self.world.time))
         self.world.kill(child)
 
     def _on_exit(self, place: int, child: Child) -> None:
         del self.children[place]
-        lanes = [(slot.incarnation, slot.entries()) for slot in child.slots if slot.incarnation]
+        lanes = [(seat.incarnation, seat.running()) for seat in child.seats if seat.incarnation]
         died = child.dead and not self.stopping and not child.overdue
         child.dead = True
         self._closings.append(Closing(died, lanes, frozenset(child.overdue), "its process was killed"))

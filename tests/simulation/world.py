@@ -22,7 +22,7 @@ import pytest
 from taskq.broker.call import Command
 from taskq.broker.faults import NotSent, Passing, Unanswered
 from taskq.broker.keys import Keys
-from taskq.broker.protocol import Now, Pause
+from taskq.broker.protocol import Now, Sleep
 from taskq.errors import BrokerRefused
 from taskq.worker.child.session import Session
 from tests.model.audit import unsound, violations
@@ -240,7 +240,7 @@ class World:
             return
         if isinstance(step, Command):
             self._call(actor, step)
-        elif isinstance(step, Pause):
+        elif isinstance(step, Sleep):
             self.at(self.time + step.seconds, lambda: self._go_on(actor))
         elif isinstance(step, Die):
             self.kill(process)

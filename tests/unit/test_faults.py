@@ -8,7 +8,7 @@ from redis.exceptions import MovedError, NoPermissionError, ReadOnlyError, Respo
 from taskq.broker.call import Command
 from taskq.broker.faults import NotSent, Passing, refused, unavailable
 from taskq.broker.net.connection import connect_error, pack, pack_script, read_error
-from taskq.broker.protocol import Now, Pause, persist
+from taskq.broker.protocol import Now, Sleep, persist
 from taskq.broker.scripts import script
 from taskq.errors import BrokerFull, BrokerRefused, BrokerUnavailable
 
@@ -104,7 +104,7 @@ def persisted(error: Exception, *, patient: bool) -> str:
         while now < 3600:
             if isinstance(step, Now):
                 step = steps.send(now)
-            elif isinstance(step, Pause):
+            elif isinstance(step, Sleep):
                 now += step.seconds
                 step = steps.send(None)
             else:

@@ -11,7 +11,7 @@ from taskq.broker.call import Command
 from taskq.broker.commands.holding import Batch, QueueSet
 from taskq.broker.faults import NotSent, Passing
 from taskq.broker.keys import Keys
-from taskq.broker.protocol import Pause, Protocol
+from taskq.broker.protocol import Protocol, Sleep
 from taskq.errors import BrokerRefused
 from taskq.worker.child.session import Session
 
@@ -31,7 +31,7 @@ def play(steps: Protocol[Any], replies: Iterable[Any]) -> int:
         except StopIteration:
             return asked
         reply = None
-        if not isinstance(step, Pause):
+        if not isinstance(step, Sleep):
             asked, reply = asked + 1, next(left)
 
 
@@ -74,7 +74,7 @@ def calls(steps: Protocol[Any], *replies: Any) -> list[Command[Any]]:
         except StopIteration:
             return made
         reply = None
-        if not isinstance(step, Pause):
+        if not isinstance(step, Sleep):
             assert isinstance(step, Command)
             made.append(step)
             reply = next(left)

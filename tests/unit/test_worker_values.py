@@ -1,4 +1,4 @@
-"""What a worker notes down: slots, pace, plan, and how it words its outcomes."""
+"""What a worker notes down: seats, pace, plan, and how it words its outcomes."""
 
 from __future__ import annotations
 
@@ -16,84 +16,84 @@ from taskq.errors import ConfigError
 from taskq.message.outcome import Again, Dead, Ended, Outcome, Returned, error_detail, read_error_detail
 from taskq.worker.child.pace import BATCH, BUDGET, Pace
 from taskq.worker.plan import read_weights, settings_for_scripts
-from taskq.worker.slots import Slot, SlotTable, digest, region_size
+from taskq.worker.seats import Seat, SeatTable, digest, region_size
 
 IDS = [b"%016d" % i for i in range(8)]
 
 
 @pytest.fixture
-def slot() -> Slot:
-    """A slot of eight places."""
-    made = Slot(mmap.mmap(-1, region_size(8)), 0, 8)
+def seat() -> Seat:
+    """A seat of eight places."""
+    made = Seat(mmap.mmap(-1, region_size(8)), 0, 8)
     made.clear()
     return made
 
 
-# -- slots ------------------------------------------------------------------------------------------------------------
+# -- seats ------------------------------------------------------------------------------------------------------------
 
 
-def test_a_cleared_slot_says_nothing(slot: Slot) -> None:
-    assert (slot.incarnation, slot.lease_until, slot.entries()) == ("", 0.0, frozenset())
+def test_a_cleared_seat_says_nothing(seat: Seat) -> None:
+    assert (seat.incarnation, seat.lease_until, seat.running()) == ("", 0.0, frozenset())
 
 
-def test_a_slot_says_who_it_is_and_until_when_it_may_start_anything(slot: Slot) -> None:
-    slot.begin("0123456789abcdef", 12.5)
-    assert (slot.incarnation, slot.lease_until) == ("0123456789abcdef", 12.5)
+def test_a_seat_says_who_it_is_and_until_when_it_may_start_anything(seat: Seat) -> None:
+    seat.begin("0123456789abcdef", 12.5)
+    assert (seat.incarnation, seat.lease_until) == ("0123456789abcdef", 12.5)
 
-    slot.renewed(27.5)
-    assert (slot.incarnation, slot.lease_until) == ("0123456789abcdef", 27.5)
+    seat.renewed(27.5)
+    assert (seat.incarnation, seat.lease_until) == ("0123456789abcdef", 27.5)
 
 
-def test_of_a_batch_only_the_one_that_runs_is_named(slot: Slot) -> None:
-    slot.load(IDS)
-    assert slot.entries() == frozenset()
+def test_of_a_batch_only_the_one_that_runs_is_named(seat: Seat) -> None:
+    seat.load(IDS)
+    assert seat.running() == frozenset()
 
     for index, id_ in enumerate(IDS):
-        slot.memory[slot.index_at] = index
-        assert slot.entries() == {id_}
+        seat.memory[seat.index_at] = index
+        assert seat.running() == {id_}
 
-    slot.idle()
-    assert slot.entries() == frozenset()
+    seat.idle()
+    assert seat.running() == frozenset()
 
 
-def test_ids_of_other_lengths_are_named_by_their_digest(slot: Slot) -> None:
+def test_ids_of_other_lengths_are_named_by_their_digest(seat: Seat) -> None:
     ids = [b"a", b"b" * 200, IDS[0]]
-    slot.load(ids)
+    seat.load(ids)
 
     for index, id_ in enumerate(ids):
-        slot.memory[slot.index_at] = index
-        assert slot.entries() == {digest(id_)}
+        seat.memory[seat.index_at] = index
+        assert seat.running() == {digest(id_)}
     assert digest(IDS[0]) == IDS[0]
     assert len({digest(b"a"), digest(b"b"), digest(b"a" * 200)}) == 3
     assert len(digest(b"a" * 200)) == 16
 
 
-def test_of_coroutines_all_that_run_are_named(slot: Slot) -> None:
-    places = [slot.enter(id_) for id_ in IDS]
-    assert slot.entries() == set(IDS)
+def test_of_coroutines_all_that_run_are_named(seat: Seat) -> None:
+    places = [seat.enter(id_) for id_ in IDS]
+    assert seat.running() == set(IDS)
 
     for place in places[1:7]:
-        slot.leave(place)
-    assert slot.entries() == {IDS[0], IDS[7]}
+        seat.leave(place)
+    assert seat.running() == {IDS[0], IDS[7]}
 
-    slot.enter(b"again")
-    assert slot.entries() == {IDS[0], IDS[7], digest(b"again")}
+    seat.enter(b"again")
+    assert seat.running() == {IDS[0], IDS[7], digest(b"again")}
 
 
 def test_slots_do_not_touch_one_another() -> None:
-    table = SlotTable(3, [128, 8])
-    slots = [slot for child in range(3) for slot in table.of(child)]
-    for slot in slots:
-        slot.clear()
+    table = SeatTable(3, [128, 8])
+    seats = [seat for child in range(3) for seat in table.of(child)]
+    for seat in seats:
+        seat.clear()
 
-    for n, slot in enumerate(slots):
-        slot.begin(f"{n:016x}", float(n))
-        slot.load([b"%016d" % (n * 1000 + i) for i in range(slot.capacity)])
-        slot.memory[slot.index_at] = slot.capacity - 1
+    for n, seat in enumerate(seats):
+        seat.begin(f"{n:016x}", float(n))
+        seat.load([b"%016d" % (n * 1000 + i) for i in range(seat.capacity)])
+        seat.memory[seat.index_at] = seat.capacity - 1
 
-    for n, slot in enumerate(slots):
-        assert (slot.incarnation, slot.lease_until) == (f"{n:016x}", float(n))
-        assert slot.entries() == {b"%016d" % (n * 1000 + slot.capacity - 1)}
+    for n, seat in enumerate(seats):
+        assert (seat.incarnation, seat.lease_until) == (f"{n:016x}", float(n))
+        assert seat.running() == {b"%016d" % (n * 1000 + seat.capacity - 1)}
 
 
 def test_the_clock_of_leases_never_goes_back() -> None:

@@ -35,7 +35,7 @@ class Published:
     changed: int
 
 
-def publish(
+def publish_tasks(
     keys: Keys,
     tasks: Iterable[tuple[str, str, str]],
     settings: Mapping[str, int | None] | None = None,
@@ -44,7 +44,7 @@ def publish(
     """Publish tasks, each with its queue and its limits (as ``gates.lua`` reads them), and settings (None: not set)."""
     words = " ".join(f"{name}={'' if value is None else value}" for name, value in (settings or {}).items())
     args: list[Arg] = [keys.prefix, b"" if since is None else since, words, *(word for task in tasks for word in task)]
-    return Command(script("publish"), args, lambda reply: Published(int(reply[0]), reply[1], reply[2]))
+    return Command(script("publish_tasks"), args, lambda reply: Published(int(reply[0]), reply[1], reply[2]))
 
 
 def known_apps() -> Command[list[str]]:
@@ -58,7 +58,7 @@ def announce_app(keys: Keys) -> Command[Any]:
 
 
 def read_settings(keys: Keys) -> Command[dict[bytes, bytes]]:
-    """The settings that `publish` published."""
+    """The settings that `publish_tasks` published."""
     return Command(None, [b"HGETALL", keys["settings"]], as_dict)
 
 

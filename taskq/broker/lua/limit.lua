@@ -11,7 +11,7 @@
 -- Set the limits of a task by hand, or go back to those of its code.
 --
 -- KEYS  1 prefix
--- ARGV  1 task, 2 limits as publish.lua takes them; '-': those of its code
+-- ARGV  1 task, 2 limits as publish_tasks.lua takes them; '-': those of its code
 -- Returns 1, or 0 if no worker has declared that task.  Again: the same.
 local task, limits = ARGV[1], ARGV[2]
 if call('HEXISTS', P .. 'tasks', task) == 0 then return 0 end

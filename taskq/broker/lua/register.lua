@@ -8,7 +8,7 @@
 --
 -- KEYS  1 prefix
 -- ARGV  1 incarnation, 2 lease ms, 3 what it is (opaque), 4 set, 5 the set's queues joined by spaces,
---       6 when its worker's announcement was made (ms, as publish.lua said; '' for none)
+--       6 when its worker's announcement was made (ms, as publish_tasks.lua said; '' for none)
 -- Returns 1; or 0, changing nothing, if that announcement is not in force: the server lost it, and with it the limits of
 --       tasks. Again: renews the same registration.
 local inc, lease, set, announced = ARGV[1], tonumber(ARGV[2]), ARGV[4], tonumber(ARGV[6] or '')

@@ -9,7 +9,7 @@
 --
 -- KEYS  1 prefix
 -- ARGV  1 lease ms, 2 sets: a line each, of its name and its queues between spaces, 3 when this worker's announcement was
---       made (ms, as publish.lua said; '' for none), then for each incarnation: its name, what it is ('' if that was told)
+--       made (ms, as publish_tasks.lua said; '' for none), then for each incarnation: its name, what it is ('' if that was told)
 -- Returns {ms until the caller is to look again, suspects waiting (0 or 1), {incarnation, id of a revoked message that it
 --       holds, ...}, 1 if the announcement is not in force, {incarnations whose description is lost ...}, {what was
 --       put back: 'incarnation <its name>' | 'set <its name>' ...}, incarnations that are not registered ...}.

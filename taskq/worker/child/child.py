@@ -32,7 +32,7 @@ from taskq.worker.child.telling import Untold, tell
 from taskq.worker.forking import fork_beside_threads
 from taskq.worker.lifecycle import beside, call_hooks
 from taskq.worker.plan import Plan
-from taskq.worker.slots import Slot, SlotTable
+from taskq.worker.seats import Seat, SeatTable
 from taskq.worker.title import set_title
 from taskq.worker.twin import leave_if_twin, watch_for_twins
 
@@ -57,13 +57,13 @@ HELD = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGQUIT)
 class Child:
     """One child of a worker."""
 
-    def __init__(self, plan: Plan, number: int, app: TaskQ, slots: SlotTable, parent: int, alone: bool) -> None:
+    def __init__(self, plan: Plan, number: int, app: TaskQ, seats: SeatTable, parent: int, alone: bool) -> None:
         """Prepare child ``number``, whose parent has the pid ``parent``; with ``alone`` it is to run one suspect."""
         self._showing = False
         self.plan = plan
         self.number = number
         self.app = app
-        self.slots = slots.of(number)
+        self.seats = seats.of(number)
         self.parent = parent
         self.surroundings = Surroundings()
         self._left = False
@@ -73,8 +73,8 @@ class Child:
         kinds = [(MainLane, plan.main), (LoopLane, plan.loop), (LoopLane, plan.thread)]
         url, around = app.client.url, self.surroundings
         self.lanes = [
-            kind(self._session(queues, slot, alone), self._executor(queues), slot, url, quota, around)
-            for (kind, queues), slot in zip(kinds, self.slots, strict=True)
+            kind(self._session(queues, seat, alone), self._executor(queues), seat, url, quota, around)
+            for (kind, queues), seat in zip(kinds, self.seats, strict=True)
             if queues.id
         ]
 
@@ -100,7 +100,7 @@ class Child:
         """Say that this child holds nothing any more: its parent waits no longer for what tasks have left in it."""
         if any(lane.interrupted for lane in self.lanes):
             code = INTERRUPTED
-        self.slots[0].leave_with(code)
+        self.seats[0].leave_with(code)
         self._tell_parent()
         if not self._left:
             self._left = True
@@ -111,7 +111,7 @@ class Child:
 
     def _make_room(self) -> None:
         """Take nothing more, and let another take this one's place while what runs ends."""
-        self.slots[0].retire()
+        self.seats[0].retire()
         self._tell_parent()
         self._retire()
 
@@ -123,12 +123,12 @@ class Child:
     def _executor(self, queues: QueueSet) -> Executor:
         return Executor(self.app.tasks, self.app.settings, self.plan.name, queues.tasks, self.app.client.hooks)
 
-    def _session(self, queues: QueueSet, slot: Slot, alone: bool) -> Session | Sessions:
+    def _session(self, queues: QueueSet, seat: Seat, alone: bool) -> Session | Sessions:
         settings, partitions = self.app.settings, self.app.client.partitions
         info, ttl_ms = self.plan.info(self.number, queues), int(settings.result_ttl * 1000)
 
         def began(incarnation: str) -> None:
-            slot.begin(incarnation, boottime() + settings.lease)
+            seat.begin(incarnation, boottime() + settings.lease)
 
         def new(keys: Keys, began: Callable[[str], None]) -> Session:
             return Session(keys, queues, info, settings.lease_ms, ttl_ms, began, alone, self.plan.announced)
@@ -167,7 +167,7 @@ class Child:
         self._retire()
 
     def _on_revoked(self, _number: int, _frame: Any) -> None:
-        """Something is revoked, the slots say what; the last of these may raise an error in the midst of a task."""
+        """Something is revoked, the seats say what; the last of these may raise an error in the midst of a task."""
         for lane in reversed(self.lanes):  # the main lane comes first
             lane.revoke()
 
@@ -177,7 +177,7 @@ class Child:
         self._showing = True
         try:
             faulthandler.dump_traceback(file=2, all_threads=True)
-            self.slots[0].shown = True
+            self.seats[0].shown = True
         finally:
             self._showing = False
 
@@ -235,7 +235,7 @@ def main(
     plan: Plan,
     number: int,
     app: TaskQ | str,
-    slots: SlotTable,
+    seats: SeatTable,
     alone: bool,
     untold: Sequence[Untold],
     parent: int,
@@ -250,7 +250,7 @@ def main(
     if isinstance(app, str):
         app = _import_app(plan, app)
     set_title(plan.name, "isolated child" if alone else f"child {number}")
-    child = Child(plan, number, app, slots, parent, alone)
+    child = Child(plan, number, app, seats, parent, alone)
     child.set_up()
     try:
         child.begin(untold)

@@ -19,7 +19,7 @@ from taskq.broker.protocol import boottime
 from taskq.errors import SoftTimeLimitExceeded, TaskRevoked
 from taskq.runs.context import Revoked
 from taskq.runs.delivery import Delivery
-from taskq.worker.slots import Slot
+from taskq.worker.seats import Seat
 from taskq.worker.vital import vital
 
 Interruption = SoftTimeLimitExceeded | TaskRevoked
@@ -39,10 +39,10 @@ class MainThreadInterrupt:
 
     NUMBER = signal.SIGUSR1
 
-    def __init__(self, slot: Slot) -> None:
-        """Install the signal's handler; ``slot`` says which messages of the lane are revoked."""
+    def __init__(self, seat: Seat) -> None:
+        """Install the signal's handler; ``seat`` says which messages of the lane are revoked."""
         self.running: Delivery | None = None
-        self._slot = slot
+        self._seat = seat
         self._main = threading.main_thread().ident
         self._due: tuple[Delivery, Interruption] | None = None
         signal.signal(self.NUMBER, self._on_signal)
@@ -55,7 +55,7 @@ class MainThreadInterrupt:
 
     def revoke(self) -> None:
         """Interrupt what runs if it is revoked; called in the main thread, by the handler of another signal."""
-        if self.running is not None and self.running.place in self._slot.revoked():
+        if self.running is not None and self.running.index in self._seat.revoked():
             self._raise(Revoked())
 
     def _on_signal(self, _number: int, _frame: object) -> None:

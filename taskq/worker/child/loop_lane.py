@@ -36,7 +36,7 @@ from taskq.worker.child.session import Session, Stopped
 from taskq.worker.child.sessions import Sessions
 from taskq.worker.child.surroundings import Surroundings
 from taskq.worker.child.where import OnLoop, OwnThread
-from taskq.worker.slots import CAPACITY, Slot
+from taskq.worker.seats import CAPACITY, Seat
 from taskq.worker.twin import leave_if_twin
 from taskq.worker.vital import vital
 
@@ -84,7 +84,7 @@ class LoopLane:
         self,
         session: Session | Sessions,
         executor: Executor,
-        slot: Slot,
+        seat: Seat,
         url: str,
         quota: Quota,
         surroundings: Surroundings | None = None,
@@ -92,7 +92,7 @@ class LoopLane:
         """Prepare the lane."""
         self.session = session
         self.executor = executor
-        self.slot = slot
+        self.seat = seat
         self.quota = quota
         self._surroundings = surroundings or Surroundings()
         self.stopping = False
@@ -100,11 +100,11 @@ class LoopLane:
         self._pace = Pace({task.queue for task in executor.tasks.values() if task.at_most_once}, many=True)
         self._loop: asyncio.AbstractEventLoop | None = None
         self._running: dict[asyncio.Task[None], Delivery] = {}
-        self._here = OnLoop(slot)
+        self._here = OnLoop(seat)
         self._cancel_at: asyncio.TimerHandle | None = None
         self._outcomes: list[Outcome] = []
-        self._unsettled: list[int] = []  # places of messages that have ended, until the server knows
-        self._threads = ThreadPoolExecutor(slot.capacity, "taskq-task")  # threads are made as they are needed
+        self._unsettled: list[int] = []  # indexes of messages that have ended, until the server knows
+        self._threads = ThreadPoolExecutor(seat.capacity, "taskq-task")  # threads are made as they are needed
 
     def stop(self, grace: float | None = None) -> None:
         """Start nothing more; safe from any thread and from a signal handler.
@@ -148,11 +148,11 @@ class LoopLane:
         await self._begin()
         mode = ""
         while not self.stopping:
-            if boottime() > self.slot.lease_until:  # take nothing before it is renewed, or known to be lost
+            if boottime() > self.seat.lease_until:  # take nothing before it is renewed, or known to be lost
                 await self._exchange(0)
                 await asyncio.sleep(UNRENEWED_PAUSE)
                 continue
-            free = self.quota.room(min(CAPACITY, self.slot.capacity - len(self._running)))
+            free = self.quota.room(min(CAPACITY, self.seat.capacity - len(self._running)))
             batch = await self._exchange(free, mode)
             mode = ""
             if batch is None:
@@ -228,7 +228,7 @@ class LoopLane:
     async def _exchange(self, want: int, mode: str = "") -> Batch | None:
         """Settle what has ended and take up to ``want`` messages; None if the incarnation was lost."""
         outcomes, self._outcomes = self._outcomes, []
-        places, self._unsettled = self._unsettled, []
+        indexes, self._unsettled = self._unsettled, []
         steps = self.session.exchange(outcomes, want=want, mode=mode, caps=self._pace.caps)
         batch: Batch | None = None
         try:
@@ -240,8 +240,8 @@ class LoopLane:
             self._outcomes = []
             with suppress(Stopped):
                 await adrive(self.session.open(), self._connection, self._pause)
-        for place in places:  # not if anything else was raised: that ends the process, and they may be to blame
-            self.slot.leave(place)
+        for index in indexes:  # not if anything else was raised: that ends the process, and they may be to blame
+            self.seat.leave(index)
         return batch
 
     async def _pause(self, seconds: float) -> None:
@@ -251,14 +251,14 @@ class LoopLane:
         await asyncio.sleep(seconds)
 
     def _start(self, batch: Batch) -> None:
-        if boottime() > self.slot.lease_until:  # they may be another's already; if not, they go back
+        if boottime() > self.seat.lease_until:  # they may be another's already; if not, they go back
             self._outcomes += [Returned(raw_id) for raw_id in batch.messages[::2]]
             return
         taken = Taken(batch.now, time.monotonic(), batch.crashes)
         self._surroundings.restore_if_idle()
         for i in range(0, len(batch.messages), 2):
-            place = self.slot.enter(batch.messages[i])  # reading it may already kill this process
-            delivery = Delivery(batch.messages[i], batch.messages[i + 1], taken, place)
+            index = self.seat.enter(batch.messages[i])  # reading it may already kill this process
+            delivery = Delivery(batch.messages[i], batch.messages[i + 1], taken, index)
             outcome = self.executor.prepare(delivery)
             if outcome is None:
                 self._go_on(delivery, self._run_one(delivery, self.session.incarnation))
@@ -277,7 +277,7 @@ class LoopLane:
     async def _run_one(self, delivery: Delivery, incarnation: str) -> None:
         task = delivery.task
         if task.time_limit:  # the parent watches it
-            self.slot.limit(delivery.place, boottime() + task.time_limit)
+            self.seat.deadline(delivery.index, boottime() + task.time_limit)
         current.set(delivery)
         self._surroundings.enter()
         self._surroundings.loop_busy += 1
@@ -294,7 +294,7 @@ class LoopLane:
             self._surroundings.loop_busy -= 1
         seconds = time.monotonic() - began
         self._pace.saw(delivery.route.queue, seconds, 1)
-        self.slot.limit(delivery.place, 0.0)
+        self.seat.deadline(delivery.index, 0.0)
         logs.ended(delivery, outcome, seconds)
         # After a lost lease the message is another's, and may even have come back to this very lane.
         if incarnation != self.session.incarnation:
@@ -316,8 +316,8 @@ class LoopLane:
             leave_if_twin(0)
 
     def _end(self, delivery: Delivery, outcome: Outcome | None) -> None:
-        """Note how a delivery ended; its slot says that it runs until the server knows."""
-        self._unsettled.append(delivery.place)
+        """Note how a delivery ended; its seat says that it runs until the server knows."""
+        self._unsettled.append(delivery.index)
         if outcome is not None:
             self._outcomes.append(outcome)
         self._changed.set()

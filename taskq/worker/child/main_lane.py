@@ -30,7 +30,7 @@ from taskq.worker.child.session import Session, Stopped
 from taskq.worker.child.sessions import Sessions
 from taskq.worker.child.surroundings import LOOK_EVERY, Surroundings
 from taskq.worker.child.where import MainThread
-from taskq.worker.slots import Slot
+from taskq.worker.seats import Seat
 from taskq.worker.twin import leave_if_twin
 from taskq.worker.vital import vital
 
@@ -59,7 +59,7 @@ class MainLane:
         self,
         session: Session | Sessions,
         executor: Executor,
-        slot: Slot,
+        seat: Seat,
         url: str,
         quota: Quota,
         surroundings: Surroundings | None = None,
@@ -67,7 +67,7 @@ class MainLane:
         """Prepare the lane."""
         self.session = session
         self.executor = executor
-        self.slot = slot
+        self.seat = seat
         self.quota = quota
         self.stopping = False
         self._connection = Connection(url)
@@ -82,7 +82,7 @@ class MainLane:
         self._work = threading.Event()
         self._ended = False
         self._surroundings = surroundings or Surroundings()
-        self._here = MainThread(slot, self._surroundings)
+        self._here = MainThread(seat, self._surroundings)
         self._look_at = 0.0  # when to look next at what tasks have left
 
     def stop(self, grace: float | None = None) -> None:
@@ -93,9 +93,9 @@ class MainLane:
 
     def revoke(self) -> None:
         """Do not run, or run no longer, what is revoked; called by the signal handler, in the lane's own thread."""
-        revoked = self.slot.revoked()
+        revoked = self.seat.revoked()
         for delivery in self._take_buffer():
-            if delivery.place in revoked:
+            if delivery.index in revoked:
                 self._outcomes.append(Returned(delivery.id))  # the server knows better than to keep it
             else:
                 self._buffer.append(delivery)
@@ -106,7 +106,7 @@ class MainLane:
         self._begin()
         wait = 0.0
         while not self.stopping:
-            if boottime() > self.slot.lease_until:  # take nothing before it is renewed, or known to be lost
+            if boottime() > self.seat.lease_until:  # take nothing before it is renewed, or known to be lost
                 self._exchange(self._connection, ask=True)
                 time.sleep(UNRENEWED_PAUSE)
                 continue
@@ -143,7 +143,7 @@ class MainLane:
         self._outcomes.extend(Returned(delivery.id) for delivery in self._take_buffer())
         self._exchange(self._connection)
         drive(self.session.close(), self._connection)
-        self.slot.idle()
+        self.seat.idle()
 
     def _exchange(self, connection: Connection, want: int = 0, wait: float = 0.0, ask: bool = False) -> Batch | None:
         """Settle what has ended and take up to ``want`` messages, after a wait if there is nothing to do.
@@ -184,7 +184,7 @@ class MainLane:
             finally:
                 self._waiting = False
             if connection is self._connection:  # the main thread's own: nothing runs
-                self.slot.idle()
+                self.seat.idle()
             return batch
 
     def _pause(self, seconds: float) -> None:
@@ -204,10 +204,10 @@ class MainLane:
 
     def _run_batch(self, batch: Batch) -> None:
         """Run a batch message by message; the settler may take the rest of it away."""
-        buffer, outcomes, slot, session = self._buffer, self._outcomes, self.slot, self.session
+        buffer, outcomes, seat, session = self._buffer, self._outcomes, self.seat, self.session
         executor, prepare, here = self.executor, self.executor.prepare, self._here
         incarnation = session.incarnation
-        lease_until, memory, index_at = slot.lease_until, slot.memory, slot.index_at
+        lease_until, memory, index_at = seat.lease_until, seat.memory, seat.index_at
         self._load(batch)
         self._started = self._batch_began = began = group_began = boottime()
         told, here.starts_told = logs.log.isEnabledFor(logging.INFO), logs.log.isEnabledFor(logging.DEBUG)
@@ -218,13 +218,13 @@ class MainLane:
                 delivery = buffer.popleft()  # this is the claim: one of the two threads gets it
             except IndexError:
                 break
-            if began > lease_until and began > (lease_until := slot.lease_until):
+            if began > lease_until and began > (lease_until := seat.lease_until):
                 # Not renewed in time: they may be another's already; if not, they go back.
                 buffer.appendleft(delivery)
                 self._give_back(incarnation)
                 break
             # From here on it runs, until another does or the server knows how it ended (see _exchange).
-            memory[index_at] = delivery.place
+            memory[index_at] = delivery.index
             outcome = prepare(delivery) or run(executor, delivery, here)
             if (now := boottime()) - began > _FORK_TAKES:
                 leave_if_twin(0)
@@ -244,7 +244,7 @@ class MainLane:
                     self._look_at = look_at = now + LOOK_EVERY
                 busy = bool(told or attended or watched)
                 if route is not NOWHERE:
-                    route.bare = not (watched or route.limited or route.judged or here.starts_told)
+                    route.bare = not (watched or route.timed or route.judged or here.starts_told)
             ran += 1
             self._started = began = now
         self._measure(route, began - group_began, ran)
@@ -254,9 +254,9 @@ class MainLane:
         self.quota.spend(len(batch.messages) // 2)
 
     def _load(self, batch: Batch) -> None:
-        """Put a batch into the buffer and into the slot's table; none of it runs yet."""
+        """Put a batch into the buffer and into the seat's table; none of it runs yet."""
         messages, taken = batch.messages, Taken(batch.now, time.monotonic(), batch.crashes)
-        self.slot.load(messages[::2])
+        self.seat.load(messages[::2])
         self._buffer.extend([Delivery(messages[i], messages[i + 1], taken, i >> 1) for i in range(0, len(messages), 2)])
         if len(messages) > 2 and not self._work.is_set():  # behind or before a single one there is nothing to settle
             self._work.set()
@@ -274,7 +274,7 @@ class MainLane:
     def _attend_to(self, delivery: Delivery, incarnation: str) -> bool:
         """Do what is to be done at once for a delivery that has ended; says whether its kind asks for anything."""
         once = delivery.route is not NOWHERE and delivery.task.at_most_once
-        if once:  # it must not come back: its slot says that it runs until the server knows how it ended
+        if once:  # it must not come back: its seat says that it runs until the server knows how it ended
             self._exchange(self._connection)
         if self.executor.told and self.session.incarnation is incarnation:
             for hook in due(self.executor, delivery):

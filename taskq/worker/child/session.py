@@ -18,7 +18,7 @@ from taskq.broker.commands.holding import Batch, QueueSet, Stale
 from taskq.broker.commands.outcomes import words
 from taskq.broker.faults import NotSent, Passing, Unanswered, backoff
 from taskq.broker.keys import Keys
-from taskq.broker.protocol import Pause, Protocol
+from taskq.broker.protocol import Protocol, Sleep
 from taskq.errors import BrokerRefused
 from taskq.message.outcome import Outcome, ids_of
 from taskq.spelling import count
@@ -110,7 +110,7 @@ class Session:
             except BrokerRefused as error:
                 self._tell(f"{error}; retrying")
                 attempt = max(attempt, 6)
-            yield Pause(backoff(attempt, _PAUSE_MAX))
+            yield Sleep(backoff(attempt, _PAUSE_MAX))
             attempt += 1
 
     def exchange(
@@ -163,7 +163,7 @@ class Session:
                 self.doubtful = True  # it may have been executed in part, and have taken something
                 attempt = max(attempt, 6)
             wait, sent, self._ahead = 0.0, None, None
-            yield Pause(backoff(attempt, _PAUSE_MAX))
+            yield Sleep(backoff(attempt, _PAUSE_MAX))
             attempt += 1
         self._refusal = ""
         self.held.difference_update(ids_of(outcomes))
@@ -203,7 +203,7 @@ class Session:
             try:
                 executed, gone = yield holding.sync(self.keys, self.incarnation, self._number, lost, tuple(self.held))
             except (NotSent, Unanswered, Passing, Stale, BrokerRefused):
-                yield Pause(backoff(attempt, _PAUSE_MAX))
+                yield Sleep(backoff(attempt, _PAUSE_MAX))
                 attempt += 1
                 continue
             self.held.difference_update(gone)
@@ -242,6 +242,6 @@ class Session:
                 reply: T = yield command
                 return reply
             except (NotSent, Unanswered, Passing):
-                yield Pause(backoff(attempt, _PAUSE_MAX))
+                yield Sleep(backoff(attempt, _PAUSE_MAX))
                 attempt += 1
         return None

@@ -24,7 +24,7 @@ from taskq.worker.child.interrupt import (
     soft_limit_error,
 )
 from taskq.worker.child.surroundings import Surroundings
-from taskq.worker.slots import Slot
+from taskq.worker.seats import Seat
 from taskq.worker.twin import leave_if_twin
 
 
@@ -37,9 +37,9 @@ class MainThread(MainThreadInterrupt, Here):
 
     failures = BaseException
 
-    def __init__(self, slot: Slot, surroundings: Surroundings) -> None:
+    def __init__(self, seat: Seat, surroundings: Surroundings) -> None:
         """Prepare; to be made in that thread."""
-        super().__init__(slot)
+        super().__init__(seat)
         self.starts_told = False
         self._surroundings = surroundings
         self._soft_limits = SoftLimits(self)
@@ -49,10 +49,10 @@ class MainThread(MainThreadInterrupt, Here):
         if self.starts_told:
             logs.started(delivery)
         self.running = delivery  # from here on it may be interrupted
-        if delivery.route.limited:
+        if delivery.route.timed:
             task, now = delivery.task, boottime()
             if task.time_limit:
-                self._slot.limit(delivery.place, now + task.time_limit)
+                self._seat.deadline(delivery.index, now + task.time_limit)
             if task.soft_time_limit:
                 self._soft_limits.set(delivery, now + task.soft_time_limit)
 
@@ -65,9 +65,9 @@ class MainThread(MainThreadInterrupt, Here):
     def end(self, delivery: Delivery, error: BaseException | None) -> None:
         """Lift its time limits."""
         leave_if_twin(int(error is not None))
-        if delivery.route.limited:
+        if delivery.route.timed:
             self._soft_limits.lift()
-            self._slot.limit(delivery.place, 0.0)
+            self._seat.deadline(delivery.index, 0.0)
 
 
 class OwnThread(ThreadInterrupt, Here):
@@ -92,16 +92,16 @@ class OnLoop:
         interrupted: Whether one has ended by that.
     """
 
-    def __init__(self, slot: Slot) -> None:
+    def __init__(self, seat: Seat) -> None:
         """Prepare for the calls of a lane."""
         self.cancelling = self.interrupted = False
-        self._slot = slot
-        self._running: dict[int, CoroutineInterrupt | ThreadInterrupt] = {}  # by place in the slot's table
+        self._seat = seat
+        self._running: dict[int, CoroutineInterrupt | ThreadInterrupt] = {}  # by index in the seat's table
 
     def revoke(self) -> None:
         """Interrupt what is revoked."""
-        for place in self._slot.revoked() & self._running.keys():
-            self._running.pop(place).fire(Revoked())  # once, so that the task can tidy up
+        for index in self._seat.revoked() & self._running.keys():
+            self._running.pop(index).fire(Revoked())  # once, so that the task can tidy up
 
     async def acall(self, delivery: Delivery, coroutine: Any) -> Any:
         """Await a coroutine that a call has returned, to be interrupted where it waits."""
@@ -118,14 +118,14 @@ class OnLoop:
         self, delivery: Delivery, interrupt: CoroutineInterrupt | ThreadInterrupt, running: Awaitable[Any]
     ) -> Any:
         """Await what runs, to be interrupted when it is revoked, or at its soft limit."""
-        self._running[delivery.place] = interrupt
+        self._running[delivery.index] = interrupt
         soft = delivery.task.soft_time_limit
         loop = asyncio.get_running_loop()
         timer = loop.call_later(soft, interrupt.fire, soft_limit_error(soft)) if soft else None
         try:
             return await running
         finally:
-            self._running.pop(delivery.place, None)
+            self._running.pop(delivery.index, None)
             if timer is not None:
                 timer.cancel()
 

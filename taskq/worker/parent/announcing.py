@@ -67,7 +67,7 @@ class Announcement:
         missing = False
         for keys in self._partitions.all:
             yield from ask(announcing.enlist(keys, self._sets, self._homes))  # before there are tasks: see enlist.lua
-            published = yield from ask(announcing.publish(keys, self._tasks, self._settings, self.since))
+            published = yield from ask(announcing.publish_tasks(keys, self._tasks, self._settings, self.since))
             self.since = published.since
             entries = self._entries[keys]
             declared = yield from ask(

@@ -20,7 +20,7 @@ from taskq.worker.parent.revocations import REVOKE_GRACE, Revocations
 from taskq.worker.parent.starting import Starter
 from taskq.worker.parent.watch import resident_bytes
 from taskq.worker.plan import Plan
-from taskq.worker.slots import Slot, SlotTable
+from taskq.worker.seats import Seat, SeatTable
 
 if TYPE_CHECKING:
     from taskq.app import TaskQ
@@ -40,7 +40,7 @@ class Running:
     """A child that runs.
 
     Attributes:
-        stale: It is to be replaced as soon as there is a place for another.
+        stale: It is to be replaced as soon as a number is free for another.
         retiring: It takes nothing more, and another takes its place.
         stopping: It was told that the worker stops.
         leaves_by: When it is killed if it is still there, since it has said that it holds nothing any more.
@@ -51,7 +51,7 @@ class Running:
 
     process: BaseProcess
     started: float
-    slots: list[Slot]
+    seats: list[Seat]
     stale: bool = False
     retiring: bool = False
     stopping: bool = False
@@ -63,25 +63,25 @@ class Running:
     @property
     def busy(self) -> bool:
         """Whether it runs anything."""
-        return any(slot.entries() for slot in self.slots)
+        return any(seat.running() for seat in self.seats)
 
     @property
     def exit_code(self) -> int | None:
         """With which code it leaves, if it has said that it holds nothing any more."""
-        return self.slots[0].exit_code
+        return self.seats[0].exit_code
 
 
 class Children:
-    """The children by their places; a place is a region of the slot table, too.
+    """The children by their numbers; a number is a region of the seat table, too.
 
     Attributes:
         plan: What they are to do.
-        running: Those that run, by place.
-        isolation: The place of the child that runs a suspect alone.
+        running: Those that run, by number.
+        isolation: The number of the child that runs a suspect alone.
     """
 
     def __init__(self, app: TaskQ, plan: Plan) -> None:
-        """Prepare places.
+        """Prepare their seats.
 
         Raises:
             ConfigError: Children that are not forked need the app's name.
@@ -94,28 +94,28 @@ class Children:
         self._app = app
         self.plan = plan
         self._starter = Starter(plan.start_method)
-        # More places than children, so that a replacement can start before its predecessor has ended; one more for the
+        # More numbers than children, so that a replacement can start before its predecessor has ended; one more for the
         # isolated child.
         children = max(plan.concurrency, plan.max_concurrency)
         self.isolation = children + max(children, _ENDING)
-        self.slots = SlotTable(self.isolation + 1, plan.capacities)
+        self.seats = SeatTable(self.isolation + 1, plan.capacities)
         self.running: dict[int, Running] = {}
         fork_beside_threads()
-        for slot in self.every_slot():
-            slot.clear()
+        for seat in self.every_seat():
+            seat.clear()
 
-    def every_slot(self) -> list[Slot]:
-        """Return the slots of all places."""
-        return [slot for place in range(self.isolation + 1) for slot in self.slots.of(place)]
+    def every_seat(self) -> list[Seat]:
+        """Return the seats of all children."""
+        return [seat for number in range(self.isolation + 1) for seat in self.seats.of(number)]
 
     @property
     def workforce(self) -> list[Running]:
         """The children that take messages as they come."""
-        return [child for place, child in self.running.items() if place != self.isolation and not child.retiring]
+        return [child for number, child in self.running.items() if number != self.isolation and not child.retiring]
 
     def ended(self) -> list[tuple[int, Running]]:
-        """Return those whose processes have ended, with their places."""
-        return [(place, child) for place, child in self.running.items() if self._starter.is_over(child.process)]
+        """Return those whose processes have ended, with their numbers."""
+        return [(number, child) for number, child in self.running.items() if self._starter.is_over(child.process)]
 
     @property
     def tellers(self) -> list[int]:
@@ -123,30 +123,30 @@ class Children:
         return self._starter.tellers(child.process for child in self.running.values())
 
     def start_missing(self, wanted: int) -> None:
-        """Start children until ``wanted`` take messages, as far as there are places; raises as `start`."""
-        free = [place for place in range(self.isolation) if place not in self.running]
+        """Start children until ``wanted`` take messages, as far as numbers are free; raises as `start`."""
+        free = [number for number in range(self.isolation) if number not in self.running]
         missing = max(0, wanted - len(self.workforce))
-        # One that is not replaced at once works on: a place is taken until what runs there has ended.
+        # One that is not replaced at once works on: a number is taken until what runs there has ended.
         for child in [child for child in self.workforce if child.stale][: max(0, len(free) - missing)]:
             self.retire(child)
             missing += 1
-        for place in free[:missing]:
-            self.start(place)
+        for number in free[:missing]:
+            self.start(number)
 
-    def start(self, place: int, untold: Sequence[Untold] = ()) -> None:
+    def start(self, number: int, untold: Sequence[Untold] = ()) -> None:
         """Start a child, which first tells hooks of those ends.
 
         Raises:
             OSError: It cannot be started now.
         """
-        slots = self.slots.of(place)
-        for slot in slots:
-            slot.clear()
-        alone = place == self.isolation
+        seats = self.seats.of(number)
+        for seat in seats:
+            seat.clear()
+        alone = number == self.isolation
         app = self._app if self._starter.copies else self._app.name
-        name = f"taskq-{'isolated' if alone else place}"
-        process = self._starter.start(child_process.main, (self.plan, place, app, self.slots, alone, untold), name)
-        self.running[place] = Running(process, time.monotonic(), slots)
+        name = f"taskq-{'isolated' if alone else number}"
+        process = self._starter.start(child_process.main, (self.plan, number, app, self.seats, alone, untold), name)
+        self.running[number] = Running(process, time.monotonic(), seats)
 
     def retire(self, child: Running) -> None:
         """Let a child end when what it runs has ended; another takes its place at once."""
@@ -154,7 +154,7 @@ class Children:
         self._signal(child, signal.SIGHUP)
 
     def replace_all(self) -> None:
-        """Replace every child, one beside the other, as places allow."""
+        """Replace every child, one beside the other, as far as numbers are free."""
         for child in self.workforce:
             child.stale = True
 
@@ -164,21 +164,21 @@ class Children:
             if not child.stopping:
                 child.stopping = child.retiring = True
                 # One that has not begun holds nothing, and may be deaf for as long as its module takes to import.
-                began = any(slot.incarnation for slot in child.slots)
+                began = any(seat.incarnation for seat in child.seats)
                 self._signal(child, signal.SIGTERM if began else signal.SIGKILL)
 
     def listen(self) -> None:
-        """Take in what children say in their slots; end those that hold nothing any more but do not leave."""
+        """Take in what children say in their seats; end those that hold nothing any more but do not leave."""
         now = time.monotonic()
-        for place, child in self.running.items():
-            child.retiring = child.retiring or child.slots[0].retiring
+        for number, child in self.running.items():
+            child.retiring = child.retiring or child.seats[0].retiring
             if child.exit_code is None:
                 continue
             child.leaves_by = min(child.leaves_by, now + _LEAVES_WITHIN)
             if now >= child.leaves_by and child.process.exitcode is None:
                 log.warning(
                     "child %s (pid %s) is killed: it holds nothing any more, but something in it still runs, such as a "
-                    "thread that a task has left, or a hook for child_shutdown", place, child.process.pid,
+                    "thread that a task has left, or a hook for child_shutdown", number, child.process.pid,
                 )  # fmt: skip
                 self._signal(child, signal.SIGKILL)
 
@@ -191,9 +191,9 @@ class Children:
         """Return those of all lanes; None while any child has not begun."""
         lanes = [queues.id for queues in (self.plan.main, self.plan.loop, self.plan.thread)]
         found = [
-            slot.incarnation
+            seat.incarnation
             for child in self.running.values()
-            for slot, lane in zip(child.slots, lanes, strict=True)
+            for seat, lane in zip(child.seats, lanes, strict=True)
             if lane
         ]
         return found if all(found) else None
@@ -211,28 +211,28 @@ class Children:
     def close(self) -> None:
         """End them at once, and start none any more."""
         self.kill_all()
-        self.slots.close()
+        self.seats.close()
 
     # -- looking after them ------------------------------------------------------------------------------
 
     def enforce_time_limits(self, now: float) -> None:
         """Kill those in which a task is over its ``time_limit``."""
-        for place, child in self.running.items():
-            late = [entry for slot in child.slots for entry in slot.overdue(now)]
+        for number, child in self.running.items():
+            late = [entry for seat in child.seats for entry in seat.overdue(now)]
             if late and not child.overdue:
-                log.error("child %s (pid %s) is killed: a task is over its time limit", place, child.process.pid)
+                log.error("child %s (pid %s) is killed: a task is over its time limit", number, child.process.pid)
                 child.overdue.update(late)
                 self._signal(child, signal.SIGKILL)
 
     def enforce_revocations(self, revocations: Revocations, now: float) -> None:
         """Tell those that run something revoked; kill those in which it does not end."""
-        for place, child in self.running.items():
-            for slot in child.slots:
-                tell, late = revocations.look(slot, now)
+        for number, child in self.running.items():
+            for seat in child.seats:
+                tell, late = revocations.look(seat, now)
                 if late:
                     log.error(
                         "child %s (pid %s) is killed: a task still runs %g s after it was revoked",
-                        place, child.process.pid, REVOKE_GRACE,
+                        number, child.process.pid, REVOKE_GRACE,
                     )  # fmt: skip
                     child.revoked.update(late)
                     self._signal(child, signal.SIGKILL)
@@ -254,16 +254,16 @@ class Children:
 
     def show_stacks(self) -> None:
         """Show on standard error what every thread of each is doing."""
-        for place, child in self.running.items():
+        for number, child in self.running.items():
             with suppress(OSError):  # nobody reads it
-                os.write(2, b"\nchild %d (pid %d):\n" % (place, child.process.pid or 0))
-            slot = child.slots[0]
-            slot.shown = False
+                os.write(2, b"\nchild %d (pid %d):\n" % (number, child.process.pid or 0))
+            seat = child.seats[0]
+            seat.shown = False
             self._signal(child, signal.SIGQUIT)
             until = time.monotonic() + _STACK_TAKES
-            while not slot.shown and time.monotonic() < until:
+            while not seat.shown and time.monotonic() < until:
                 time.sleep(_STACK_LOOK)
-            if not slot.shown:
+            if not seat.shown:
                 self._signal(child, child_process.SHOW_C)
                 time.sleep(_STACK_LOOK)
 

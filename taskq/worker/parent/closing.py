@@ -1,4 +1,4 @@
-"""Giving back what a child held that has ended: by what its slots say, after its process is gone and never before.
+"""Giving back what a child held that has ended: by what its seats say, after its process is gone and never before.
 
 What was running is a crash, an interruption, or (killed at its ``time_limit``) a failure; what had not been started
 goes back to the head of its queue, in order, as if it had never been taken.
@@ -27,7 +27,7 @@ from taskq.runs import logs
 from taskq.runs.delivery import Delivery, Taken
 from taskq.runs.execution import Executor
 from taskq.worker.child.telling import Untold
-from taskq.worker.slots import digest
+from taskq.worker.seats import digest
 
 log = logging.getLogger("taskq.worker")
 

@@ -1,6 +1,6 @@
 """The parent's thread that keeps the children's leases, and does the reaper's work on the side.
 
-It shares nothing with the thread that forks but the slots, has a connection of its own, and writes no log on its
+It shares nothing with the thread that forks but the seats, has a connection of its own, and writes no log on its
 regular path, so a child is never forked in the middle of something it holds. The leases come first: what goes wrong
 with anything else (a server's refusal, stored bytes that nobody can read) is said once and tried again, beside them.
 """
@@ -17,12 +17,12 @@ from taskq.broker.commands.holding import QueueSet, Renewal
 from taskq.broker.faults import backoff
 from taskq.broker.keys import Keys
 from taskq.broker.net.connection import Connection
-from taskq.broker.protocol import Now, Pause, Protocol, drive
+from taskq.broker.protocol import Now, Protocol, Sleep, drive
 from taskq.broker.topology import Topology
 from taskq.errors import BrokerRefused
 from taskq.upkeep.reaper import AGAIN, OUTAGES, Reaper, listen
 from taskq.worker.plan import Plan
-from taskq.worker.slots import Slot
+from taskq.worker.seats import Seat
 from taskq.worker.vital import vital
 
 log = logging.getLogger("taskq.worker")
@@ -59,7 +59,7 @@ class Heartbeat(threading.Thread):
         connection: Connection,
         plan: Plan,
         lease: float,
-        slots: list[Slot],
+        seats: list[Seat],
         suspects: Callable[[], None],
         revoked: Callable[[str, bytes], None],
         chores: Sequence[Chore] = (),
@@ -74,7 +74,7 @@ class Heartbeat(threading.Thread):
                 that is forked meanwhile would inherit the lock of an import.
             plan: What the worker is to do.
             lease: In seconds.
-            slots: Those of all children.
+            seats: Those of all children.
             suspects: Called when some wait to run alone.
             revoked: Called with an incarnation and the id of a message that it is to run no longer.
             chores: What else is to be done.
@@ -85,7 +85,7 @@ class Heartbeat(threading.Thread):
         self.partitions = partitions
         self.plan = plan
         self.lease = lease
-        self.slots = slots
+        self.seats = seats
         self.ended = False
         self.trouble = ""
         self.quiet = False
@@ -121,7 +121,7 @@ class Heartbeat(threading.Thread):
             except Exception as error:  # what the server answered makes no sense; the leases must be kept all the same
                 self.trouble = f"{type(error).__name__}: {error}"
                 self._reaper.stumble("renew the leases", error)
-            yield Pause(backoff(attempt, min(1.0, self.lease / 10)))
+            yield Sleep(backoff(attempt, min(1.0, self.lease / 10)))
             attempt += 1
 
     def _turn(self) -> Protocol[None]:
@@ -145,7 +145,7 @@ class Heartbeat(threading.Thread):
                 yield from self._reaper.beside(chore.what, chore.steps(), None)
         left = min(self._renew_at, *self._due_at.values(), *self._reap_at.values()) - (yield Now())
         if left > 0 and not (yield from self._reaper.beside("listen for what happens", self._wait(left), False)):
-            yield Pause(min(left, AGAIN))
+            yield Sleep(min(left, AGAIN))
 
     def _enlist(self) -> Protocol[None]:
         for keys in self.partitions.all:
@@ -157,7 +157,7 @@ class Heartbeat(threading.Thread):
 
     def _renew(self, now: float) -> Protocol[dict[Keys, float]]:
         """Renew all leases from ``now`` on; answers in how many seconds to look for one that has ended, and where."""
-        by_incarnation = {slot.incarnation: slot for slot in self.slots if slot.incarnation}
+        by_incarnation = {seat.incarnation: seat for seat in self.seats if seat.incarnation}
         lost, next_ends, healed = set[str](), dict[Keys, float](), list[str]()
         unannounced = False
         for keys in self.partitions.all:
@@ -173,9 +173,9 @@ class Heartbeat(threading.Thread):
                 self._suspects()
             for incarnation, raw_id in renewal.revoked:  # of which nobody may have heard
                 self._revoked(incarnation, raw_id)
-        for incarnation, slot in by_incarnation.items():
-            if incarnation not in lost and slot.incarnation == incarnation:
-                slot.renewed(now + self.lease)
+        for incarnation, seat in by_incarnation.items():
+            if incarnation not in lost and seat.incarnation == incarnation:
+                seat.renewed(now + self.lease)
         if not self._serves:  # the first renewal is what makes it known
             self._serves, healed = True, []
         if healed:
@@ -187,7 +187,7 @@ class Heartbeat(threading.Thread):
 
     def _wait(self, seconds: float) -> Protocol[bool]:
         names = ["alarm", *("solo-bell:" + queues.id for queues in self._sets)]
-        names += ["control:" + slot.incarnation for slot in self.slots if slot.incarnation]
+        names += ["control:" + seat.incarnation for seat in self.seats if seat.incarnation]
         rang = yield from listen(
             [self._orders, *(keys[name] for keys in self.partitions.all for name in names)], seconds
         )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import deque
 
-from taskq.worker.slots import Slot, digest
+from taskq.worker.seats import Seat, digest
 
 #: Seconds a revoked task has to end, before its process is killed.
 REVOKE_GRACE = 5.0
@@ -32,20 +32,20 @@ class Revocations:
                 self._untold.add(revoked)
         return bool(self._open)
 
-    def look(self, slot: Slot, now: float) -> tuple[bool, set[bytes]]:
-        """Write into ``slot`` what its lane is to run no longer.
+    def look(self, seat: Seat, now: float) -> tuple[bool, set[bytes]]:
+        """Write into ``seat`` what its lane is to run no longer.
 
         Returns:
             Whether its child is to be told: once, and again while what is revoked runs, for it may have been on its way
             to the child the first time. And the digests of what still runs when its grace is over.
         """
-        mine = {entry: ends for (incarnation, entry), ends in self._open.items() if incarnation == slot.incarnation}
-        running = slot.entries() & mine.keys()
+        mine = {entry: ends for (incarnation, entry), ends in self._open.items() if incarnation == seat.incarnation}
+        running = seat.running() & mine.keys()
         late = {entry for entry in running if now >= mine[entry]}
-        slot.revoke(list(mine))
-        return bool(running) or any((slot.incarnation, entry) in self._untold for entry in mine), late
+        seat.revoke(list(mine))
+        return bool(running) or any((seat.incarnation, entry) in self._untold for entry in mine), late
 
     def forget(self, now: float) -> None:
-        """All slots have been looked at: drop those whose grace is over."""
+        """All seats have been looked at: drop those whose grace is over."""
         self._untold.clear()
         self._open = {revoked: ends for revoked, ends in self._open.items() if now < ends}

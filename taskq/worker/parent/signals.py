@@ -40,7 +40,7 @@ class Signals:
             signal.signal(number, self._on_stop)
         signal.signal(signal.SIGHUP, self._on_hangup)
         signal.signal(signal.SIGQUIT, self._on_quit)
-        # A child has ended, or says something in its slot. No pipe says so: tasks may close what they find.
+        # A child has ended, or says something in its seat. No pipe says so: tasks may close what they find.
         signal.signal(signal.SIGCHLD, self._on_child)
 
     def wake(self) -> None:

@@ -175,26 +175,26 @@ class Supervisor:
             *(Chore("look for messages that nobody takes", 0.0, one.look) for one in strays),  # they know when
         ]
         return Heartbeat(
-            partitions, connection, self.plan, lease, self.children.every_slot(),
+            partitions, connection, self.plan, lease, self.children.every_seat(),
             self._on_suspects, self._on_revoked, chores, self._what_is, self._on_ordered,
         )  # fmt: skip
 
     def _what_is(self, incarnation: str) -> bytes:
         """Return what the server is to know of an incarnation; from the heartbeat's thread."""
-        for place, child in list(self.children.running.items()):
-            for queues, slot in zip((self.plan.main, self.plan.loop, self.plan.thread), child.slots, strict=True):
-                if slot.incarnation == incarnation:
-                    return self.plan.info(place, queues, child.process.pid)
+        for number, child in list(self.children.running.items()):
+            for queues, seat in zip((self.plan.main, self.plan.loop, self.plan.thread), child.seats, strict=True):
+                if seat.incarnation == incarnation:
+                    return self.plan.info(number, queues, child.process.pid)
         return b""
 
     def _tend(self) -> None:
         """Look after everything once."""
-        for place, child in self.children.ended():
-            self._on_exit(place, child)
+        for number, child in self.children.ended():
+            self._on_exit(number, child)
         self.children.listen()
         if os.getpid() == 1:
             self.children.reap_orphans()
-        if self.plan.limited:
+        if self.plan.timed:
             self.children.enforce_time_limits(boottime())
         if self._revocations.pending(boottime()):
             self.children.enforce_revocations(self._revocations, boottime())
@@ -275,7 +275,7 @@ class Supervisor:
 
     def _sleep(self) -> None:
         timeout = min(_LOOK_EVERY, max(0.01, self._deadline - time.monotonic()))
-        if self.plan.limited:
+        if self.plan.timed:
             timeout = min(timeout, _LIMITS_EVERY)
         if self.plan.drain or self.children.leaving or not self._ready:
             timeout = min(timeout, _SOON)
@@ -299,12 +299,12 @@ class Supervisor:
 
     # -- children ----------------------------------------------------------------------------------------
 
-    def _on_exit(self, place: int, child: Running) -> None:
+    def _on_exit(self, number: int, child: Running) -> None:
         """A child has ended: note what it left."""
         child.process.join()
         code = child.process.exitcode if child.exit_code is None else child.exit_code
-        del self.children.running[place]
-        lanes = [(slot.incarnation, slot.entries()) for slot in child.slots if slot.incarnation]
+        del self.children.running[number]
+        lanes = [(seat.incarnation, seat.running()) for seat in child.seats if seat.incarnation]
         # A task may also end its process politely. What this parent killed was interrupted, or ran too long.
         polite = (0, child_process.NOTHING_TO_DO, child_process.INTERRUPTED)
         failed = code not in polite or any(entries for _, entries in lanes)
@@ -312,13 +312,13 @@ class Supervisor:
         died = failed and not self.signals.stops and not child.overdue and not child.revoked
         if died:
             cause = f"its process {self._describe(child)}"
-            log.error("child %s (pid %s) died: %s", place, child.process.pid, cause)
+            log.error("child %s (pid %s) died: %s", number, child.process.pid, cause)
         elif child.overdue:
             cause = "its process was killed since a task in it was over its time_limit"
         else:
             cause = "its worker was stopped before it had ended"
         self._errands.close(Closing(died, lanes, frozenset(child.overdue), cause))
-        if place == self.children.isolation:
+        if number == self.children.isolation:
             self._suspects = self._suspects or code != child_process.NOTHING_TO_DO
         elif not self.signals.stops:
             self._pause_if_children_keep_dying(child, died, bool(lanes))

@@ -40,7 +40,7 @@ def digest(raw_id: bytes) -> bytes:
     return raw_id if len(raw_id) == 16 else hashlib.blake2b(raw_id, digest_size=16).digest()
 
 
-class Slot:
+class Seat:
     """The region of one lane of one child.
 
     Attributes:
@@ -82,23 +82,23 @@ class Slot:
         self.memory[self.index_at] = _IDLE
 
     def enter(self, raw_id: bytes) -> int:
-        """Say that one more message runs (loop lane); returns its place in the table."""
-        place = self._free.pop()
-        start = self._offset + _TABLE + 16 * place
+        """Say that one more message runs (loop lane); returns its index in the table."""
+        index = self._free.pop()
+        start = self._offset + _TABLE + 16 * index
         self.memory[start : start + 16] = digest(raw_id)
         self.memory[self.index_at] = _ALL
-        return place
+        return index
 
-    def leave(self, place: int) -> None:
-        """Say that the message at ``place`` no longer runs."""
-        start = self._offset + _TABLE + 16 * place
+    def leave(self, index: int) -> None:
+        """Say that the message at ``index`` no longer runs."""
+        start = self._offset + _TABLE + 16 * index
         self.memory[start : start + 16] = _EMPTY
-        self.limit(place, 0.0)
-        self._free.append(place)
+        self.deadline(index, 0.0)
+        self._free.append(index)
 
-    def limit(self, place: int, deadline: float) -> None:
-        """Say when the message at ``place`` must have ended; 0 for no limit."""
-        _DOUBLE.pack_into(self.memory, self._deadlines_at + 8 * place, deadline)
+    def deadline(self, index: int, at: float) -> None:
+        """Say when the message at ``index`` must have ended, by `taskq.broker.protocol.boottime`; 0 for no limit."""
+        _DOUBLE.pack_into(self.memory, self._deadlines_at + 8 * index, at)
 
     def retire(self) -> None:
         """Say that the child takes nothing more, and ends when what it runs has ended."""
@@ -152,14 +152,14 @@ class Slot:
         self.memory[self._revoked_at : self._revoked_at + len(region)] = region
 
     def revoked(self) -> frozenset[int]:
-        """Return the places in the table of messages that are revoked."""
+        """Return the indexes in the table of messages that are revoked."""
         region = self.memory[self._revoked_at : self._revoked_at + 16 * self.capacity]
         entries = {region[i : i + 16] for i in range(0, len(region), 16)} - {_EMPTY}
         start = self._offset + _TABLE
         table = self.memory[start : start + 16 * self.capacity] if entries else b""
         return frozenset(i >> 4 for i in range(0, len(table), 16) if table[i : i + 16] in entries)
 
-    def entries(self) -> frozenset[bytes]:
+    def running(self) -> frozenset[bytes]:
         """Return the digests of the messages that run."""
         index = self.memory[self.index_at]
         start = self._offset + _TABLE
@@ -174,9 +174,9 @@ class Slot:
         """Return the digests of running messages whose deadline has passed."""
         deadlines = struct.unpack_from(f"<{self.capacity}d", self.memory, self._deadlines_at)
         start = self._offset + _TABLE
-        late = [place for place, deadline in enumerate(deadlines) if 0 < deadline < now]
-        running = self.entries() if late else frozenset()
-        entries = (self.memory[start + 16 * place : start + 16 * place + 16] for place in late)
+        late = [index for index, deadline in enumerate(deadlines) if 0 < deadline < now]
+        running = self.running() if late else frozenset()
+        entries = (self.memory[start + 16 * index : start + 16 * index + 16] for index in late)
         return [entry for entry in entries if entry in running]
 
 
@@ -185,8 +185,8 @@ def region_size(capacity: int) -> int:
     return _TABLE + 40 * capacity
 
 
-class SlotTable:
-    """The slots of all children of a worker; the memory has a descriptor, by which it reaches those not forked."""
+class SeatTable:
+    """The seats of all children of a worker; the memory has a descriptor, by which it reaches those not forked."""
 
     def __init__(self, children: int, lanes: Sequence[int], descriptor: int | None = None) -> None:
         """Make the table, or open it.
@@ -213,17 +213,17 @@ class SlotTable:
             os.close(self._descriptor)
         self._descriptor = -1
 
-    def of(self, child: int) -> list[Slot]:
-        """Return the slots of a child's lanes."""
-        offset, slots = child * self._child_size, []
+    def of(self, child: int) -> list[Seat]:
+        """Return the seats of a child's lanes."""
+        offset, seats = child * self._child_size, []
         for capacity in self._lanes:
-            slots.append(Slot(self.memory, offset, capacity))
+            seats.append(Seat(self.memory, offset, capacity))
             offset += region_size(capacity)
-        return slots
+        return seats
 
 
-def _opened(children: int, lanes: list[int], inherited: Any) -> SlotTable:
-    table = SlotTable(children, lanes, inherited.detach())
+def _opened(children: int, lanes: list[int], inherited: Any) -> SeatTable:
+    table = SeatTable(children, lanes, inherited.detach())
     table.close()
     return table
 
@@ -231,11 +231,11 @@ def _opened(children: int, lanes: list[int], inherited: Any) -> SlotTable:
 def _new_memory(size: int) -> int:
     """Return the descriptor of so many bytes, all zero, that have no name and vanish with their last user."""
     if hasattr(os, "memfd_create"):
-        descriptor = os.memfd_create("taskq-slots")
+        descriptor = os.memfd_create("taskq-seats")
     else:
         import tempfile
 
-        descriptor, path = tempfile.mkstemp(prefix="taskq-slots-")
+        descriptor, path = tempfile.mkstemp(prefix="taskq-seats-")
         os.unlink(path)
     os.truncate(descriptor, size)
     return descriptor
