@@ -13,7 +13,7 @@ from taskq.broker.commands import awaiting, holding, producing
 from taskq.broker.commands.holding import QueueSet
 from taskq.broker.faults import NotSent, Passing, Unanswered, backoff
 from taskq.broker.producer import Message, Numbering
-from taskq.broker.protocol import Pause, Protocol, persist
+from taskq.broker.protocol import Protocol, Sleep, persist
 from taskq.calls.inbox import Answer, Waiting
 from taskq.errors import BrokerRefused, BrokerUnavailable, EnqueueUncertain
 from taskq.message import codec
@@ -87,7 +87,7 @@ class Client:
     def send(self, calls: Sequence[list[Message]], pause: float) -> Steps:
         """Send calls, a few at a time; what is uncertain is repeated with its id."""
         for messages in calls:
-            yield Pause(self.world.chance.expovariate(1 / pause))
+            yield Sleep(self.world.chance.expovariate(1 / pause))
             for _ in range(3):
                 if (yield from self._send(messages)):
                     break
@@ -145,7 +145,7 @@ def reaper(world: World, name: str) -> Actor:
                 yield holding.wait_bell(world.keys, ["alarm"], again)
                 attempt = 0
             except (NotSent, Unanswered, Passing, BrokerRefused):
-                yield Pause(backoff(attempt, 1.0))
+                yield Sleep(backoff(attempt, 1.0))
                 attempt += 1
 
     return world.start(Process(name), "", steps())

@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 from taskq.broker.commands.holding import QueueSet
 from taskq.broker.producer import Message
-from taskq.broker.protocol import Pause
+from taskq.broker.protocol import Sleep
 from taskq.message.letters import DISCARDED, FAILURE, GIVEN_UP, SUCCESS
 from taskq.worker.child.main_lane import WAIT
 from tests.simulation.actors import FEW, LOOP, MAIN, Client, message, reaper
@@ -81,11 +81,11 @@ class Story:
     def trouble(self) -> Steps:
         """What goes wrong."""
         while self.world.time < TROUBLE:
-            yield Pause(self.chance.expovariate(1.0))
+            yield Sleep(self.chance.expovariate(1.0))
             if self.kinds:
                 self.chance.choice(self.kinds)()
             if not self.workers:
-                yield Pause(self.chance.expovariate(1.0))
+                yield Sleep(self.chance.expovariate(1.0))
                 self.new_worker([MAIN, LOOP])
         if self.world.rate:
             self.over = max(self.over, self.world.time)
@@ -166,7 +166,7 @@ class Story:
 
     def is_repaired(self, children: list[Child], by: Process, seconds: float) -> None:
         """What dead children held is somewhere else soon, if he lives who is to see to it."""
-        incarnations = {slot.incarnation for child in children for slot in child.slots}
+        incarnations = {seat.incarnation for child in children for seat in child.seats}
 
         def look() -> None:
             left = sorted(inc for inc in incarnations if self.world.model.hashes["processing:" + inc])

@@ -22,7 +22,7 @@ from taskq.broker.protocol import Protocol
 from taskq.errors import BrokerRefused
 from taskq.upkeep.reaper import Reaper
 from taskq.worker.child.session import Session
-from taskq.worker.slots import Slot
+from taskq.worker.seats import Seat
 from tests.simulation.replay import differences
 from tests.simulation.story import simulate
 from tests.simulation.world import Violation
@@ -80,7 +80,7 @@ def reap_by_what_was_read(self: Reaper, reap: Any = Reaper.reap) -> Protocol[flo
     return (yield from reap(self))  # type: ignore[no-any-return]
 
 
-def say_that_nothing_runs(_self: Slot) -> frozenset[bytes]:
+def say_that_nothing_runs(_self: Seat) -> frozenset[bytes]:
     return frozenset()
 
 
@@ -90,7 +90,7 @@ def say_that_nothing_runs(_self: Slot) -> frozenset[bytes]:
         (Session, "_sync", no_sync),
         (Numbering, "send", send_as_new),
         (Reaper, "reap", reap_by_what_was_read),
-        (Slot, "entries", say_that_nothing_runs),
+        (Seat, "running", say_that_nothing_runs),
     ],
     ids=lambda value: getattr(value, "__name__", value),
 )

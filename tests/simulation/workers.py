@@ -84,11 +84,11 @@ class Child(Process):
         info, lease = self.name.encode(), int(LEASE * 1000)
         return Session(self.world.keys, queues, info, lease, SETTINGS["result_ttl"], began, alone)
 
-    def limit(self, delivery: Delivery, seat: Seat, place: int) -> None:
+    def deadline(self, delivery: Delivery, seat: Seat, index: int) -> None:
         """Say when a message must have ended that begins now; its parent looks then."""
         if delivery.task.time_limit:
             end = self.world.time + delivery.task.time_limit
-            seat.limit(place, end)
+            seat.deadline(index, end)
             self.world.at(end + 0.01, self.worker.wake)
 
     def end(self, delivery: Delivery, how: str) -> Steps:
@@ -130,7 +130,7 @@ class Child(Process):
                         self.limit(delivery, seat, 0)
                         yield Sleep(delivery.args[-1])
                         outcome = yield from self.end(delivery, delivery.args[-2])
-                    seat.limit(0, 0.0)
+                    seat.deadline(0, 0.0)
                     seat.idle()
                     self.running.clear()
                     yield from session.exchange([outcome])
@@ -216,13 +216,13 @@ class MainLane(_Lane):
             if (yield Now()) > self.seat.lease_until:
                 break
             delivery = buffer.pop(0)
-            self.seat.memory[self.seat.index_at] = delivery.place
+            self.seat.memory[self.seat.index_at] = delivery.index
             self.child.running -= {self.last}
             self.last = delivery.id
             outcome = self.child.prepare(delivery)
             if outcome is None:
                 how, seconds = delivery.args[-2:]
-                self.child.limit(delivery, self.seat, delivery.place)
+                self.child.deadline(delivery, self.seat, delivery.index)
                 if seconds > _RETURN_AFTER:
                     yield Sleep(_RETURN_AFTER)
                     self.outcomes += [Returned(left.id) for left in buffer]
@@ -230,7 +230,7 @@ class MainLane(_Lane):
                     yield from self.exchange()
                 yield Sleep(seconds)
                 outcome = yield from self.child.end(delivery, how)
-                self.seat.limit(delivery.place, 0.0)
+                self.seat.deadline(delivery.index, 0.0)
                 pace.saw(delivery.route.queue, seconds, 1)
             self.ended(outcome, incarnation)
             if delivery.route is not NOWHERE and delivery.task.at_most_once:
@@ -254,21 +254,21 @@ class LoopLane(_Lane):
             self._leave(settled)
             mode = ""
             for delivery in _deliveries(batch) if batch is not None else ():
-                place = self.seat.enter(delivery.id)
+                index = self.seat.enter(delivery.id)
                 outcome = self.child.prepare(delivery)
                 if outcome is not None:
-                    settled.append((place, delivery.id))
+                    settled.append((index, delivery.id))
                     self.outcomes.append(outcome)
                     continue
-                self.child.limit(delivery, self.seat, place)
-                running.append(((yield Now()) + delivery.args[-1], place, delivery, self.session.incarnation))
+                self.child.deadline(delivery, self.seat, index)
+                running.append(((yield Now()) + delivery.args[-1], index, delivery, self.session.incarnation))
             if running:
                 running.sort(key=lambda one: one[:2])
-                ends, place, delivery, incarnation = running.pop(0)
+                ends, index, delivery, incarnation = running.pop(0)
                 yield Sleep(max(0.0, ends - (yield Now())))
                 outcome = yield from self.child.end(delivery, delivery.args[-2])
-                self.seat.limit(place, 0.0)
-                settled.append((place, delivery.id))
+                self.seat.deadline(index, 0.0)
+                settled.append((index, delivery.id))
                 self.ended(outcome, incarnation)
             elif batch is not None and not batch.messages and not self.child.stopping:
                 mode = yield from self._rest()
@@ -276,10 +276,10 @@ class LoopLane(_Lane):
         self._leave(settled)
         yield from self.session.close()
 
-    def _leave(self, places: list[tuple[int, bytes]]) -> None:
-        while places:
-            place, id_ = places.pop()
-            self.seat.leave(place)
+    def _leave(self, indexes: list[tuple[int, bytes]]) -> None:
+        while indexes:
+            index, id_ = indexes.pop()
+            self.seat.leave(index)
             self.child.running.discard(id_)
 
     def _rest(self) -> Protocol[str]:
@@ -308,7 +308,7 @@ class Worker:
         self._suspects = False
         self._closings: list[Closing] = []
         self._closer = Closer(world.keys, "here", Executor(TASKS, self.settings, name))
-        seats = [seat for place in range(self.isolation + 1) for seat in self.seats.of(number)]
+        seats = [seat for number in range(self.isolation + 1) for seat in self.seats.of(number)]
         for seat in seats:
             seat.clear()
         nowhere = Connection("unix:///nowhere")
@@ -335,9 +335,9 @@ class Worker:
 
     def _tend(self) -> Steps:
         while True:
-            for place, child in list(self.children.items()):
+            for number, child in list(self.children.items()):
                 if child.gone:
-                    self._on_exit(place, child)
+                    self._on_exit(number, child)
                 elif any(seat.overdue(self.world.time) for seat in child.seats):
                     self._kill_overdue(child)
             yield from self._close_ended()
@@ -355,26 +355,26 @@ class Worker:
         self.world.kill(self.process)  # and with it the heartbeat
 
     def _start_missing(self) -> None:
-        missing = [place for place in range(self.isolation) if place not in self.children]
-        places = missing[: self.wanted - sum(place != self.isolation for place in self.children)]
+        missing = [number for number in range(self.isolation) if number not in self.children]
+        numbers = missing[: self.wanted - sum(number != self.isolation for number in self.children)]
         if self._suspects and self.isolation not in self.children:
             self._suspects = False
-            places.append(self.isolation)
-        for place in places:
-            self.children[place] = Child(self, place)
-            self.children[place].begin()
+            numbers.append(self.isolation)
+        for number in numbers:
+            self.children[number] = Child(self, number)
+            self.children[number].begin()
 
     def _kill_overdue(self, child: Child) -> None:
         child.overdue.update(late for seat in child.seats for late in seat.overdue(self.world.time))
         self.world.kill(child)
 
-    def _on_exit(self, place: int, child: Child) -> None:
-        del self.children[place]
+    def _on_exit(self, number: int, child: Child) -> None:
+        del self.children[number]
         lanes = [(seat.incarnation, seat.running()) for seat in child.seats if seat.incarnation]
         died = child.dead and not self.stopping and not child.overdue
         child.dead = True
         self._closings.append(Closing(died, lanes, frozenset(child.overdue), "its process was killed"))
-        if place == self.isolation:
+        if number == self.isolation:
             self._suspects = self._suspects or not child.nothing_to_do
 
     def _close_ended(self) -> Steps:
