@@ -127,7 +127,7 @@ class Child(Process):
                     seat.memory[seat.index_at] = 0
                     outcome = self.prepare(delivery)
                     if outcome is None:
-                        self.limit(delivery, seat, 0)
+                        self.deadline(delivery, seat, 0)
                         yield Sleep(delivery.args[-1])
                         outcome = yield from self.end(delivery, delivery.args[-2])
                     seat.deadline(0, 0.0)
