@@ -91,6 +91,21 @@ def test_purging_leaves_no_empty_rest_and_again_does_nothing(world: World) -> No
     assert world.state() == {"counters": {b"q|purged": b"2"}}
 
 
+@pytest.mark.parametrize("broken", [False, True])
+def test_what_is_purged_on_its_way_to_another_partition_is_not_carried_there(world: World, broken: bool) -> None:
+    world.seed(dead(A, B), {"onward": {A: b"elsewhere\n" + message(A), B: b"elsewhere\n" + message(B)}})
+    if broken:
+        kept = world.take_away("onward")
+        world.raw("SET", world.keys["onward"], "of another type")
+
+    assert world.run(purge(world.keys, "q", [A])) == 1
+    if broken:  # it costs the purge nothing
+        world.bring_back("onward", kept)
+    else:
+        assert list(world.state()["onward"]) == [B]
+    assert list(world.state()["dead:q"]) == [B]
+
+
 def test_what_is_alive_is_not_purged(world: World) -> None:
     world.seed(dead(A), {"queue:q": [B]})
     world.seed({"messages": messages(B)})

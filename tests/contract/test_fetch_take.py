@@ -109,6 +109,27 @@ def test_what_cannot_be_taken_stays_where_it_is_in_order(world: World, key: str)
     assert take(world, 64, number=2).messages[::2] == [A, B, C]
 
 
+def test_what_ended_beside_what_cannot_be_taken_does_not_go_back(world: World) -> None:
+    """It would be counted again at each try, and what is counted twice is missing nowhere."""
+    world.seed(serving("inc"), waiting(A, B, C, D), {"revoked": {C: b""}})
+    world.raw("HDEL", world.keys["messages"], B)
+    kept = world.take_away("processing:inc")
+    world.raw("SET", world.keys["processing:inc"], "of another type")
+
+    for number in (1, 2):
+        with pytest.raises(BrokerRefused, match="WRONGTYPE"):
+            take(world, 64, number=number)
+
+    state = world.state()
+    assert (state["queue:q"], state["counters"][b"q|dangling"], state["counters"][b"q|discarded"]) == (
+        [A, D],
+        b"1",
+        b"1",
+    )
+    world.bring_back("processing:inc", kept)
+    assert take(world, 64, number=3).messages[::2] == [A, D]
+
+
 def test_wanting_nothing_takes_nothing_but_passes_the_bell_on(world: World) -> None:
     before = world.seed(serving("inc"), waiting(A))
 

@@ -90,8 +90,8 @@ MUTANTS = [
     lua(
         "what cannot be held is lost",
         "lib/take",
-        "if type(kept) == 'table' then return flow.undo_take(key, ids, kept.err) end",
-        "if type(kept) == 'table' then error(kept.err) end",
+        "return flow.undo_take(key, left, kept.err)",
+        "error(kept.err)",
     ),
     lua(
         "what cannot be read is lost",
@@ -244,6 +244,9 @@ MUTANTS = [
     ),
     lua("what is taken is not held", "lib/take", "f > 0 and try('HSET', run.processing, unpack(fields))", "false"),
     lua("a fetch does not promote", "fetch", "attempt(flow.promote, now, 100)", "rare = rare"),
+    lua(
+        "what ended beside what cannot be taken goes back", "lib/take", "(key, left, kept.err)", "(key, ids, kept.err)"
+    ),
     lua("a queue with more is not ready", "lib/take", "    if more then\n", "    if false then\n"),
     lua("what a queue took is not charged", "lib/take", "charge(queue, got * ms)", "charge(queue, 0)"),
     lua("a queue is charged by the message", "lib/take", "charge(queue, got * ms)", "charge(queue, got)"),
@@ -362,6 +365,7 @@ MUTANTS = [
         ", [P .. 'set-leases'] = function() return longest end }",
         " }",
     ),
+    lua("what is purged on its way is carried over", "lib/burying", "try('HDEL', P .. 'onward', unpack(ids))"),
     lua("two renewals in one millisecond are a clock set back", "lib/pulse", "last - now >= 1000 --", "last > now --"),
     lua("a long lease is made fresh to a short one", "lib/pulse", "tonumber(call('ZSCORE', P .. 'terms', inc)) or", ""),
     lua("a short silence is none for a short lease", "lib/pulse", "term(0, lease)", "term(-1, lease)"),

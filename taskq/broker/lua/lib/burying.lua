@@ -1,8 +1,9 @@
 -- Dead letters: messages that are kept although they do not run any more.
 
--- Delete them.
+-- Delete them; one that is on its way to another partition is carried there no longer.
 local function purged(queue, ids)
   call('ZREM', P .. 'dead:' .. queue, unpack(ids))
+  try('HDEL', P .. 'onward', unpack(ids))
   call('HDEL', P .. 'reasons', unpack(ids))
   ended(queue, ids, 'purged')
 end

@@ -20,7 +20,11 @@ local function take_plain(queue, n)
     end
   end
   local kept = f > 0 and try('HSET', run.processing, unpack(fields))
-  if type(kept) == 'table' then return flow.undo_take(key, ids, kept.err) end
+  if type(kept) == 'table' then -- what has ended here does not go back
+    local left = {}
+    for i = 1, f, 2 do left[#left + 1] = fields[i] end
+    return flow.undo_take(key, left, kept.err)
+  end
   run.outs = outs
   return f / 2, #ids == n and call('LLEN', key) > 0
 end
