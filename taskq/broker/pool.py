@@ -10,7 +10,8 @@ from __future__ import annotations
 import asyncio
 from collections import deque
 from collections.abc import Callable, Sequence
-from typing import TypeVar
+from functools import cached_property
+from typing import Generic, TypeVar
 
 from taskq.address import safe_url
 from taskq.broker.call import Command
@@ -18,24 +19,17 @@ from taskq.broker.keys import Keys
 from taskq.broker.net.aio import AsyncConnection
 from taskq.broker.net.connection import Connection
 from taskq.broker.net.url import check_url
-from taskq.broker.producer import (
-    Message,
-    Numbering,
-    Numberings,
-    Sender,
-    Senders,
-    answer_timeout,
-    new_numbering,
-    new_sender,
-)
+from taskq.broker.producer import Message, answer_timeout
 from taskq.broker.protocol import Protocol, adrive, drive, persist, persistent
+from taskq.broker.spread import Numbers, Sends, new_numbering, new_sender
 from taskq.broker.topology import Topology
 
+S = TypeVar("S")
 T = TypeVar("T")
 
 
-class Broker:
-    """The server, for threads."""
+class _Pool(Generic[S]):
+    """What both have: where the server is, how long a call may take, and the senders that nobody uses just now."""
 
     def __init__(
         self,
@@ -55,14 +49,24 @@ class Broker:
         self.partitions = partitions
         self.send_timeout = send_timeout
         self._greeting = greeting
-        self._idle: deque[Sender | Senders] = deque()
+        self._idle: deque[S] = deque()
 
     @property
     def keys(self) -> Keys:
         """The names of the keys in the app's first partition, or its only one."""
         return self.partitions.first
 
-    def _sender(self) -> Sender | Senders:
+    def _persist(self, command: Command[T], seconds: float | None) -> Protocol[T]:
+        return persist(command, self.where, self.send_timeout if seconds == -1 else seconds)
+
+    def _persistent(self, steps: Protocol[T], seconds: float | None) -> Protocol[T]:
+        return persistent(steps, self.where, self.send_timeout if seconds == -1 else seconds)
+
+
+class Broker(_Pool[Sends]):
+    """The server, for threads."""
+
+    def _sender(self) -> Sends:
         try:
             return self._idle.pop()
         except IndexError:
@@ -90,11 +94,11 @@ class Broker:
 
     def run(self, command: Command[T], seconds: float | None = -1) -> T:
         """Run a command, repeated as `persist` says for ``send_timeout`` seconds unless told otherwise."""
-        return self.drive(persist(command, self.where, self.send_timeout if seconds == -1 else seconds))
+        return self.drive(self._persist(command, seconds))
 
     def perform(self, steps: Protocol[T], seconds: float | None = -1) -> T:
         """Run a protocol to its end, each of its commands repeated as `run` repeats one."""
-        return self.drive(persistent(steps, self.where, self.send_timeout if seconds == -1 else seconds))
+        return self.drive(self._persistent(steps, seconds))
 
     def drive(self, steps: Protocol[T]) -> T:
         """Run a protocol to its end; it minds itself what is to be repeated."""
@@ -114,33 +118,20 @@ class Broker:
 _CONNECTIONS = 16
 
 
-class AsyncBroker:
+class AsyncBroker(_Pool[tuple[AsyncConnection, Numbers]]):
     """The server, for the coroutines of one event loop."""
 
-    def __init__(
-        self,
-        url: str,
-        partitions: Topology,
-        send_timeout: float,
-        greeting: Callable[[], Protocol[object]] | None = None,
-    ) -> None:
-        """Prepare a broker; nothing is connected yet. Each connection begins with the ``greeting``."""
-        check_url(url)
-        self.url = url
-        self.where = safe_url(url)
-        self.partitions = partitions
-        self.send_timeout = send_timeout
-        self._greeting = greeting
-        self._idle: list[tuple[AsyncConnection, Numbering | Numberings]] = []
-        self._room = asyncio.Semaphore(_CONNECTIONS)
+    @cached_property
+    def _room(self) -> asyncio.Semaphore:
+        return asyncio.Semaphore(_CONNECTIONS)
 
-    def _sender(self) -> tuple[AsyncConnection, Numbering | Numberings]:
+    def _sender(self) -> tuple[AsyncConnection, Numbers]:
         if self._idle:
             return self._idle.pop()
         connection = AsyncConnection(self.url, answer_timeout(self.send_timeout), self._greeting)
         return connection, self._numbering()
 
-    def _numbering(self) -> Numbering | Numberings:
+    def _numbering(self) -> Numbers:
         return new_numbering(self.partitions, self.where, self.send_timeout)
 
     async def send_many(self, messages: Sequence[Message]) -> bytes:
@@ -157,11 +148,11 @@ class AsyncBroker:
 
     async def run(self, command: Command[T], seconds: float | None = -1) -> T:
         """Run a command, repeated as `persist` says for ``send_timeout`` seconds unless told otherwise."""
-        return await self.drive(persist(command, self.where, self.send_timeout if seconds == -1 else seconds))
+        return await self.drive(self._persist(command, seconds))
 
     async def perform(self, steps: Protocol[T], seconds: float | None = -1) -> T:
         """Run a protocol to its end, each of its commands repeated as `run` repeats one."""
-        return await self.drive(persistent(steps, self.where, self.send_timeout if seconds == -1 else seconds))
+        return await self.drive(self._persistent(steps, seconds))
 
     async def drive(self, steps: Protocol[T]) -> T:
         """Run a protocol to its end; it minds itself what is to be repeated."""

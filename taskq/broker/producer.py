@@ -1,8 +1,8 @@
 """Sending messages so that a lost answer neither loses nor doubles one.
 
 Each sender has an id and a rising number that go with every call; the server keeps the last number with its answer
-and recognises a repeat (``enqueue.lua``). One sender has one call in flight, and one connection. Where an app has
-several partitions it has a numbering in each, and what is sent together goes in one call for each.
+and recognises a repeat (``enqueue.lua``). One sender has one call in flight, and one connection. What several
+partitions need is in ``taskq.broker.spread``.
 """
 
 from __future__ import annotations
@@ -16,11 +16,8 @@ from taskq.broker.keys import Keys
 from taskq.broker.net.connection import ANSWER_TIMEOUT, NO_SCRIPT, Connection
 from taskq.broker.protocol import Now, Protocol, Sleep, drive
 from taskq.broker.scripts import script
-from taskq.broker.topology import Topology
 from taskq.errors import BrokerRefused, EnqueueUncertain
-from taskq.message.head import queue_of
 from taskq.message.ids import id_to_text
-from taskq.message.letters import ANSWER
 
 #: A message to send: id, head ‖ envelope, options (see ``enqueue.lua``).
 Message = tuple[bytes, bytes, bytes]
@@ -89,40 +86,6 @@ class Numbering:
         )
 
 
-class Numberings:
-    """The same in each partition of an app that has several."""
-
-    def __init__(self, app: Topology, where: str, seconds: float) -> None:
-        """Begin numberings, as `Numbering` does."""
-        self.app = app
-        self.each = {keys: Numbering(keys, where, seconds) for keys in app.all}
-
-    def send(self, messages: Sequence[Message]) -> Protocol[bytes]:
-        """Send messages, a call for each partition they go to; answers in their order. Raises as `Numbering.send`.
-
-        What went to partitions before the one that failed has been accepted.
-        """
-        split: dict[Keys, list[int]] = {}
-        for place, message in enumerate(messages):
-            split.setdefault(partition_of(self.app, message[1]), []).append(place)
-        answers = [b""] * len(messages)
-        for keys, places in split.items():
-            reply = yield from self.each[keys].send([messages[place] for place in places])
-            for place, answer in zip(places, ANSWER.findall(reply), strict=True):
-                answers[place] = answer
-        return b"".join(answers)
-
-
-def partition_of(app: Topology, value: bytes) -> Keys:
-    """Return the partition that a message goes to, by the queue in its head."""
-    return app.of(queue_of(value).decode())
-
-
-def new_numbering(app: Topology, where: str, seconds: float) -> Numbering | Numberings:
-    """Return what numbers the calls of one sender to an app."""
-    return Numbering(app.first, where, seconds) if len(app.all) == 1 else Numberings(app, where, seconds)
-
-
 class Sender:
     """A connection to send on, for one thread at a time, to one partition."""
 
@@ -168,28 +131,3 @@ class Sender:
     def send_many(self, messages: Sequence[Message]) -> bytes:
         """Send messages in one round trip; answers a character a message."""
         return drive(self.numbering.send(messages), self.connection)
-
-
-class Senders:
-    """The same to all partitions of an app that has several."""
-
-    def __init__(self, connection: Connection, numberings: Numberings) -> None:
-        """Prepare a sender."""
-        self.connection = connection
-        self._numberings = numberings
-        self._each = {keys: Sender(connection, numbering) for keys, numbering in numberings.each.items()}
-
-    def send_one(self, raw_id: bytes, value: bytes, options: bytes) -> bytes:
-        """Send one message, as `Sender.send_one`."""
-        return self._each[partition_of(self._numberings.app, value)].send_one(raw_id, value, options)
-
-    def send_many(self, messages: Sequence[Message]) -> bytes:
-        """Send messages in a round trip for each partition; answers a character a message."""
-        return drive(self._numberings.send(messages), self.connection)
-
-
-def new_sender(app: Topology, connection: Connection, where: str, seconds: float) -> Sender | Senders:
-    """Return what sends to an app on a connection."""
-    if len(app.all) == 1:
-        return Sender(connection, Numbering(app.first, where, seconds))
-    return Senders(connection, Numberings(app, where, seconds))

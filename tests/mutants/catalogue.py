@@ -1644,7 +1644,7 @@ MUTANTS = [
     ),
     py(
         "answers come in the order of partitions",
-        "broker/producer",
+        "broker/spread",
         "answers[place] = answer",
         "answers[answers.index(b'')] = answer",
         _PARTITIONS,
