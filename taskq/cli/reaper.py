@@ -319,7 +319,7 @@ class Daemon:
     def _wait(self) -> None:
         """Wait until something is due; an alarm of a single app also ends it."""
         from taskq.broker.protocol import drive
-        from taskq.upkeep.reaper import listen
+        from taskq.upkeep.listening import listen
 
         until = min([self._reread_at, *self._again_at.values()])
         seconds = until - time.monotonic()

@@ -152,9 +152,9 @@ class Pass:
     def _finish(self, reaper: Reaper) -> Protocol[None]:
         """Promote what is due, send ticks, purge old dead letters."""
         done = -1
-        while done != (done := reaper.promoted + reaper.ticks.total()) or reaper.behind:
+        while done != (done := reaper.promoted + reaper.ticks.taken.total()) or reaper.behind:
             yield from reaper.promote()
-        self.done.update(promoted=reaper.promoted, ticks=reaper.ticks["+"] + reaper.ticks["-"])
+        self.done.update(promoted=reaper.promoted, ticks=reaper.ticks.taken["+"] + reaper.ticks.taken["-"])
         queues = yield from _with_dead_letters(self.keys)
         while gone := (yield keeping.retire(self.keys, _PURGE_LIMIT, queues)):
             self.done["purged"] += gone

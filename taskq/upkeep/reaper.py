@@ -11,21 +11,19 @@ refused by the server instead.
 from __future__ import annotations
 
 import logging
-from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import TypeVar
 
-from taskq.broker.commands import holding, keeping, ticking
+from taskq.broker.commands import keeping
 from taskq.broker.commands.holding import Move
 from taskq.broker.commands.keeping import Promotion, Reaping
 from taskq.broker.faults import NotSent, Passing, Unanswered
 from taskq.broker.keys import Keys
-from taskq.broker.protocol import Now, Protocol, Sleep
-from taskq.broker.ticks import Step
-from taskq.errors import BrokerFull, BrokerRefused, BrokerUnavailable
+from taskq.broker.protocol import Protocol
+from taskq.errors import BrokerRefused, BrokerUnavailable
 from taskq.message.ids import id_to_text
-from taskq.periodic.entry import Ticker
 from taskq.spelling import count
+from taskq.upkeep.ticks import Ticks
 
 log = logging.getLogger("taskq.reaper")
 
@@ -36,19 +34,10 @@ _REAP_LIMIT, _PROMOTE_LIMIT = 10, 500
 #: Seconds until ticks are tried again that could not be sent, because the server lacks memory or this machine cannot
 #: read the entry.
 _TICK_AGAIN = 1.0
-#: Why a tick was skipped, by the server's answer.
-_SKIPPED = {"s": "its last message has not ended", "u": "another message is the same unique work"}
-#: What may go on for long, by the server's answer; it is said when it begins.
-_PILING = {
-    "!": "a tick waits, for its queue is full",
-    "-": "no worker serves its queue: what it sends waits there",
-}
 #: The server is away; all else that goes wrong is its answer's, and tried again after so many seconds.
 OUTAGES, AGAIN = (NotSent, Unanswered, Passing, BrokerUnavailable), 1.0
 #: Due ticks named in one call.
 TICKS = 100
-#: Seconds by which a server may answer a wait too late.
-_GRAIN = 0.11
 
 #: Told of each incarnation that was recovered, with the moves of its messages.
 Report = Callable[[str, list[Move]], None]
@@ -61,25 +50,6 @@ def log_report(incarnation: str, moves: list[Move]) -> None:
         log.info("message %s of queue %s: %s", id_to_text(move.id), move.queue, move.place)
 
 
-def listen(bells: Sequence[bytes], seconds: float) -> Protocol[list[bytes] | None]:
-    """Wait until one of the bells rings, at most ``seconds``; answers its key and its token, or None in vain.
-
-    A server looks at the timeouts of its clients ten times a second only, so the last tenth is slept out here.
-    """
-    until = (yield Now()) + seconds
-    if seconds > _GRAIN:
-        rang: list[bytes] | None = yield holding.wait_bells(bells, seconds - _GRAIN)
-        if rang is not None:
-            return rang
-    yield Sleep(max(0.0, until - (yield Now())))
-    if seconds <= _GRAIN:  # nobody listened, and the next wait may be as short
-        for bell in bells:
-            token: bytes | None = yield holding.take_bell(bell)
-            if token is not None:
-                return [bell, token]
-    return None
-
-
 class Reaper:
     """Looks after one app's partition.
 
@@ -87,7 +57,7 @@ class Reaper:
         interval: Seconds between two passes at most; a third of the lease, so that the pulse stays fresh.
         stumbles: How many times something went wrong without holding up anything else, by what it was.
         promoted: How many messages it has moved to their queues.
-        ticks: What has become of ticks, by the server's answers: ``+`` sent, ``-`` sent where nobody serves the queue.
+        ticks: The ticks of its periodic entries.
         failed: Incarnations that cannot be recovered, and why.
     """
 
@@ -100,14 +70,11 @@ class Reaper:
         self.name = name
         self.interval = lease / 3
         self._report = report
-        self._ticker = Ticker()
-        self._refused = False
         self._skip = 0
-        self._told: dict[str, str] = {}
         self.stumbles: dict[str, int] = {}
         self._said: dict[str, str] = {}
         self.promoted = 0
-        self.ticks: Counter[str] = Counter()
+        self.ticks = Ticks(keys)
         self.failed: dict[str, str] = {}
         self._keep_ms = int(self.interval * 1000) if keeps else 0
 
@@ -118,7 +85,7 @@ class Reaper:
         """
         due: Promotion = yield keeping.promote(self.keys, self.name, _PROMOTE_LIMIT, self._keep_ms, self._skip)
         self.promoted += due.moved
-        if due.ticks and (yield from self.take_ticks(due)):
+        if due.ticks and (yield from self.ticks.take(due)):
             return 0.0
         # Ticks of which this machine can make nothing stay due; those behind them are not to wait for that.
         skipped, self._skip = self._skip, self._skip + TICKS if due.more else 0
@@ -131,58 +98,6 @@ class Reaper:
     def behind(self) -> bool:
         """Whether more ticks may be due than those that were looked at."""
         return self._skip > 0
-
-    def take_ticks(self, due: Promotion) -> Protocol[bool]:
-        """Send the ticks that are due and set those that follow; answers whether any was taken."""
-        steps = self._ticker.steps(due.ticks, due.now)
-        if not steps:
-            return False
-        try:
-            answers = yield from self._take(steps)
-        except BrokerRefused as error:  # it is full, most likely; what else this thread does must go on
-            if not self._refused:
-                log.warning("ticks of %d periodic entries wait: %s", len(steps), error)
-            self._refused = True
-            return False
-        self._refused = False
-        self.ticks.update(answers.replace("x", ""))
-        for step, answer in zip(steps, answers, strict=True):
-            self._tell(step, answer)
-        return any(answer != "x" for answer in answers)
-
-    def _take(self, steps: list[Step]) -> Protocol[str]:
-        """Take ticks in one call; one by one if some cannot be: a key of the wrong type is in the way of its own."""
-        try:
-            answers: bytes = yield ticking.take_ticks(self.keys, steps)
-            return answers.decode()
-        except BrokerFull:
-            raise
-        except BrokerRefused:
-            if len(steps) == 1:
-                raise
-        each, refusal = "", None
-        for step in steps:
-            try:
-                each += yield from self._take([step])
-            except BrokerRefused as error:
-                each, refusal = each + "x", error
-        if refusal is not None and not each.strip("x"):
-            raise refusal
-        return each
-
-    def _tell(self, step: Step, answer: str) -> None:
-        """Log what became of a tick, if that is more than that it was sent; of what goes on, when it begins."""
-        name = step.due.name
-        if answer in _SKIPPED:
-            log.info("periodic entry %s: a tick was skipped, %s", name, _SKIPPED[answer])
-        if answer in _PILING and self._told.get(name) != answer:
-            log.warning("periodic entry %s: %s", name, _PILING[answer])
-        if answer in _PILING:
-            self._told[name] = answer
-        else:
-            self._told.pop(name, None)
-        if step.dropped and answer not in "x!":
-            log.warning("periodic entry %s: missed ticks were left out", name)
 
     def reap(self) -> Protocol[float]:
         """Recover what lost incarnations held, some of them a call; answers in how many seconds to come again."""

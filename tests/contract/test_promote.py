@@ -9,7 +9,7 @@ from taskq.broker.commands import holding, keeping
 from taskq.broker.keys import Keys
 from taskq.broker.protocol import drive
 from taskq.message.outcome import Again
-from taskq.upkeep.reaper import listen
+from taskq.upkeep.listening import listen
 from tests.contract.fleet import Fleet, sent
 from tests.contract.world import (
     LEASE,

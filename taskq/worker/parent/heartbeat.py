@@ -20,7 +20,8 @@ from taskq.broker.net.connection import Connection
 from taskq.broker.protocol import Now, Protocol, Sleep, drive
 from taskq.broker.topology import Topology
 from taskq.errors import BrokerRefused
-from taskq.upkeep.reaper import AGAIN, OUTAGES, Reaper, listen
+from taskq.upkeep.listening import listen
+from taskq.upkeep.reaper import AGAIN, OUTAGES, Reaper
 from taskq.worker.plan import Plan
 from taskq.worker.seats import Seat
 from taskq.worker.vital import vital
