@@ -19,8 +19,9 @@ from taskq.broker.keys import Keys
 from taskq.broker.net.aio import AsyncConnection
 from taskq.broker.net.connection import Connection
 from taskq.broker.net.url import check_url
+from taskq.broker.patience import persist, persistent
 from taskq.broker.producer import Message, answer_timeout
-from taskq.broker.protocol import Protocol, adrive, drive, persist, persistent
+from taskq.broker.protocol import Protocol, adrive, drive
 from taskq.broker.spread import Numbers, Sends, new_numbering, new_sender
 from taskq.broker.topology import Topology
 

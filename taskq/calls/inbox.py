@@ -23,8 +23,9 @@ from taskq.broker.commands import awaiting
 from taskq.broker.faults import NotSent, Passing, Unanswered, backoff
 from taskq.broker.net.aio import AsyncConnection
 from taskq.broker.net.connection import ANSWER_TIMEOUT, Connection
+from taskq.broker.patience import persist
 from taskq.broker.pool import AsyncBroker, Broker
-from taskq.broker.protocol import Now, Protocol, Sleep, adrive, boottime, drive, persist
+from taskq.broker.protocol import Now, Protocol, Sleep, adrive, boottime, drive
 from taskq.broker.topology import Topology
 from taskq.errors import BrokerRefused, TaskqError
 from taskq.message.ids import id_to_text

@@ -72,39 +72,18 @@ class Policy:
     @cached_property
     def retrying(self) -> Retrying:
         """The tenacity object."""
-        import tenacity
+        from taskq.tasks.strategies import retrying_of
 
-        o = self.options
-        retry = self._retry_for(tenacity) if o.retry is None else o.retry
-        wait = self._wait(tenacity) if o.wait is None else o.wait
-        stop = self._stop(tenacity) if o.stop is None else o.stop
-        return tenacity.Retrying(retry=retry, wait=wait, stop=stop, before_sleep=o.before_sleep, sleep=_never)
-
-    def _retry_for(self, tenacity: Any) -> Any:
-        o = self.options
-        if not o.autoretry_for and not o.dont_autoretry_for:
-            return tenacity.retry_if_exception_type(Exception)
-        wanted = o.autoretry_for or (Exception,)
-        return tenacity.retry_if_exception(
-            lambda error: isinstance(error, wanted) and not isinstance(error, o.dont_autoretry_for)
-        )
-
-    def _wait(self, tenacity: Any) -> Any:
-        o = self.options
-        if not o.retry_backoff:
-            return tenacity.wait_fixed(o.default_retry_delay)
-        factor = 1.0 if o.retry_backoff is True else float(o.retry_backoff)
-        kind = tenacity.wait_random_exponential if o.retry_jitter else tenacity.wait_exponential
-        return kind(multiplier=factor, max=o.retry_backoff_max)
-
-    def _stop(self, tenacity: Any) -> Any:
-        most = self.options.max_retries
-        return tenacity.stop_never if most is None else tenacity.stop_after_attempt(most + 1)
+        return retrying_of(self.options)
 
     @cached_property
     def looks_at_values(self) -> bool:
         """Whether a returned value may lead to a retry, so that successes must be judged as well."""
-        return self.options.automatic and _looks_at_values(self.retrying.retry)
+        if not self.options.automatic:
+            return False
+        from taskq.tasks.strategies import looks_at_values
+
+        return looks_at_values(self.retrying.retry)
 
     def with_call_options(self, overrides: dict[str, Any]) -> Policy:
         """Return the policy with Celery's names replaced for one call; a given ``wait`` or ``stop`` then gives way."""
@@ -181,18 +160,3 @@ def _state(retrying: Retrying, attempt: Attempt) -> RetryCallState:
     # tenacity's clock is this process's; rebase it so that the elapsed time spans all attempts.
     state.start_time = (state.outcome_timestamp or 0.0) - attempt.elapsed
     return state
-
-
-def _looks_at_values(strategy: Any) -> bool:
-    import tenacity
-
-    asked = type(strategy).__call__
-    if asked is tenacity.retry_any.__call__:
-        return any(_looks_at_values(part) for part in strategy.retries)
-    if asked is tenacity.retry_all.__call__:
-        return all(_looks_at_values(part) for part in strategy.retries)
-    return asked not in (tenacity.retry_if_exception.__call__, tenacity.retry_if_exception_cause_type.__call__)
-
-
-def _never(_seconds: float) -> None:
-    raise AssertionError("a task's policy never sleeps")

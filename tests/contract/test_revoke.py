@@ -12,7 +12,8 @@ from taskq.broker.commands.holding import close, fetch, renew, sync
 from taskq.broker.commands.keeping import reap
 from taskq.broker.commands.outcomes import words
 from taskq.broker.commands.steering import mark, revoke
-from taskq.broker.protocol import drive, persistent
+from taskq.broker.patience import persistent
+from taskq.broker.protocol import drive
 from taskq.message import codec
 from taskq.message.envelope import decode
 from taskq.message.outcome import Again, Dead, Ended, Outcome, Returned, SlowDown

@@ -24,7 +24,7 @@ from taskq.broker.call import Command
 from taskq.broker.commands import awaiting, holding, producing, steering
 from taskq.broker.commands.holding import Lost, Stale
 from taskq.broker.commands.outcomes import words
-from taskq.broker.protocol import persistent
+from taskq.broker.patience import persistent
 from taskq.errors import BrokerRefused
 from taskq.message.outcome import Again, Dead, Ended, Outcome, Returned, ids_of
 from taskq.steering.revoking import Which, revoke_all

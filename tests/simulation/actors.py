@@ -12,8 +12,9 @@ from typing import Any
 from taskq.broker.commands import awaiting, holding, producing
 from taskq.broker.commands.holding import QueueSet
 from taskq.broker.faults import NotSent, Passing, Unanswered, backoff
+from taskq.broker.patience import persist
 from taskq.broker.producer import Message, Numbering
-from taskq.broker.protocol import Protocol, Sleep, persist
+from taskq.broker.protocol import Protocol, Sleep
 from taskq.calls.inbox import Answer, Waiting
 from taskq.errors import BrokerRefused, BrokerUnavailable, EnqueueUncertain
 from taskq.message import codec

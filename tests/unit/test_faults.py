@@ -8,7 +8,8 @@ from redis.exceptions import MovedError, NoPermissionError, ReadOnlyError, Respo
 from taskq.broker.call import Command
 from taskq.broker.faults import NotSent, Passing, refused, unavailable
 from taskq.broker.net.connection import connect_error, pack, pack_script, read_error
-from taskq.broker.protocol import Now, Sleep, persist
+from taskq.broker.patience import persist
+from taskq.broker.protocol import Now, Sleep
 from taskq.broker.scripts import script
 from taskq.errors import BrokerFull, BrokerRefused, BrokerUnavailable
 

@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING, TypeVar
 
 from taskq.broker.call import Command
 from taskq.broker.commands import announcing, ticking
-from taskq.broker.protocol import Protocol, persist, persistent
+from taskq.broker.patience import persist, persistent
+from taskq.broker.protocol import Protocol
 from taskq.broker.topology import agree
 from taskq.errors import BrokerFull
 from taskq.periodic.entry import code_revision

@@ -18,7 +18,8 @@ from taskq.broker.commands import holding, looking
 from taskq.broker.commands.looking import Located
 from taskq.broker.commands.outcomes import words
 from taskq.broker.keys import Keys
-from taskq.broker.protocol import Protocol, persist
+from taskq.broker.patience import persist
+from taskq.broker.protocol import Protocol
 from taskq.broker.topology import Topology
 from taskq.errors import TimeLimitExceeded
 from taskq.message.ids import id_to_text

@@ -20,8 +20,9 @@ from typing import TYPE_CHECKING
 from taskq.broker.commands.looking import Backlog
 from taskq.broker.net.connection import Connection
 from taskq.broker.net.server import LEDGER_EVERY, WATCH_EVERY, Ledger, Watch
+from taskq.broker.patience import persistent
 from taskq.broker.pool import Broker
-from taskq.broker.protocol import boottime, persistent
+from taskq.broker.protocol import boottime
 from taskq.errors import BrokerError
 from taskq.runs.execution import Executor
 from taskq.upkeep.housekeeping import Upkeep
