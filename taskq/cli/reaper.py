@@ -21,7 +21,7 @@ from taskq.errors import BrokerError, BrokerRefused, ConfigError
 from taskq.spelling import count
 
 if TYPE_CHECKING:
-    from taskq.broker.commands.holding import Move
+    from taskq.broker.commands.leasing import Move
     from taskq.broker.keys import Keys
     from taskq.broker.pool import Broker
     from taskq.broker.topology import Topology

@@ -13,7 +13,7 @@ from contextlib import suppress
 from typing import TypeVar
 
 from taskq.broker.call import Arg, Command
-from taskq.broker.commands import holding, looking
+from taskq.broker.commands import leasing, looking
 from taskq.broker.net.embedded import EmbeddedServer
 from taskq.broker.pool import Broker
 from taskq.errors import BrokerRefused
@@ -145,7 +145,7 @@ class Saboteur:
     def _held(self, children: Iterable[Incarnation]) -> frozenset[str]:
         """Return what stopped children hold."""
         self.broker.run(looking.server_time())  # what they had sent before is executed by the time this is answered
-        ids = [raw_id for child in children for raw_id in self.broker.run(holding.held_ids(self.broker.keys, child.id))]
+        ids = [raw_id for child in children for raw_id in self.broker.run(leasing.held_ids(self.broker.keys, child.id))]
         return frozenset(map(id_to_text, ids))
 
     def _kill_child(self, children: Sequence[Incarnation], step: Step) -> Fault | None:

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import msgpack
 
-from taskq.broker.commands import holding, looking
+from taskq.broker.commands import leasing, looking
 from taskq.broker.pool import Broker
 from taskq.showcase import example
 
@@ -97,7 +97,7 @@ def stop_one_that_holds(broker: Broker, candidates: Iterable[Incarnation]) -> tu
         except ProcessLookupError:  # it has ended since
             continue
         wait_until_stopped([child.pid])
-        if held := broker.run(holding.held_ids(broker.keys, child.id)):
+        if held := broker.run(leasing.held_ids(broker.keys, child.id)):
             return child, held
         os.kill(child.pid, signal.SIGCONT)
     return None

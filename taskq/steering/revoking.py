@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from taskq.broker import call
-from taskq.broker.commands import auditing, holding, looking, steering
+from taskq.broker.commands import auditing, leasing, looking, steering
 from taskq.broker.keys import Keys
 from taskq.broker.protocol import Protocol
 from taskq.broker.topology import Topology, keys_of
@@ -126,7 +126,7 @@ def count_running(partitions: Topology, ids: Collection[bytes]) -> Protocol[int]
     running = 0
     for keys in partitions.all:
         for name in (yield auditing.incarnations(keys)):
-            running += len({*ids}.intersection((yield holding.held_ids(keys, name))))
+            running += len({*ids}.intersection((yield leasing.held_ids(keys, name))))
     return running
 
 

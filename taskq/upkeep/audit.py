@@ -18,7 +18,7 @@ from typing import Any, TypeVar
 
 from taskq.broker import call
 from taskq.broker.call import Command
-from taskq.broker.commands import announcing, auditing, holding, looking
+from taskq.broker.commands import announcing, auditing, leasing, looking
 from taskq.broker.keys import Keys
 from taskq.broker.protocol import Now, Protocol, Sleep
 from taskq.message.ids import id_to_text
@@ -97,7 +97,7 @@ def _recover_half_registered(keys: Keys) -> Protocol[Counter[str]]:
     yield Sleep(int(lease) / 1000 if lease.isdigit() else 15.0)
     recovered: Counter[str] = Counter()
     for incarnation in half & (yield from _half_registered(keys)):
-        while (yield from paced(holding.close_lost(keys, incarnation))):
+        while (yield from paced(leasing.close_lost(keys, incarnation))):
             pass
         log.warning("audit: incarnation %s was half registered: what it held went back", incarnation)
         recovered["incarnations"] += 1
@@ -163,7 +163,7 @@ def _walk(keys: Keys, names: list[str], before: Collection[Doubtful] = ()) -> Pr
     """
     places = _Places({raw_id for raw_id, _ in before} or None)
     for incarnation in (yield auditing.incarnations(keys)):
-        places.note((yield from paced(holding.held_ids(keys, incarnation))), "processing:" + incarnation)
+        places.note((yield from paced(leasing.held_ids(keys, incarnation))), "processing:" + incarnation)
     lines = [family + line for line in (yield from _lines(keys)) for family in ("gated:", "ranked:")]
     for name in [*names, *lines, "schedule"]:
         if name.startswith(_LISTS):

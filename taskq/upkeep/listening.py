@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from taskq.broker.commands import holding
+from taskq.broker.commands import awaiting
 from taskq.broker.protocol import Now, Protocol, Sleep
 
 #: Seconds by which a server may answer a wait too late.
@@ -18,13 +18,13 @@ def listen(bells: Sequence[bytes], seconds: float) -> Protocol[list[bytes] | Non
     """
     until = (yield Now()) + seconds
     if seconds > _GRAIN:
-        rang: list[bytes] | None = yield holding.wait_bells(bells, seconds - _GRAIN)
+        rang: list[bytes] | None = yield awaiting.wait_bells(bells, seconds - _GRAIN)
         if rang is not None:
             return rang
     yield Sleep(max(0.0, until - (yield Now())))
     if seconds <= _GRAIN:  # nobody listened, and the next wait may be as short
         for bell in bells:
-            token: bytes | None = yield holding.take_bell(bell)
+            token: bytes | None = yield awaiting.take_bell(bell)
             if token is not None:
                 return [bell, token]
     return None

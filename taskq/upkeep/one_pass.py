@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from taskq.broker.commands import announcing, keeping, looking
-from taskq.broker.commands.holding import Move
+from taskq.broker.commands.leasing import Move
 from taskq.broker.keys import Keys
 from taskq.broker.protocol import Now, Protocol
 from taskq.upkeep.reaper import Reaper, Report

@@ -15,8 +15,8 @@ from collections.abc import Callable
 from typing import TypeVar
 
 from taskq.broker.commands import keeping
-from taskq.broker.commands.holding import Move
 from taskq.broker.commands.keeping import Promotion, Reaping
+from taskq.broker.commands.leasing import Move
 from taskq.broker.faults import NotSent, Passing, Unanswered
 from taskq.broker.keys import Keys
 from taskq.broker.protocol import Protocol

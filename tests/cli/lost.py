@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from taskq import TaskQ
-from taskq.broker.commands import announcing, holding
+from taskq.broker.commands import announcing, holding, leasing
 from taskq.broker.commands.holding import QueueSet
 from taskq.broker.commands.outcomes import words
 from taskq.message.ids import id_to_text
@@ -39,7 +39,7 @@ def bury(
     ids = take(app, queue, n, incarnation=incarnation)
     detail = error_detail("ValueError", error, traceback, worker="w", retries=2)
     run(holding.fetch(keys, incarnation, 2, words([Dead(i, reason, detail, b"") for i in ids], 1000)))
-    run(holding.close(keys, incarnation, died=False, alone=False, running=()))
+    run(leasing.close(keys, incarnation, died=False, alone=False, running=()))
     return texts(ids)
 
 

@@ -13,7 +13,7 @@ import redis
 
 from taskq import TaskQ
 from taskq.broker import call
-from taskq.broker.commands import holding, keeping, looking
+from taskq.broker.commands import keeping, leasing, looking
 from tests.cli.conftest import Background, Ran
 from tests.cli.lost import publish, take, texts
 from tests.support import Server, Worker, new_app, survey, wait_until
@@ -61,7 +61,7 @@ def lose(app: TaskQ, n: int, lease_ms: int = 1) -> list[str]:
 
 def renew(app: TaskQ, *incarnations: str) -> None:
     """Show a sign of life, so that leases that have ended count as such at once."""
-    app.client.broker.run(holding.renew(app.client.keys, app.settings.lease_ms, [], incarnations))
+    app.client.broker.run(leasing.renew(app.client.keys, app.settings.lease_ms, [], incarnations))
 
 
 def everything(server: Server, app: TaskQ) -> dict[bytes, bytes]:
@@ -135,7 +135,7 @@ def test_a_pass_notices_that_another_was_faster(background: Start, hasty: TaskQ)
     wait_until(lambda: "waiting up to 1 s" in reaper.err, "it waits")
 
     run = hasty.client.broker.run
-    run(holding.close(hasty.client.keys, "lost", died=True, alone=True, running=()))
+    run(leasing.close(hasty.client.keys, "lost", died=True, alone=True, running=()))
 
     assert reaper.process.wait(10) == 0
     assert "incarnation lost was recovered by another" in reaper.err

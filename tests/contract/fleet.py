@@ -6,7 +6,7 @@ import struct
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
-from taskq.broker.commands import announcing, holding, keeping, producing, steering
+from taskq.broker.commands import announcing, holding, keeping, leasing, producing, steering
 from taskq.broker.commands.holding import Batch, Lost, QueueSet
 from taskq.broker.commands.outcomes import words
 from taskq.message.envelope import encode_envelope
@@ -131,7 +131,7 @@ class Fleet:
 
     def lose(self, inc: str = "inc", *running: bytes, died: bool = True) -> None:
         """An incarnation's process ends."""
-        self.world.run(holding.close(self.world.keys, inc, died=died, alone=False, running=running))
+        self.world.run(leasing.close(self.world.keys, inc, died=died, alone=False, running=running))
         self.sound()
 
     def is_lost(self, inc: str) -> bool:
@@ -144,7 +144,7 @@ class Fleet:
 
     def renew(self) -> None:
         """A parent renews the leases of all."""
-        self.world.run(holding.renew(self.world.keys, LEASE, [self.queues], list(self.calls)))
+        self.world.run(leasing.renew(self.world.keys, LEASE, [self.queues], list(self.calls)))
         self.sound()
 
     def promote(self) -> float | None:

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from taskq.broker.call import Command
-from taskq.broker.commands import holding
+from taskq.broker.commands import awaiting, holding, leasing
 from taskq.broker.commands.holding import Batch, Stale
 from taskq.broker.faults import Passing
 from taskq.broker.net.connection import Connection
@@ -53,8 +53,8 @@ def test_any_other_command_gets_its_own_answer(world: World, connection: Connect
 
     connection.execute(settle(world, ahead))
 
-    assert connection.execute(holding.held_ids(world.keys, "inc")) == []
-    assert connection.execute(holding.take_bell(world.keys["nothing"])) is None
+    assert connection.execute(leasing.held_ids(world.keys, "inc")) == []
+    assert connection.execute(awaiting.take_bell(world.keys["nothing"])) is None
     connection.close()
 
 
@@ -87,5 +87,5 @@ def test_a_server_that_has_lost_its_scripts_executes_neither(world: World, conne
         connection.execute(settle(world, ahead))
 
     assert world.state() == before
-    assert connection.execute(holding.held_ids(world.keys, "inc")) == [A]
+    assert connection.execute(leasing.held_ids(world.keys, "inc")) == [A]
     connection.close()

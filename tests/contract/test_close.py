@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from taskq.broker.commands.holding import Lost, Move, close, fetch
+from taskq.broker.commands.holding import Lost, fetch
+from taskq.broker.commands.leasing import Move, close
 from taskq.errors import BrokerRefused
 from tests.contract.world import MINUTE, T0, Near, Scores, State, World, messages, raw_id, serving, without
 

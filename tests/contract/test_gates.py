@@ -7,7 +7,7 @@ from collections import Counter
 
 import pytest
 
-from taskq.broker.commands import auditing, holding, keeping, steering
+from taskq.broker.commands import auditing, holding, keeping, leasing, steering
 from taskq.message.outcome import Again, Dead, Ended, Outcome, Returned, SlowDown
 from tests.contract.fleet import Fleet, more, sent
 from tests.contract.world import MINUTE, T0, Near, Scores, State, Taken, World, message, raw_id, serving, without
@@ -810,7 +810,7 @@ def test_only_the_key_that_was_told_to_wait_waits(fleet: Fleet) -> None:
 def test_a_suspect_that_is_told_to_wait_runs_alone_after_it(fleet: Fleet) -> None:
     fleet.send(A)
     fleet.take()
-    fleet.world.run(holding.close(fleet.world.keys, "inc", died=True, alone=True, running=[A]))
+    fleet.world.run(leasing.close(fleet.world.keys, "inc", died=True, alone=True, running=[A]))
     assert fleet.take(1, inc="other", mode="solo") == [A]
 
     fleet.fetch(SlowDown(A, 30.0), inc="other")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from taskq.broker.commands import announcing, auditing, holding, looking, steering
+from taskq.broker.commands import announcing, auditing, holding, leasing, looking, steering
 from taskq.broker.commands.holding import QueueSet
 from taskq.broker.commands.outcomes import words
 from taskq.message.outcome import Passed
@@ -95,7 +95,7 @@ def test_what_was_not_started_goes_back_to_the_head_of_the_line(world: World) ->
     fleet.as_lane("main", *passed(A, B, C), want=0)
     assert fleet.as_lane("loop", want=2) == [A, B]
 
-    world.run(holding.close(world.keys, "loop", died=False, alone=False, running=()))
+    world.run(leasing.close(world.keys, "loop", died=False, alone=False, running=()))
     fleet.join("loop")
 
     assert fleet.as_lane("loop") == [A, B, C]
@@ -166,7 +166,7 @@ def test_a_worker_that_does_not_tell_is_not_given_again_what_it_has_handed_on(wo
 def suspects(fleet: Lanes, *ids: bytes) -> None:
     """Let the process die under messages that a lane has taken."""
     assert fleet.as_lane("main") == list(ids)
-    fleet.world.run(holding.close(fleet.world.keys, "main", died=True, alone=False, running=ids))
+    fleet.world.run(leasing.close(fleet.world.keys, "main", died=True, alone=False, running=ids))
     fleet.join("main")
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from taskq.broker.call import Command
-from taskq.broker.commands import holding, keeping
+from taskq.broker.commands import keeping, leasing
 from taskq.broker.keys import Keys
 from taskq.broker.protocol import drive
 from taskq.message.outcome import Again
@@ -222,9 +222,9 @@ def test_again_it_finds_nothing_more_to_move(world: World) -> None:
 
 def set_back(world: World, ms: float) -> None:
     """The clock goes back, and somebody's renewal notices."""
-    world.run(holding.renew(world.keys, LEASE, [], []))
+    world.run(leasing.renew(world.keys, LEASE, [], []))
     world.at(world.now - ms)
-    world.run(holding.renew(world.keys, LEASE, [], []))
+    world.run(leasing.renew(world.keys, LEASE, [], []))
 
 
 def test_what_waits_for_some_seconds_waits_as_long_though_the_clock_is_set_back(world: World) -> None:

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-from taskq.broker.commands.holding import Lost, Move, QueueSet, fetch
+from taskq.broker.commands.holding import Lost, QueueSet, fetch
 from taskq.broker.commands.keeping import reap
+from taskq.broker.commands.leasing import Move
 from taskq.broker.commands.outcomes import words
 from taskq.broker.protocol import drive
 from taskq.upkeep.reaper import Reaper

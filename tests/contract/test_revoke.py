@@ -8,8 +8,9 @@ import pytest
 
 from taskq.broker.call import Command
 from taskq.broker.commands.auditing import mend
-from taskq.broker.commands.holding import close, fetch, renew, sync
+from taskq.broker.commands.holding import fetch, sync
 from taskq.broker.commands.keeping import reap
+from taskq.broker.commands.leasing import close, renew
 from taskq.broker.commands.outcomes import words
 from taskq.broker.commands.steering import mark, revoke
 from taskq.broker.patience import persistent

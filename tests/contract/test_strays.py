@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from taskq.broker.commands import announcing, holding, keeping, steering
+from taskq.broker.commands import announcing, holding, keeping, leasing, steering
 from taskq.broker.commands.holding import QueueSet
 from taskq.broker.commands.keeping import Stray
 from tests.contract.fleet import Fleet, sent
@@ -50,7 +50,7 @@ def test_what_such_a_worker_could_not_start_waits_in_line_again(world: World) ->
     fleet.adopt()
     assert fleet.take(1) == [A]
 
-    world.run(holding.close(world.keys, "inc", died=False, alone=False, running=()))
+    world.run(leasing.close(world.keys, "inc", died=False, alone=False, running=()))
     fleet.begin("inc")
     fleet.adopt()
 
@@ -67,7 +67,7 @@ def test_what_was_sent_to_another_queue_on_purpose_waits_for_workers_of_that(wor
 
 def test_but_not_if_the_task_has_had_that_queue(world: World) -> None:
     fleet = Workers(world, "gpu")
-    world.run(holding.close(world.keys, "inc", died=False, alone=False, running=()))
+    world.run(leasing.close(world.keys, "inc", died=False, alone=False, running=()))
     world.raw("DEL", *(world.keys[name] for name in ("sets", "serving", "set-leases", "runs")))
     fleet.send_all([sent(A, queue="gpu", options=b"w")])
     fleet.queues = QueueSet("set", ("new",))

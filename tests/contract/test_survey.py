@@ -8,8 +8,10 @@ import pytest
 
 from taskq.broker.commands import looking
 from taskq.broker.commands.announcing import announce_app, known_apps, publish_tasks, read_settings
-from taskq.broker.commands.holding import QueueSet, close, fetch, held_ids, register, sync, wait_bell
+from taskq.broker.commands.awaiting import wait_bell
+from taskq.broker.commands.holding import QueueSet, fetch, register, sync
 from taskq.broker.commands.keeping import promote, reap, retire
+from taskq.broker.commands.leasing import close, held_ids
 from taskq.broker.commands.looking import (
     Backlog,
     QueueSurvey,

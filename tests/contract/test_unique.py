@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from taskq.broker.commands import awaiting, holding, producing, steering
+from taskq.broker.commands import awaiting, holding, leasing, producing, steering
 from taskq.message.outcome import Again, Dead, Ended, Outcome, Returned
 from tests.contract.fleet import Fleet, more, sent
 from tests.contract.world import MINUTE, T0, Near, Scores, Taken, World, message, raw_id, serving, without
@@ -171,7 +171,7 @@ def test_the_third_death_of_unique_work_frees_its_lock(fleet: Fleet) -> None:
     fleet.world.seed({"suspects:q": [A], "solo:set": Scores({b"q": 1.0}), "solo-bell:set": [b"1"]})
     assert fleet.take(mode="solo") == [A]
 
-    fleet.world.run(holding.close(fleet.world.keys, "inc", died=True, alone=True, running=[A]))
+    fleet.world.run(leasing.close(fleet.world.keys, "inc", died=True, alone=True, running=[A]))
 
     fleet.sound()
     assert set(fleet.world.state()["dead:q"]) == {A}
@@ -346,7 +346,7 @@ def test_a_debounced_call_does_not_replace_one_that_has_begun(fleet: Fleet, how:
         fleet.fetch(Again(A, message(A, more=head, body=b"second attempt"), 60.0, "retried"))
     else:
         fleet.world.raw("HSET", fleet.world.keys["crashes"], A, 1)
-        fleet.world.run(holding.close(fleet.world.keys, "inc", died=True, alone=True, running=[A]))
+        fleet.world.run(leasing.close(fleet.world.keys, "inc", died=True, alone=True, running=[A]))
     before = fleet.world.state()
 
     assert fleet.send(B, head=head) == b"+"

@@ -20,7 +20,7 @@ def waits(world: World, seconds: float) -> list[Command[Any]]:
     """Every command that waits, for so many seconds, in vain."""
     keys = world.keys
     return [
-        holding.wait_bell(keys, ["alarm"], seconds),
+        awaiting.wait_bell(keys, ["alarm"], seconds),
         awaiting.take_inbox(keys, "inbox", seconds),
         holding.fetch(keys, "inc", 1, [], want=1, set_id=SET.id, wait=seconds),
     ]

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from taskq.broker.commands import announcing, auditing, holding, keeping, producing, steering, ticking
+from taskq.broker.commands import announcing, auditing, holding, keeping, leasing, producing, steering, ticking
 from taskq.broker.commands.holding import QueueSet
 from taskq.broker.commands.outcomes import words
 from taskq.errors import BrokerRefused
@@ -75,9 +75,9 @@ CALLS: dict[str, tuple[float, Callable[[World], Any]]] = {
     "return": (0, fetch(Returned(OWN), Returned(KEYED))),
     "shut a gate": (0, fetch(SlowDown(OWN, 5.0))),
     "sync": (0, lambda w: holding.sync(w.keys, "inc", 9000, 8999, [])),
-    "close": (0, lambda w: holding.close(w.keys, "inc", died=True, alone=False, running=[OWN])),
+    "close": (0, lambda w: leasing.close(w.keys, "inc", died=True, alone=False, running=[OWN])),
     "reap": (20_000, lambda w: keeping.reap(w.keys, 10)),
-    "renew": (0, lambda w: holding.renew(w.keys, LEASE, [QueueSet("set", ("own", "p", "q"))], ["inc"])),
+    "renew": (0, lambda w: leasing.renew(w.keys, LEASE, [QueueSet("set", ("own", "p", "q"))], ["inc"])),
     "register": (0, lambda w: holding.register(w.keys, "third", LEASE, b"", QueueSet("more", ("q", "own", "p")))),
     "promote": (70_000, lambda w: keeping.promote(w.keys, "me", 100, MINUTE)),
     "pause a queue": (0, lambda w: steering.pause(w.keys, "p", 5, "", "")),

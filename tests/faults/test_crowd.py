@@ -9,7 +9,8 @@ from typing import Any
 from taskq import TaskQ
 from taskq.broker.call import Command
 from taskq.broker.commands import holding, looking
-from taskq.broker.commands.holding import Move, QueueSet
+from taskq.broker.commands.holding import QueueSet
+from taskq.broker.commands.leasing import Move
 from taskq.broker.net.connection import Connection
 from taskq.broker.protocol import drive
 from taskq.upkeep.reaper import Reaper

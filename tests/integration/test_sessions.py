@@ -8,7 +8,7 @@ import pytest
 
 from taskq import TaskQ
 from taskq.broker.call import Command
-from taskq.broker.commands import announcing, holding
+from taskq.broker.commands import announcing, leasing
 from taskq.broker.commands.holding import Batch, Lost, QueueSet
 from taskq.broker.keys import Keys
 from taskq.broker.net.connection import Connection
@@ -129,7 +129,7 @@ def test_a_lane_that_one_partition_has_lost_settles_in_the_others_and_gives_up_w
         raw_id = lane.take().messages[0]
         taken[_queue_of(app, raw_id)] = raw_id
     lost = app.client.partitions.of("q0")
-    app.client.broker.run(holding.close_lost(lost, lane.sessions.incarnation))
+    app.client.broker.run(leasing.close_lost(lost, lane.sessions.incarnation))
 
     with pytest.raises(Lost):
         lane.take((taken["q0"], b"S"), (taken["q4"], b"S"))

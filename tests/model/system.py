@@ -9,8 +9,9 @@ from dataclasses import replace
 from typing import Any, TypeVar
 
 from taskq.broker.call import Command
-from taskq.broker.commands import announcing, holding
-from taskq.broker.commands.holding import Batch, QueueSet, Renewal
+from taskq.broker.commands import announcing, leasing
+from taskq.broker.commands.holding import Batch, QueueSet
+from taskq.broker.commands.leasing import Renewal
 from taskq.broker.faults import NotSent, Unanswered
 from taskq.broker.keys import Keys
 from taskq.broker.net.connection import Connection
@@ -170,7 +171,7 @@ class System:
 
     def renew(self, *incarnations: str) -> Renewal:
         """A parent renews leases."""
-        return self.line.execute(holding.renew(self.keys, LEASE, [BOTH, ONE], incarnations))
+        return self.line.execute(leasing.renew(self.keys, LEASE, [BOTH, ONE], incarnations))
 
     def pass_time(self, steps: int, *renewed: str) -> None:
         """Let time pass; ``renewed`` are renewed all along."""

@@ -18,7 +18,7 @@ import pytest
 from redis.exceptions import ResponseError
 
 from taskq.broker.call import Command
-from taskq.broker.commands import announcing, holding, keeping, producing, steering
+from taskq.broker.commands import announcing, holding, keeping, leasing, producing, steering
 from taskq.broker.commands.holding import QueueSet
 from taskq.broker.commands.outcomes import words
 from taskq.broker.keys import Keys
@@ -213,7 +213,7 @@ class Search:
         self, snap: Snapshot, worker: str, running: frozenset[bytes], why: str, scan: Scan | None, died: bool = True
     ) -> Action:
         alone = len(running) == 1
-        close = holding.close(self.keys, worker, died=died, alone=alone, running=sorted(running))
+        close = leasing.close(self.keys, worker, died=died, alone=alone, running=sorted(running))
         return Action(
             f"{worker} is closed {why}with {sorted(running)} running, died {died}",
             [close],
@@ -257,7 +257,7 @@ class Search:
             end = plain("ZADD", self.keys["leases"], "XX", T0 - 1000, worker)
             yield Action(f"the lease of {worker} ends", [end], lambda board: None, state.scan)
         else:
-            yield Action(f"{worker} renews", [holding.renew(self.keys, LEASE, [SET], [worker])], None, state.scan)
+            yield Action(f"{worker} renews", [leasing.renew(self.keys, LEASE, [SET], [worker])], None, state.scan)
         others = state.scan if state.scan and state.scan[0] != worker else None
         runs = {frozenset(), frozenset(held), *(frozenset([id_]) for id_ in held)}
         for running in runs:

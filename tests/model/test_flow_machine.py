@@ -11,7 +11,7 @@ from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, precondition, rule, run_state_machine_as_test
 
-from taskq.broker.commands import holding, keeping, steering
+from taskq.broker.commands import keeping, leasing, steering
 from taskq.message.outcome import Again, Dead, Ended, Outcome, Returned, ids_of
 from tests.contract.fleet import Fleet, more
 from tests.contract.world import LEASE, World, raw_id
@@ -165,7 +165,7 @@ class FlowMachine(RuleBasedStateMachine):
         inc, snap = self.workers[who], self.fleet.look()
         held = snap.held(inc)
         if reaped:
-            self.world.run(holding.renew(self.world.keys, LEASE, [self.fleet.queues], self.workers))
+            self.world.run(leasing.renew(self.world.keys, LEASE, [self.fleet.queues], self.workers))
             self.world.raw("ZADD", self.world.keys["leases"], "XX", int(self.world.now) - 1, inc)
             self.world.run(keeping.reap(self.world.keys, 10))
             self.fleet.sound()

@@ -11,7 +11,7 @@ import pytest
 
 from taskq import TaskQ
 from taskq.broker.call import Command
-from taskq.broker.commands import holding, keeping
+from taskq.broker.commands import holding, keeping, leasing
 from taskq.broker.commands.holding import QueueSet
 from taskq.broker.net.connection import Connection
 from taskq.broker.protocol import Now, Protocol, Sleep, boottime, drive
@@ -117,7 +117,7 @@ def test_a_lease_is_counted_from_the_asking_and_not_from_the_answer(parent: Pare
 
 def test_a_lane_whose_incarnation_is_lost_gets_no_more_time(parent: Parent) -> None:
     before = parent.beat()
-    parent.line.execute(holding.close(parent.keys, INCARNATION, died=False, alone=False, running=()))
+    parent.line.execute(leasing.close(parent.keys, INCARNATION, died=False, alone=False, running=()))
 
     assert parent.beat() == before
 
@@ -191,7 +191,7 @@ def test_a_key_of_the_wrong_type_is_said_once_and_counted_and_leases_are_renewed
 
 
 def test_an_answer_that_makes_no_sense_stops_nothing(parent: Parent, monkeypatch: pytest.MonkeyPatch) -> None:
-    promotion, renew = keeping._promotion, holding._renewal
+    promotion, renew = keeping._promotion, leasing._renewal
     monkeypatch.setattr(keeping, "_promotion", lambda reply: promotion(None))
     assert parent.turn()
     assert parent.heartbeat._reaper.stumbles == {"promote what is due": 1}

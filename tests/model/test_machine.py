@@ -21,7 +21,7 @@ from hypothesis.stateful import (
 )
 
 from taskq.broker.call import Command
-from taskq.broker.commands import awaiting, holding, producing, steering
+from taskq.broker.commands import awaiting, holding, leasing, producing, steering
 from taskq.broker.commands.holding import Lost, Stale
 from taskq.broker.commands.outcomes import words
 from taskq.broker.patience import persistent
@@ -448,7 +448,7 @@ class Machine(RuleBasedStateMachine):
             self.scans.append((inc, running))
         before = self.seen
         registered = inc.encode() in before.table("calls")
-        close = holding.close(self.system.keys, inc, died=True, alone=len(running) == 1, running=sorted(running))
+        close = leasing.close(self.system.keys, inc, died=True, alone=len(running) == 1, running=sorted(running))
         moves = self.system.line.run(close)
         if not registered:
             assert moves == []

@@ -21,7 +21,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, precondition, rule, run_state_machine_as_test
 
 from taskq.broker.call import Command
-from taskq.broker.commands import announcing, holding, keeping, producing, steering
+from taskq.broker.commands import announcing, holding, keeping, leasing, producing, steering
 from taskq.broker.commands.holding import Batch, Lost, QueueSet, Stale
 from taskq.broker.commands.outcomes import words
 from taskq.broker.protocol import Now, Sleep
@@ -162,7 +162,7 @@ class Together(RuleBasedStateMachine):
         self.answer: Any = None
         for worker in self.workers:
             self._begin(worker)
-        self._run(holding.renew(self.world.keys, 4_000, [], []))  # a pulse: somebody was there before
+        self._run(leasing.renew(self.world.keys, 4_000, [], []))  # a pulse: somebody was there before
 
     @initialize(some=st.lists(st.sampled_from(sorted(TASKS)), min_size=1, max_size=3, unique=True))
     def few_tasks_meet_more_often(self, some: list[str]) -> None:
@@ -331,7 +331,7 @@ class Together(RuleBasedStateMachine):
         """A child ends, and its parent gives back what it held; another takes its place."""
         worker = self.workers[who]
         running = {"none": [], "one": worker.held[:1], "all": worker.held}[ran]
-        close = holding.close(self.world.keys, worker.inc, died=died, alone=len(running) == 1, running=running)
+        close = leasing.close(self.world.keys, worker.inc, died=died, alone=len(running) == 1, running=running)
         with Probe(self, worker.held):
             self._run(close)
         self._begin(worker)
@@ -473,7 +473,7 @@ class Together(RuleBasedStateMachine):
         self.starts = {task: [] for task in self.starts}
         self.auditing = None
         for worker in self.workers:
-            renew = holding.renew(self.world.keys, worker.lease, [worker.queues], [worker.inc])
+            renew = leasing.renew(self.world.keys, worker.lease, [worker.queues], [worker.inc])
             assert self._run(renew).lost == {worker.inc}
             self._begin(worker)
 
@@ -486,7 +486,7 @@ class Together(RuleBasedStateMachine):
             self.world.at(self.world.now + 1000)
             for worker in self.workers:
                 if not worker.cut_off and self.world.now >= worker.renew_at:
-                    renew = holding.renew(self.world.keys, worker.lease, [worker.queues], [worker.inc])
+                    renew = leasing.renew(self.world.keys, worker.lease, [worker.queues], [worker.inc])
                     assert not self._run(renew).lost, "a worker that renews its lease was taken for dead"
                     worker.renew_at = self.world.now + worker.lease / 3
             with Probe(self, [id_ for one in self.workers if one.cut_off for id_ in one.held]):

@@ -1129,8 +1129,8 @@ MUTANTS = [
     py(
         "a stopped child leaves its lease behind",
         "worker/child/session",
-        "        if self.incarnation:\n            command = holding.close(",
-        "        if not self.incarnation:\n            command = holding.close(",
+        "        if self.incarnation:\n            command = leasing.close(",
+        "        if not self.incarnation:\n            command = leasing.close(",
         _KILLS + "test_a_stop_lets_running_tasks_end_and_returns_the_rest",
     ),
     # -- middleware and hooks

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from taskq.broker.commands import awaiting, holding, producing
+from taskq.broker.commands import awaiting, producing
 from taskq.broker.commands.holding import QueueSet
 from taskq.broker.faults import NotSent, Passing, Unanswered, backoff
 from taskq.broker.patience import persist
@@ -143,7 +143,7 @@ def reaper(world: World, name: str) -> Actor:
         while True:
             try:
                 again = yield from one.step()
-                yield holding.wait_bell(world.keys, ["alarm"], again)
+                yield awaiting.wait_bell(world.keys, ["alarm"], again)
                 attempt = 0
             except (NotSent, Unanswered, Passing, BrokerRefused):
                 yield Sleep(backoff(attempt, 1.0))

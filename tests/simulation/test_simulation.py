@@ -15,7 +15,7 @@ from typing import Any
 
 import pytest
 
-from taskq.broker.commands import holding, keeping
+from taskq.broker.commands import keeping, leasing
 from taskq.broker.net.connection import Connection
 from taskq.broker.producer import Numbering
 from taskq.broker.protocol import Protocol
@@ -76,7 +76,7 @@ def send_as_new(self: Numbering, messages: Any, _failed: Any = None, send: Any =
 
 def reap_by_what_was_read(self: Reaper, reap: Any = Reaper.reap) -> Protocol[float]:
     for incarnation in (yield keeping.reap(self.keys, 10, dry_run=True)).moves:
-        yield holding.close(self.keys, incarnation, died=True, alone=False, running=())
+        yield leasing.close(self.keys, incarnation, died=True, alone=False, running=())
     return (yield from reap(self))  # type: ignore[no-any-return]
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from taskq.broker.commands import holding
+from taskq.broker.commands import awaiting
 from taskq.broker.commands.holding import Batch, Lost, QueueSet
 from taskq.broker.faults import NotSent, Passing, Unanswered
 from taskq.broker.net.connection import Connection
@@ -284,7 +284,7 @@ class LoopLane(_Lane):
 
     def _rest(self) -> Protocol[str]:
         try:
-            rang = yield holding.wait_bell(self.session.keys, ["bell:" + self.session.queues.id], WAIT)
+            rang = yield awaiting.wait_bell(self.session.keys, ["bell:" + self.session.queues.id], WAIT)
         except (NotSent, Unanswered, Passing):
             return ""
         return "repair" if rang is None else ""

@@ -1,4 +1,4 @@
-"""What processes that wait for results ask."""
+"""What those that wait ask: processes for results, workers for their bells."""
 
 from __future__ import annotations
 
@@ -30,3 +30,19 @@ def drain_inbox(name: bytes) -> Command[list[bytes]]:
 def forget(keys: Keys, raw_id: bytes) -> Command[int]:
     """Delete a result."""
     return Command(None, [b"DEL", keys["result:"] + raw_id], as_it_is)
+
+
+def wait_bell(keys: Keys, names: Sequence[str], seconds: float) -> Command[Any]:
+    """Wait until one of the bells rings, at most ``seconds``; answers None in vain."""
+    return wait_bells([keys[name] for name in names], seconds)
+
+
+def wait_bells(bells: Sequence[bytes], seconds: float) -> Command[Any]:
+    """Wait until one of the bells, of whichever partitions, rings, at most ``seconds``; answers None in vain."""
+    words: list[Arg] = [b"BLPOP", *bells, block_word(seconds)]
+    return Command(None, words, as_it_is, block=seconds)
+
+
+def take_bell(bell: bytes) -> Command[Any]:
+    """Take the token of a bell, if it has one; answers None in vain."""
+    return Command(None, [b"LPOP", bell], as_it_is)

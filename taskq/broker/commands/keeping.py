@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from taskq.broker.call import Command, readable
-from taskq.broker.commands.holding import Move, _moves
+from taskq.broker.commands.leasing import Move, moves
 from taskq.broker.keys import Keys
 from taskq.broker.scripts import script
 from taskq.broker.ticks import DueTick
@@ -70,7 +70,7 @@ def _reaping(reply: Any) -> Reaping:
             continue
         if n < 0:
             reaping.unfinished.add(inc)
-        reaping.moves[inc] = _moves(reply[at : at + 3 * abs(n)])
+        reaping.moves[inc] = moves(reply[at : at + 3 * abs(n)])
         at += 3 * abs(n)
     return reaping
 

@@ -17,7 +17,7 @@ from contextlib import suppress
 from functools import partial
 from typing import Any, TypeVar
 
-from taskq.broker.commands import holding
+from taskq.broker.commands import awaiting
 from taskq.broker.commands.holding import Batch, Lost
 from taskq.broker.faults import NotSent, Passing, Unanswered
 from taskq.broker.net.aio import AsyncConnection
@@ -219,7 +219,7 @@ class LoopLane:
 
     async def _wait_for_bell(self) -> bool:
         try:
-            rang = await self._bell_connection.execute(holding.wait_bells(self.session.bells, WAIT))
+            rang = await self._bell_connection.execute(awaiting.wait_bells(self.session.bells, WAIT))
             self.session.rang(rang)
             return rang is not None
         except (NotSent, Unanswered, Passing, BrokerRefused):

@@ -13,7 +13,7 @@ from functools import partial
 from typing import Any, TypeVar
 
 from taskq.broker import call
-from taskq.broker.commands import holding
+from taskq.broker.commands import holding, leasing
 from taskq.broker.commands.holding import Batch, QueueSet, Stale
 from taskq.broker.commands.outcomes import words
 from taskq.broker.faults import NotSent, Passing, Unanswered, backoff
@@ -212,7 +212,7 @@ class Session:
     def close(self) -> Protocol[None]:
         """End the incarnation; what it still holds goes back to its queues, uncounted."""
         if self.incarnation:
-            command = holding.close(self.keys, self.incarnation, died=False, alone=False, running=())
+            command = leasing.close(self.keys, self.incarnation, died=False, alone=False, running=())
             try:
                 while (yield from self._until_answered(command, None if self.held else _GOODBYES)):
                     pass  # in pieces, if it held thousands
@@ -223,7 +223,7 @@ class Session:
     def give_up(self) -> Protocol[None]:
         """Leave what is held to whoever looks after lost incarnations: nobody knows any more what of it has run."""
         if self.incarnation:
-            lost = holding.close_lost(self.keys, self.incarnation)
+            lost = leasing.close_lost(self.keys, self.incarnation)
             while (yield from self._until_answered(lost)):
                 pass
             self.incarnation = ""

@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from typing import TypeVar
 
 from taskq.broker.call import Command
-from taskq.broker.commands import holding, looking
+from taskq.broker.commands import holding, leasing, looking
 from taskq.broker.commands.looking import Located
 from taskq.broker.commands.outcomes import words
 from taskq.broker.keys import Keys
@@ -94,13 +94,13 @@ class Closer:
     def _close(self, keys: Keys, closing: Closing, incarnation: str, entries: frozenset[bytes]) -> Protocol[bool]:
         """Give back what an incarnation holds in one partition; answers whether suspects are waiting there now."""
         suspects = False
-        held = (yield from self._ask(holding.held_ids(keys, incarnation))) if entries else []
+        held = (yield from self._ask(leasing.held_ids(keys, incarnation))) if entries else []
         for raw_id in [raw_id for raw_id in held if digest(raw_id) in closing.overdue]:
             yield from self._fail_overdue(keys, incarnation, raw_id)
         running = [raw_id for raw_id in held if digest(raw_id) in entries - closing.overdue]
         kind = "crashed" if closing.died else "interrupted"
         cause = error_detail(kind, closing.cause, worker=self._executor.worker)
-        command = holding.close(keys, incarnation, died=closing.died, alone=closing.alone, running=running, cause=cause)
+        command = leasing.close(keys, incarnation, died=closing.died, alone=closing.alone, running=running, cause=cause)
         while moves := (yield from self._ask(command)):  # in pieces, if it held thousands
             for move in moves:
                 log.info("message %s of queue %s: back to %s", id_to_text(move.id), move.queue, move.place)

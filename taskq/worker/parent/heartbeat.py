@@ -12,8 +12,9 @@ import threading
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from taskq.broker.commands import announcing, holding
-from taskq.broker.commands.holding import QueueSet, Renewal
+from taskq.broker.commands import announcing, leasing
+from taskq.broker.commands.holding import QueueSet
+from taskq.broker.commands.leasing import Renewal
 from taskq.broker.faults import backoff
 from taskq.broker.keys import Keys
 from taskq.broker.net.connection import Connection
@@ -163,7 +164,7 @@ class Heartbeat(threading.Thread):
         unannounced = False
         for keys in self.partitions.all:
             infos = {incarnation: self._describe(incarnation) for incarnation in self._unknown[keys]}
-            renewal: Renewal = yield holding.renew(
+            renewal: Renewal = yield leasing.renew(
                 keys, int(self.lease * 1000), self._sets, by_incarnation, self.plan.announced, infos
             )
             next_ends[keys], self._unknown[keys] = renewal.next_end, renewal.unknown
