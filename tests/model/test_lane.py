@@ -18,10 +18,12 @@ from taskq.calls.task import Task
 from taskq.message.outcome import Returned, ids_of
 from taskq.runs.execution import Executor
 from taskq.worker.child.interrupt import soft_limit_error
+from taskq.worker.child.lane import Means
 from taskq.worker.child.loop_lane import LoopLane
 from taskq.worker.child.main_lane import MainLane
 from taskq.worker.child.quota import Quota
 from taskq.worker.child.session import Session
+from taskq.worker.child.surroundings import Surroundings
 from taskq.worker.seats import CAPACITY, Seat, region_size
 
 
@@ -48,7 +50,8 @@ class Lane:
         queues = QueueSet.of(["t"])
         self.session = Session(client.keys, queues, b"", 15_000, 60_000, began)
         executor = Executor(app.tasks, app.settings, "worker")
-        self.lane = kind(self.session, executor, self.seat, client.url, Quota(None, lambda: None))
+        means = Means(self.session, executor, self.seat, client.url, Quota(None, lambda: None), Surroundings())
+        self.lane = kind(means)
         self.connection = Connection(client.url)
 
     def run(self, calls: int) -> list[bytes]:
@@ -141,7 +144,7 @@ def test_the_settler_is_awake_while_a_hook_lasts_behind_a_single_message_too(lan
     made = lane(lambda n: None)
     awake: list[bool] = []
     assert isinstance(made.lane, MainLane)
-    work = made.lane._work
+    work = made.lane._hand.work
     made.task.client.hooks.on("success", lambda request, value: awake.append(work.is_set()))
     made.lane.executor.hooks, made.lane.executor.told = made.task.client.hooks, True
 

@@ -1169,7 +1169,7 @@ MUTANTS = [
     py(
         "a hook that lasts keeps a message in a main lane",
         "worker/child/main_lane",
-        "self._work.set()  # while",
+        "self._hand.work.set()  # while",
         "pass  # while",
         _LANES,
     ),
@@ -1268,8 +1268,8 @@ MUTANTS = [
     py(
         "the last of a batch has ended before the server knows",
         "worker/child/main_lane",
-        "        self._started = 0.0\n        current.set(None)",
-        "        self._started = 0.0\n        seat.idle()\n        current.set(None)",
+        "        hand.started = 0.0\n        current.set(None)",
+        "        hand.started = 0.0\n        seat.idle()\n        current.set(None)",
         _LANES,
     ),
     py(

@@ -22,7 +22,9 @@ from taskq.broker.protocol import boottime
 from taskq.errors import ConfigError
 from taskq.runs.context import Stopping
 from taskq.runs.execution import Executor
-from taskq.worker.child.loop_lane import LoopLane, run_lanes
+from taskq.worker.child.lane import Dialogue, Means
+from taskq.worker.child.loop_lane import LoopLane
+from taskq.worker.child.loops import run_lanes
 from taskq.worker.child.main_lane import MainLane
 from taskq.worker.child.quota import Quota
 from taskq.worker.child.session import Session
@@ -73,7 +75,7 @@ class Child:
         kinds = [(MainLane, plan.main), (LoopLane, plan.loop), (LoopLane, plan.thread)]
         url, around = app.client.url, self.surroundings
         self.lanes = [
-            kind(self._session(queues, seat, alone), self._executor(queues), seat, url, quota, around)
+            kind(Means(self._session(queues, seat, alone), self._executor(queues), seat, url, quota, around))
             for (kind, queues), seat in zip(kinds, self.seats, strict=True)
             if queues.id
         ]
@@ -123,7 +125,7 @@ class Child:
     def _executor(self, queues: QueueSet) -> Executor:
         return Executor(self.app.tasks, self.app.settings, self.plan.name, queues.tasks, self.app.client.hooks)
 
-    def _session(self, queues: QueueSet, seat: Seat, alone: bool) -> Session | Sessions:
+    def _session(self, queues: QueueSet, seat: Seat, alone: bool) -> Dialogue:
         settings, partitions = self.app.settings, self.app.client.partitions
         info, ttl_ms = self.plan.info(self.number, queues), int(settings.result_ttl * 1000)
 

@@ -26,19 +26,16 @@ from taskq.errors import BrokerRefused
 from taskq.message.outcome import Outcome, Returned
 from taskq.runs import logs
 from taskq.runs.delivery import NOWHERE, Delivery, Taken, current
-from taskq.runs.execution import Executor
 from taskq.runs.hooks import Due, due
 from taskq.runs.invoke import arun, run
+from taskq.worker.child.lane import Means
+from taskq.worker.child.loops import run_lanes
 from taskq.worker.child.main_lane import UNRENEWED_PAUSE, WAIT
 from taskq.worker.child.pace import Pace
-from taskq.worker.child.quota import Quota
-from taskq.worker.child.session import Session, Stopped
-from taskq.worker.child.sessions import Sessions
-from taskq.worker.child.surroundings import Surroundings
+from taskq.worker.child.session import Stopped
 from taskq.worker.child.where import OnLoop, OwnThread
-from taskq.worker.seats import CAPACITY, Seat
+from taskq.worker.seats import CAPACITY
 from taskq.worker.twin import leave_if_twin
-from taskq.worker.vital import vital
 
 log = logging.getLogger("taskq.worker")
 
@@ -50,61 +47,21 @@ _SETTLE_AFTER = 0.002
 _TO_TIDY_UP = 1.0
 
 
-def _loop_factory() -> Callable[[], asyncio.AbstractEventLoop] | None:
-    """Return uvloop's way to make a loop if it is installed, None for asyncio's own."""
-    try:
-        import uvloop
-    except ImportError:
-        return None
-    factory: Callable[[], asyncio.AbstractEventLoop] = uvloop.new_event_loop
-    return factory
-
-
-def run_lanes(mains: list[Callable[[], Coroutine[Any, Any, None]]], ended: Callable[[], object]) -> None:
-    """Run lanes on a new event loop; blocks its thread. Uses uvloop if it is installed.
-
-    ``ended`` is called when all have ended: what tasks have left on the loop may still keep it for ever.
-
-    A bug in there ends the process before the runner cancels what runs, which would pass for failures.
-    """
-
-    async def all_of_them() -> None:
-        await asyncio.gather(*(main() for main in mains))
-        ended()
-
-    runner = asyncio.Runner(loop_factory=_loop_factory())
-    vital("the event loop of this child", lambda: runner.run(all_of_them()))
-    runner.close()
-
-
 class LoopLane:
     """One lane of a child's event loop."""
 
-    def __init__(
-        self,
-        session: Session | Sessions,
-        executor: Executor,
-        seat: Seat,
-        url: str,
-        quota: Quota,
-        surroundings: Surroundings | None = None,
-    ) -> None:
+    def __init__(self, means: Means) -> None:
         """Prepare the lane."""
-        self.session = session
-        self.executor = executor
-        self.seat = seat
-        self.quota = quota
-        self._surroundings = surroundings or Surroundings()
+        self.session, self.executor, self.seat, self._url, self.quota, self._surroundings = means
         self.stopping = False
-        self._url = url
-        self._pace = Pace({task.queue for task in executor.tasks.values() if task.at_most_once}, many=True)
+        self._pace = Pace({task.queue for task in self.executor.tasks.values() if task.at_most_once}, many=True)
         self._loop: asyncio.AbstractEventLoop | None = None
         self._running: dict[asyncio.Task[None], Delivery] = {}
-        self._here = OnLoop(seat)
+        self._here = OnLoop(self.seat)
         self._cancel_at: asyncio.TimerHandle | None = None
         self._outcomes: list[Outcome] = []
         self._unsettled: list[int] = []  # indexes of messages that have ended, until the server knows
-        self._threads = ThreadPoolExecutor(seat.capacity, "taskq-task")  # threads are made as they are needed
+        self._threads = ThreadPoolExecutor(self.seat.capacity, "taskq-task")  # threads are made as they are needed
 
     def stop(self, grace: float | None = None) -> None:
         """Start nothing more; safe from any thread and from a signal handler.

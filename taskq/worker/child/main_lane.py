@@ -1,7 +1,6 @@
 """Sync tasks in a child's main thread: take a batch, run it message by message, settle it with the next take.
 
-A second thread, the settler, watches over the first: when a task lasts, it settles what ended before it and returns
-what was not started, so nothing waits behind a slow task. (While C code holds the GIL it cannot.)
+A second thread, the settler, watches over the first (see ``settler``), so that nothing waits behind a slow task.
 """
 
 from __future__ import annotations
@@ -9,7 +8,6 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from collections import deque
 from collections.abc import Callable
 from contextlib import suppress
 from contextvars import copy_context
@@ -18,21 +16,18 @@ from functools import partial
 from taskq.broker.commands.holding import Batch, Lost
 from taskq.broker.net.connection import Connection
 from taskq.broker.protocol import boottime, drive
-from taskq.message.outcome import Outcome, Returned
+from taskq.message.outcome import Returned
 from taskq.runs import logs
 from taskq.runs.delivery import NOWHERE, Delivery, Route, Taken, current
-from taskq.runs.execution import Executor
 from taskq.runs.hooks import due
 from taskq.runs.invoke import run
+from taskq.worker.child.lane import Means
 from taskq.worker.child.pace import BATCH, Pace
-from taskq.worker.child.quota import Quota
-from taskq.worker.child.session import Session, Stopped
-from taskq.worker.child.sessions import Sessions
-from taskq.worker.child.surroundings import LOOK_EVERY, Surroundings
+from taskq.worker.child.session import Stopped
+from taskq.worker.child.settler import Hand, start_settler
+from taskq.worker.child.surroundings import LOOK_EVERY
 from taskq.worker.child.where import MainThread
-from taskq.worker.seats import Seat
 from taskq.worker.twin import leave_if_twin
-from taskq.worker.vital import vital
 
 log = logging.getLogger("taskq.worker")
 
@@ -42,12 +37,6 @@ WAIT = 4.0
 UNRENEWED_PAUSE = 0.05
 #: No process forks within so many seconds; asking for the pid would cost a tiny task too much.
 _FORK_TAKES = 0.00002
-#: Seconds between two looks of the settler. Each costs the main thread the GIL for a moment.
-_LOOK_EVERY = 0.008
-#: After this many seconds of one task, outcomes before it are settled by the settler.
-_SETTLE_AFTER = 0.005
-#: After this many, messages behind it are returned; and after this many of the whole batch.
-_RETURN_AFTER, _RETURN_BATCH_AFTER = 0.020, 0.040
 
 
 class MainLane:
@@ -55,46 +44,28 @@ class MainLane:
 
     interrupted = False  # nothing here can be interrupted but by the death of the process
 
-    def __init__(
-        self,
-        session: Session | Sessions,
-        executor: Executor,
-        seat: Seat,
-        url: str,
-        quota: Quota,
-        surroundings: Surroundings | None = None,
-    ) -> None:
+    def __init__(self, means: Means) -> None:
         """Prepare the lane."""
-        self.session = session
-        self.executor = executor
-        self.seat = seat
-        self.quota = quota
-        self.stopping = False
+        self.session, self.executor, self.seat, url, self.quota, self._surroundings = means
         self._connection = Connection(url)
         self._settler_connection = Connection(url)
-        self._pace = Pace({task.queue for task in executor.tasks.values() if task.at_most_once})
+        self._pace = Pace({task.queue for task in self.executor.tasks.values() if task.at_most_once})
         self._lock = threading.Lock()  # one call of the session at a time
-        self._buffer: deque[Delivery] = deque()
-        self._outcomes: deque[Outcome] = deque()
-        self._started = 0.0  # when the running task did, 0 for none
-        self._batch_began = 0.0
-        self._waiting = False
-        self._work = threading.Event()
-        self._ended = False
-        self._surroundings = surroundings or Surroundings()
-        self._here = MainThread(seat, self._surroundings)
+        self._hand = Hand()
+        self._buffer, self._outcomes = self._hand.buffer, self._hand.outcomes
+        self._here = MainThread(self.seat, self._surroundings)
         self._look_at = 0.0  # when to look next at what tasks have left
 
     def stop(self, grace: float | None = None) -> None:
         """Start nothing more; called by the signal handler, in the lane's own thread."""
-        self.stopping = True
-        if self._waiting:
+        self._hand.stopping = True
+        if self._hand.waiting:
             self._connection.close()  # the wait ends with an error, at once
 
     def revoke(self) -> None:
         """Do not run, or run no longer, what is revoked; called by the signal handler, in the lane's own thread."""
         revoked = self.seat.revoked()
-        for delivery in self._take_buffer():
+        for delivery in self._hand.take_buffer():
             if delivery.index in revoked:
                 self._outcomes.append(Returned(delivery.id))  # the server knows better than to keep it
             else:
@@ -105,7 +76,7 @@ class MainLane:
         """Take and run messages until told to stop."""
         self._begin()
         wait = 0.0
-        while not self.stopping:
+        while not self._hand.stopping:
             if boottime() > self.seat.lease_until:  # take nothing before it is renewed, or known to be lost
                 self._exchange(self._connection, ask=True)
                 time.sleep(UNRENEWED_PAUSE)
@@ -123,7 +94,7 @@ class MainLane:
     def run_alone(self, ended: Callable[[], object]) -> bool:
         """Run one message, for which the child was made; says whether there was one, and calls ``ended`` if so."""
         self._begin()
-        batch = None if self.stopping else self._exchange(self._connection, want=1)
+        batch = None if self._hand.stopping else self._exchange(self._connection, want=1)
         if batch is not None and batch.messages:
             self._surroundings.begin().run(self._run_batch, batch)
         self._end()
@@ -135,12 +106,11 @@ class MainLane:
     def _begin(self) -> None:
         with suppress(Stopped):
             drive(self.session.open(), self._connection, self._pause)
-        settle = partial(vital, "the settler of this child", self._settle_for_long_tasks)
-        threading.Thread(target=settle, name="taskq-settler", daemon=True).start()
+        start_settler(self._hand, partial(self._exchange, self._settler_connection))
 
     def _end(self) -> None:
-        self._ended = True
-        self._outcomes.extend(Returned(delivery.id) for delivery in self._take_buffer())
+        self._hand.ended = True
+        self._hand.give_back()
         self._exchange(self._connection)
         drive(self.session.close(), self._connection)
         self.seat.idle()
@@ -158,8 +128,8 @@ class MainLane:
                 outcomes.append(self._outcomes.popleft())
             if not (outcomes or want or ask):
                 return None
-            self._waiting = wait > 0 and not outcomes
-            if self.stopping:
+            self._hand.waiting = wait > 0 and not outcomes
+            if self._hand.stopping:
                 wait = 0.0
             # After a wait, names that are missing among the ready queues are put back: it may have been in vain.
             steps = self.session.exchange(
@@ -170,50 +140,41 @@ class MainLane:
                 batch = drive(steps, connection, time.sleep if outcomes else self._pause)
             except Lost:
                 log.warning("the lease of this child ended before it could be renewed: starting anew")
-                self._take_buffer()
+                self._hand.take_buffer()
                 self._outcomes.clear()
                 with suppress(Stopped):
                     drive(self.session.open(), connection, self._pause)
             except Exception as error:
-                if not (self.stopping and (self._waiting or isinstance(error, Stopped))):
+                if not (self._hand.stopping and (self._hand.waiting or isinstance(error, Stopped))):
                     raise
                 # Perhaps the signal's handler closed the connection in the midst of its use. What was taken meanwhile
                 # is found by the sync that goes before the next call.
                 self.session.doubtful = True
                 return None
             finally:
-                self._waiting = False
+                self._hand.waiting = False
             if connection is self._connection:  # the main thread's own: nothing runs
                 self.seat.idle()
             return batch
 
     def _pause(self, seconds: float) -> None:
         """Wait between two tries of what need not be done any more once the lane is to stop."""
-        if self.stopping:
+        if self._hand.stopping:
             raise Stopped
         time.sleep(seconds)
 
-    def _take_buffer(self) -> list[Delivery]:
-        """Empty the buffer; each entry goes to exactly one of the two threads."""
-        taken = []
-        try:
-            while True:
-                taken.append(self._buffer.popleft())
-        except IndexError:
-            return taken
-
     def _run_batch(self, batch: Batch) -> None:
         """Run a batch message by message; the settler may take the rest of it away."""
-        buffer, outcomes, seat, session = self._buffer, self._outcomes, self.seat, self.session
+        hand, buffer, outcomes, seat, session = self._hand, self._buffer, self._outcomes, self.seat, self.session
         executor, prepare, here = self.executor, self.executor.prepare, self._here
         incarnation = session.incarnation
         lease_until, memory, index_at = seat.lease_until, seat.memory, seat.index_at
         self._load(batch)
-        self._started = self._batch_began = began = group_began = boottime()
+        hand.started = hand.batch_began = began = group_began = boottime()
         told, here.starts_told = logs.log.isEnabledFor(logging.INFO), logs.log.isEnabledFor(logging.DEBUG)
         route, ran = NOWHERE, 0  # measured together: messages of one kind that follow each other
         context, watched, busy, look_at = copy_context(), 1, True, self._look_at
-        while not self.stopping:
+        while not hand.stopping:
             try:
                 delivery = buffer.popleft()  # this is the claim: one of the two threads gets it
             except IndexError:
@@ -246,10 +207,10 @@ class MainLane:
                 if route is not NOWHERE:
                     route.bare = not (watched or route.timed or route.judged or here.starts_told)
             ran += 1
-            self._started = began = now
+            hand.started = began = now
         self._measure(route, began - group_began, ran)
         self._surroundings.main_busy = False
-        self._started = 0.0
+        hand.started = 0.0
         current.set(None)
         self.quota.spend(len(batch.messages) // 2)
 
@@ -258,14 +219,16 @@ class MainLane:
         messages, taken = batch.messages, Taken(batch.now, time.monotonic(), batch.crashes)
         self.seat.load(messages[::2])
         self._buffer.extend([Delivery(messages[i], messages[i + 1], taken, i >> 1) for i in range(0, len(messages), 2)])
-        if len(messages) > 2 and not self._work.is_set():  # behind or before a single one there is nothing to settle
-            self._work.set()
+        work = self._hand.work
+        if len(messages) > 2 and not work.is_set():  # behind or before a single one there is nothing to settle
+            work.set()
         self._surroundings.main_busy = True
 
     def _give_back(self, incarnation: str) -> None:
-        unstarted = [Returned(left.id) for left in self._take_buffer()]
         if self.session.incarnation is incarnation:
-            self._outcomes.extend(unstarted)
+            self._hand.give_back()
+        else:
+            self._hand.take_buffer()
 
     def _measure(self, route: Route, seconds: float, ran: int) -> None:
         if route is not NOWHERE:
@@ -278,32 +241,7 @@ class MainLane:
             self._exchange(self._connection)
         if self.executor.told and self.session.incarnation is incarnation:
             for hook in due(self.executor, delivery):
-                self._work.set()  # while it lasts, the settler settles what has ended
+                self._hand.work.set()  # while it lasts, the settler settles what has ended
                 hook.call()
                 leave_if_twin(0)
         return once or self.executor.told
-
-    # -- the settler --------------------------------------------------------------------------------------
-
-    def _settle_for_long_tasks(self) -> None:
-        while not self._ended:
-            self._wait_for_work()
-            started = self._started
-            if not started:
-                continue  # the main thread is settling them itself
-            lasted = boottime() - started
-            late = lasted > _RETURN_AFTER or boottime() - self._batch_began > _RETURN_BATCH_AFTER
-            if (late or self.stopping) and self._buffer:
-                self._outcomes.extend(Returned(delivery.id) for delivery in self._take_buffer())
-            if lasted > _SETTLE_AFTER and self._outcomes:
-                self._exchange(self._settler_connection)
-
-    def _wait_for_work(self) -> None:
-        """Wait a moment while there is something to watch; else until a batch begins."""
-        exchanging = not self._started and not self._waiting  # more is about to come
-        if self._buffer or self._outcomes or exchanging:
-            time.sleep(_LOOK_EVERY)
-            return
-        self._work.clear()
-        if not (self._buffer or self._outcomes):  # no batch came between the look and the clear
-            self._work.wait()
