@@ -49,7 +49,7 @@ leases               sorted set  incarnation by end of its lease (ms)
 name:<worker>        string      which of the workers with that name said last that it lives; expires after minutes
 terms                sorted set  incarnation by the length of its lease (ms)
 calls                hash        incarnation → number of its last call (and a half: see ``sync.lua``)
-workers              hash        incarnation → what it is (msgpack; see ``taskq.worker.child.session``)
+workers              hash        incarnation → what it is (msgpack; see ``taskq.views.workers``)
 sets                 hash        set of queues → its queues, joined by spaces
 serving              hash        queue → the sets that serve it, joined by spaces
 runs                 hash        set of queues → what the lanes of its workers run, a line each: their set, their tasks

@@ -910,7 +910,7 @@ MUTANTS = [
         "pass  # it may",
     ),
     py("a session forgets what it holds", "worker/child/session", "self.held.update(batch.messages[::2])", "pass"),
-    py("a sync gives back what runs", "worker/child/session", "lost, tuple(self.held))", "lost, ())"),
+    py("a sync gives back what runs", "worker/child/incarnation", "lost, tuple(self.held))", "lost, ())"),
     py(
         "what is returned goes back in reverse",
         "broker/commands/outcomes",
@@ -1128,9 +1128,9 @@ MUTANTS = [
     ),
     py(
         "a stopped child leaves its lease behind",
-        "worker/child/session",
-        "        if self.incarnation:\n            command = leasing.close(",
-        "        if not self.incarnation:\n            command = leasing.close(",
+        "worker/child/incarnation",
+        "        if self.incarnation:\n            close = partial(",
+        "        if not self.incarnation:\n            close = partial(",
         _KILLS + "test_a_stop_lets_running_tasks_end_and_returns_the_rest",
     ),
     # -- middleware and hooks

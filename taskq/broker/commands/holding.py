@@ -85,7 +85,9 @@ def fetch(
     return Command(script("fetch"), args, _batch, repeatable=False, block=wait, bells=names, heard=heard, ahead=ahead)
 
 
-def sync(keys: Keys, incarnation: str, number: int, lost: int, known: Iterable[bytes]) -> Command[Any]:
+def sync(
+    keys: Keys, incarnation: str, number: int, lost: int, known: Iterable[bytes]
+) -> Command[tuple[bool, list[bytes]]]:
     """Settle what is whose after call ``lost``; answers whether it was executed, and ids not held after all."""
     return Command(
         script("sync"),

@@ -15,6 +15,10 @@ from taskq.worker.child.surroundings import Surroundings
 from taskq.worker.seats import Seat
 
 
+class Stopped(Exception):
+    """The lane is to stop, and what it was trying to do need not be done."""
+
+
 class Dialogue(typing.Protocol):
     """A lane's dialogue with the server: the `Session` with an app's only partition, or `Sessions` with several.
 

@@ -28,11 +28,10 @@ from taskq.runs import logs
 from taskq.runs.delivery import NOWHERE, Delivery, Taken, current
 from taskq.runs.hooks import Due, due
 from taskq.runs.invoke import arun, run
-from taskq.worker.child.lane import Means
+from taskq.worker.child.lane import Means, Stopped
 from taskq.worker.child.loops import run_lanes
 from taskq.worker.child.main_lane import UNRENEWED_PAUSE, WAIT
 from taskq.worker.child.pace import Pace
-from taskq.worker.child.session import Stopped
 from taskq.worker.child.where import OnLoop, OwnThread
 from taskq.worker.seats import CAPACITY
 from taskq.worker.twin import leave_if_twin

@@ -21,9 +21,8 @@ from taskq.runs import logs
 from taskq.runs.delivery import NOWHERE, Delivery, Route, Taken, current
 from taskq.runs.hooks import due
 from taskq.runs.invoke import run
-from taskq.worker.child.lane import Means
+from taskq.worker.child.lane import Means, Stopped
 from taskq.worker.child.pace import BATCH, Pace
-from taskq.worker.child.session import Stopped
 from taskq.worker.child.settler import Hand, start_settler
 from taskq.worker.child.surroundings import LOOK_EVERY
 from taskq.worker.child.where import MainThread
