@@ -11,10 +11,10 @@ import logging
 from collections.abc import Collection, Mapping
 from typing import Any
 
-from taskq.config import LONGEST, Settings
-from taskq.errors import ConfigError, DecodeError, MaxRetriesExceeded, RateLimited, SerializationError, TaskqError
+from taskq.config import Settings
+from taskq.errors import DecodeError, RateLimited, SerializationError, TaskqError
 from taskq.message.codec import NO_ARGUMENTS
-from taskq.message.envelope import Envelope, plain_body
+from taskq.message.envelope import plain_body
 from taskq.message.head import names_of, plain_start
 from taskq.message.ids import id_to_text
 from taskq.message.letters import DISCARDED, FAILURE, SUCCESS
@@ -22,17 +22,15 @@ from taskq.message.outcome import Again, Dead, Ended, Outcome, Passed, Returned,
 from taskq.runs.context import Context, Retry, Revoked, ShuttingDown
 from taskq.runs.delivery import Delivery, End, Route
 from taskq.runs.errors_as_text import forget_frames, format_error, own_frames, safe_text, type_name
-from taskq.runs.invoke import surround
 from taskq.runs.logs import tell
-from taskq.spelling import count
+from taskq.runs.retrying import after_error, after_request, after_value
+from taskq.runs.surround import surround
+from taskq.runs.unknown import wait_for_one_that_knows
 from taskq.tasks.definition import Definition
 from taskq.tasks.hooks import Hooks
-from taskq.tasks.retry import Attempt, GiveUp, Policy, RunAgain
 
 #: What taskq itself adds to a message that was sent, at most: stamps, and the headers of a retry.
 _ADDED_MAX = 4096
-
-
 #: Seconds after which any lane looks again at a message that waits for the right lane: that may have ended.
 _PASSED_PAUSE = 60.0
 
@@ -105,7 +103,10 @@ class Executor:
             return Ended(delivery.id, "discarded", DISCARDED + b"expired")
         task = self.tasks.get(envelope.task)
         if task is None:
-            return self._unknown(delivery, envelope)
+            try:
+                return wait_for_one_that_knows(delivery, self.settings.unknown_after)
+            except DecodeError as error:
+                return self._bury(delivery, "unknown-task", error)
         if task.name not in self._only:
             return Passed(delivery.id, b"", _PASSED_PAUSE, again=False)
         told = bool(self.hooks.of("success") or task.hooks.of("success"))
@@ -140,22 +141,6 @@ class Executor:
         detail = error_detail(reason, safe_text(error), worker=self.worker)
         return Dead(delivery.id, reason, detail, FAILURE + detail)
 
-    def _unknown(self, delivery: Delivery, envelope: Envelope) -> Outcome:
-        """The task is not registered here; most likely the producer is newer. It waits for a worker that knows it."""
-        since, now = envelope.headers.get("unknown"), delivery.taken.now
-        if not (isinstance(since, (int, float)) and since <= now):  # the first time; or a moment no taskq has written
-            since = now
-        waited = (now - since) / 1000
-        if waited >= self.settings.unknown_after:
-            error = DecodeError(f"no worker has known the task {envelope.task!r} for {waited:.0f} s")
-            return self._bury(delivery, "unknown-task", error)
-        text = "message %s is of task %r, which this worker does not know"
-        tell(logging.WARNING, delivery, text, id_to_text(delivery.id), envelope.task)
-        pause = max(0.1, self.settings.unknown_after - waited)
-        again = envelope.headers.get("unknown") == since
-        value = b"" if again else envelope.with_headers({**envelope.headers, "unknown": since})
-        return Passed(delivery.id, value, pause, again)
-
     # -- after -------------------------------------------------------------------------------------------
 
     def succeeded(self, delivery: Delivery, value: Any) -> Outcome:
@@ -184,14 +169,10 @@ class Executor:
         if not delivery.task.policy.looks_at_values:
             return None
         try:
-            decision = self._decide(delivery, None, value)
-            if isinstance(decision, RunAgain):
-                return self._again(delivery, decision.delay, None)
-            if isinstance(decision, GiveUp):
-                return self._give_up(delivery, decision.error or _refused_value(value))
+            follows = after_value(delivery, value)
+            return None if follows is None else self._follow(delivery, follows, None)
         except Exception as bug:  # a policy's own bug must not take the worker down
             return self._give_up(delivery, bug)
-        return None
 
     def _note(self, delivery: Delivery, subject: Any, *events: str) -> None:
         """Note for hooks how a delivery ends."""
@@ -200,7 +181,6 @@ class Executor:
 
     def failed(self, delivery: Delivery, error: BaseException) -> Outcome:
         """Say how the delivery of a task that raised ``error`` ends."""
-        frames = error.__traceback__  # a policy re-raises the error, which would add frames of its own
         try:
             if isinstance(error, ShuttingDown):
                 return self.interrupted(delivery)
@@ -211,16 +191,18 @@ class Executor:
             if isinstance(error, RateLimited):
                 return SlowDown(delivery.id, float(error.retry_after))
             if isinstance(error, Retry):
-                return self._asked_for_retry(delivery, error)
-            decision = self._decide(delivery, error, None)
-            if isinstance(decision, RunAgain):
-                return self._again(delivery, decision.delay, error)
-            error.with_traceback(frames)  # not by setting it: a frozen dataclass would refuse
-            final = decision.error if isinstance(decision, GiveUp) and decision.error is not None else error
-            return self._give_up(delivery, final)
+                return self._follow(delivery, after_request(delivery, error), error.error)
+            return self._follow(delivery, after_error(delivery, error), error)
         except Exception as bug:  # a policy's own bug must not take the worker down
             BaseException.__setattr__(bug, "__context__", error)  # likewise
             return self._give_up(delivery, bug)
+
+    def _follow(self, delivery: Delivery, follows: Again | BaseException, error: BaseException | None) -> Outcome:
+        """End a delivery after which there is another run, or none."""
+        if isinstance(follows, Again):
+            self._note(delivery, error, "retry")
+            return follows
+        return self._give_up(delivery, follows)
 
     def interrupted(self, delivery: Delivery) -> Outcome:
         """Say how a delivery ends that a stop has interrupted: its task has begun, but has not ended."""
@@ -228,57 +210,6 @@ class Executor:
             error = TaskqError("interrupted by a stop of its worker; at_most_once forbids another run")
             return self._bury(delivery, "abandoned", error)
         return Returned(delivery.id)
-
-    def _asked_for_retry(self, delivery: Delivery, asked: Retry) -> Outcome:
-        _check_request(asked)
-        attempt = self._attempt(delivery, asked if asked.error is None else asked.error, None)
-        decision = _policy(delivery).asked(attempt, asked.delay, asked.max_retries)
-        if isinstance(decision, RunAgain):
-            return self._again(delivery, decision.delay, asked.error, asked.max_retries)
-        if decision.error is None or decision.error is asked:
-            name, times = delivery.task.name, delivery.retries
-            return self._give_up(
-                delivery, MaxRetriesExceeded(f"{name} has been retried {count(times, 'time')}, and may not be again")
-            )
-        return self._give_up(delivery, decision.error)
-
-    def _decide(self, delivery: Delivery, error: BaseException | None, value: Any) -> RunAgain | GiveUp | None:
-        return _policy(delivery).decide(self._attempt(delivery, error, value))
-
-    def _attempt(self, delivery: Delivery, error: BaseException | None, value: Any) -> Attempt:
-        headers = delivery.envelope.headers
-        first = headers.get("first", delivery.taken.now)
-        return Attempt(
-            number=delivery.retries + 1,
-            elapsed=max(0.0, (delivery.server_now() - first) / 1000),
-            idle_for=float(headers.get("idle", 0.0)),
-            slept=float(headers.get("slept", 0.0)),
-            error=error,
-            value=value,
-            function=delivery.task.function,
-            args=tuple(delivery.args),
-            kwargs=delivery.kwargs,
-        )
-
-    def _again(self, delivery: Delivery, delay: float, error: BaseException | None, most: int | None = None) -> Again:
-        headers = delivery.envelope.headers
-        again = {
-            **headers,
-            "retries": delivery.retries + 1,
-            "of": _policy(delivery).options.most_retries if most is None else most,
-            "first": headers.get("first", delivery.taken.now),
-            "idle": float(headers.get("idle", 0.0)) + delay,
-            "slept": delay,
-            "error": "" if error is None else f"{type(error).__name__}: {safe_text(error)}"[:500],
-        }
-        why = f": {again['error']}" if again["error"] else ""
-        tell(
-            logging.WARNING, delivery, "task %s[%s] runs again in %.3g s (retry %d)%s",
-            delivery.task.name, id_to_text(delivery.id), delay, delivery.retries + 1, why,
-            retries=delivery.retries + 1, delay=delay,
-        )  # fmt: skip
-        self._note(delivery, error, "retry")
-        return Again(delivery.id, delivery.envelope.with_headers(again), delay, "retried")
 
     def _give_up(self, delivery: Delivery, error: BaseException) -> Outcome:
         raw_id = delivery.id
@@ -297,24 +228,3 @@ class Executor:
             self._note(delivery, error, "failure", "dead")
             return Dead(raw_id, "failed", detail, result)
         return Ended(raw_id, "failed", result)
-
-
-def _policy(delivery: Delivery) -> Policy:
-    """Return the retry policy of a call: its task's, with the options of the call."""
-    policy, options = delivery.task.policy, delivery.envelope.headers.get("retry")
-    return policy.with_call_options(options) if isinstance(options, dict) and options else policy
-
-
-def _check_request(asked: Retry) -> None:
-    """Refuse what ``self.retry()`` cannot mean."""
-    error, delay, most = asked.error, asked.delay, asked.max_retries
-    if error is not None and not isinstance(error, BaseException):
-        raise ConfigError(f"self.retry(exc=...) takes an exception, such as ValueError(...), not {error!r}")
-    if delay is not None and not (isinstance(delay, (int, float)) and delay < LONGEST):
-        raise ConfigError(f"self.retry(countdown=...) takes a number of seconds below {LONGEST:g}, not {delay!r}")
-    if most is not None and type(most) is not int:
-        raise ConfigError(f"self.retry(max_retries=...) takes a whole number or None, not {most!r}")
-
-
-def _refused_value(value: Any) -> BaseException:
-    return TaskqError(f"the retry policy still refuses the value {value!r:.200}, and no retries are left")

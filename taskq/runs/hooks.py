@@ -18,8 +18,8 @@ from taskq.runs.context import Request, request_of
 from taskq.runs.delivery import NOWHERE, Delivery
 from taskq.runs.errors_as_text import forget_frames, own_frames
 from taskq.runs.execution import Executor
-from taskq.runs.invoke import UNFINISHED, finish
 from taskq.runs.logs import tell
+from taskq.runs.surround import UNFINISHED, finish
 from taskq.tasks.callables import is_async
 from taskq.tasks.hooks import Function, name_of
 

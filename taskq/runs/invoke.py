@@ -1,36 +1,20 @@
 """The one path of a run: call the function with what surrounds it, and say how that ends.
 
-What surrounds it is decided once for each route (`surround`). A `Here` says where it runs (the calling thread, the main
-thread of a child, another thread, an event loop); nothing else differs.
+What surrounds it is decided once for each route (``taskq.runs.surround``). A `Here` says where it runs (the calling
+thread, the main thread of a child, another thread, an event loop); nothing else differs.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from functools import partial
-from types import AsyncGeneratorType, CoroutineType, GeneratorType
 from typing import TYPE_CHECKING, Any, Protocol
 
 from taskq.message.outcome import Outcome
-from taskq.runs.context import request_of
 from taskq.runs.delivery import Delivery, Route, current
-from taskq.tasks.definition import Definition
-from taskq.tasks.hooks import Hooks, through
+from taskq.runs.surround import UNFINISHED, finish
 
 if TYPE_CHECKING:
     from taskq.runs.execution import Executor
-
-#: What a function returns without running its body: an `async def` or a generator under a sync decorator.
-UNFINISHED = frozenset({CoroutineType, GeneratorType, AsyncGeneratorType})
-
-
-def finish(value: Any) -> Any:
-    """Run a coroutine that a sync function returned to its end, in this thread; raises `TypeError` for a generator."""
-    if isinstance(value, CoroutineType):
-        import asyncio  # for this alone
-
-        return asyncio.run(value)
-    raise TypeError("the task returned a generator, whose body has not run: return a value, or a list of them")
 
 
 class Here:
@@ -107,33 +91,3 @@ async def arun(executor: Executor, delivery: Delivery, here: HereAsync) -> Outco
         return executor.interrupted(delivery) if here.cancelled(error) else executor.failed(delivery, error)
     here.end(delivery, None)
     return executor.succeeded(delivery, value)
-
-
-def surround(task: Definition, hooks: Hooks) -> Callable[..., Any]:
-    """Return what is called for a message of ``task``: its function, in all middleware that there is for it."""
-    kind = "arun" if task.is_async else "run"
-    around = hooks.of(kind) + task.hooks.of(kind)
-    if not around:
-        return task.function
-    to_its_end = _await_to_its_end if task.is_async else _call_to_its_end
-
-    def invoke(*args: Any, **kwargs: Any) -> Any:
-        delivery = current.get()
-        assert delivery is not None
-        return through(around, request_of(delivery), partial(to_its_end, task.function, *args, **kwargs))()
-
-    return invoke
-
-
-def _call_to_its_end(function: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Any:
-    value = function(*args, **kwargs)
-    while type(value) in UNFINISHED:
-        value = finish(value)
-    return value
-
-
-async def _await_to_its_end(function: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Any:
-    value = await function(*args, **kwargs)
-    while type(value) in UNFINISHED:  # one that was returned instead of awaited
-        value = await value if isinstance(value, CoroutineType) else finish(value)
-    return value

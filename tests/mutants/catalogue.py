@@ -1139,7 +1139,7 @@ MUTANTS = [
     py("a hook that is ignored is accepted", "tasks/hooks", "if self._closed:", "if False:", _HOOKS),
     py(
         "a coroutine that is returned runs outside of middleware",
-        "runs/invoke",
+        "runs/surround",
         "    value = function(*args, **kwargs)\n    while type(value) in UNFINISHED:\n        value = finish(value)\n",
         "    value = function(*args, **kwargs)\n",
         _HOOKS,
@@ -1467,7 +1467,7 @@ MUTANTS = [
     ),
     py(
         "a body that has not run counts as done",
-        "runs/invoke",
+        "runs/surround",
         "frozenset({CoroutineType, GeneratorType, AsyncGeneratorType})",
         "frozenset({CoroutineType})",
         "tests/unit/test_callables.py",

@@ -173,7 +173,7 @@ def test_without_middleware_a_route_calls_the_function_itself(app: TaskQ) -> Non
     @app.task(name="t")
     def t() -> None: ...
 
-    from taskq.runs.invoke import surround
+    from taskq.runs.surround import surround
 
     assert surround(t, app.client.hooks) is t.function
     app.around("arun")(_awaiting)

@@ -15,7 +15,8 @@ from taskq.errors import TaskqError
 from taskq.runs import logs
 from taskq.runs.context import Revoked
 from taskq.runs.delivery import Delivery, Route
-from taskq.runs.invoke import UNFINISHED, Here, finish
+from taskq.runs.invoke import Here
+from taskq.runs.surround import UNFINISHED, finish
 from taskq.worker.child.interrupt import (
     CoroutineInterrupt,
     MainThreadInterrupt,
