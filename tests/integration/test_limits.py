@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from taskq import TaskError
-from taskq.worker.parent.watch import Scaling
+from taskq.worker.parent.scaling import Scaling
 from tests.support import Start, Write, survey, wait_until
 
 JOBS = """

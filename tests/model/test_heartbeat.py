@@ -15,7 +15,8 @@ from taskq.broker.commands import holding, keeping, leasing
 from taskq.broker.commands.holding import QueueSet
 from taskq.broker.net.connection import Connection
 from taskq.broker.protocol import Now, Protocol, Sleep, boottime, drive
-from taskq.worker.parent.heartbeat import Chore, Heartbeat
+from taskq.worker.parent.chores import Chore
+from taskq.worker.parent.heartbeat import Heartbeat
 from taskq.worker.plan import Plan
 from taskq.worker.seats import CAPACITY, Seat, region_size
 from tests.faults.proxy import Proxy
@@ -196,7 +197,7 @@ def test_an_answer_that_makes_no_sense_stops_nothing(parent: Parent, monkeypatch
     assert parent.turn()
     assert parent.heartbeat._reaper.stumbles == {"promote what is due": 1}
 
-    monkeypatch.setattr(holding, "_renewal", lambda reply: renew(None))
+    monkeypatch.setattr(leasing, "_renewal", lambda reply: renew(None))
     assert not parent.turn()
     assert "TypeError" in parent.heartbeat.trouble
 

@@ -938,8 +938,8 @@ MUTANTS = [
     ),
     py(
         "a parent blames those it stopped",
-        "worker/parent/supervisor",
-        "died = failed and not self.signals.stops and not child.overdue",
+        "worker/parent/exits",
+        "died = failed and not stopping and not child.overdue",
         "died = failed",
         _KILLS + "test_a_second_stop_ends_at_once_and_returns_what_ran",
     ),
@@ -973,8 +973,8 @@ MUTANTS = [
     ),
     py(
         "a parent counts no death",
-        "worker/parent/supervisor",
-        "died = failed and not self.signals.stops and not child.overdue",
+        "worker/parent/exits",
+        "died = failed and not stopping and not child.overdue",
         "died = False",
         _KILLS + "test_poison_is_a_dead_letter_after_three_counted_deaths",
     ),
@@ -1092,7 +1092,7 @@ MUTANTS = [
     ),
     py(
         "children that fail in a long import are started over and over",
-        "worker/parent/supervisor",
+        "worker/parent/exits",
         "quick = not began or ",
         "quick = ",
         _STARTS + "test_children_that_fail_in_their_long_import_are_not_started_over_and_over",

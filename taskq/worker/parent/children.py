@@ -66,6 +66,11 @@ class Running:
         return any(seat.running() for seat in self.seats)
 
     @property
+    def code(self) -> int | None:
+        """With which code it has ended: that with which it said it would, whatever a task has made of its exit."""
+        return self.process.exitcode if self.exit_code is None else self.exit_code
+
+    @property
     def exit_code(self) -> int | None:
         """With which code it leaves, if it has said that it holds nothing any more."""
         return self.seats[0].exit_code
@@ -197,6 +202,15 @@ class Children:
             if lane
         ]
         return found if all(found) else None
+
+    def what_is(self, incarnation: str) -> bytes:
+        """Return what the server is to know of an incarnation, if there is one; from any thread."""
+        lanes = (self.plan.main, self.plan.loop, self.plan.thread)
+        for number, child in list(self.running.items()):
+            for queues, seat in zip(lanes, child.seats, strict=True):
+                if seat.incarnation == incarnation:
+                    return self.plan.info(number, queues, child.process.pid)
+        return b""
 
     def _signal(self, child: Running, number: int) -> None:
         if child.process.pid is not None and child.process.exitcode is None:

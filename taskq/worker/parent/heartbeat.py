@@ -10,7 +10,6 @@ from __future__ import annotations
 import logging
 import threading
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 
 from taskq.broker.commands import announcing, leasing
 from taskq.broker.commands.holding import QueueSet
@@ -23,6 +22,7 @@ from taskq.broker.topology import Topology
 from taskq.errors import BrokerRefused
 from taskq.upkeep.listening import listen
 from taskq.upkeep.reaper import AGAIN, OUTAGES, Reaper
+from taskq.worker.parent.chores import Chore
 from taskq.worker.plan import Plan
 from taskq.worker.seats import Seat
 from taskq.worker.vital import vital
@@ -35,16 +35,6 @@ _RENEW_EVERY = 5.0
 _ENLIST_EVERY = 15.0
 #: Seconds by which a partition's turn to promote may come early, so that all partitions have theirs together.
 _TOGETHER = 0.1
-
-
-@dataclass(slots=True)
-class Chore:
-    """Something else the thread does every so many seconds, and at once when the server is not what it was."""
-
-    what: str
-    every: float
-    steps: Callable[[], Protocol[object]]
-    at: float = 0.0
 
 
 class Heartbeat(threading.Thread):

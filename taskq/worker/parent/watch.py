@@ -1,11 +1,9 @@
-"""What a parent sees of its children from outside: their memory, how they ended, how many of them the work needs."""
+"""What a parent sees of its children from outside: their memory, and how they ended."""
 
 from __future__ import annotations
 
 import os
 import signal
-import time
-from dataclasses import dataclass, field
 from pathlib import Path
 
 _PAGE = os.sysconf("SC_PAGE_SIZE")
@@ -40,40 +38,3 @@ def describe_exit(code: int | None) -> str:
         return f"was killed by {signal.Signals(-code).name}"
     except ValueError:
         return f"was killed by signal {-code}"
-
-
-@dataclass(slots=True)
-class Scaling:
-    """How many children there should be: more while all are busy and work waits, fewer when some stay idle.
-
-    Attributes:
-        low: The fewest children.
-        high: The most children.
-        patience: Seconds that work waits before children are added.
-        idleness: Seconds without waiting work before one is taken away.
-    """
-
-    low: int
-    high: int
-    patience: float = 0.5
-    idleness: float = 10.0
-    _quiet_since: float = field(default_factory=time.monotonic)
-
-    def wanted(self, children: int, busy: int, pending: int, oldest: float, now: float) -> int:
-        """Return how many children there should be.
-
-        Args:
-            children: How many there are.
-            busy: How many of them run something.
-            pending: Messages waiting in their queues.
-            oldest: Age in seconds of the oldest of them.
-            now: Monotonic time in seconds.
-        """
-        if pending or busy >= children:
-            self._quiet_since = now
-        if pending and busy >= children and oldest > self.patience:
-            return min(self.high, max(children + 1, children * 2))
-        if now - self._quiet_since > self.idleness and children > self.low:
-            self._quiet_since = now
-            return children - 1
-        return max(self.low, min(self.high, children))
