@@ -3,37 +3,26 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterable, Callable, Coroutine, Iterable, Mapping
-from functools import partial
 from typing import TYPE_CHECKING, Any, Generic, NoReturn, ParamSpec, TypeVar, Unpack
 
 from taskq import celery_names
 from taskq.calls.by_name import ByName, find_task
 from taskq.calls.outgoing import send_through
-from taskq.calls.result import AsyncResult, Origin
+from taskq.calls.result import AsyncResult
 from taskq.calls.sending import (
     Call,
-    as_list,
-    as_map,
     asend_call,
     asend_calls,
-    expiry_words,
     handle_of,
     send_call,
     send_calls,
-    when_words,
 )
-from taskq.celery_names import instead, no_attribute
-from taskq.config import check_name
-from taskq.errors import ConfigError, MessageTooLarge
-from taskq.message import codec
-from taskq.message.envelope import encode_envelope, encode_plain
-from taskq.message.head import encode_head
-from taskq.message.ids import id_from_text, id_in, new_id
-from taskq.message.letters import ACCEPTED, OPTION_WARN
+from taskq.calls.writing import Writer
+from taskq.celery_names import no_attribute
+from taskq.message.envelope import encode_plain
+from taskq.message.letters import ACCEPTED
 from taskq.tasks import callables
-from taskq.tasks.definition import Definition
-from taskq.tasks.keys import NO_ARGUMENTS, Arguments
-from taskq.tasks.options import CALL_OPTIONS, CALL_RETRIES, CallOptions
+from taskq.tasks.options import CallOptions
 
 if TYPE_CHECKING:
     from taskq.calls.client import Client
@@ -42,27 +31,19 @@ P = ParamSpec("P")
 R = TypeVar("R")
 
 
-class Task(Definition, ByName, Generic[P, R]):
+class Task(Writer, ByName, Generic[P, R]):
     """A function that can also run elsewhere. Made by ``@app.task``; calling it runs it here, as always."""
 
     def __init__(self, function: Callable[..., Any], client: Client, **options: Any) -> None:
         """Declare a task that is called through ``client``; the options are those of `Definition`."""
-        super().__init__(function, **options)
-        self.client = client
-        self._varies = self.flow.depends_on_call
-        self._head = self._head_of(self.queue, None, (), {}) if not self._varies else b""
-        self._words = self.flow.words
+        super().__init__(function, client, **options)
         self._plain = self.plain_headers
-        self._check = self.check
-        self.origin = Origin(client, self.name, self.read_result, self.ignore_result)
         self.surround()
         if options.get("name") is None and callables.is_nowhere(self.name):
             self.refuse(
                 f"no worker can import {self.name}: it was declared in a notebook, a shell or a file that is no "
                 "module. Put it into a module and import that, or give it the name= that it has in the workers' module"
             )
-        self._max_bytes = client.settings.max_message_bytes
-        self._new_id = self._id_source(self.queue)
 
     def surround(self) -> None:
         """Let calls pass through the middleware around sending that is installed by now."""
@@ -205,36 +186,12 @@ class Task(Definition, ByName, Generic[P, R]):
 
     # -- writing ----------------------------------------------------------------------------------------
 
-    def _id_source(self, queue: str) -> Callable[[], bytes]:
-        """Return what makes ids for calls that go to a queue: they name its partition."""
-        if self.client.settings.partitions == 1:
-            return new_id
-        return partial(id_in, self.client.partitions.of(queue).partition)
-
-    def _check_partition(self, queue: str) -> None:
-        """Refuse a queue where the task's limits and locks would be others: each partition counts for itself."""
-        if self.client.settings.partitions == 1 or not self.flow.holds_together:
-            return
-        there, here = self.client.partitions.of(queue), self.client.partitions.of(self.queue)
-        if there != here:
-            raise ConfigError(
-                f"a call of {self.name} cannot go to queue={queue!r}: that is in partition {there.partition} of the "
-                f"app, its own queue {self.queue!r} in partition {here.partition}, and its limits and unique work hold "
-                "within a partition. Use a queue in the same partition (taskq queues shows it), or a task without them"
-            )
-
     def _value(self, raw_id: bytes, body: bytes, head: bytes) -> bytes:
         """Write a plain call: everything but the id and the body was written when the task was declared."""
         value = head + encode_plain(raw_id, self._plain, body)
         if len(value) > self._max_bytes:
             self._too_large(len(value))
         return value
-
-    def _too_large(self, size: int) -> None:
-        raise MessageTooLarge(
-            f"a call of {self.name} has {size:,} bytes, more than max_message_bytes={self._max_bytes}; "
-            "keep the data elsewhere and pass its key"
-        )
 
     def prepare_call(
         self, args: Iterable[Any] = (), kwargs: Mapping[str, Any] | None = None, **options: Unpack[CallOptions]
@@ -243,55 +200,6 @@ class Task(Definition, ByName, Generic[P, R]):
         if not self._around:
             return self.write(args, kwargs, **options)
         return send_through(self._around, self, args, kwargs, {**options})
-
-    def write(
-        self, args: Iterable[Any] = (), kwargs: Mapping[str, Any] | None = None, **options: Unpack[CallOptions]
-    ) -> Call:
-        """Do what `prepare_call` does, past the middleware around sending."""
-        positional, named = as_list("args", args), as_map("kwargs", kwargs)
-        self._check(*positional, **named)
-        if unknown := sorted(options.keys() - set(CALL_OPTIONS)):
-            hint = instead(unknown[0], celery_names.CALL_OPTIONS, CALL_OPTIONS)
-            raise ConfigError(f"apply_async has no option {', '.join(unknown)}{hint}")
-        queue, priority, eta = options.get("queue"), options.get("priority"), options.get("eta")
-        words = when_words(options.get("countdown"), eta) + expiry_words(options.get("expires")) + self.flow.words
-        head = self._head
-        elsewhere = queue is not None and queue != self.queue
-        if (task_id := options.get("task_id")) is not None:
-            raw_id = id_from_text(check_name("task_id", task_id))
-        else:
-            raw_id = self._id_source(check_name("queue", queue))() if elsewhere else self._new_id()
-        if elsewhere or self._varies or priority is not None:
-            head = self._head_of(
-                check_name("queue", self.queue if queue is None else queue), priority, positional, named
-            )
-        if elsewhere:
-            self._check_partition(str(queue))
-            words += OPTION_WARN
-        more: dict[str, Any] = {"sig": self.fingerprint}
-        if (ignored := options.get("ignore_result")) is None:
-            ignored = self.ignore_result
-        if ignored != self.ignore_result:
-            more["ignore"] = ignored
-        if self.flow.debounce:
-            more["debounced"] = True
-        if headers := options.get("headers"):
-            more["user"] = codec.pack(as_map("headers", headers), "headers")
-        if eta is not None:
-            more["eta"] = eta.timestamp() * 1000
-        if retry := {name: value for name, value in options.items() if name in CALL_RETRIES}:
-            self.policy.with_call_options(retry)  # refuses values that cannot work
-            more["retry"] = retry
-        value = head + encode_envelope(raw_id, more, self.pack_call(positional, named))
-        if len(value) > self._max_bytes:
-            self._too_large(len(value))
-        origin = self.origin if ignored == self.ignore_result else self.origin._replace(ignored=ignored)
-        return Call((raw_id, value, words), origin, self.flow)
-
-    def _head_of(self, queue: str, priority: int | None, args: tuple[Any, ...], kwargs: dict[str, Any]) -> bytes:
-        arguments = Arguments(self.named(*args, **kwargs)) if self._varies else NO_ARGUMENTS
-        more = self.flow.fields(self.name, arguments, priority)
-        return encode_head(self.name, queue, self.at_most_once, more)
 
 
 class AsyncTask(Task[P, R]):

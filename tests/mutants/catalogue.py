@@ -1106,7 +1106,7 @@ MUTANTS = [
     ),
     py(
         "an option of a call that there is not is dropped in silence",
-        "calls/task",
+        "calls/writing",
         "sorted(options.keys() - set(CALL_OPTIONS))",
         "sorted(set())",
         "tests/unit/test_options.py",
@@ -1658,7 +1658,7 @@ MUTANTS = [
     ),
     py(
         "a limited call leaves its partition",
-        "calls/task",
+        "calls/writing",
         "        if there != here:",
         "        if False:",
         _PARTITIONS,
