@@ -16,8 +16,8 @@ from taskq.broker.keys import Keys
 from taskq.broker.protocol import Protocol
 from taskq.broker.scripts import script
 from taskq.broker.topology import Topology
-from taskq.message.head import as_sent
 from taskq.message.letters import ACCEPTED, OPTION_WARN, UNSERVED
+from taskq.message.stored import as_sent
 
 #: Messages read in one call, each of which may have a megabyte.
 _SOME = 100

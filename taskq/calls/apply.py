@@ -6,9 +6,10 @@ import time
 
 from taskq.calls.client import Client
 from taskq.calls.sending import Call
+from taskq.message.details import error_detail
 from taskq.message.head import stamped
 from taskq.message.letters import FAILURE
-from taskq.message.outcome import Again, Outcome, error_detail, result_of
+from taskq.message.outcome import Again, Outcome, result_of
 from taskq.runs.delivery import Delivery, Taken, current
 from taskq.runs.errors_as_text import format_error, safe_text, type_name
 from taskq.runs.execution import Executor

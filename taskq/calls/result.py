@@ -21,9 +21,9 @@ from taskq.errors import (
     task_error,
 )
 from taskq.message import codec
+from taskq.message.details import read_error_detail
 from taskq.message.ids import id_time, id_to_text
 from taskq.message.letters import DISCARDED, FAILURE, GIVEN_UP, SUCCESS
-from taskq.message.outcome import read_error_detail
 from taskq.runs.delivery import current
 from taskq.views.messages import Status, status_of
 

@@ -1,4 +1,4 @@
-"""The head of a stored message, which scripts read: the only place that knows where in it something stands.
+"""The head of a stored message, which scripts read: nothing but this and ``stored`` knows where in it something stands.
 
 What is stored for a message is ``head ‖ envelope``:
 
@@ -22,7 +22,7 @@ from __future__ import annotations
 import struct
 
 from taskq.errors import DecodeError
-from taskq.message.letters import FLAG_AT_MOST_ONCE, FLAG_EXPIRES, FLAG_MORE, OPTION_EXPIRES_AT
+from taskq.message.letters import FLAG_AT_MOST_ONCE, FLAG_EXPIRES, FLAG_MORE
 
 VERSION = 1
 
@@ -45,26 +45,6 @@ PLAIN = b"\x94\x01\xc4\x10"
 def stamped(value: bytes, accepted: float = 0.0) -> bytes:
     """Return a message as the server keeps it: with the time (ms) of its acceptance, which a producer leaves out."""
     return value[:2] + _DOUBLE.pack(accepted) + value[2:]
-
-
-def unstamped(value: bytes) -> bytes:
-    """Return a message that does not expire as its producer sent it; the inverse of `stamped`."""
-    return value[:2] + value[10:]
-
-
-def with_queue(value: bytes, queue: str) -> bytes:
-    """Return a stored message with another queue in its head, which can be read."""
-    at = 18 if value[1] & FLAG_EXPIRES else 10
-    at += 1 + value[at]
-    return value[:at] + bytes([len(queue)]) + queue.encode() + value[at + 1 + value[at] :]
-
-
-def as_sent(value: bytes) -> tuple[bytes, bytes]:
-    """Return a stored message as a producer would send it, with the option that says when it expires."""
-    if not value[1] & FLAG_EXPIRES:
-        return unstamped(value), b""
-    sent = bytes([value[0], value[1] - FLAG_EXPIRES]) + value[18:]
-    return sent, b"%s%d" % (OPTION_EXPIRES_AT, _DOUBLE.unpack_from(value, 10)[0])
 
 
 def queue_of(value: bytes) -> bytes:
@@ -121,19 +101,3 @@ def decode_head(value: bytes) -> tuple[str, str, float, float | None, int]:
         return value[at + 1 : split].decode(), value[split + 1 : names_end].decode(), accepted, expires, end
     except (IndexError, struct.error, UnicodeDecodeError):
         raise DecodeError("a message without a readable head") from None
-
-
-def decode_fields(value: bytes) -> dict[bytes, bytes]:
-    """Return what a readable head says besides its names, by the letters."""
-    if not value[1] & FLAG_MORE:
-        return {}
-    at = 18 if value[1] & FLAG_EXPIRES else 10
-    for _ in ("task", "queue"):
-        at += 1 + value[at]
-    end, found = at + 2 + int.from_bytes(value[at : at + 2], "big"), {}
-    at += 2
-    while at + 1 < end:
-        size = value[at + 1]
-        found[value[at : at + 1]] = value[at + 2 : at + 2 + size]
-        at += 2 + size
-    return found

@@ -9,12 +9,6 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Any
-
-import msgpack
-
-from taskq.errors import DecodeError
-from taskq.message import codec
 
 #: The task returned: the id, and what to store (empty for nothing). A plain pair, for there are many.
 Done = tuple[bytes, bytes]
@@ -31,7 +25,7 @@ class Ended:
 
 @dataclass(slots=True)
 class Dead:
-    """Given up and kept: ``reason`` is a word of the documented list, ``detail`` says more (see `error_detail`)."""
+    """Given up and kept: ``reason`` is a word of the documented list, ``detail`` says more (see ``details``)."""
 
     id: bytes
     reason: str
@@ -90,18 +84,3 @@ def result_of(outcome: Outcome) -> bytes:
     if isinstance(outcome, tuple):
         return outcome[1]
     return outcome.result if isinstance(outcome, (Ended, Dead)) else b""
-
-
-def error_detail(type_name: str, message: str, traceback: str = "", **more: Any) -> bytes:
-    """Write what is known of an error, for a result or a dead letter."""
-    return bytes(msgpack.packb({"type": type_name, "message": message, "traceback": traceback, **more}))
-
-
-def read_error_detail(data: bytes) -> dict[str, Any]:
-    """Read what `error_detail` wrote; unreadable bytes give an empty traceback and say so."""
-    try:
-        detail = codec.read(data) if data else {}
-    except DecodeError:
-        detail = {"message": "the detail cannot be read"}
-    detail = detail if isinstance(detail, dict) else {}
-    return {"type": "", "message": "", "traceback": "", **detail}

@@ -20,8 +20,9 @@ from taskq.broker.ticks import DueTick, Step
 from taskq.config import check_name
 from taskq.errors import ConfigError, DecodeError
 from taskq.message.envelope import decode, encode_envelope
-from taskq.message.head import decode_head, stamped, unstamped
+from taskq.message.head import decode_head, stamped
 from taskq.message.letters import OPTION_WARN
+from taskq.message.stored import unstamped
 from taskq.periodic.schedule import Cron, Every, every, seconds_of
 
 log = logging.getLogger("taskq.periodic")

@@ -14,11 +14,12 @@ from typing import Any
 from taskq.config import Settings
 from taskq.errors import DecodeError, RateLimited, SerializationError, TaskqError
 from taskq.message.codec import NO_ARGUMENTS
+from taskq.message.details import error_detail
 from taskq.message.envelope import plain_body
 from taskq.message.head import names_of, plain_start
 from taskq.message.ids import id_to_text
 from taskq.message.letters import DISCARDED, FAILURE, SUCCESS
-from taskq.message.outcome import Again, Dead, Ended, Outcome, Passed, Returned, SlowDown, error_detail
+from taskq.message.outcome import Again, Dead, Ended, Outcome, Passed, Returned, SlowDown
 from taskq.runs.context import Context, Retry, Revoked, ShuttingDown
 from taskq.runs.delivery import Delivery, End, Route
 from taskq.runs.errors_as_text import forget_frames, format_error, own_frames, safe_text, type_name

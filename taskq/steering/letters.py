@@ -7,8 +7,8 @@ from collections.abc import Sequence
 from taskq.broker.commands import steering
 from taskq.broker.onward import carry, send_on
 from taskq.broker.protocol import Protocol
-from taskq.message.head import with_queue
 from taskq.message.letters import ACCEPTED, UNSERVED
+from taskq.message.stored import with_queue
 from taskq.views.letters import DEATHS, DeadLetter
 
 #: Headers that count what happened to a message: a replayed one begins anew.

@@ -11,13 +11,11 @@ Source: tenacity 9, ``BaseRetrying.iter``, which decides in the order retry, wai
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import replace
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from taskq.config import LONGEST
 from taskq.errors import ConfigError
-from taskq.tasks.options import CALL_RETRIES
 from taskq.tasks.retry_options import RetryOptions
 
 if TYPE_CHECKING:
@@ -87,15 +85,7 @@ class Policy:
 
     def with_call_options(self, overrides: dict[str, Any]) -> Policy:
         """Return the policy with Celery's names replaced for one call; a given ``wait`` or ``stop`` then gives way."""
-        replaced: dict[str, Any] = {k: v for k, v in overrides.items() if k in CALL_RETRIES}
-        waits_differently = bool(replaced.keys() - {"max_retries"})
-        if "max_retries" in replaced:
-            replaced["stop"] = None
-        if waits_differently:
-            replaced["wait"] = None
-        if self.options.automatic and self.options.retry is None and not self.options.autoretry_for:
-            replaced["autoretry_for"] = (Exception,)  # which the given wait or stop has said until now
-        return Policy(replace(self.options, **replaced))
+        return Policy(self.options.with_call_options(overrides))
 
     def decide(self, attempt: Attempt) -> RunAgain | GiveUp | None:
         """Say what follows an attempt: run again, give up, or nothing (the value is accepted)."""

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from typing import TYPE_CHECKING, Any
 
 from taskq.config import LONGEST
 from taskq.errors import ConfigError
+from taskq.tasks.options import CALL_RETRIES
 
 if TYPE_CHECKING:
     from tenacity import RetryCallState
@@ -58,6 +59,18 @@ class RetryOptions:
     def most_retries(self) -> int | None:
         """How many retries at most; None if no number limits them."""
         return self.max_retries if self.stop is None else None
+
+    def with_call_options(self, overrides: dict[str, Any]) -> RetryOptions:
+        """Return them with Celery's names replaced for one call; a given ``wait`` or ``stop`` then gives way."""
+        replaced: dict[str, Any] = {k: v for k, v in overrides.items() if k in CALL_RETRIES}
+        waits_differently = bool(replaced.keys() - {"max_retries"})
+        if "max_retries" in replaced:
+            replaced["stop"] = None
+        if waits_differently:
+            replaced["wait"] = None
+        if self.automatic and self.retry is None and not self.autoretry_for:
+            replaced["autoretry_for"] = (Exception,)  # which the given wait or stop has said until now
+        return replace(self, **replaced)
 
     @property
     def automatic(self) -> bool:

@@ -13,10 +13,10 @@ from taskq.broker.keys import Keys
 from taskq.broker.protocol import Protocol
 from taskq.broker.topology import Topology
 from taskq.errors import DecodeError
+from taskq.message.details import read_error_detail
 from taskq.message.envelope import Envelope, decode
 from taskq.message.head import decode_head
 from taskq.message.ids import id_from_text, id_to_text
-from taskq.message.outcome import read_error_detail
 from taskq.views.names import Known, known_names, unknown
 
 #: Dead letters read in one call; each may have a megabyte.

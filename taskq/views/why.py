@@ -15,11 +15,12 @@ from typing import Any
 
 from taskq.broker.commands.steering import Pause, read_pause
 from taskq.errors import DecodeError
+from taskq.message.details import read_error_detail
 from taskq.message.envelope import decode
-from taskq.message.head import decode_fields, decode_head
+from taskq.message.head import decode_head
 from taskq.message.ids import id_time, id_to_text
 from taskq.message.letters import DISCARDED, FAILURE, FIELD_FAIR, FIELD_PRIORITY, SUCCESS
-from taskq.message.outcome import read_error_detail
+from taskq.message.stored import decode_fields
 from taskq.tasks.limits import rate_text
 from taskq.views.workers import WorkerInfo
 

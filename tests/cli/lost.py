@@ -8,8 +8,9 @@ from taskq import TaskQ
 from taskq.broker.commands import announcing, holding, leasing
 from taskq.broker.commands.holding import QueueSet
 from taskq.broker.commands.outcomes import words
+from taskq.message.details import error_detail
 from taskq.message.ids import id_to_text
-from taskq.message.outcome import Dead, error_detail
+from taskq.message.outcome import Dead
 from taskq.worker.plan import settings_for_scripts
 
 

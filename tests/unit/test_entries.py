@@ -19,8 +19,8 @@ from taskq import ConfigError, SerializationError, Task, TaskQ, every
 from taskq.broker.ticks import DueTick, Step
 from taskq.errors import DecodeError
 from taskq.message.envelope import decode
-from taskq.message.head import decode_fields
 from taskq.message.ids import id_to_text
+from taskq.message.stored import decode_fields
 from taskq.periodic.entry import Entry, Ticker, code_revision
 from taskq.periodic.schedule import Cron
 

@@ -15,8 +15,9 @@ from hypothesis import strategies as st
 
 from taskq.errors import DecodeError
 from taskq.message.envelope import decode, encode_envelope, encode_plain
-from taskq.message.head import decode_head, encode_head, names_of, plain_start, stamped, unstamped
+from taskq.message.head import decode_head, encode_head, names_of, plain_start, stamped
 from taskq.message.ids import id_from_text, id_time, id_to_text, new_id
+from taskq.message.stored import unstamped
 
 NAMES = st.text(string.ascii_letters + string.digits + "_.:-", min_size=1, max_size=200)
 

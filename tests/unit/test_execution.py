@@ -16,9 +16,10 @@ from tenacity import retry_if_result, stop_after_attempt, wait_fixed
 from taskq import Context, Limit, RateLimited, ResultTimeout, TaskError, TaskQ, WouldDeadlock, current_request
 from taskq.calls.task import Task
 from taskq.message.codec import pack_call, unpack
+from taskq.message.details import read_error_detail
 from taskq.message.envelope import decode, encode_envelope
 from taskq.message.head import encode_head
-from taskq.message.outcome import Again, Dead, Ended, Outcome, Passed, read_error_detail
+from taskq.message.outcome import Again, Dead, Ended, Outcome, Passed
 from taskq.runs.delivery import Delivery, Taken, current
 from taskq.runs.errors_as_text import format_error, safe_text, type_name
 from taskq.runs.execution import Executor

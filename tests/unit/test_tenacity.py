@@ -26,7 +26,8 @@ import tenacity
 
 from taskq import ConfigError, TaskQ
 from taskq.message.codec import unpack
-from taskq.message.outcome import Again, Dead, read_error_detail
+from taskq.message.details import read_error_detail
+from taskq.message.outcome import Again, Dead
 from taskq.runs.delivery import Delivery, Taken
 from taskq.runs.errors_as_text import type_name
 from taskq.runs.execution import Executor

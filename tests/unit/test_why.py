@@ -9,9 +9,9 @@ from typing import Any
 import msgpack
 import pytest
 
+from taskq.message.details import error_detail
 from taskq.message.envelope import encode_envelope
 from taskq.message.head import encode_head
-from taskq.message.outcome import error_detail
 from taskq.tasks.limits import interval_ms, rate_text
 from taskq.views.why import moment, one_line, pace, sentence, span
 

@@ -13,7 +13,8 @@ from taskq.broker.commands.outcomes import words
 from taskq.broker.protocol import boottime
 from taskq.config import Settings
 from taskq.errors import ConfigError
-from taskq.message.outcome import Again, Dead, Ended, Outcome, Returned, error_detail, read_error_detail
+from taskq.message.details import error_detail, read_error_detail
+from taskq.message.outcome import Again, Dead, Ended, Outcome, Returned
 from taskq.worker.child.pace import BATCH, BUDGET, Pace
 from taskq.worker.plan import read_weights, settings_for_scripts
 from taskq.worker.seats import Seat, SeatTable, digest, region_size

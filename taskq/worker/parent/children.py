@@ -1,4 +1,4 @@
-"""The children of a worker as its parent handles them: started, signalled, held to their limits, shown, killed."""
+"""The children of a worker as its parent handles them: started, replaced, told to end, killed."""
 
 from __future__ import annotations
 
@@ -16,9 +16,7 @@ from taskq.errors import ConfigError
 from taskq.worker.child import child as child_process
 from taskq.worker.child.telling import Untold
 from taskq.worker.forking import fork_beside_threads
-from taskq.worker.parent.revocations import REVOKE_GRACE, Revocations
 from taskq.worker.parent.starting import Starter
-from taskq.worker.parent.watch import resident_bytes
 from taskq.worker.plan import Plan
 from taskq.worker.seats import Seat, SeatTable
 
@@ -27,8 +25,6 @@ if TYPE_CHECKING:
 
 log = logging.getLogger("taskq.worker")
 
-#: Seconds a child has to show its stacks, else it is deep in C; between two looks whether it has.
-_STACK_TAKES, _STACK_LOOK = 0.5, 0.005
 #: Seconds for which a child that holds nothing any more is waited for, whatever a task has left running in it.
 _LEAVES_WITHIN = 3.0
 #: How many replaced children may at least finish what they run beside their replacements.
@@ -127,6 +123,11 @@ class Children:
         """Descriptors that can be read when a child has ended, as far as no SIGCHLD says so."""
         return self._starter.tellers(child.process for child in self.running.values())
 
+    @property
+    def processes(self) -> set[int | None]:
+        """The ids of all processes that are this worker's own: children, and what starts them."""
+        return {child.process.pid for child in self.running.values()} | self._starter.helpers
+
     def start_missing(self, wanted: int) -> None:
         """Start children until ``wanted`` take messages, as far as numbers are free; raises as `start`."""
         free = [number for number in range(self.isolation) if number not in self.running]
@@ -156,7 +157,7 @@ class Children:
     def retire(self, child: Running) -> None:
         """Let a child end when what it runs has ended; another takes its place at once."""
         child.retiring = True
-        self._signal(child, signal.SIGHUP)
+        self.signal(child, signal.SIGHUP)
 
     def replace_all(self) -> None:
         """Replace every child, one beside the other, as far as numbers are free."""
@@ -170,7 +171,7 @@ class Children:
                 child.stopping = child.retiring = True
                 # One that has not begun holds nothing, and may be deaf for as long as its module takes to import.
                 began = any(seat.incarnation for seat in child.seats)
-                self._signal(child, signal.SIGTERM if began else signal.SIGKILL)
+                self.signal(child, signal.SIGTERM if began else signal.SIGKILL)
 
     def listen(self) -> None:
         """Take in what children say in their seats; end those that hold nothing any more but do not leave."""
@@ -185,7 +186,7 @@ class Children:
                     "child %s (pid %s) is killed: it holds nothing any more, but something in it still runs, such as a "
                     "thread that a task has left, or a hook for child_shutdown", number, child.process.pid,
                 )  # fmt: skip
-                self._signal(child, signal.SIGKILL)
+                self.signal(child, signal.SIGKILL)
 
     @property
     def leaving(self) -> bool:
@@ -212,7 +213,8 @@ class Children:
                     return self.plan.info(number, queues, child.process.pid)
         return b""
 
-    def _signal(self, child: Running, number: int) -> None:
+    def signal(self, child: Running, number: int) -> None:
+        """Send a signal to one that has not ended."""
         if child.process.pid is not None and child.process.exitcode is None:
             with suppress(ProcessLookupError):  # its fork server has waited for it already
                 os.kill(child.process.pid, number)
@@ -220,72 +222,9 @@ class Children:
     def kill_all(self) -> None:
         """End them at once."""
         for child in self.running.values():
-            self._signal(child, signal.SIGKILL)
+            self.signal(child, signal.SIGKILL)
 
     def close(self) -> None:
         """End them at once, and start none any more."""
         self.kill_all()
         self.seats.close()
-
-    # -- looking after them ------------------------------------------------------------------------------
-
-    def enforce_time_limits(self, now: float) -> None:
-        """Kill those in which a task is over its ``time_limit``."""
-        for number, child in self.running.items():
-            late = [entry for seat in child.seats for entry in seat.overdue(now)]
-            if late and not child.overdue:
-                log.error("child %s (pid %s) is killed: a task is over its time limit", number, child.process.pid)
-                child.overdue.update(late)
-                self._signal(child, signal.SIGKILL)
-
-    def enforce_revocations(self, revocations: Revocations, now: float) -> None:
-        """Tell those that run something revoked; kill those in which it does not end."""
-        for number, child in self.running.items():
-            for seat in child.seats:
-                tell, late = revocations.look(seat, now)
-                if late:
-                    log.error(
-                        "child %s (pid %s) is killed: a task still runs %g s after it was revoked",
-                        number, child.process.pid, REVOKE_GRACE,
-                    )  # fmt: skip
-                    child.revoked.update(late)
-                    self._signal(child, signal.SIGKILL)
-                elif tell:
-                    self._signal(child, child_process.REVOKED)
-        revocations.forget(now)
-
-    def look_at_memory(self) -> None:
-        """Replace those that have grown too large."""
-        for child in self.workforce:
-            child.memory = resident_bytes(child.process.pid or 0)
-            if 0 < self.plan.max_memory < child.memory:
-                if not child.stale:
-                    log.info(
-                        "child (pid %s) has %d MiB, more than --max-memory-per-child %d: it is replaced",
-                        child.process.pid, child.memory >> 20, self.plan.max_memory >> 20,
-                    )  # fmt: skip
-                child.stale = True
-
-    def show_stacks(self) -> None:
-        """Show on standard error what every thread of each is doing."""
-        for number, child in self.running.items():
-            with suppress(OSError):  # nobody reads it
-                os.write(2, b"\nchild %d (pid %d):\n" % (number, child.process.pid or 0))
-            seat = child.seats[0]
-            seat.shown = False
-            self._signal(child, signal.SIGQUIT)
-            until = time.monotonic() + _STACK_TAKES
-            while not seat.shown and time.monotonic() < until:
-                time.sleep(_STACK_LOOK)
-            if not seat.shown:
-                self._signal(child, child_process.SHOW_C)
-                time.sleep(_STACK_LOOK)
-
-    def reap_orphans(self) -> None:
-        """As the first process of a container: bury processes that tasks left behind."""
-        ours = {child.process.pid for child in self.running.values()} | self._starter.helpers
-        with suppress(ChildProcessError):
-            while found := os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOHANG | os.WNOWAIT):
-                if found.si_pid in ours:
-                    return
-                os.waitpid(found.si_pid, os.WNOHANG)

@@ -22,8 +22,8 @@ from taskq.broker.patience import persist
 from taskq.broker.protocol import Protocol
 from taskq.broker.topology import Topology
 from taskq.errors import TimeLimitExceeded
+from taskq.message.details import error_detail
 from taskq.message.ids import id_to_text
-from taskq.message.outcome import error_detail
 from taskq.runs import logs
 from taskq.runs.delivery import Delivery, Taken
 from taskq.runs.execution import Executor

@@ -8,7 +8,7 @@ from taskq.broker.commands import keeping, looking
 from taskq.broker.commands.keeping import Stray
 from taskq.broker.keys import Keys
 from taskq.broker.protocol import Now, Protocol
-from taskq.message.outcome import error_detail
+from taskq.message.details import error_detail
 
 log = logging.getLogger("taskq.worker")
 

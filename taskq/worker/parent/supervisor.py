@@ -24,6 +24,7 @@ from taskq.runs.execution import Executor
 from taskq.upkeep.housekeeping import Upkeep
 from taskq.worker.child import child as child_process
 from taskq.worker.lifecycle import call_hooks, call_hooks_beside, tell_of_gaps
+from taskq.worker.parent import tending
 from taskq.worker.parent.announcing import Announcement
 from taskq.worker.parent.children import Children, Running
 from taskq.worker.parent.chores import Chore, chores_of
@@ -177,14 +178,14 @@ class Supervisor:
             self._on_exit(number, child)
         self.children.listen()
         if os.getpid() == 1:
-            self.children.reap_orphans()
+            tending.reap_orphans(self.children)
         if self.plan.timed:
-            self.children.enforce_time_limits(boottime())
+            tending.enforce_time_limits(self.children, boottime())
         if self._revocations.pending(boottime()):
-            self.children.enforce_revocations(self._revocations, boottime())
+            tending.enforce_revocations(self.children, self._revocations, boottime())
         if self.signals.quits:
             self.signals.quits = False
-            self.children.show_stacks()
+            tending.show_stacks(self.children)
         if self.signals.hung_up:
             self.signals.hung_up = False
             self.children.replace_all()
@@ -296,7 +297,7 @@ class Supervisor:
         if bool(trouble) != self._troubled:
             self._troubled = bool(trouble)
             log.warning("no lease can be renewed, retrying: %s" if trouble else "the server answers again%s", trouble)
-        self.children.look_at_memory()
+        tending.look_at_memory(self.children)
         if self._scaler is not None:
             self._scaler.look()
 
