@@ -12,30 +12,26 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable
-from typing import TypeVar
 
 from taskq.broker.commands import keeping
 from taskq.broker.commands.keeping import Promotion, Reaping
 from taskq.broker.commands.leasing import Move
-from taskq.broker.faults import NotSent, Passing, Unanswered
 from taskq.broker.keys import Keys
 from taskq.broker.protocol import Protocol
-from taskq.errors import BrokerRefused, BrokerUnavailable
 from taskq.message.ids import id_to_text
 from taskq.spelling import count
+from taskq.upkeep.stumbles import Stumbles
 from taskq.upkeep.ticks import Ticks
 
 log = logging.getLogger("taskq.reaper")
-
-T = TypeVar("T")
 
 #: Incarnations recovered in one call, messages promoted in one call.
 _REAP_LIMIT, _PROMOTE_LIMIT = 10, 500
 #: Seconds until ticks are tried again that could not be sent, because the server lacks memory or this machine cannot
 #: read the entry.
 _TICK_AGAIN = 1.0
-#: The server is away; all else that goes wrong is its answer's, and tried again after so many seconds.
-OUTAGES, AGAIN = (NotSent, Unanswered, Passing, BrokerUnavailable), 1.0
+#: Seconds until what went wrong is tried again.
+AGAIN = 1.0
 #: Due ticks named in one call.
 TICKS = 100
 
@@ -50,12 +46,11 @@ def log_report(incarnation: str, moves: list[Move]) -> None:
         log.info("message %s of queue %s: %s", id_to_text(move.id), move.queue, move.place)
 
 
-class Reaper:
+class Reaper(Stumbles):
     """Looks after one app's partition.
 
     Attributes:
         interval: Seconds between two passes at most; a third of the lease, so that the pulse stays fresh.
-        stumbles: How many times something went wrong without holding up anything else, by what it was.
         promoted: How many messages it has moved to their queues.
         ticks: The ticks of its periodic entries.
         failed: Incarnations that cannot be recovered, and why.
@@ -66,13 +61,12 @@ class Reaper:
 
         Unless it ``keeps`` the time of the schedule, others do beside it.
         """
+        super().__init__()
         self.keys = keys
         self.name = name
         self.interval = lease / 3
         self._report = report
         self._skip = 0
-        self.stumbles: dict[str, int] = {}
-        self._said: dict[str, str] = {}
         self.promoted = 0
         self.ticks = Ticks(keys)
         self.failed: dict[str, str] = {}
@@ -121,24 +115,3 @@ class Reaper:
         again = yield from self.beside("reap", self.reap(), AGAIN)
         due = yield from self.beside("promote what is due", self.promote(), AGAIN)
         return min(again, due)
-
-    def beside(self, what: str, steps: Protocol[T], default: T) -> Protocol[T]:
-        """Do one thing of several: what goes wrong in it (a refusal, unreadable bytes) is in no other's way."""
-        try:
-            value = yield from steps
-        except OUTAGES:
-            raise
-        except Exception as error:
-            self.stumble(what, error)
-            return default
-        self._said.pop(what, None)
-        return value
-
-    def stumble(self, what: str, error: Exception) -> None:
-        """Count what went wrong, and say it when it begins."""
-        self.stumbles[what] = self.stumbles.get(what, 0) + 1
-        text = f"{type(error).__name__}: {error}"
-        if self._said.get(what) != text:
-            self._said[what] = text
-            known = isinstance(error, BrokerRefused)
-            log.error("cannot %s; everything else goes on: %s", what, text, exc_info=not known)

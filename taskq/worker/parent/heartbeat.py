@@ -21,7 +21,8 @@ from taskq.broker.protocol import Now, Protocol, Sleep, drive
 from taskq.broker.topology import Topology
 from taskq.errors import BrokerRefused
 from taskq.upkeep.listening import listen
-from taskq.upkeep.reaper import AGAIN, OUTAGES, Reaper
+from taskq.upkeep.reaper import AGAIN, Reaper
+from taskq.upkeep.stumbles import OUTAGES
 from taskq.worker.parent.chores import Chore
 from taskq.worker.plan import Plan
 from taskq.worker.seats import Seat
