@@ -8,118 +8,19 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
-from datetime import datetime, timezone
-from functools import cached_property
 from typing import Any
 
-from taskq.broker.commands.steering import Pause, read_pause
 from taskq.errors import DecodeError
 from taskq.message.details import read_error_detail
-from taskq.message.envelope import decode
-from taskq.message.head import decode_head
 from taskq.message.ids import id_time, id_to_text
 from taskq.message.letters import DISCARDED, FAILURE, FIELD_FAIR, FIELD_PRIORITY, SUCCESS
 from taskq.message.stored import decode_fields
-from taskq.tasks.limits import rate_text
+from taskq.views.facts import Facts
+from taskq.views.words import moment, one_line, span
 from taskq.views.workers import WorkerInfo
 
 #: How deep ``why.lua`` looks into a list, and at how many incarnations.
 _MOST, _FEW = 10_000, 100
-
-
-@dataclass(frozen=True, slots=True)
-class Gate:
-    """A gate that is closed, or that the message waits at."""
-
-    name: str
-    closed: bool
-    opens: float | None
-    interval: float
-    slots: int
-    used: int
-    holders: Sequence[bytes]
-
-    @property
-    def limit(self) -> str:
-        """Which limit it is, in words."""
-        task, _, which = self.name.partition("#")
-        number, _, key = which.partition("=")
-        what = []
-        if self.interval:
-            what.append(rate_text(self.interval))
-        if self.slots:
-            what.append(f"{self.slots} at a time")
-        if not what:
-            return f"what task {task} asked for by RateLimited"
-        return f"limit {number} of task {task}{f', key {key}' if key else ''} ({', '.join(what)})"
-
-
-class Facts:
-    """What ``why.lua`` told of a message."""
-
-    def __init__(self, raw_id: bytes, reply: Sequence[Any]) -> None:
-        """Read the reply."""
-        self.id = raw_id
-        self._told: dict[str, Any] = {name.decode(): value for name, value in zip(reply[::2], reply[1::2], strict=True)}
-        self.now = self.number("now") or 0.0
-
-    def __getitem__(self, name: str) -> Any:
-        """Return what was told under that name, None for nothing."""
-        return self._told.get(name)
-
-    def number(self, name: str) -> float | None:
-        """Return a number; times are in ms since the epoch."""
-        told = self._told.get(name)
-        return None if told is None else float(told)
-
-    def text(self, name: str) -> str:
-        """Return a text."""
-        return bytes(self._told.get(name) or b"").decode(errors="replace")
-
-    @cached_property
-    def names(self) -> tuple[str, str]:
-        """Task and queue; raises `DecodeError`."""
-        return decode_head(self["value"])[:2]
-
-    @cached_property
-    def headers(self) -> dict[str, Any]:
-        """The headers, as far as they can be read."""
-        try:
-            return decode(self["value"]).headers
-        except DecodeError:
-            return {}
-
-    @property
-    def pause(self) -> Pause | None:
-        """Why its queue or its task is paused."""
-        return read_pause(self["paused"] or self["task-paused"] or b"")
-
-    @property
-    def gates(self) -> list[Gate]:
-        """Gates of limits, but for those of a pause, and of the lane that runs the task."""
-        gates = [
-            Gate(
-                name=name.decode(),
-                closed=passes == b"0",
-                opens=float(opens) if opens else None,
-                interval=float(interval),
-                slots=int(slots),
-                used=int(used),
-                holders=holders,
-            )
-            for name, passes, opens, interval, slots, used, *holders in self["gates"] or ()
-        ]
-        return [gate for gate in gates if not gate.name.endswith(("#p", "#t"))]
-
-    def since(self, ms: float) -> str:
-        """Write for how long a moment has passed."""
-        return span((self.now - ms) / 1000)
-
-    def until(self, ms: float) -> str:
-        """Write a moment to come, and how far it is."""
-        left = (ms - self.now) / 1000
-        return f"{moment(ms)} (in {span(left)})" if left > 0 else f"{moment(ms)} (now)"
 
 
 def sentence(raw_id: bytes, reply: Sequence[Any]) -> str:
@@ -353,28 +254,3 @@ def _reason(text: str) -> str:
 def _times(facts: Facts) -> str:
     crashes = int(facts["crashes"])
     return "once" if crashes == 1 else f"{crashes} times"
-
-
-def one_line(text: Any, length: int = 300) -> str:
-    """Write what somebody else wrote so that it stays in the sentence: no control characters, no end of its own."""
-    words = " ".join("".join(c if c.isprintable() else " " for c in str(text)).split()).rstrip(".")
-    return words if len(words) <= length else words[: length - 1] + "…"
-
-
-def span(seconds: float) -> str:
-    """Write a duration in its largest unit: ``3 min``; one below ten seconds with a decimal."""
-    seconds = max(0.0, seconds)
-    if seconds < 9.95:
-        return f"{seconds:.1f} s"
-    for unit, size in (("d", 86400), ("h", 3600), ("min", 60)):
-        if seconds >= 2 * size:
-            return f"{seconds / size:.0f} {unit}"
-    return f"{seconds:.0f} s"
-
-
-def moment(ms: float) -> str:
-    """Write a moment of the server's clock, in UTC."""
-    try:
-        return f"{datetime.fromtimestamp(ms / 1000, timezone.utc):%Y-%m-%d %H:%M:%S} UTC"
-    except (ValueError, OverflowError, OSError):
-        return f"{ms:.0f} ms since the epoch"

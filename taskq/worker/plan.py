@@ -8,7 +8,7 @@ from collections import Counter
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field
 
-from taskq.broker.commands.holding import QueueSet
+from taskq.broker.queue_set import QueueSet
 from taskq.config import Settings, check_name
 from taskq.errors import ConfigError
 from taskq.message.head import VERSION

@@ -6,8 +6,8 @@ from collections.abc import Iterable
 
 from taskq import TaskQ
 from taskq.broker.commands import announcing, holding, leasing
-from taskq.broker.commands.holding import QueueSet
 from taskq.broker.commands.outcomes import words
+from taskq.broker.queue_set import QueueSet
 from taskq.message.details import error_detail
 from taskq.message.ids import id_to_text
 from taskq.message.outcome import Dead

@@ -315,7 +315,7 @@ def test_a_suspect_is_left_to_others_by_a_quiet_worker(
 
 def test_a_worker_of_a_version_that_takes_no_orders_is_said_to_be_so(module: ModuleType, run: Run) -> None:
     from taskq.broker.commands import holding
-    from taskq.broker.commands.holding import QueueSet
+    from taskq.broker.queue_set import QueueSet
     from taskq.views.workers import WorkerInfo
 
     old = WorkerInfo(worker="old", host="far", pid=7, child=0, queues=["office"]).stored()

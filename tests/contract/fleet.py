@@ -7,8 +7,9 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
 from taskq.broker.commands import announcing, holding, keeping, leasing, producing, steering
-from taskq.broker.commands.holding import Batch, Lost, QueueSet
+from taskq.broker.commands.holding import Batch, Lost
 from taskq.broker.commands.outcomes import words
+from taskq.broker.queue_set import QueueSet
 from taskq.message.envelope import encode_envelope
 from taskq.message.head import encode_head
 from taskq.message.outcome import Outcome

@@ -10,7 +10,7 @@ import pytest
 from taskq import TaskQ
 from taskq.broker.call import Command
 from taskq.broker.commands import announcing
-from taskq.broker.commands.holding import QueueSet
+from taskq.broker.queue_set import QueueSet
 from taskq.worker.parent.announcing import Announcement
 from taskq.worker.plan import Plan
 

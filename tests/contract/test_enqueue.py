@@ -6,8 +6,8 @@ from typing import Any
 
 import pytest
 
-from taskq.broker.commands.holding import QueueSet
 from taskq.broker.commands.producing import enqueue
+from taskq.broker.queue_set import QueueSet
 from taskq.errors import BrokerRefused
 from taskq.message.envelope import decode, encode_envelope
 from taskq.message.head import encode_head

@@ -6,7 +6,8 @@ from collections import Counter
 
 import pytest
 
-from taskq.broker.commands.holding import Batch, Lost, QueueSet, Stale, fetch
+from taskq.broker.commands.holding import Batch, Lost, Stale, fetch
+from taskq.broker.queue_set import QueueSet
 from taskq.errors import BrokerRefused
 from tests.contract.world import (
     MINUTE,

@@ -22,8 +22,8 @@ from taskq.broker.commands import (
     steering,
     ticking,
 )
-from taskq.broker.commands.holding import QueueSet
 from taskq.broker.commands.outcomes import words
+from taskq.broker.queue_set import QueueSet
 from taskq.broker.scripts import all_scripts
 from taskq.broker.ticks import DueTick, Step
 from taskq.broker.topology import claim

@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 
 from taskq.broker.commands import announcing, auditing, holding, leasing, looking, steering
-from taskq.broker.commands.holding import QueueSet
 from taskq.broker.commands.outcomes import words
+from taskq.broker.queue_set import QueueSet
 from taskq.message.outcome import Passed
 from taskq.views.why import sentence
 from tests.contract.fleet import Fleet, more

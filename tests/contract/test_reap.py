@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import pytest
 
-from taskq.broker.commands.holding import Lost, QueueSet, fetch
+from taskq.broker.commands.holding import Lost, fetch
 from taskq.broker.commands.keeping import reap
 from taskq.broker.commands.leasing import Move
 from taskq.broker.commands.outcomes import words
 from taskq.broker.protocol import drive
+from taskq.broker.queue_set import QueueSet
 from taskq.upkeep.reaper import Reaper
 from tests.contract.world import (
     LEASE,

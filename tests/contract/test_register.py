@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from taskq.broker.commands.announcing import publish_tasks
-from taskq.broker.commands.holding import QueueSet, register
+from taskq.broker.commands.holding import register
 from taskq.broker.commands.looking import workers
+from taskq.broker.queue_set import QueueSet
 from tests.contract.world import LEASE, SET, T0, Near, Scores, World, messages, raw_id, serving
 
 A, B = raw_id(1), raw_id(2)

@@ -5,9 +5,10 @@ from __future__ import annotations
 import pytest
 
 from taskq.broker.commands.announcing import publish_tasks
-from taskq.broker.commands.holding import QueueSet, register
+from taskq.broker.commands.holding import register
 from taskq.broker.commands.keeping import reap
 from taskq.broker.commands.leasing import renew
+from taskq.broker.queue_set import QueueSet
 from tests.contract.world import LEASE, MINUTE, SET, T0, Near, Scores, State, World, messages, raw_id, serving
 
 A, B = raw_id(1), raw_id(2)

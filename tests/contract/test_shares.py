@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping
 import pytest
 
 from taskq.broker.commands import holding
-from taskq.broker.commands.holding import QueueSet
+from taskq.broker.queue_set import QueueSet
 from tests.contract.fleet import Fleet, more, sent
 from tests.contract.world import World, raw_id
 

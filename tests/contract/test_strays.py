@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 
 from taskq.broker.commands import announcing, holding, keeping, leasing, steering
-from taskq.broker.commands.holding import QueueSet
 from taskq.broker.commands.keeping import Stray
+from taskq.broker.queue_set import QueueSet
 from tests.contract.fleet import Fleet, sent
 from tests.contract.world import World, raw_id
 

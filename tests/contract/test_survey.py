@@ -9,7 +9,7 @@ import pytest
 from taskq.broker.commands import looking
 from taskq.broker.commands.announcing import announce_app, known_apps, publish_tasks, read_settings
 from taskq.broker.commands.awaiting import wait_bell
-from taskq.broker.commands.holding import QueueSet, fetch, register, sync
+from taskq.broker.commands.holding import fetch, register, sync
 from taskq.broker.commands.keeping import promote, reap, retire
 from taskq.broker.commands.leasing import close, held_ids
 from taskq.broker.commands.looking import (
@@ -24,6 +24,7 @@ from taskq.broker.commands.looking import (
 from taskq.broker.commands.outcomes import words
 from taskq.broker.commands.producing import enqueue
 from taskq.broker.commands.steering import purge, replay
+from taskq.broker.queue_set import QueueSet
 from taskq.message.envelope import encode_envelope
 from taskq.message.head import encode_head
 from taskq.message.outcome import Again, Dead, Ended, Outcome, Returned

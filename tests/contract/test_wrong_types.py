@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 
 from taskq.broker.commands import announcing, auditing, holding, keeping, leasing, producing, steering, ticking
-from taskq.broker.commands.holding import QueueSet
 from taskq.broker.commands.outcomes import words
+from taskq.broker.queue_set import QueueSet
 from taskq.errors import BrokerRefused
 from taskq.message.outcome import Again, Dead, Ended, Outcome, Returned, SlowDown
 from tests.contract.fleet import more, sent

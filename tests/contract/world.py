@@ -11,10 +11,10 @@ from taskq.broker import call
 from taskq.broker import keys as key_names
 from taskq.broker.call import Command
 from taskq.broker.commands import looking
-from taskq.broker.commands.holding import QueueSet
 from taskq.broker.keys import Keys
 from taskq.broker.net.connection import Connection
 from taskq.broker.protocol import Now, Protocol, Sleep
+from taskq.broker.queue_set import QueueSet
 from taskq.message.envelope import encode_envelope
 from taskq.message.head import encode_head
 from tests.support import stopped, unique_name

@@ -9,10 +9,10 @@ from typing import Any
 from taskq import TaskQ
 from taskq.broker.call import Command
 from taskq.broker.commands import holding, looking
-from taskq.broker.commands.holding import QueueSet
 from taskq.broker.commands.leasing import Move
 from taskq.broker.net.connection import Connection
 from taskq.broker.protocol import drive
+from taskq.broker.queue_set import QueueSet
 from taskq.upkeep.reaper import Reaper
 from tests.support import survey
 

@@ -9,10 +9,11 @@ import pytest
 from taskq import TaskQ
 from taskq.broker.call import Command
 from taskq.broker.commands import announcing, leasing
-from taskq.broker.commands.holding import Batch, Lost, QueueSet
+from taskq.broker.commands.holding import Batch, Lost
 from taskq.broker.keys import Keys
 from taskq.broker.net.connection import Connection
 from taskq.broker.protocol import drive
+from taskq.broker.queue_set import QueueSet
 from taskq.worker.child.session import Session
 from taskq.worker.child.sessions import Sessions
 from tests.support import Server, new_app, survey

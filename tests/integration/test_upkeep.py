@@ -9,9 +9,9 @@ import pytest
 
 from taskq import TaskQ
 from taskq.broker.call import Command
-from taskq.broker.commands.holding import QueueSet
 from taskq.broker.net.connection import Connection
 from taskq.broker.protocol import Now, Sleep
+from taskq.broker.queue_set import QueueSet
 from taskq.upkeep import housekeeping
 from taskq.upkeep.housekeeping import Upkeep
 from taskq.worker.parent.heartbeat import Heartbeat

@@ -11,10 +11,10 @@ import pytest
 
 from taskq import ResultTimeout, TaskQ
 from taskq.broker.call import Command
-from taskq.broker.commands.holding import QueueSet
 from taskq.broker.keys import Keys
 from taskq.broker.net.connection import Connection
 from taskq.broker.protocol import drive
+from taskq.broker.queue_set import QueueSet
 from taskq.calls import inbox
 from taskq.errors import BrokerRefused
 from taskq.message.codec import pack

@@ -10,13 +10,14 @@ from typing import Any, TypeVar
 
 from taskq.broker.call import Command
 from taskq.broker.commands import announcing, leasing
-from taskq.broker.commands.holding import Batch, QueueSet
+from taskq.broker.commands.holding import Batch
 from taskq.broker.commands.leasing import Renewal
 from taskq.broker.faults import NotSent, Unanswered
 from taskq.broker.keys import Keys
 from taskq.broker.net.connection import Connection
 from taskq.broker.producer import Numbering
 from taskq.broker.protocol import Protocol, drive
+from taskq.broker.queue_set import QueueSet
 from taskq.config import Settings
 from taskq.errors import BrokerRefused
 from taskq.message import codec

@@ -19,10 +19,10 @@ from redis.exceptions import ResponseError
 
 from taskq.broker.call import Command
 from taskq.broker.commands import announcing, holding, keeping, leasing, producing, steering
-from taskq.broker.commands.holding import QueueSet
 from taskq.broker.commands.outcomes import words
 from taskq.broker.keys import Keys
 from taskq.broker.net.connection import Connection, pack, pack_script
+from taskq.broker.queue_set import QueueSet
 from taskq.broker.scripts import all_scripts
 from taskq.message.outcome import Again, Dead, Outcome, Returned
 from tests.model.audit import SCRIPT, Snapshot, silent_bells, violations

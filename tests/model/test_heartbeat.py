@@ -12,9 +12,9 @@ import pytest
 from taskq import TaskQ
 from taskq.broker.call import Command
 from taskq.broker.commands import holding, keeping, leasing
-from taskq.broker.commands.holding import QueueSet
 from taskq.broker.net.connection import Connection
 from taskq.broker.protocol import Now, Protocol, Sleep, boottime, drive
+from taskq.broker.queue_set import QueueSet
 from taskq.worker.parent.chores import Chore
 from taskq.worker.parent.heartbeat import Heartbeat
 from taskq.worker.plan import Plan

@@ -10,10 +10,11 @@ from typing import Any
 import pytest
 
 from taskq import TaskQ
-from taskq.broker.commands.holding import Batch, QueueSet
+from taskq.broker.commands.holding import Batch
 from taskq.broker.net.aio import AsyncConnection
 from taskq.broker.net.connection import Connection
 from taskq.broker.protocol import boottime, drive
+from taskq.broker.queue_set import QueueSet
 from taskq.calls.task import Task
 from taskq.message.outcome import Returned, ids_of
 from taskq.runs.execution import Executor

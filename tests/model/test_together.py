@@ -22,9 +22,10 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, precondition,
 
 from taskq.broker.call import Command
 from taskq.broker.commands import announcing, holding, keeping, leasing, producing, steering
-from taskq.broker.commands.holding import Batch, Lost, QueueSet, Stale
+from taskq.broker.commands.holding import Batch, Lost, Stale
 from taskq.broker.commands.outcomes import words
 from taskq.broker.protocol import Now, Sleep
+from taskq.broker.queue_set import QueueSet
 from taskq.message.outcome import Again, Dead, Ended, Outcome, Returned, SlowDown, ids_of
 from taskq.upkeep.housekeeping import upkeep
 from tests.contract.fleet import Fleet, more, sent

@@ -10,11 +10,11 @@ from collections.abc import Sequence
 from typing import Any
 
 from taskq.broker.commands import awaiting, producing
-from taskq.broker.commands.holding import QueueSet
 from taskq.broker.faults import NotSent, Passing, Unanswered, backoff
 from taskq.broker.patience import persist
 from taskq.broker.producer import Message, Numbering
 from taskq.broker.protocol import Protocol, Sleep
+from taskq.broker.queue_set import QueueSet
 from taskq.calls.inbox import Answer, Waiting
 from taskq.errors import BrokerRefused, BrokerUnavailable, EnqueueUncertain
 from taskq.message import codec

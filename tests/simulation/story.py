@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from taskq.broker.commands.holding import QueueSet
 from taskq.broker.producer import Message
 from taskq.broker.protocol import Sleep
+from taskq.broker.queue_set import QueueSet
 from taskq.message.letters import DISCARDED, FAILURE, GIVEN_UP, SUCCESS
 from taskq.worker.child.main_lane import WAIT
 from tests.simulation.actors import FEW, LOOP, MAIN, Client, message, reaper

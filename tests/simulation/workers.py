@@ -10,10 +10,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from taskq.broker.commands import awaiting
-from taskq.broker.commands.holding import Batch, Lost, QueueSet
+from taskq.broker.commands.holding import Batch, Lost
 from taskq.broker.faults import NotSent, Passing, Unanswered
 from taskq.broker.net.connection import Connection
 from taskq.broker.protocol import Now, Protocol, Sleep
+from taskq.broker.queue_set import QueueSet
 from taskq.config import Settings
 from taskq.errors import BrokerError
 from taskq.message.outcome import Outcome, Returned

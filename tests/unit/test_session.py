@@ -8,10 +8,11 @@ from typing import Any
 import pytest
 
 from taskq.broker.call import Command
-from taskq.broker.commands.holding import Batch, QueueSet
+from taskq.broker.commands.holding import Batch
 from taskq.broker.faults import NotSent, Passing
 from taskq.broker.keys import Keys
 from taskq.broker.protocol import Protocol, Sleep
+from taskq.broker.queue_set import QueueSet
 from taskq.errors import BrokerRefused
 from taskq.worker.child.session import Session
 

@@ -13,7 +13,8 @@ from taskq.message.details import error_detail
 from taskq.message.envelope import encode_envelope
 from taskq.message.head import encode_head
 from taskq.tasks.limits import interval_ms, rate_text
-from taskq.views.why import moment, one_line, pace, sentence, span
+from taskq.views.why import pace, sentence
+from taskq.views.words import moment, one_line, span
 
 NOW = 2_000_000_000_000
 ID = bytes.fromhex("01d1a94a200070008000000000000001")  # made at NOW

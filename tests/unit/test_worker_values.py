@@ -8,9 +8,9 @@ import msgpack
 import pytest
 
 from taskq import TaskQ
-from taskq.broker.commands.holding import QueueSet
 from taskq.broker.commands.outcomes import words
 from taskq.broker.protocol import boottime
+from taskq.broker.queue_set import QueueSet
 from taskq.config import Settings
 from taskq.errors import ConfigError
 from taskq.message.details import error_detail, read_error_detail

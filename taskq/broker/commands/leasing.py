@@ -7,8 +7,8 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from taskq.broker.call import Arg, Command, as_it_is, readable
-from taskq.broker.commands.holding import QueueSet
 from taskq.broker.keys import Keys
+from taskq.broker.queue_set import QueueSet
 from taskq.broker.scripts import script
 
 

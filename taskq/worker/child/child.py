@@ -16,9 +16,9 @@ from contextvars import copy_context
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from taskq.broker.commands.holding import QueueSet
 from taskq.broker.keys import Keys
 from taskq.broker.protocol import boottime
+from taskq.broker.queue_set import QueueSet
 from taskq.errors import ConfigError
 from taskq.runs.context import Stopping
 from taskq.runs.execution import Executor

@@ -15,10 +15,11 @@ from typing import TypeVar
 
 from taskq.broker.call import Command
 from taskq.broker.commands import holding, leasing
-from taskq.broker.commands.holding import Batch, QueueSet, Stale
+from taskq.broker.commands.holding import Batch, Stale
 from taskq.broker.faults import NotSent, Passing, Unanswered, backoff
 from taskq.broker.keys import Keys
 from taskq.broker.protocol import Protocol, Sleep
+from taskq.broker.queue_set import QueueSet
 from taskq.errors import BrokerRefused
 
 log = logging.getLogger("taskq.worker")

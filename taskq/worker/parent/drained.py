@@ -9,7 +9,7 @@ from taskq.broker.commands import looking
 from taskq.broker.commands.looking import Backlog, QueueSurvey
 from taskq.broker.protocol import Protocol
 from taskq.broker.topology import Topology
-from taskq.views.why import moment, one_line
+from taskq.views.words import moment, one_line
 
 if TYPE_CHECKING:
     from taskq.worker.plan import Plan

@@ -12,12 +12,12 @@ import threading
 from collections.abc import Callable, Sequence
 
 from taskq.broker.commands import announcing, leasing
-from taskq.broker.commands.holding import QueueSet
 from taskq.broker.commands.leasing import Renewal
 from taskq.broker.faults import backoff
 from taskq.broker.keys import Keys
 from taskq.broker.net.connection import Connection
 from taskq.broker.protocol import Now, Protocol, Sleep, drive
+from taskq.broker.queue_set import QueueSet
 from taskq.broker.topology import Topology
 from taskq.errors import BrokerRefused
 from taskq.upkeep.listening import listen
