@@ -9,21 +9,17 @@ from typing import TYPE_CHECKING, Any, Generic, NamedTuple, NoReturn, TypeVar, c
 
 from taskq import celery_names
 from taskq.calls.control import revoking
+from taskq.calls.reading import Ended, dead, outcome
 from taskq.celery_names import no_attribute
 from taskq.errors import (
     BrokerError,
     ResultTimeout,
     TaskError,
     TaskqError,
-    TaskRevoked,
     UnknownResult,
     WouldDeadlock,
-    task_error,
 )
-from taskq.message import codec
-from taskq.message.details import read_error_detail
 from taskq.message.ids import id_time, id_to_text
-from taskq.message.letters import DISCARDED, FAILURE, GIVEN_UP, SUCCESS
 from taskq.runs.delivery import current
 from taskq.views.messages import Status, status_of
 
@@ -38,23 +34,6 @@ R = TypeVar("R")
 #: Seconds that the server has to say why a call has not ended, when the time of who waited for it is over.
 _TO_SAY_WHY = 0.4
 TERMINAL = frozenset({"SUCCESS", "FAILURE", "REVOKED"})
-
-
-class _Ended(NamedTuple):
-    """A stored outcome, read: a state and either a value or an error.
-
-    A failure that lies on the server as a dead letter is not final, since it can be replayed.
-    """
-
-    state: str
-    value: Any = None
-    error: TaskError | None = None
-    final: bool = True
-
-    @property
-    def status(self) -> Status:
-        """The same as a `Status`."""
-        return Status(self.state, reason=None if self.error is None else self.error.type)
 
 
 class Origin(NamedTuple):
@@ -84,7 +63,7 @@ class AsyncResult(Generic[R]):
         """Make a handle; users get theirs from ``delay()`` or ``app.AsyncResult(id)``."""
         self._raw_id = raw_id
         self._origin = origin
-        self._ended: _Ended | None = None
+        self._ended: Ended | None = None
 
     def __repr__(self) -> str:
         """Show the id and the task."""
@@ -192,11 +171,11 @@ class AsyncResult(Generic[R]):
                 raise UnknownResult(self._unknown())
             return  # what was seen has expired since
         if isinstance(answer, list):
-            self._ended = _dead(answer[0])
+            self._ended = dead(answer[0])
         elif answer == b"":
             raise UnknownResult(f"{self!r} has ended, and its result was not kept (ignore_result)")
         else:
-            self._ended = self._outcome(answer)
+            self._ended = self._read_outcome(answer)
 
     def _unknown(self) -> str:
         text = f"no message and no result of id {self.id} exists"
@@ -216,28 +195,8 @@ class AsyncResult(Generic[R]):
             raise copy(ended.error)  # each time a new one, for what is raised grows by its traceback
         return cast(R, ended.error)
 
-    def _outcome(self, stored: bytes) -> _Ended:
-        kind, payload = stored[:1], stored[1:]
-        if kind == SUCCESS:
-            try:
-                value = codec.unpack(payload)
-                return _Ended("SUCCESS", value if self._origin.convert is None else self._origin.convert(value))
-            except Exception as error:  # whatever the class of an annotation raises
-                return _Ended(
-                    "SUCCESS", error=task_error(type(error).__name__, f"the result cannot be read: {error}", "")
-                )
-        if kind == FAILURE:
-            detail = read_error_detail(payload)
-            return _failed(detail["type"], detail["message"], detail["traceback"])
-        reason = payload.decode(errors="replace")
-        if kind == GIVEN_UP:
-            return _failed(reason, "the message was given up, see `taskq dead ls`")
-        if kind == DISCARDED:
-            word, _, why = reason.partition("\n")
-            revoked = TaskRevoked(f"the message was discarded: {word}{': ' if why else ''}{why}")
-            revoked.type = word
-            return _Ended("REVOKED", error=revoked)
-        return _failed("unreadable", "a result of a kind this taskq does not know")
+    def _read_outcome(self, stored: bytes) -> Ended:
+        return outcome(stored, self._origin.convert)
 
     def revoke(self, reason: str = "") -> str:
         """Revoke the call, so that it does not run, or stops running; see ``TaskQ.revoke``."""
@@ -270,10 +229,10 @@ class AsyncResult(Generic[R]):
         seen, self._ended = self._ended, None  # a failure that was seen is over if the message is alive again
         match found.place:
             case "result":
-                self._ended = self._outcome(found.value)
+                self._ended = self._read_outcome(found.value)
                 return self._ended.status
             case "dead":
-                self._ended = _dead(found.reason)
+                self._ended = dead(found.reason)
             case "unknown":
                 self._ended = seen
                 return Status("UNKNOWN") if seen is None else seen.status
@@ -341,23 +300,11 @@ class AsyncResult(Generic[R]):
     def _ready(cls, raw_id: bytes, origin: Origin, stored: bytes) -> AsyncResult[Any]:
         """Make a handle of a call that has ended in this process (``apply``)."""
         result: AsyncResult[Any] = cls(raw_id, origin)
-        result._ended = result._outcome(stored)._replace(final=True) if stored else _Ended("SUCCESS")
+        result._ended = result._read_outcome(stored)._replace(final=True) if stored else Ended("SUCCESS")
         return result
 
 
-def _failed(kind: str, message: str, traceback: str = "") -> _Ended:
-    return _Ended("FAILURE", error=task_error(kind, message, traceback), final=False)
-
-
-def _dead(reason: bytes) -> _Ended:
-    """Read the reason of a dead letter whose result has gone."""
-    word, _, detail = reason.partition(b"\n")
-    known = read_error_detail(detail)
-    kind = known["type"] if word == b"failed" and known["type"] else word.decode(errors="replace")
-    return _failed(kind, known["message"], known["traceback"])
-
-
-def _rebuilt(raw_id: bytes, origin: Origin, ended: _Ended | None) -> AsyncResult[Any]:
+def _rebuilt(raw_id: bytes, origin: Origin, ended: Ended | None) -> AsyncResult[Any]:
     """Make a handle again that was pickled."""
     result: AsyncResult[Any] = AsyncResult(raw_id, origin)
     result._ended = ended

@@ -13,7 +13,6 @@ import dataclasses
 import datetime as dt
 import importlib
 import re
-import sys
 import threading
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -21,6 +20,7 @@ from typing import Any
 import msgpack
 
 from taskq.errors import DecodeError, SerializationError
+from taskq.message.plain import ext_depth, to_plain
 
 #: How deep lists and maps may be nested in what is read, and so in what is written (Python itself cannot walk deeper),
 #: and how many entries each may have. A level and an entry take a byte each, so shorter data is within the limits.
@@ -29,10 +29,6 @@ _MAX_DEPTH, _MAX_ENTRIES = 1000, 1_000_000
 _LEVELS_TAKEN = b"\x91" * (1024 - _MAX_DEPTH)
 #: A skipper that has seen this many bytes keeps too large a buffer.
 _SKIPPER_KEPT = 1 << 16
-#: How deep extension types (tuples, sets …) may be nested. Each takes 40 kB of the C stack to read, so a few
-#: hundred would end the process; what `pack` writes, `unpack` must be able to read.
-_MAX_EXT_DEPTH = 50
-
 #: The body of a call without arguments.
 NO_ARGUMENTS = b"\x92\x90\x80"
 
@@ -158,7 +154,7 @@ _mine = _Mine()
 def _pack_rich(value: Any, paths: Callable[[Any], Iterator[tuple[str, Any]]]) -> bytes:
     # A fresh packer: one whose ``default`` packs again must not be re-entered.
     try:
-        data = bytes(msgpack.packb(value, default=_to_plain, strict_types=True))
+        data = bytes(msgpack.packb(value, default=to_plain, strict_types=True))
     except Exception as error:
         raise SerializationError(_explain(value, error, paths)) from None
     try:
@@ -166,122 +162,6 @@ def _pack_rich(value: Any, paths: Callable[[Any], Iterator[tuple[str, Any]]]) ->
     except DecodeError as error:
         raise SerializationError(_explain(value, f"it could not be read back: {error}", paths)) from None
     return data
-
-
-# -- to plain values ------------------------------------------------------------------------------------
-
-
-class _ExtDepth(threading.local):
-    """How many extension types this thread is inside of at the moment."""
-
-    level = 0
-
-    def __enter__(self) -> None:
-        if self.level >= _MAX_EXT_DEPTH:
-            raise ValueError(f"tuples, sets and the like nested deeper than {_MAX_EXT_DEPTH} levels")
-        self.level += 1
-
-    def __exit__(self, *_: object) -> None:
-        self.level -= 1
-
-
-_ext_depth = _ExtDepth()
-
-
-def _ext(code: int, value: Any) -> msgpack.ExtType:
-    with _ext_depth:
-        return msgpack.ExtType(code, msgpack.packb(value, default=_to_plain, strict_types=True))
-
-
-def _uuid_ext(value: Any) -> msgpack.ExtType:
-    with _ext_depth:
-        return msgpack.ExtType(5, value.bytes)
-
-
-def _when(value: dt.datetime | dt.time) -> list[Any]:
-    """ISO text, name of the time zone or nil, fold: with a name the text is without an offset."""
-    key = getattr(value.tzinfo, "key", None)
-    return [(value if key is None else value.replace(tzinfo=None)).isoformat(), key, value.fold]
-
-
-def _in_order(values: Any) -> list[Any]:
-    """List a set so that equal sets are written alike in every process, where its members can be compared."""
-    try:
-        return sorted(values)
-    except TypeError:
-        return list(values)
-
-
-def _mapping_of_fields(value: Any) -> dict[str, Any]:
-    return {f.name: getattr(value, f.name) for f in dataclasses.fields(value) if f.init}
-
-
-#: How a class and its subclasses are written. Classes are named by module and name, so that no module is imported for
-#: values that nobody has. The order matters: a subclass before its base.
-_KINDS: list[tuple[str, str, Callable[[Any], Any]]] = [
-    ("enum", "Enum", lambda v: _once(v.value)),
-    ("datetime", "datetime", lambda v: _ext(1, _when(v))),
-    ("datetime", "date", lambda v: _ext(2, v.isoformat())),
-    ("datetime", "time", lambda v: _ext(3, _when(v))),
-    ("datetime", "timedelta", lambda v: _ext(4, [v.days, v.seconds, v.microseconds])),
-    ("uuid", "UUID", _uuid_ext),
-    ("decimal", "Decimal", lambda v: _ext(6, str(v))),
-    ("builtins", "set", lambda v: _ext(7, _in_order(v))),
-    ("builtins", "frozenset", lambda v: _ext(8, _in_order(v))),
-    ("builtins", "tuple", lambda v: _ext(9, list(v))),
-    ("pathlib", "PurePath", lambda v: _ext(11, str(v))),
-    ("pydantic", "BaseModel", lambda v: v.model_dump(round_trip=True)),
-    ("builtins", "dict", dict),
-    ("builtins", "list", list),
-    ("builtins", "str", str.__str__),
-    ("builtins", "float", float),
-    ("builtins", "bytes", bytes),
-    ("builtins", "bytearray", bytes),
-    ("builtins", "memoryview", bytes),
-]
-
-
-def _big_int(value: int) -> msgpack.ExtType:
-    return _ext(10, hex(value))
-
-
-#: The same by class, as far as classes have been met. An ``int`` itself comes here only if msgpack has no room for it.
-_writers: dict[type, Callable[[Any], Any]] = {int: _big_int}
-
-
-def _to_plain(value: Any) -> Any:
-    """Turn one object into something msgpack can write (its parts may again be such objects)."""
-    cls = type(value)
-    writer = _writers.get(cls)
-    if writer is None:
-        writer = _writers[cls] = _writer_of(cls)
-    return writer(value)
-
-
-def _writer_of(cls: type) -> Callable[[Any], Any]:
-    for module, name, writer in _KINDS:
-        base = getattr(sys.modules.get(module), name, None)
-        if base is not None and issubclass(cls, base):
-            return writer
-    if dataclasses.is_dataclass(cls):
-        return _mapping_of_fields
-    if issubclass(cls, int):
-        return lambda value: _once(int(value))
-    raise TypeError(f"cannot serialise {cls.__module__}.{cls.__qualname__}".replace(" builtins.", " "))
-
-
-def _once(value: Any) -> Any:
-    """Do what `_to_plain` does, for a value that stands for another: msgpack does not ask about that again."""
-    if type(value) is int:
-        return value if -(2**63) <= value < 2**64 else _big_int(value)
-    return value if type(value) in _PLAIN else _to_plain(value)
-
-
-_PLAIN = frozenset({type(None), bool, float, str, bytes, list, dict})
-
-
-def _type_name(value: Any) -> str:
-    return f"{type(value).__module__}.{type(value).__qualname__}".removeprefix("builtins.")
 
 
 # -- from plain values ----------------------------------------------------------------------------------
@@ -327,11 +207,15 @@ def _from_ext(code: int, data: bytes) -> Any:
     reader = _READERS.get(code)
     if reader is None:
         raise DecodeError(f"extension type {code} is not one this version of taskq knows")
-    with _ext_depth:
+    with ext_depth:
         return reader(data)
 
 
 # -- finding the culprit --------------------------------------------------------------------------------
+
+
+def _type_name(value: Any) -> str:
+    return f"{type(value).__module__}.{type(value).__qualname__}".removeprefix("builtins.")
 
 
 def _call_paths(call: list[Any]) -> Iterator[tuple[str, Any]]:
@@ -351,7 +235,7 @@ def _explain(value: Any, error: object, paths: Callable[[Any], Iterator[tuple[st
 def _culprit(path: str, value: Any, depth: int) -> str | None:
     """Return ``path: why`` for the first part of ``value`` that cannot be written."""
     try:
-        _check_readable(msgpack.packb(value, default=_to_plain, strict_types=True))
+        _check_readable(msgpack.packb(value, default=to_plain, strict_types=True))
         return None
     except Exception as error:
         why = str(error)
