@@ -1181,6 +1181,20 @@ MUTANTS = [
         f"{_MIDDLEWARE}{_HANGS}",
     ),
     py(
+        "a task that lasts keeps what waits behind it",
+        "worker/child/settler",
+        "if (late or hand.stopping) and hand.buffer:",
+        "if hand.stopping and hand.buffer:",
+        "tests/unit/test_settler.py",
+    ),
+    py(
+        "a task that lasts keeps what ended before it",
+        "worker/child/settler",
+        "if lasted > _SETTLE_AFTER and hand.outcomes:",
+        "if False:",
+        "tests/unit/test_settler.py",
+    ),
+    py(
         "hooks are told what counts for nothing",
         "worker/child/main_lane",
         "if self.executor.told and self.session.incarnation is incarnation:",

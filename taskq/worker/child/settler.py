@@ -68,12 +68,13 @@ def start_settler(hand: Hand, settle: Callable[[], object]) -> None:
     def watch() -> None:
         while not hand.ended:
             _wait_for_work(hand)
-            _look(hand, settle)
+            look(hand, settle)
 
     threading.Thread(target=vital, args=("the settler of this child", watch), name="taskq-settler", daemon=True).start()
 
 
-def _look(hand: Hand, settle: Callable[[], object]) -> None:
+def look(hand: Hand, settle: Callable[[], object]) -> None:
+    """Return and settle what a running task keeps, if it has lasted for long enough."""
     started = hand.started
     if not started:
         return  # the main thread is settling them itself
