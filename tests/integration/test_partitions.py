@@ -112,16 +112,17 @@ def test_a_chosen_id_is_found_wherever_it_is_and_refused_again(module: ModuleTyp
 def test_what_is_sent_at_once_to_several_partitions_is_answered_in_order(module: ModuleType) -> None:
     module.one.apply_async((1,), task_id="used")
 
-    with pytest.raises(DuplicateTaskId, match=r"'used'.*1 of 3 calls"):
+    with pytest.raises(DuplicateTaskId, match=r"'used'.*1 of 4 calls"):
         module.app.enqueue_many(
             [
                 module.zero.call(1),
                 module.one.prepare_call((1,), task_id="used"),
                 module.two.call(1),
+                module.zero.call(2),  # goes with the first, before those between them
             ]
         )
 
-    assert {queue: survey(module.app)[queue].pending for queue in QUEUES[:3]} == {"q0": 1, "q4": 1, "q1": 1}
+    assert {queue: survey(module.app)[queue].pending for queue in QUEUES[:3]} == {"q0": 2, "q4": 1, "q1": 1}
 
 
 def test_limits_do_not_reach_into_another_partition_so_such_a_call_is_refused(module: ModuleType) -> None:
