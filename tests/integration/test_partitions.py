@@ -14,17 +14,22 @@ from types import ModuleType
 
 import pytest
 
-from taskq import ConfigError, DuplicateTaskId, TaskError, TaskQ, TaskRevoked
+from taskq import BrokerRefused, ConfigError, DuplicateTaskId, TaskError, TaskQ, TaskRevoked
 from taskq.broker.call import Command
 from taskq.broker.commands import looking
+from taskq.broker.commands.holding import QueueSet
 from taskq.broker.net.connection import Connection
 from taskq.broker.onward import carry_all
 from taskq.broker.protocol import Protocol, drive
 from taskq.broker.topology import topology
 from taskq.message.ids import id_from_text, id_partition
 from taskq.steering.letters import replay
+from taskq.upkeep import housekeeping
 from taskq.upkeep.audit import audit, queues_of
+from taskq.views.audits import last_audit
 from taskq.views.letters import DeadLetter, Filters, Graveyard
+from taskq.worker.parent.drained import left_over
+from taskq.worker.plan import Plan
 from tests.support import Server, Start, Write, new_app, survey, wait_until
 
 #: Of four partitions: a queue in each.
@@ -381,6 +386,62 @@ def test_a_letter_goes_to_another_queue_of_its_own_partition(module: ModuleType,
     assert (ledger["q4"].dead, ledger["q4"].balance, ledger[near].pending, ledger[near].balance) == (0, 0, 1, 0)
     keys = partitions.of(near)
     assert not broker.perform(audit(keys, broker.perform(queues_of(keys))))
+
+
+def on_its_way(module: ModuleType, letter: DeadLetter) -> None:
+    """Have a letter replayed into q5 by somebody who is killed before he carries it over."""
+    with closing(Connection(module.app.client.url)) as connection, pytest.raises(Killed):
+        until_killed(replay([letter], "q5"), 1, connection, executes=True)
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [(["reaper", "--once"], "carried 1 message over to another partition"), (["audit"], "mended nothing")],
+    ids=["reaper", "audit"],
+)
+def test_a_command_that_does_the_upkeep_once_carries_over_what_is_on_its_way(
+    module: ModuleType, letter: DeadLetter, words: list[str], said: str
+) -> None:
+    on_its_way(module, letter)
+    name = ["--name", module.app.name]
+
+    would = taskq(module.app.client.url, "reaper", "--dry-run", *name)
+    assert "would carry 1 message over to another partition" in would.stdout
+    assert (survey(module.app)["q4"].dead, "q5" in survey(module.app)) == (1, False), "a look changes nothing"
+
+    assert said in taskq(module.app.client.url, *words, *name).stdout
+
+    assert (survey(module.app)["q4"].dead, survey(module.app)["q5"].pending) == (0, 1)
+    assert "carry" not in taskq(module.app.client.url, "reaper", "--dry-run", *name).stdout
+
+
+def test_a_drain_does_not_end_before_what_is_on_its_way_has_run(module: ModuleType, letter: DeadLetter) -> None:
+    on_its_way(module, letter)
+    plan = Plan("jobs", "worker", 1, 1, 1.0, False, QueueSet.of(["q5"]), QueueSet("", ()), QueueSet("", ()))
+
+    assert module.app.client.broker.perform(left_over(module.app.client.partitions, plan, [])) is None
+
+    assert survey(module.app)["q5"].pending == 1
+
+
+def test_what_cannot_be_carried_over_keeps_nothing_else_back(module: ModuleType, letter: DeadLetter) -> None:
+    on_its_way(module, letter)
+    broker, partitions = module.app.client.broker, module.app.client.partitions
+    for keys in partitions.all:
+        broker.run(Command(None, [b"HSET", keys["onward"], b"spoilt", b"by hand"], int))
+
+    with pytest.raises(BrokerRefused, match=r"message spoilt.*cannot be read"):
+        broker.perform(carry_all(partitions))
+
+    assert (survey(module.app)["q4"].dead, survey(module.app)["q5"].pending) == (0, 1)
+    before = broker.run(looking.server_time())
+    for keys in partitions.all:
+        broker.run(Command(None, [b"DEL", keys["audited"]], int))
+    upkeep = housekeeping.Upkeep(partitions, Connection(module.app.client.url))
+    upkeep.start()
+    wait_until(lambda: broker.perform(last_audit(partitions)).at > before, "an audit in each partition")
+    upkeep.end()
+    upkeep.join(10)
 
 
 # -- commands --------------------------------------------------------------------------------------------

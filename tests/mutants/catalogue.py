@@ -1670,6 +1670,20 @@ MUTANTS = [
         "pass",
         _PARTITIONS,
     ),
+    py(
+        "a single pass carries nothing over",
+        "cli/reaper",
+        "if carried := broker.perform(carry_all(app)):",
+        "if carried := 0:",
+        _PARTITIONS + "::test_a_command_that_does_the_upkeep_once_carries_over_what_is_on_its_way",
+    ),
+    py(
+        "one message that cannot be carried over keeps the others back",
+        "broker/onward",
+        "refusal = refusal or error",
+        "raise",
+        _PARTITIONS + "::test_what_cannot_be_carried_over_keeps_nothing_else_back",
+    ),
     Mutant(
         "what has arrived arrives again",
         "broker/lua/arrive.lua",
