@@ -2,22 +2,24 @@
 
 Each sender has an id and a rising number that go with every call; the server keeps the last number with its answer
 and recognises a repeat (``enqueue.lua``). One sender has one call in flight, and one connection. Where an app has
-several partitions it has a numbering in each, and what is sent together goes in one call for each.
+several partitions it has a numbering in each, and what is sent together goes in one call for each, all in one write.
 """
 
 from __future__ import annotations
 
 import os
 from collections.abc import Sequence
+from typing import NamedTuple
 
+from taskq.broker.call import Command
 from taskq.broker.commands import producing
 from taskq.broker.faults import NotSent, Passing, Unanswered, backoff, unavailable
 from taskq.broker.keys import Keys
-from taskq.broker.net.connection import ANSWER_TIMEOUT, NO_SCRIPT, Connection
-from taskq.broker.protocol import Now, Protocol, Sleep, drive
+from taskq.broker.net.connection import ANSWER_TIMEOUT, LACKS_SCRIPT, NO_SCRIPT, Connection
+from taskq.broker.protocol import Now, Protocol, Sleep, Together, drive
 from taskq.broker.scripts import script
 from taskq.broker.topology import Topology
-from taskq.errors import BrokerRefused, EnqueueUncertain
+from taskq.errors import BrokerError, BrokerRefused, EnqueueUncertain
 from taskq.message.head import queue_of
 from taskq.message.ids import id_to_text
 from taskq.message.letters import ANSWER
@@ -42,19 +44,22 @@ class Numbering:
         self.number = 0
         self.producer = os.urandom(8).hex().encode()
 
-    def send(self, messages: Sequence[Message], failed: Exception | None = None) -> Protocol[bytes]:
+    def send(
+        self, messages: Sequence[Message], failed: Exception | None = None, began: float | None = None
+    ) -> Protocol[bytes]:
         """Send one call under the next number, again and again until it is answered.
 
         Args:
             messages: What to send.
             failed: The error of a first try under the present number, if one was made.
+            began: When that was, by the clock of protocols; now unless given.
 
         Raises:
             EnqueueUncertain: Given up while the server may have accepted it.
             BrokerUnavailable: Given up while it is known that nothing was accepted.
             BrokerRefused: The server will not have it.
         """
-        began, attempt = (yield Now()), 0
+        began, attempt = began or (yield Now()), 0
         if failed is None:
             self.number += 1
         uncertain = False
@@ -98,19 +103,69 @@ class Numberings:
         self.each = {keys: Numbering(keys, where, seconds) for keys in app.all}
 
     def send(self, messages: Sequence[Message]) -> Protocol[bytes]:
-        """Send messages, a call for each partition they go to; answers in their order. Raises as `Numbering.send`.
+        """Send messages, a call for each partition they go to, all in one write; answers in their order.
 
-        What went to partitions before the one that failed has been accepted.
+        Raises:
+            EnqueueUncertain: Given up while the server may have accepted some of them, or has accepted others.
+            BrokerUnavailable: Given up while it is known that nothing was accepted.
+            BrokerRefused: A partition will not have what is for it; others may have accepted theirs.
         """
+        began = yield Now()
         split: dict[Keys, list[int]] = {}
         for place, message in enumerate(messages):
             split.setdefault(partition_of(self.app, message[1]), []).append(place)
-        answers = [b""] * len(messages)
-        for keys, places in split.items():
-            reply = yield from self.each[keys].send([messages[place] for place in places])
-            for place, answer in zip(places, ANSWER.findall(reply), strict=True):
+        calls = [_CallOfSome(self.each[keys], places, [messages[n] for n in places]) for keys, places in split.items()]
+        try:
+            replies = yield Together([call.first_try() for call in calls])
+        except (NotSent, Passing) as error:  # while it was connecting
+            replies = [error] * len(calls)
+        answers, failures = [b""] * len(messages), []
+        for call, reply in zip(calls, replies, strict=True):
+            try:
+                whole = yield from call.until_answered(reply, began)
+            except BrokerError as error:
+                failures.append((error, call.messages))
+                continue
+            for place, answer in zip(call.places, ANSWER.findall(whole), strict=True):
                 answers[place] = answer
+        if failures:
+            raise _failed(failures, len(messages))
         return b"".join(answers)
+
+
+class _CallOfSome(NamedTuple):
+    """What goes to one partition of what is sent together."""
+
+    numbering: Numbering
+    places: list[int]
+    messages: list[Message]
+
+    def first_try(self) -> Command[bytes]:
+        """Return the call, under the next number."""
+        numbering = self.numbering
+        numbering.number += 1
+        return producing.enqueue(numbering.keys, numbering.producer, numbering.number, self.messages)
+
+    def until_answered(self, reply: bytes | Exception, began: float) -> Protocol[bytes]:
+        """Return the reply to the first try, or send it again, as `Numbering.send` does."""
+        if isinstance(reply, (NotSent, Unanswered, Passing)):
+            return (yield from self.numbering.send(self.messages, reply, began))
+        if isinstance(reply, Exception):
+            raise reply
+        return reply
+
+
+def _failed(failures: Sequence[tuple[BrokerError, list[Message]]], of: int) -> BrokerError:
+    """Return the error for calls of which some failed, and say how many did not."""
+    error, _ = failures[0]
+    accepted = of - sum(len(messages) for _, messages in failures)
+    unheard = [one for one in failures if not isinstance(one[0], BrokerRefused)]
+    if unheard and (accepted or any(isinstance(one, EnqueueUncertain) for one, _ in failures)):
+        ids = tuple(id_to_text(raw_id) for _, messages in unheard for raw_id, _, _ in messages)
+        error = EnqueueUncertain(str(unheard[0][0]), ids)
+    if accepted:
+        error.args = (f"{error}; {accepted} of {of} calls, to other partitions, were accepted", *error.args[1:])
+    return error
 
 
 def partition_of(app: Topology, value: bytes) -> Keys:
@@ -162,7 +217,7 @@ class Sender:
         else:
             if reply is not NO_SCRIPT:
                 return reply  # type: ignore[no-any-return]
-            failed = Passing("the server does not have the script")
+            failed = Passing(LACKS_SCRIPT)
         return drive(numbering.send([(raw_id, value, options)], failed), self.connection)
 
     def send_many(self, messages: Sequence[Message]) -> bytes:
@@ -184,7 +239,7 @@ class Senders:
         return self._each[partition_of(self._numberings.app, value)].send_one(raw_id, value, options)
 
     def send_many(self, messages: Sequence[Message]) -> bytes:
-        """Send messages in a round trip for each partition; answers a character a message."""
+        """Send messages in one round trip; answers a character a message."""
         return drive(self._numberings.send(messages), self.connection)
 
 

@@ -1650,6 +1650,27 @@ MUTANTS = [
         _PARTITIONS,
     ),
     py(
+        "what goes to one of several partitions has the number of what went before",
+        "broker/producer",
+        "        numbering = self.numbering\n        numbering.number += 1",
+        "        numbering = self.numbering\n        numbering.number += numbering.number == 0",
+        "tests/faults/test_network.py::test_what_goes_to_several_partitions_goes_in_one_write",
+    ),
+    py(
+        "a broken connection is taken for a refusal of one partition",
+        "broker/net/connection",
+        "                if not self._connected:\n                    raise Unanswered",
+        "                if False:\n                    raise Unanswered",
+        "tests/faults/test_network.py::test_calls_of_which_some_were_answered_before_the_server_fell_silent_are_uncertain",
+    ),
+    py(
+        "calls that others than the refused accepted are called unsent",
+        "broker/producer",
+        "if unheard and (accepted or ",
+        "if unheard and (False or ",
+        "tests/faults/test_network.py::test_calls_of_which_some_were_answered_before_the_server_fell_silent_are_uncertain",
+    ),
+    py(
         "partitions are changed over messages",
         "broker/topology",
         "            if number:",
