@@ -8,7 +8,8 @@ import signal
 import subprocess
 import sys
 import time
-from contextlib import closing
+from collections.abc import Callable, Iterator
+from contextlib import closing, contextmanager
 from pathlib import Path
 from types import ModuleType
 
@@ -227,6 +228,64 @@ def test_another_number_is_refused_while_anything_is_there(session_server: Serve
             other.task(name="t")(print).delay()
         other.close()
     four.close()
+
+
+@contextmanager
+def worker_for_a_moment(module: ModuleType, start_worker: Start) -> Iterator[list[str]]:
+    """A worker that has been there and done something; gives the words by which commands find its app."""
+    worker = start_worker("-c", "1")
+    assert module.three.delay(1).get(timeout=20) == 1
+    yield ["--name", module.app.name]
+    worker.process.send_signal(signal.SIGTERM)
+    worker.process.wait(20)
+
+
+def a_dead_letter(module: ModuleType, start_worker: Start) -> None:
+    with worker_for_a_moment(module, start_worker), pytest.raises(TaskError):
+        module.fails.delay().get(timeout=20)
+
+
+def a_pause(module: ModuleType, _start_worker: Start) -> None:
+    module.app.pause("q5")
+
+
+def a_limit(module: ModuleType, start_worker: Start) -> None:
+    with worker_for_a_moment(module, start_worker) as name:
+        assert taskq(module.app.client.url, "limit", "three", "--rate", "5/s", *name).returncode == 0
+
+
+def a_worker(module: ModuleType, start_worker: Start) -> None:
+    start_worker("-c", "1")
+    assert module.three.delay(1).get(timeout=20) == 1
+
+
+def an_entry(module: ModuleType, start_worker: Start) -> None:
+    with worker_for_a_moment(module, start_worker) as name:
+        assert taskq(module.app.client.url, "cron", "add", "nightly", "0 3 * * *", "three", *name).returncode == 0
+
+
+@pytest.mark.parametrize(
+    ("leave", "what"),
+    [
+        (a_dead_letter, "1 x message"),
+        (a_pause, "1 x pause"),
+        (a_limit, "1 x task with limits set by hand"),
+        (a_worker, r"\d x lane of a worker"),
+        (an_entry, "1 x periodic entry"),
+    ],
+    ids=lambda value: getattr(value, "__name__", ""),
+)
+@pytest.mark.parametrize("number", [1, 8])
+def test_what_another_number_would_lose_keeps_it_from_being_changed(
+    module: ModuleType, start_worker: Start, leave: Callable[[ModuleType, Start], None], what: str, number: int
+) -> None:
+    leave(module, start_worker)
+    other = TaskQ(module.app.name, module.app.client.url, partitions=number)
+
+    with pytest.raises(ConfigError, match=rf"has 4 partitions at .* was told {number} .*such as {what}:"):
+        other.AsyncResult("x").status()
+
+    other.close()
 
 
 def test_an_app_without_anything_takes_another_number(session_server: Server) -> None:

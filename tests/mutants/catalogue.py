@@ -1678,6 +1678,13 @@ MUTANTS = [
         _PARTITIONS,
     ),
     py(
+        "limits set by hand are forgotten with another number of partitions",
+        "broker/topology",
+        'sum(field.startswith(b"!") for field in fields)',
+        "0",
+        _PARTITIONS + "::test_what_another_number_would_lose_keeps_it_from_being_changed",
+    ),
+    py(
         "a limited call leaves its partition",
         "calls/task",
         "        if there != here:",
