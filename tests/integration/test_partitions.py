@@ -524,7 +524,10 @@ def test_commands_look_at_all_partitions_without_the_app(
     name, url = ["--name", module.app.name], session_server.url
 
     rows = [json.loads(line) for line in taskq(url, "queues", *name, "--json").stdout.splitlines()]
-    assert {row["queue"] for row in rows} == {"q0", "q4", "q1"}
+    assert {row["queue"]: row["partition"] for row in rows} == {"q0": 0, "q4": 1, "q1": 2}
+    shown = [line.split() for line in taskq(url, "queues", *name).stdout.splitlines()]
+    at = shown[0].index("PARTITION")
+    assert [line[at] for line in shown[1:4]] == ["0", "2", "1"]
     assert taskq(url, "workers", *name).stderr.startswith("1 worker at")
     assert "fails" in taskq(url, "dead", "ls", *name).stdout
     moved = taskq(url, "dead", "replay", "--all", *name, "--to", "q0")
