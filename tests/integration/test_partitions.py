@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import os
 import signal
@@ -15,7 +16,7 @@ from types import ModuleType
 
 import pytest
 
-from taskq import BrokerRefused, ConfigError, DuplicateTaskId, TaskError, TaskQ, TaskRevoked
+from taskq import BrokerRefused, ConfigError, DuplicateTaskId, ResultTimeout, TaskError, TaskQ, TaskRevoked
 from taskq.broker.call import Command
 from taskq.broker.commands import looking
 from taskq.broker.commands.holding import QueueSet
@@ -73,6 +74,16 @@ def tasks(module: ModuleType) -> list[object]:
     return [module.zero, module.one, module.two, module.three]
 
 
+@contextmanager
+def worker_for_a_moment(module: ModuleType, start_worker: Start) -> Iterator[list[str]]:
+    """A worker that has been there and done something; gives the words by which commands find its app."""
+    worker = start_worker("-c", "1")
+    assert module.three.delay(1).get(timeout=20) == 1
+    yield ["--name", module.app.name]
+    worker.process.send_signal(signal.SIGTERM)
+    worker.process.wait(20)
+
+
 def test_queues_lie_where_their_names_say(module: ModuleType) -> None:
     partitions = module.app.client.partitions
 
@@ -113,6 +124,46 @@ def test_a_chosen_id_is_found_wherever_it_is_and_refused_again(module: ModuleTyp
     start_worker("-c", "1")
 
     assert module.app.AsyncResult("order-7").get(timeout=20) == 7
+
+
+@pytest.mark.parametrize("n", range(4))
+def test_a_chosen_id_is_found_in_every_partition_by_all_that_look_for_it(
+    module: ModuleType, session_server: Server, start_worker: Start, n: int
+) -> None:
+    with worker_for_a_moment(module, start_worker) as name:
+        pass  # commands know the app by now
+    text = "018f0000-0000-7000-8000-00000000000" + str(n)  # a UUID, which says: partition 0
+    tasks(module)[n].apply_async((7,), countdown=3600, task_id=text)  # type: ignore[attr-defined]
+
+    async def look() -> None:
+        result = module.app.AsyncResult(text)
+        assert (await result.astatus()).state == "PENDING"
+        assert "scheduled" in (await result.awhy()).lower()
+        with pytest.raises(ResultTimeout):
+            await result.aget(timeout=0.1)
+        await module.app.aclose()
+
+    asyncio.run(look())
+    with pytest.raises(ResultTimeout):
+        module.app.AsyncResult(text).get(timeout=0.1)
+    assert "scheduled" in taskq(session_server.url, "why", text, *name).stdout.lower()
+    assert "revoked" in taskq(session_server.url, "revoke", text, *name).stdout
+    with pytest.raises(TaskRevoked):
+        module.app.AsyncResult(text).get(timeout=5)
+
+
+def test_of_two_calls_with_one_id_in_two_partitions_both_run_and_the_lowest_is_found(
+    module: ModuleType, start_worker: Start
+) -> None:
+    start_worker("-c", "1")
+    module.three.apply_async((3,), task_id="twice")
+    module.one.apply_async((1,), task_id="twice")
+    wait_until(lambda: sum(queue.counters.get("done", 0) for queue in survey(module.app).values()) == 2, "both run")
+
+    found = module.app.AsyncResult("twice")
+    assert found.get(timeout=5) == 1
+    found.forget()
+    assert module.app.AsyncResult("twice").get(timeout=5) == 3
 
 
 def test_what_is_sent_at_once_to_several_partitions_is_answered_in_order(module: ModuleType) -> None:
@@ -228,16 +279,6 @@ def test_another_number_is_refused_while_anything_is_there(session_server: Serve
             other.task(name="t")(print).delay()
         other.close()
     four.close()
-
-
-@contextmanager
-def worker_for_a_moment(module: ModuleType, start_worker: Start) -> Iterator[list[str]]:
-    """A worker that has been there and done something; gives the words by which commands find its app."""
-    worker = start_worker("-c", "1")
-    assert module.three.delay(1).get(timeout=20) == 1
-    yield ["--name", module.app.name]
-    worker.process.send_signal(signal.SIGTERM)
-    worker.process.wait(20)
 
 
 def a_dead_letter(module: ModuleType, start_worker: Start) -> None:
