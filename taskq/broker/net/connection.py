@@ -94,6 +94,8 @@ class Connection:
         if self._ahead is not None and not sent:
             self.close()  # nobody waits for the answer that is to come first
         self._ahead = None
+        if command.follows and not sent:
+            raise Unanswered("the connection broke on which it was sent")
         if script is None:
             return command.parse(self.roundtrip(pack(command.args), within))
         packed = pack_command(command)
