@@ -147,8 +147,10 @@ class Sessions:
 
     def _wait(self, ended: Ended, want: int, caps: str, wait: float) -> Protocol[Batch]:
         """Wait for any bell, then take where there is something; where something is settled, only begin to wait."""
-        likely = self._likely
+        likely, settles = self._likely, bool(ended)
         own = yield from self._settle_but(likely, ended)
+        if settles and not own:
+            return Batch(0, 0, 0, [])
         if own:
             whom = self._whom()
             begin = partial(self._fetch_any, whom, want, caps, wait)
