@@ -344,12 +344,39 @@ def use_proxy(module: ModuleType, proxy: Proxy) -> ModuleType:
     return module
 
 
+@pytest.mark.parametrize("partitions", [1, 4])
 @pytest.mark.parametrize("fate", [DROP_REPLY, CUT_REPLY, DROP_REQUEST])
-def test_every_seventh_call_of_a_worker_breaks(fate: str, proxy: Proxy, jobs: Write, start_worker: Start) -> None:
-    module = use_proxy(jobs(JOBS, settings="lease=1"), proxy)
+def test_every_seventh_call_of_a_worker_breaks(
+    fate: str, partitions: int, proxy: Proxy, jobs: Write, start_worker: Start
+) -> None:
+    module = use_proxy(jobs(JOBS, settings=f"lease=1, partitions={partitions}"), proxy)
     proxy.decide = lambda number, call: fate if number % 7 == 0 else PASS
 
     work_through(proxy, module, start_worker)
+
+
+def test_messages_that_come_alone_to_several_partitions_run_once_while_replies_are_lost(
+    proxy: Proxy, jobs: Write, start_worker: Start
+) -> None:
+    print("seed", SEED)
+    module, chance = use_proxy(jobs(JOBS, settings="lease=2, partitions=4"), proxy), random.Random(SEED)
+    worker = start_worker("-c", "1", url=proxy.url)
+    tasks = (module.double, module.second_try)  # they are in two partitions
+    assert [task.delay(1).get(timeout=20) for task in tasks] == [2, 2]
+    lost = [call_of(name) for name in ("fetch", "fetch_any", "sync")]
+    fates = [PASS, DROP_REPLY, CUT_REPLY, DROP_REQUEST]
+
+    def decide(_number: int, call: bytes) -> str:
+        return chance.choices(fates, [70, 15, 5, 10])[0] if any(sha in call for sha in lost) else PASS
+
+    proxy.decide = decide
+    for i in range(2000 if SOAK else 60):
+        assert chance.choice(tasks).delay(i).get(timeout=20) == 2 * i, worker.log
+    proxy.decide = lambda number, call: PASS
+
+    wait_until(lambda: sum(queue.processing for queue in survey(module.app).values()) == 0, "nothing is held")
+    for ledger in survey(module.app).values():
+        assert (ledger.counters["done"], ledger.balance) == (ledger.counters["accepted"], 0), worker.log
 
 
 @pytest.mark.parametrize("n", range(1, 201) if SOAK else (1, 6, 11, 15, 19, 24))
