@@ -21,6 +21,7 @@ from benchmarks.scenarios import (
     footprint,
     growth,
     latency,
+    partitions,
     throughput,
     trouble,
 )
@@ -39,6 +40,7 @@ SCENARIOS: dict[str, Scenario] = {
     "startup": footprint.startup,
     "first": footprint.first,
     "flow": flow.flow,
+    "partitions": partitions.partitions,
     "growth-waiting": growth.waiting,
     "growth-queues": growth.queues,
     "growth-scheduled": growth.scheduled,

@@ -150,6 +150,11 @@ def start(n: int) -> None:
     _now_and_then(n, lambda: tasks.started.delay(time.monotonic_ns()))
 
 
+def spread(n: int) -> None:
+    """Send n time stamps as calls of many tasks, whose queues come by in no order."""
+    _now_and_then(n, lambda: random.choice(tasks.many).delay(time.monotonic_ns()))
+
+
 def schedule(n: int, seconds: float) -> None:
     """Send n calls of ``timed`` for times spread over some seconds."""
     now = datetime.now(timezone.utc)

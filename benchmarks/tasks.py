@@ -73,8 +73,10 @@ def work(number: int, seconds: float) -> None:
     note("end", number, time.monotonic(), os.getpid())
 
 
-def _nothing() -> None:
-    """Do nothing, on one of many queues."""
+def _nothing(sent_ns: int = 0) -> None:
+    """Do nothing, on one of many queues; or note how long it took from the call to here."""
+    if sent_ns:
+        note(time.monotonic_ns() - sent_ns)
 
 
 #: As many tasks, each with its queue, as ``BENCH_QUEUES`` says.

@@ -30,6 +30,8 @@ class Bench:
     peers: Mapping[str, str] = field(default_factory=dict)
     #: What a scenario wants said below the table.
     remarks: list[str] = field(default_factory=list)
+    #: How many partitions the app has.
+    partitions: int = 1
 
     def n(self, full: int, quick: int) -> int:
         """How many of something."""
@@ -64,13 +66,13 @@ class Bench:
         with lab.running(words, pinned=pinned, log=self.folder / "worker.log", env=env) as process:
             yield process
 
-    def key(self, name: str) -> bytes:
+    def key(self, name: str, partition: int = 0) -> bytes:
         """The full name of one of the app's keys."""
-        return b"tq:{bench:0}:" + name.encode()
+        return b"tq:{bench:%d}:%s" % (partition, name.encode())
 
     def remaining(self) -> int:
         """How many messages have not ended."""
-        return int(self.server.client.hlen(self.key("messages")))
+        return sum(int(self.server.client.hlen(self.key("messages", n))) for n in range(self.partitions))
 
     def workers(self) -> int:
         """How many lanes of children are registered."""

@@ -12,7 +12,8 @@ from benchmarks.scenarios import Bench, Samples, queue
 
 
 @contextmanager
-def _unpinned(bench: Bench) -> Iterator[None]:
+def unpinned(bench: Bench) -> Iterator[None]:
+    """Let the server run on any core for the length of a block."""
     bench.server.pin(False)
     try:
         yield
@@ -20,7 +21,7 @@ def _unpinned(bench: Bench) -> Iterator[None]:
         bench.server.pin(True)
 
 
-def _noted(bench: Bench, name: str, n: int) -> Samples:
+def noted(bench: Bench, name: str, n: int) -> Samples:
     """The latencies that were noted, in ns, but for the first tenth; yields them in ms."""
     lab.wait_until(lambda: len(bench.lines()) >= n, "all have started", every=0.01)
     took = sorted(int(line[0]) / 1e6 for line in bench.lines()[n // 10 :])
@@ -31,22 +32,22 @@ def _noted(bench: Bench, name: str, n: int) -> Samples:
 def start(bench: Bench) -> Samples:
     """From the call to the start of the task in an idle worker, against a bare hand-over between two processes."""
     n = bench.n(1000, 200)
-    with _unpinned(bench):
+    with unpinned(bench):
         bench.clear()
         env = {"TASKQ_URL": bench.server.url, "BENCH_LOG": str(bench.log)}
         with lab.running([sys.executable, "-m", "benchmarks.roles", "pass_on", str(n)], env=env):
             bench.role("hand_over", n)
-            yield from _noted(bench, "handover", n)
+            yield from noted(bench, "handover", n)
         bench.clear()
         with bench.worker("-c", "1", "-Q", queue("started")):
             lab.wait_until(bench.workers, "the worker is there")
             bench.role("start", n)
-            yield from _noted(bench, "start", n)
+            yield from noted(bench, "start", n)
 
 
 def round_trip(bench: Bench) -> Samples:
     """``delay().get()`` with an idle worker."""
-    with _unpinned(bench):
+    with unpinned(bench):
         bench.clear()
         with bench.worker("-c", "1", "-Q", queue("noop_result")):
             yield "roundtrip.p50", bench.role("round_trip", bench.n(1000, 200))["p50"]
@@ -55,13 +56,13 @@ def round_trip(bench: Bench) -> Samples:
 def on_time(bench: Bench) -> Samples:
     """How late an idle worker starts what is due: scheduled messages, and the ticks of a periodic entry."""
     seconds = bench.n(20, 4)
-    with _unpinned(bench):
+    with unpinned(bench):
         for name, role in (("scheduled", ("schedule", seconds * 10, seconds)), ("tick", ("tick",))):
             bench.clear()
             with bench.worker("-c", "1", "-Q", queue("timed")):
                 lab.wait_until(bench.workers, "the worker is there")
                 bench.role(*role)
-                yield from _noted(bench, name, role[1] if name == "scheduled" else seconds)  # type: ignore[arg-type]
+                yield from noted(bench, name, role[1] if name == "scheduled" else seconds)  # type: ignore[arg-type]
 
 
 def waits(bench: Bench) -> Samples:
@@ -72,7 +73,7 @@ def waits(bench: Bench) -> Samples:
     else:
         bench.remark("waits in threads: not measured, `taskq worker` has no --threads yet")
     n = bench.n(2000, 400)
-    with _unpinned(bench):
+    with unpinned(bench):
         for way, options in ways:
             bench.clear()
             bench.role("fill", n, f"wait_{way}", 0)

@@ -38,6 +38,7 @@ class Command(Generic[T_co]):
         heard: Called with the reply to that wait: the list and its token, or None in vain.
         within: Seconds to wait for the answer in all, where somebody waits for less than a connection would.
         ahead: The command that this connection executes next, unless it breaks: it may be sent in the same write.
+        follows: It is only sent as another's ``ahead``: if the connection broke since, nobody knows what came of it.
     """
 
     script: Script | None
@@ -49,6 +50,7 @@ class Command(Generic[T_co]):
     heard: Callable[[Any], object] = as_it_is
     within: float | None = None
     ahead: Command[Any] | None = None
+    follows: bool = False
 
 
 def readable(stored: bytes) -> str:

@@ -8,6 +8,7 @@ the way, any worker or reaper does so within a minute. The other side recognises
 
 from __future__ import annotations
 
+import struct
 from collections.abc import Sequence
 from typing import Any
 
@@ -16,6 +17,8 @@ from taskq.broker.keys import Keys
 from taskq.broker.protocol import Protocol
 from taskq.broker.scripts import script
 from taskq.broker.topology import Topology
+from taskq.errors import BrokerRefused
+from taskq.message.ids import id_to_text
 from taskq.message.letters import ACCEPTED, OPTION_WARN, UNSERVED
 from taskq.message.stored import as_sent
 
@@ -32,8 +35,16 @@ def send_on(keys: Keys, queue: str, raw_id: bytes, to: str, value: bytes) -> Com
 
 
 def arrive(keys: Keys, raw_id: bytes, stored: bytes) -> Command[bytes]:
-    """Let a message arrive in the partition of its queue; answers as ``arrive.lua``."""
-    value, options = as_sent(stored)
+    """Let a message arrive in the partition of its queue; answers as ``arrive.lua``.
+
+    Raises:
+        BrokerRefused: Somebody has spoilt what is stored of it.
+    """
+    try:
+        value, options = as_sent(stored)
+    except (IndexError, struct.error):
+        text = f"message {id_to_text(raw_id)}, on its way to another partition, cannot be read: it stays there"
+        raise BrokerRefused(text) from None
     return Command(script("arrive"), [keys.prefix, raw_id, value, options + OPTION_WARN], as_it_is)
 
 
@@ -51,18 +62,35 @@ def carry(partitions: Topology, keys: Keys, leaving: Leaving) -> Protocol[bytes]
 
 
 def carry_all(partitions: Topology) -> Protocol[int]:
-    """Carry over what is still on its way; answers how much that was."""
-    carried = 0
+    """Carry over what is still on its way; answers how much that was.
+
+    Raises:
+        BrokerRefused: The first message that cannot be carried over; all others were.
+    """
+    carried, refusal = 0, None
     for keys in partitions.all if len(partitions.all) > 1 else ():
         cursor = b"0"
         while True:
             cursor, some = yield _some(keys, cursor)
             for leaving in some:
-                yield from carry(partitions, keys, leaving)
-                carried += 1
+                try:
+                    yield from carry(partitions, keys, leaving)
+                    carried += 1
+                except BrokerRefused as error:
+                    refusal = refusal or error
             if cursor == b"0":
                 break
+    if refusal is not None:
+        raise refusal
     return carried
+
+
+def on_their_way(partitions: Topology) -> Protocol[int]:
+    """Count the messages that are on their way from one partition to another."""
+    number = 0
+    for keys in partitions.all:
+        number += yield Command(None, [b"HLEN", keys["onward"]], int)
+    return number
 
 
 def _some(keys: Keys, cursor: bytes) -> Command[tuple[bytes, Sequence[Leaving]]]:
@@ -74,4 +102,4 @@ def _some(keys: Keys, cursor: bytes) -> Command[tuple[bytes, Sequence[Leaving]]]
 
 def _read(raw_id: bytes, stored: bytes) -> Leaving:
     queue, _, value = stored.partition(b"\n")
-    return raw_id, queue.decode(), value
+    return raw_id, queue.decode(errors="replace"), value

@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from taskq.broker.commands import producing
 from taskq.broker.faults import NotSent, Passing, Unanswered, backoff, unavailable
 from taskq.broker.keys import Keys
-from taskq.broker.net.connection import ANSWER_TIMEOUT, NO_SCRIPT, Connection
+from taskq.broker.net.connection import ANSWER_TIMEOUT, LACKS_SCRIPT, NO_SCRIPT, Connection
 from taskq.broker.protocol import Now, Protocol, Sleep, drive
 from taskq.broker.scripts import script
 from taskq.errors import BrokerRefused, EnqueueUncertain
@@ -39,19 +39,22 @@ class Numbering:
         self.number = 0
         self.producer = os.urandom(8).hex().encode()
 
-    def send(self, messages: Sequence[Message], failed: Exception | None = None) -> Protocol[bytes]:
+    def send(
+        self, messages: Sequence[Message], failed: Exception | None = None, began: float | None = None
+    ) -> Protocol[bytes]:
         """Send one call under the next number, again and again until it is answered.
 
         Args:
             messages: What to send.
             failed: The error of a first try under the present number, if one was made.
+            began: When that was, by the clock of protocols; now unless given.
 
         Raises:
             EnqueueUncertain: Given up while the server may have accepted it.
             BrokerUnavailable: Given up while it is known that nothing was accepted.
             BrokerRefused: The server will not have it.
         """
-        began, attempt = (yield Now()), 0
+        began, attempt = began or (yield Now()), 0
         if failed is None:
             self.number += 1
         uncertain = False
@@ -125,7 +128,7 @@ class Sender:
         else:
             if reply is not NO_SCRIPT:
                 return reply  # type: ignore[no-any-return]
-            failed = Passing("the server does not have the script")
+            failed = Passing(LACKS_SCRIPT)
         return drive(numbering.send([(raw_id, value, options)], failed), self.connection)
 
     def send_many(self, messages: Sequence[Message]) -> bytes:

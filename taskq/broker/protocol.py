@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Awaitable, Callable, Generator
+from collections.abc import Awaitable, Callable, Generator, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -40,7 +40,14 @@ class Now:
     """Ask for the time by `boottime`."""
 
 
-Protocol = Generator[Command[Any] | Sleep | Now, Any, T]
+@dataclass(frozen=True, slots=True)
+class Together:
+    """Send scripts in one write; answered by a list: the reply to each, or the error it met."""
+
+    commands: Sequence[Command[Any]]
+
+
+Protocol = Generator[Command[Any] | Together | Sleep | Now, Any, T]
 
 
 def drive(steps: Protocol[T], connection: Connection, sleep: Callable[[float], object] = time.sleep) -> T:
@@ -53,8 +60,10 @@ def drive(steps: Protocol[T], connection: Connection, sleep: Callable[[float], o
                     reply: Any = sleep(step.seconds)
                 elif isinstance(step, Now):
                     reply = boottime()
-                else:
+                elif isinstance(step, Command):
                     reply = connection.execute(step)
+                else:
+                    reply = connection.execute_all(step.commands)
             except Exception as error:  # also of an answer that nobody can read: the steps may know what to do
                 step = steps.throw(error)
             else:
@@ -75,8 +84,10 @@ async def adrive(
                     reply: Any = await sleep(step.seconds)
                 elif isinstance(step, Now):
                     reply = boottime()
-                else:
+                elif isinstance(step, Command):
                     reply = await connection.execute(step)
+                else:
+                    reply = await connection.execute_all(step.commands)
             except Exception as error:  # also of an answer that nobody can read: the steps may know what to do
                 step = steps.throw(error)
             else:

@@ -1,7 +1,7 @@
 """The Lua scripts: read from ``lua/``, with their includes resolved.
 
-A file includes ``lua/lib/<name>.lua`` by a line ``--@include <name>``. Comments are stripped, since the text
-travels to the server.
+A file includes ``lua/lib/<name>.lua`` by a line ``--@include <name>``, another script by ``--@script <name>``. Comments
+are stripped, since the text travels to the server.
 
 ``$NAME`` stands for a letter or a number of the table in `taskq.message.letters`.
 
@@ -21,6 +21,7 @@ from importlib.resources import files
 
 from taskq.message import letters
 
+_SCRIPT = re.compile(r"^--@script (\w+)$", re.MULTILINE)
 _INCLUDE = re.compile(r"^--@include (\w+)$", re.MULTILINE)
 _LAZY = re.compile(r"^--@lazy (\w+): ([\w ]+)$", re.MULTILINE)
 _NAME = re.compile(r"\$([A-Z_]+)")
@@ -40,7 +41,7 @@ class Script:
 @cache
 def script(name: str) -> Script:
     """Return the script ``lua/<name>.lua``."""
-    source = _put_together((files("taskq.broker") / "lua" / f"{name}.lua").read_text())
+    source = _put_together(_SCRIPT.sub(lambda found: _read(found[1]), _read(name)))
     source = _NAME.sub(lambda found: _written(getattr(letters, found[1])), source)
     if os.environ.get("TASKQ_TEST_CLOCK"):
         # Tests move the server's clock by setting the key `clock` (ms); nothing else can.
@@ -48,6 +49,10 @@ def script(name: str) -> Script:
     lines = (re.sub(r"(^|\s)--(?!@).*$", "", line).strip() for line in source.splitlines())
     text = "\n".join(line for line in lines if line).encode()
     return Script(name, text, hashlib.sha1(text).hexdigest().encode())
+
+
+def _read(name: str) -> str:
+    return (files("taskq.broker") / "lua" / f"{name}.lua").read_text()
 
 
 def _written(value: bytes | int) -> str:

@@ -1,19 +1,26 @@
 """Sending to an app of any number of partitions: to the only one plainly, to several by the queue of each message.
 
-Where there are several, each has a numbering of its own, and what is sent together goes in one call for each.
+Where there are several, each has a numbering of its own, and what is sent together goes in one call for each, all in
+one write.
 """
 
 from __future__ import annotations
 
 import typing
 from collections.abc import Sequence
+from typing import NamedTuple
 
+from taskq.broker.call import Command
+from taskq.broker.commands import producing
+from taskq.broker.faults import NotSent, Passing, Unanswered
 from taskq.broker.keys import Keys
 from taskq.broker.net.connection import Connection
 from taskq.broker.producer import Message, Numbering, Sender
-from taskq.broker.protocol import Protocol, drive
+from taskq.broker.protocol import Now, Protocol, Together, drive
 from taskq.broker.topology import Topology
+from taskq.errors import BrokerError, BrokerRefused, EnqueueUncertain
 from taskq.message.head import queue_of
+from taskq.message.ids import id_to_text
 from taskq.message.letters import ANSWER
 
 
@@ -45,19 +52,69 @@ class Numberings:
         self.each = {keys: Numbering(keys, where, seconds) for keys in app.all}
 
     def send(self, messages: Sequence[Message]) -> Protocol[bytes]:
-        """Send messages, a call for each partition they go to; answers in their order. Raises as `Numbering.send`.
+        """Send messages, a call for each partition they go to, all in one write; answers in their order.
 
-        What went to partitions before the one that failed has been accepted.
+        Raises:
+            EnqueueUncertain: Given up while the server may have accepted some of them, or has accepted others.
+            BrokerUnavailable: Given up while it is known that nothing was accepted.
+            BrokerRefused: A partition will not have what is for it; others may have accepted theirs.
         """
+        began = yield Now()
         split: dict[Keys, list[int]] = {}
         for place, message in enumerate(messages):
             split.setdefault(partition_of(self.app, message[1]), []).append(place)
-        answers = [b""] * len(messages)
-        for keys, places in split.items():
-            reply = yield from self.each[keys].send([messages[place] for place in places])
-            for place, answer in zip(places, ANSWER.findall(reply), strict=True):
+        calls = [_CallOfSome(self.each[keys], places, [messages[n] for n in places]) for keys, places in split.items()]
+        try:
+            replies = yield Together([call.first_try() for call in calls])
+        except (NotSent, Passing) as error:  # while it was connecting
+            replies = [error] * len(calls)
+        answers, failures = [b""] * len(messages), []
+        for call, reply in zip(calls, replies, strict=True):
+            try:
+                whole = yield from call.until_answered(reply, began)
+            except BrokerError as error:
+                failures.append((error, call.messages))
+                continue
+            for place, answer in zip(call.places, ANSWER.findall(whole), strict=True):
                 answers[place] = answer
+        if failures:
+            raise _failed(failures, len(messages))
         return b"".join(answers)
+
+
+class _CallOfSome(NamedTuple):
+    """What goes to one partition of what is sent together."""
+
+    numbering: Numbering
+    places: list[int]
+    messages: list[Message]
+
+    def first_try(self) -> Command[bytes]:
+        """Return the call, under the next number."""
+        numbering = self.numbering
+        numbering.number += 1
+        return producing.enqueue(numbering.keys, numbering.producer, numbering.number, self.messages)
+
+    def until_answered(self, reply: bytes | Exception, began: float) -> Protocol[bytes]:
+        """Return the reply to the first try, or send it again, as `Numbering.send` does."""
+        if isinstance(reply, (NotSent, Unanswered, Passing)):
+            return (yield from self.numbering.send(self.messages, reply, began))
+        if isinstance(reply, Exception):
+            raise reply
+        return reply
+
+
+def _failed(failures: Sequence[tuple[BrokerError, list[Message]]], of: int) -> BrokerError:
+    """Return the error for calls of which some failed, and say how many did not."""
+    error, _ = failures[0]
+    accepted = of - sum(len(messages) for _, messages in failures)
+    unheard = [one for one in failures if not isinstance(one[0], BrokerRefused)]
+    if unheard and (accepted or any(isinstance(one, EnqueueUncertain) for one, _ in failures)):
+        ids = tuple(id_to_text(raw_id) for _, messages in unheard for raw_id, _, _ in messages)
+        error = EnqueueUncertain(str(unheard[0][0]), ids)
+    if accepted:
+        error.args = (f"{error}; {accepted} of {of} calls, to other partitions, were accepted", *error.args[1:])
+    return error
 
 
 def partition_of(app: Topology, value: bytes) -> Keys:
@@ -84,7 +141,7 @@ class Senders:
         return self._each[partition_of(self._numberings.app, value)].send_one(raw_id, value, options)
 
     def send_many(self, messages: Sequence[Message]) -> bytes:
-        """Send messages in a round trip for each partition; answers a character a message."""
+        """Send messages in one round trip; answers a character a message."""
         return drive(self._numberings.send(messages), self.connection)
 
 

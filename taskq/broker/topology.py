@@ -13,9 +13,10 @@ An app of one partition is that partition: there is nothing to choose, and it co
 from __future__ import annotations
 
 import zlib
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from functools import cached_property
+from typing import Any
 
 from taskq.broker.call import Command
 from taskq.broker.keys import Keys
@@ -88,7 +89,7 @@ def agree(app: Topology, where: str, again: bool = False) -> Protocol[None]:
     With ``again`` this process has agreed before: what the server has lost since is said again.
 
     Raises:
-        ConfigError: There are others by now, and the app has something on the server that they would hide.
+        ConfigError: There is another number by now, and the app has something on the server that would be lost by it.
     """
     wanted = len(app.all)
     while True:
@@ -105,21 +106,32 @@ def agree(app: Topology, where: str, again: bool = False) -> Protocol[None]:
             return
 
 
+def _limits_by_hand(fields: list[bytes]) -> int:
+    return sum(field.startswith(b"!") for field in fields)
+
+
+#: What another number of partitions would lose, or let hold no longer: work, and what somebody has set to last. What
+#: goes out of date by itself does not count: rates, breakers, locks for a time, results of what has ended.
+_KEPT: tuple[tuple[str, str, str, Callable[[Any], int]], ...] = (
+    ("messages", "HLEN", "message", int),
+    ("periodic", "HLEN", "periodic entry", int),
+    ("paused", "HLEN", "pause", int),
+    ("limits", "HKEYS", "task with limits set by hand", _limits_by_hand),
+    ("leases", "ZCARD", "lane of a worker", int),
+)
+
+
 def _refuse_if_used(app: Topology, wanted: int, where: str) -> Protocol[None]:
     for keys in app.all:
-        for name, what, word in (
-            ("messages", "HLEN", "message"),
-            ("periodic", "HLEN", "periodic entry"),
-            ("paused", "HLEN", "pause"),
-            ("leases", "ZCARD", "lane of a worker"),
-        ):
-            number: int = yield Command(None, [what, keys[name]], int)
+        for name, what, word, parse in _KEPT:
+            number: int = yield Command(None, [what, keys[name]], parse)
             if number:
                 raise ConfigError(
                     f"app {app.app} has {count(len(app.all), 'partition')} at {where}, and this process was told "
                     f"{wanted} (by TaskQ(partitions=...), TASKQ_PARTITIONS or [tool.taskq]). The number cannot be "
                     f"changed while anything is there, such as {number} x {word}: say partitions={len(app.all)}, or "
-                    "stop the workers, let the queues run empty and remove the periodic entries and pauses first"
+                    "stop the workers, let the queues run empty, purge or replay the dead letters, and remove periodic "
+                    "entries, pauses and limits set by hand first"
                 )
 
 

@@ -25,10 +25,12 @@ def command(last: bool, names: tuple[str, ...], url: str | None, as_json: bool) 
     """Compare all that is stored, and mend what is wrong.
 
     That is messages in no place or in two, counters and locks that a deleted key or a restored snapshot has left, and
-    the like. Workers and reapers do it once a minute; this does it now. It is slow on purpose, since it leaves the
-    server to others in between. Exit codes: 0 done, 2 wrong usage or no server, or no such app.
+    the like. What was left on its way to another partition is carried over. Workers and reapers do it once a minute;
+    this does it now. It is slow on purpose, since it leaves the server to others in between. Exit codes: 0 done, 2
+    wrong usage or no server, or no such app.
     """
     from taskq.broker.commands import looking
+    from taskq.broker.onward import carry_all
     from taskq.upkeep.housekeeping import look_through
     from taskq.views.apps import apps_at
     from taskq.views.audits import last_audit
@@ -36,6 +38,7 @@ def command(last: bool, names: tuple[str, ...], url: str | None, as_json: bool) 
     with reaching(url) as broker:
         for app in broker.perform(apps_at(broker.where, names)):
             if not last:
+                broker.perform(carry_all(app))
                 for keys in app.all:
                     broker.perform(look_through(keys, whoami()))
             found = broker.perform(last_audit(app))

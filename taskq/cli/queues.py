@@ -13,9 +13,12 @@ from taskq.cli.tables import Cell, Column, age, one_line
 if TYPE_CHECKING:
     from taskq.views.queues import Queue
 
+#: Shown if any of the apps has several partitions.
+_PARTITION = Column("PARTITION", "PART")
 _COLUMNS = (
     Column("APP", spare=True),
     Column("QUEUE"),
+    _PARTITION,
     Column("PENDING", "PEND", number=True),
     Column("SCHEDULED", "SCHED", number=True, spare=True),
     Column("GATED", number=True, spare=True),
@@ -44,25 +47,29 @@ def command(names: tuple[str, ...], url: str | None, as_json: bool) -> None:
     failure, whatever happened to the message since. RATE is how many ended per second, over the last minute; WORKERS
     how many live workers serve the queue. MISSING counts messages that the ledger knows but no place holds: it is 0,
     unless somebody has changed keys by hand. STATE says what is paused, by whom and why, which breakers are open, and
-    where messages wait that no live worker serves. If the terminal is too narrow, columns with nothing to show are left
-    out first, then WORKERS, RATE and OLDEST. Exit codes: 0 shown, 2 wrong usage or no server, or no such app.
+    where messages wait that no live worker serves. PARTITION is shown if an app has several. If the terminal is too
+    narrow, columns with nothing to show are left out first, then WORKERS, RATE and OLDEST. Exit codes: 0 shown, 2 wrong
+    usage or no server, or no such app.
     """
     from taskq.broker.commands import looking
     from taskq.views.apps import apps_at
     from taskq.views.queues import queues_of
 
     with reaching(url) as broker:
-        listing, now = Listing(as_json, *_COLUMNS), broker.run(looking.server_time())
-        for one_app in broker.perform(apps_at(broker.where, names)):
-            for queue in broker.perform(queues_of(one_app)):
-                listing.add(_row(queue, now), _document(queue, now))
+        now, apps = broker.run(looking.server_time()), broker.perform(apps_at(broker.where, names))
+        several = any(len(app.all) > 1 for app in apps)
+        listing = Listing(as_json, *(column for column in _COLUMNS if several or column is not _PARTITION))
+        for app in apps:
+            for queue in broker.perform(queues_of(app)):
+                listing.add(_row(queue, now, several), _document(queue, now))
         listing.end(broker.where, "queue")
 
 
-def _row(queue: Queue, now: float) -> tuple[Cell, ...]:
+def _row(queue: Queue, now: float, several: bool) -> tuple[Cell, ...]:
     there = queue.survey
     return (
         *(queue.app, one_line(queue.name)),
+        *([str(queue.partition)] if several else []),
         *(there.pending, there.scheduled, there.gated, there.processing, there.suspects),
         "-" if queue.oldest is None else age(queue.oldest),
         *(there.dead, there.counters.get("done", 0), queue.failed),
@@ -81,6 +88,7 @@ def _document(queue: Queue, now: float) -> dict[str, Any]:
     return {
         "app": queue.app,
         "queue": queue.name,
+        "partition": queue.partition,
         "pending": there.pending,
         "scheduled": there.scheduled,
         "gated": there.gated,

@@ -17,9 +17,9 @@ from taskq.errors import BrokerError, ConfigError
 from taskq.spelling import count
 
 if TYPE_CHECKING:
-    from taskq.broker.keys import Keys
     from taskq.broker.pool import Broker
-    from taskq.upkeep.one_pass import News, Pass
+    from taskq.broker.topology import Topology
+    from taskq.upkeep.one_pass import News, Pass, Prospect
 
 _LEVELS = ["debug", "info", "warning", "error", "critical"]
 
@@ -36,8 +36,9 @@ def command(url: str | None, names: tuple[str, ...], once: bool, dry_run: bool, 
     """Bring back what lost workers held, and promote what is due.
 
     Every worker does this too; a separate reaper helps if all workers of an app may be gone at once. Any number may
-    run. With --once it may have to wait: if nobody renewed leases lately, each lease that has ended is renewed once
-    first. SIGTERM or Ctrl-C: end after the step at hand. Exit codes: 0 done, 2 wrong usage or no such server.
+    run. What was left on its way to another partition is carried over as well. With --once it may have to wait: if
+    nobody renewed leases lately, each lease that has ended is renewed once first. SIGTERM or Ctrl-C: end after the step
+    at hand. Exit codes: 0 done, 2 wrong usage or no such server.
     """
     from taskq.loading import set_up_logging
 
@@ -63,8 +64,8 @@ def command(url: str | None, names: tuple[str, ...], once: bool, dry_run: bool, 
 # -- what there is, and what was done --------------------------------------------------------------------
 
 
-def _partitions(broker: Broker, given: tuple[str, ...]) -> dict[str, Keys]:
-    """Return the partitions to look after once, by their names for people.
+def _apps(broker: Broker, given: tuple[str, ...]) -> list[Topology]:
+    """Return the apps to look after once.
 
     Raises:
         ConfigError: An app that is given is not on the server.
@@ -74,33 +75,40 @@ def _partitions(broker: Broker, given: tuple[str, ...]) -> dict[str, Keys]:
     apps = broker.perform(apps_at(broker.where, given))
     if not apps:
         click.echo(f"taskq reaper: no app at {broker.where} yet: no worker has ever been here", err=True)
-    return {name: keys for app in apps for name, keys in named(app).items()}
+    return apps
 
 
 def _look(broker: Broker, given: tuple[str, ...]) -> None:
     """Print what a pass would do now; only reads."""
+    from taskq.broker.onward import on_their_way
     from taskq.upkeep.one_pass import prospect
 
-    for name, keys in _partitions(broker, given).items():
-        there = broker.perform(prospect(keys))
-        for incarnation, moves in there.moves.items():
-            tell(name, incarnation, moves, "would recover")
-        if there.fresh:
-            click.echo(
-                f"{name}: nobody renewed leases lately, so each would first get a fresh one of {there.lease:g} s"
-            )
-        click.echo(
-            f"{name}: would promote {count(there.due, 'due message')}, purge {count(there.old, 'old dead letter')}"
-            + (f", look at {count(there.ticks, 'periodic tick')}" if there.ticks else "")
-        )
+    for app in _apps(broker, given):
+        for name, keys in named(app).items():
+            _foretell(name, broker.perform(prospect(keys)))
+        if number := broker.perform(on_their_way(app)):
+            click.echo(f"{app.app}: would carry {count(number, 'message')} over to another partition")
+
+
+def _foretell(name: str, there: Prospect) -> None:
+    for incarnation, moves in there.moves.items():
+        tell(name, incarnation, moves, "would recover")
+    if there.fresh:
+        click.echo(f"{name}: nobody renewed leases lately, so each would first get a fresh one of {there.lease:g} s")
+    click.echo(
+        f"{name}: would promote {count(there.due, 'due message')}, purge {count(there.old, 'old dead letter')}"
+        + (f", look at {count(there.ticks, 'periodic tick')}" if there.ticks else "")
+    )
 
 
 def _pass(broker: Broker, given: tuple[str, ...], stopping: Stopping) -> None:
     """Make one pass over every app; those that must wait do so at the same time."""
+    from taskq.broker.onward import carry_all
     from taskq.broker.protocol import boottime
     from taskq.upkeep.one_pass import Pass
 
-    passes = [Pass(keys, name, teller(name), _say) for name, keys in _partitions(broker, given).items()]
+    apps = _apps(broker, given)
+    passes = [Pass(keys, name, teller(name), _say) for app in apps for name, keys in named(app).items()]
     while passes:
         for one in [one for one in passes if boottime() >= one.again_at]:
             with stopping.step():
@@ -109,6 +117,10 @@ def _pass(broker: Broker, given: tuple[str, ...], stopping: Stopping) -> None:
                     _sum_up(one)
         if passes:
             time.sleep(max(0.0, min(one.again_at for one in passes) - boottime()))
+    for app in apps:
+        with stopping.step():
+            if carried := broker.perform(carry_all(app)):
+                click.echo(f"{app.app}: carried {count(carried, 'message')} over to another partition")
 
 
 def _say(one: Pass, what: News, incarnations: list[str]) -> None:

@@ -66,34 +66,37 @@ class Upkeep(threading.Thread):
         self._connection = connection
         self._by = whoami()  # here, for it imports: what a thread imports a fork may find half imported
         self._end = threading.Event()
-        self._said = ""
+        self._said: set[str] = set()
 
     def run(self) -> None:
         """Work until `end`."""
         while True:
             try:
-                drive(carry_all(self._partitions), self._connection, self._sleep)
-                for keys in self._partitions.all:
-                    drive(upkeep(keys, self._by), self._connection, self._sleep)
-                self._said = ""
+                self._turn()
                 self._sleep(_EVERY)
             except _Ended:
                 break
             except (NotSent, Unanswered, Passing):  # others see that and say so
                 self._end.wait(1.0)
-            except Exception as error:  # bad data must not end the thread
-                self._say(error)
-                self._end.wait(_EVERY)
         self._connection.close()
+
+    def _turn(self) -> None:
+        """Do all of it once; bad data in one partition is in no other's way, and does not end the thread."""
+        said = set()
+        for steps in (carry_all(self._partitions), *(upkeep(keys, self._by) for keys in self._partitions.all)):
+            try:
+                drive(steps, self._connection, self._sleep)
+            except (_Ended, NotSent, Unanswered, Passing):
+                raise
+            except Exception as error:
+                if str(error) not in self._said:
+                    log.error("the upkeep cannot be done: %s", error, exc_info=not isinstance(error, BrokerRefused))
+                said.add(str(error))
+        self._said = said
 
     def _sleep(self, seconds: float) -> None:
         if self._end.wait(seconds):
             raise _Ended
-
-    def _say(self, error: Exception) -> None:
-        if str(error) != self._said:
-            log.error("the upkeep cannot be done: %s", error, exc_info=not isinstance(error, BrokerRefused))
-        self._said = str(error)
 
     def end(self) -> None:
         """Let it end soon."""

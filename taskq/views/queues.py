@@ -38,6 +38,7 @@ class Queue:
     Attributes:
         app: The app it is of.
         name: Its name.
+        partition: In which partition of the app it is; 0 where there is only one.
         survey: Its ledger, and how much is in which place.
         paused: What of it is paused: all of it, or tasks that share it.
         broken: Breakers of its tasks that let nothing pass.
@@ -49,6 +50,7 @@ class Queue:
 
     app: str
     name: str
+    partition: int
     survey: QueueSurvey
     paused: Sequence[Paused] = ()
     broken: Sequence[Broken] = ()
@@ -101,6 +103,7 @@ def _queues_in(keys: Keys, partitions: Topology, workers: Mapping[str, Sequence[
         Queue(
             app=keys.app,
             name=name,
+            partition=keys.partition,
             survey=(survey := surveys.get(name) or QueueSurvey({})),
             paused=paused.get(name, ()),
             broken=broken.get(name, ()),

@@ -23,6 +23,7 @@ from taskq.broker.commands import (
     ticking,
 )
 from taskq.broker.commands.outcomes import words
+from taskq.broker.keys import Keys
 from taskq.broker.queue_set import QueueSet
 from taskq.broker.scripts import all_scripts
 from taskq.broker.ticks import DueTick, Step
@@ -127,6 +128,16 @@ TIMED = {
     *("ready:set", "schedule", "set-leases", "solo:set", "ticks", "fleet-ends", "minute:1"),
 }
 
+
+def take_any(world: World) -> Command[tuple[int, holding.Batch]]:
+    """Take from another partition, where nothing is, or from this one."""
+    return holding.fetch_any(
+        [(Keys(world.keys.app, 1), 1), (world.keys, 1)], "inc",
+        want=10, queues=QueueSet("set", ("q",)), caps="",
+        wait=0.01, bells=[world.keys["bell:set"]], heard=lambda _: None,
+    )  # fmt: skip
+
+
 CALLS: dict[str, tuple[str, Callable[[World], Command[object]]]] = {
     "taking": ("fetch", lambda w: settle(w, want=10)),
     "settling a value": ("fetch", lambda w: settle(w, (A, b"Sx"))),
@@ -134,6 +145,7 @@ CALLS: dict[str, tuple[str, Callable[[World], Command[object]]]] = {
     "settling a dead letter": ("fetch", lambda w: settle(w, Dead(A, "failed", b"", b"F"))),
     "settling a retry": ("fetch", lambda w: settle(w, Again(A, message(A, body=b"x" * 500), 9.0, "retried"))),
     "returning": ("fetch", lambda w: settle(w, Returned(A))),
+    "taking from any": ("fetch_any", take_any),
     "taking a suspect": ("fetch", lambda w: holding.fetch(w.keys, "inc", 1, (), want=1, set_id="set", mode="solo")),
     "agreeing after a lost answer": ("sync", lambda w: holding.sync(w.keys, "inc", 5, 4, [])),
     "renewing": ("renew", lambda w: leasing.renew(w.keys, LEASE, [SET], ["inc"])),

@@ -108,21 +108,21 @@ def install() -> None:
     whole: Callable[..., Any] = connection.Connection.roundtrip
     awhole: Callable[..., Any] = aio.AsyncConnection.roundtrip
 
-    def roundtrip(self: Any, packed: bytes, *more: Any) -> Any:
+    def roundtrip(self: Any, packed: bytes, *more: Any, **named: Any) -> Any:
         if what := breaks.now(packed, "before"):
             self.close()
             strike(what)
-        reply = whole(self, packed, *more)
+        reply = whole(self, packed, *more, **named)
         if reply is not connection.NO_SCRIPT and (what := breaks.now(packed, "after")):
             self.close()
             strike(what)
         return reply
 
-    async def aroundtrip(self: Any, packed: bytes, *more: Any) -> Any:
+    async def aroundtrip(self: Any, packed: bytes, *more: Any, **named: Any) -> Any:
         if what := breaks.now(packed, "before"):
             await self.close()
             strike(what)
-        reply = await awhole(self, packed, *more)
+        reply = await awhole(self, packed, *more, **named)
         if reply is not connection.NO_SCRIPT and (what := breaks.now(packed, "after")):
             await self.close()
             strike(what)

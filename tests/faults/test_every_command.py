@@ -186,6 +186,7 @@ for command in (
     auditing.tidy(keys, "waiters", [b"nothing"]),
     auditing.relock(keys, [b"nothing"]),
     auditing.rouse(keys, ["nothing"]),
+    Command(script("fetch_any"), [keys.prefix, "nobody", "1", 1, "set", "", "", "", "", keys.prefix], as_it_is),
     Command(script("claim"), [keys.prefix, 1, b""], bool),
     onward.send_on(keys, "jobs.nothing", b"nothing", "jobs.double", b"nothing"),
     Command(script("arrive"), [keys.prefix, *double.prepare_call((3,), task_id="jobs.adouble-3").message], as_it_is),

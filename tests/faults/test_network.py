@@ -17,7 +17,8 @@ import pytest
 from taskq import DuplicateTaskId, EnqueueUncertain, ResultTimeout, TaskQ
 from taskq.broker.call import Command
 from taskq.broker.scripts import script
-from taskq.errors import BrokerError, BrokerUnavailable
+from taskq.errors import BrokerError, BrokerRefused, BrokerUnavailable
+from taskq.message.ids import id_from_text, id_partition
 from tests.faults.proxy import CUT_REPLY, DROP_REPLY, DROP_REQUEST, HOLD, PASS, Proxy
 from tests.support import SEED, SOAK, Server, Start, Worker, Write, new_app, survey, wait_until
 
@@ -98,6 +99,123 @@ def test_sixteen_threads_send_while_replies_are_lost_and_scripts_flushed(proxy: 
     assert Counter(raw(direct, b"HKEYS", keys["messages"])) == Counter(ids)
     ledger = survey(direct)["add"]
     assert (ledger.counters["accepted"], ledger.balance) == (len(ids), 0)
+
+
+#: A queue in each of four partitions.
+_QUEUES = ("q0", "q4", "q1", "q5")
+
+
+def in_four_partitions(session_server: Server, url: str, send_timeout: float) -> tuple[TaskQ, TaskQ]:
+    """An app of four partitions with a task in each: one that speaks to the server, one by way of ``url``."""
+    direct = new_app(session_server.url, partitions=4)
+    app = TaskQ(direct.name, url, send_timeout=send_timeout, partitions=4)
+    for queue in _QUEUES:
+        app.task(name=queue, queue=queue)(lambda a: a)
+    return direct, app
+
+
+def mixed(app: TaskQ, n: int) -> list[Any]:
+    return [app.tasks[_QUEUES[i % 4]].call(i) for i in range(n)]
+
+
+@pytest.mark.parametrize("sends", ["sync", "async"])
+def test_what_goes_to_several_partitions_goes_in_one_write(proxy: Proxy, session_server: Server, sends: str) -> None:
+    direct, app = in_four_partitions(session_server, proxy.url, 5.0)
+
+    async def asend() -> int:
+        await app.aenqueue_many(mixed(app, 4))
+        before = proxy.calls
+        await app.aenqueue_many(mixed(app, 400))
+        return proxy.calls - before
+
+    if sends == "async":
+        trips = asyncio.run(asend())
+    else:
+        app.enqueue_many(mixed(app, 4))
+        before = proxy.calls
+        app.enqueue_many(mixed(app, 400))
+        trips = proxy.calls - before
+
+    assert trips == 1
+    ledger = survey(direct)
+    assert {queue: ledger[queue].pending for queue in _QUEUES} == dict.fromkeys(_QUEUES, 101)
+
+
+@pytest.mark.parametrize("sends", ["sync", "async"])
+def test_calls_to_several_partitions_are_neither_lost_nor_doubled_where_some_replies_are(
+    proxy: Proxy, session_server: Server, sends: str
+) -> None:
+    print("seed", SEED)
+    chance, rounds, results = random.Random(SEED), 400 if SOAK else 12, []
+    direct, app = in_four_partitions(session_server, proxy.url, 20.0)
+    app.enqueue_many(mixed(app, 4))
+    fates = [PASS, DROP_REPLY, CUT_REPLY, DROP_REQUEST, "flush"]
+
+    def decide(_number: int, _call: bytes) -> str:
+        fate = chance.choices(fates, [50, 15, 20, 10, 5])[0]
+        if fate == "flush":
+            raw(direct, b"SCRIPT", b"FLUSH")
+        return PASS if fate == "flush" else fate
+
+    async def asend() -> None:
+        for _ in range(rounds):
+            results.extend(await app.aenqueue_many(mixed(app, 24)))
+        await app.aclose()
+
+    proxy.decide = decide
+    if sends == "async":
+        asyncio.run(asend())
+    else:
+        for _ in range(rounds):
+            results.extend(app.enqueue_many(mixed(app, 24)))
+
+    ids = [id_from_text(result.id) for result in results]
+    for n, queue in enumerate(_QUEUES):
+        waiting = raw(direct, b"LRANGE", direct.client.partitions.of(queue)["queue:" + queue], 1, -1)
+        assert waiting == ids[n::4]
+    ledger = survey(direct)
+    assert [(ledger[queue].counters["accepted"], ledger[queue].balance) for queue in _QUEUES] == [
+        (rounds * 6 + 1, 0)
+    ] * 4
+
+
+def test_calls_of_which_some_were_answered_before_the_server_fell_silent_are_uncertain(
+    proxy: Proxy, session_server: Server
+) -> None:
+    direct, app = in_four_partitions(session_server, proxy.url, 0.6)
+    app.enqueue_many(mixed(app, 4))
+    first = proxy.calls + 1
+    proxy.decide = lambda number, call: CUT_REPLY if number == first else DROP_REQUEST
+
+    with pytest.raises(EnqueueUncertain, match="2 of 4 calls, to other partitions, were accepted") as caught:
+        app.enqueue_many(mixed(app, 4))
+
+    assert [id_partition(id_from_text(text)) for text in caught.value.task_ids] == [2, 3]
+    assert [survey(direct)[queue].pending for queue in _QUEUES] == [2, 2, 2, 2], "they were, and nobody knew"
+    proxy.decide = lambda number, call: PASS
+    with pytest.raises(DuplicateTaskId):
+        app.tasks["q1"].apply_async((2,), task_id=caught.value.task_ids[0])
+
+
+def test_nothing_was_accepted_if_no_partition_could_be_asked(session_server: Server) -> None:
+    _, app = in_four_partitions(session_server, "redis://127.0.0.1:1", 0.3)
+
+    with pytest.raises(BrokerUnavailable, match=r"no answer from redis://127\.0\.0\.1:1 for 0\.3 s"):
+        app.enqueue_many(mixed(app, 8))
+
+
+def test_a_partition_that_refuses_is_in_no_others_way(session_server: Server) -> None:
+    direct, app = in_four_partitions(session_server, session_server.url, 5.0)
+    app.enqueue_many(mixed(app, 4))
+    raw(direct, b"SET", direct.client.partitions.of("q4")["queue:q4"], b"by hand")
+
+    with pytest.raises(BrokerRefused, match="3 of 4 calls, to other partitions, were accepted"):
+        app.enqueue_many(mixed(app, 4))
+
+    raw(direct, b"DEL", direct.client.partitions.of("q4")["queue:q4"])
+    app.enqueue_many(mixed(app, 4))
+    ledger = survey(direct)
+    assert [ledger[queue].counters["accepted"] for queue in _QUEUES] == [3, 2, 3, 3]
 
 
 def test_a_silent_server_makes_delay_uncertain_in_time_and_its_repeat_is_safe(
@@ -226,12 +344,39 @@ def use_proxy(module: ModuleType, proxy: Proxy) -> ModuleType:
     return module
 
 
+@pytest.mark.parametrize("partitions", [1, 4])
 @pytest.mark.parametrize("fate", [DROP_REPLY, CUT_REPLY, DROP_REQUEST])
-def test_every_seventh_call_of_a_worker_breaks(fate: str, proxy: Proxy, jobs: Write, start_worker: Start) -> None:
-    module = use_proxy(jobs(JOBS, settings="lease=1"), proxy)
+def test_every_seventh_call_of_a_worker_breaks(
+    fate: str, partitions: int, proxy: Proxy, jobs: Write, start_worker: Start
+) -> None:
+    module = use_proxy(jobs(JOBS, settings=f"lease=1, partitions={partitions}"), proxy)
     proxy.decide = lambda number, call: fate if number % 7 == 0 else PASS
 
     work_through(proxy, module, start_worker)
+
+
+def test_messages_that_come_alone_to_several_partitions_run_once_while_replies_are_lost(
+    proxy: Proxy, jobs: Write, start_worker: Start
+) -> None:
+    print("seed", SEED)
+    module, chance = use_proxy(jobs(JOBS, settings="lease=2, partitions=4"), proxy), random.Random(SEED)
+    worker = start_worker("-c", "1", url=proxy.url)
+    tasks = (module.double, module.second_try)  # they are in two partitions
+    assert [task.delay(1).get(timeout=20) for task in tasks] == [2, 2]
+    lost = [call_of(name) for name in ("fetch", "fetch_any", "sync")]
+    fates = [PASS, DROP_REPLY, CUT_REPLY, DROP_REQUEST]
+
+    def decide(_number: int, call: bytes) -> str:
+        return chance.choices(fates, [70, 15, 5, 10])[0] if any(sha in call for sha in lost) else PASS
+
+    proxy.decide = decide
+    for i in range(2000 if SOAK else 60):
+        assert chance.choice(tasks).delay(i).get(timeout=20) == 2 * i, worker.log
+    proxy.decide = lambda number, call: PASS
+
+    wait_until(lambda: sum(queue.processing for queue in survey(module.app).values()) == 0, "nothing is held")
+    for ledger in survey(module.app).values():
+        assert (ledger.counters["done"], ledger.balance) == (ledger.counters["accepted"], 0), worker.log
 
 
 @pytest.mark.parametrize("n", range(1, 201) if SOAK else (1, 6, 11, 15, 19, 24))

@@ -2,29 +2,36 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import os
 import signal
 import subprocess
 import sys
 import time
-from contextlib import closing
+from collections.abc import Callable, Iterator
+from contextlib import closing, contextmanager
 from pathlib import Path
 from types import ModuleType
 
 import pytest
 
-from taskq import ConfigError, DuplicateTaskId, TaskError, TaskQ, TaskRevoked
+from taskq import BrokerRefused, ConfigError, DuplicateTaskId, ResultTimeout, TaskError, TaskQ, TaskRevoked
 from taskq.broker.call import Command
 from taskq.broker.commands import looking
+from taskq.broker.commands.holding import QueueSet
 from taskq.broker.net.connection import Connection
 from taskq.broker.onward import carry_all
 from taskq.broker.protocol import Protocol, drive
 from taskq.broker.topology import topology
 from taskq.message.ids import id_from_text, id_partition
 from taskq.steering.letters import replay
+from taskq.upkeep import housekeeping
 from taskq.upkeep.audit import audit, queues_of
+from taskq.views.audits import last_audit
 from taskq.views.letters import DeadLetter, Filters, Graveyard
+from taskq.worker.parent.drained import left_over
+from taskq.worker.plan import Plan
 from tests.support import Server, Start, Write, new_app, survey, wait_until
 
 #: Of four partitions: a queue in each.
@@ -67,6 +74,16 @@ def tasks(module: ModuleType) -> list[object]:
     return [module.zero, module.one, module.two, module.three]
 
 
+@contextmanager
+def worker_for_a_moment(module: ModuleType, start_worker: Start) -> Iterator[list[str]]:
+    """A worker that has been there and done something; gives the words by which commands find its app."""
+    worker = start_worker("-c", "1")
+    assert module.three.delay(1).get(timeout=20) == 1
+    yield ["--name", module.app.name]
+    worker.process.send_signal(signal.SIGTERM)
+    worker.process.wait(20)
+
+
 def test_queues_lie_where_their_names_say(module: ModuleType) -> None:
     partitions = module.app.client.partitions
 
@@ -107,6 +124,46 @@ def test_a_chosen_id_is_found_wherever_it_is_and_refused_again(module: ModuleTyp
     start_worker("-c", "1")
 
     assert module.app.AsyncResult("order-7").get(timeout=20) == 7
+
+
+@pytest.mark.parametrize("n", range(4))
+def test_a_chosen_id_is_found_in_every_partition_by_all_that_look_for_it(
+    module: ModuleType, session_server: Server, start_worker: Start, n: int
+) -> None:
+    with worker_for_a_moment(module, start_worker) as name:
+        pass  # commands know the app by now
+    text = "018f0000-0000-7000-8000-00000000000" + str(n)  # a UUID, which says: partition 0
+    tasks(module)[n].apply_async((7,), countdown=3600, task_id=text)  # type: ignore[attr-defined]
+
+    async def look() -> None:
+        result = module.app.AsyncResult(text)
+        assert (await result.astatus()).state == "PENDING"
+        assert "scheduled" in (await result.awhy()).lower()
+        with pytest.raises(ResultTimeout):
+            await result.aget(timeout=0.1)
+        await module.app.aclose()
+
+    asyncio.run(look())
+    with pytest.raises(ResultTimeout):
+        module.app.AsyncResult(text).get(timeout=0.1)
+    assert "scheduled" in taskq(session_server.url, "why", text, *name).stdout.lower()
+    assert "revoked" in taskq(session_server.url, "revoke", text, *name).stdout
+    with pytest.raises(TaskRevoked):
+        module.app.AsyncResult(text).get(timeout=5)
+
+
+def test_of_two_calls_with_one_id_in_two_partitions_both_run_and_the_lowest_is_found(
+    module: ModuleType, start_worker: Start
+) -> None:
+    start_worker("-c", "1")
+    module.three.apply_async((3,), task_id="twice")
+    module.one.apply_async((1,), task_id="twice")
+    wait_until(lambda: sum(queue.counters.get("done", 0) for queue in survey(module.app).values()) == 2, "both run")
+
+    found = module.app.AsyncResult("twice")
+    assert found.get(timeout=5) == 1
+    found.forget()
+    assert module.app.AsyncResult("twice").get(timeout=5) == 3
 
 
 def test_what_is_sent_at_once_to_several_partitions_is_answered_in_order(module: ModuleType) -> None:
@@ -223,6 +280,54 @@ def test_another_number_is_refused_while_anything_is_there(session_server: Serve
             other.task(name="t")(print).delay()
         other.close()
     four.close()
+
+
+def a_dead_letter(module: ModuleType, start_worker: Start) -> None:
+    with worker_for_a_moment(module, start_worker), pytest.raises(TaskError):
+        module.fails.delay().get(timeout=20)
+
+
+def a_pause(module: ModuleType, _start_worker: Start) -> None:
+    module.app.pause("q5")
+
+
+def a_limit(module: ModuleType, start_worker: Start) -> None:
+    with worker_for_a_moment(module, start_worker) as name:
+        assert taskq(module.app.client.url, "limit", "three", "--rate", "5/s", *name).returncode == 0
+
+
+def a_worker(module: ModuleType, start_worker: Start) -> None:
+    start_worker("-c", "1")
+    assert module.three.delay(1).get(timeout=20) == 1
+
+
+def an_entry(module: ModuleType, start_worker: Start) -> None:
+    with worker_for_a_moment(module, start_worker) as name:
+        assert taskq(module.app.client.url, "cron", "add", "nightly", "0 3 * * *", "three", *name).returncode == 0
+
+
+@pytest.mark.parametrize(
+    ("leave", "what"),
+    [
+        (a_dead_letter, "1 x message"),
+        (a_pause, "1 x pause"),
+        (a_limit, "1 x task with limits set by hand"),
+        (a_worker, r"\d x lane of a worker"),
+        (an_entry, "1 x periodic entry"),
+    ],
+    ids=lambda value: getattr(value, "__name__", ""),
+)
+@pytest.mark.parametrize("number", [1, 8])
+def test_what_another_number_would_lose_keeps_it_from_being_changed(
+    module: ModuleType, start_worker: Start, leave: Callable[[ModuleType, Start], None], what: str, number: int
+) -> None:
+    leave(module, start_worker)
+    other = TaskQ(module.app.name, module.app.client.url, partitions=number)
+
+    with pytest.raises(ConfigError, match=rf"has 4 partitions at .* was told {number} .*such as {what}:"):
+        other.AsyncResult("x").status()
+
+    other.close()
 
 
 def test_an_app_without_anything_takes_another_number(session_server: Server) -> None:
@@ -384,6 +489,62 @@ def test_a_letter_goes_to_another_queue_of_its_own_partition(module: ModuleType,
     assert not broker.perform(audit(keys, broker.perform(queues_of(keys))))
 
 
+def on_its_way(module: ModuleType, letter: DeadLetter) -> None:
+    """Have a letter replayed into q5 by somebody who is killed before he carries it over."""
+    with closing(Connection(module.app.client.url)) as connection, pytest.raises(Killed):
+        until_killed(replay([letter], "q5"), 1, connection, executes=True)
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [(["reaper", "--once"], "carried 1 message over to another partition"), (["audit"], "mended nothing")],
+    ids=["reaper", "audit"],
+)
+def test_a_command_that_does_the_upkeep_once_carries_over_what_is_on_its_way(
+    module: ModuleType, letter: DeadLetter, words: list[str], said: str
+) -> None:
+    on_its_way(module, letter)
+    name = ["--name", module.app.name]
+
+    would = taskq(module.app.client.url, "reaper", "--dry-run", *name)
+    assert "would carry 1 message over to another partition" in would.stdout
+    assert (survey(module.app)["q4"].dead, "q5" in survey(module.app)) == (1, False), "a look changes nothing"
+
+    assert said in taskq(module.app.client.url, *words, *name).stdout
+
+    assert (survey(module.app)["q4"].dead, survey(module.app)["q5"].pending) == (0, 1)
+    assert "carry" not in taskq(module.app.client.url, "reaper", "--dry-run", *name).stdout
+
+
+def test_a_drain_does_not_end_before_what_is_on_its_way_has_run(module: ModuleType, letter: DeadLetter) -> None:
+    on_its_way(module, letter)
+    plan = Plan("jobs", "worker", 1, 1, 1.0, False, QueueSet.of(["q5"]), QueueSet("", ()), QueueSet("", ()))
+
+    assert module.app.client.broker.perform(left_over(module.app.client.partitions, plan, [])) is None
+
+    assert survey(module.app)["q5"].pending == 1
+
+
+def test_what_cannot_be_carried_over_keeps_nothing_else_back(module: ModuleType, letter: DeadLetter) -> None:
+    on_its_way(module, letter)
+    broker, partitions = module.app.client.broker, module.app.client.partitions
+    for keys in partitions.all:
+        broker.run(Command(None, [b"HSET", keys["onward"], b"spoilt", b"by hand"], int))
+
+    with pytest.raises(BrokerRefused, match=r"message spoilt.*cannot be read"):
+        broker.perform(carry_all(partitions))
+
+    assert (survey(module.app)["q4"].dead, survey(module.app)["q5"].pending) == (0, 1)
+    before = broker.run(looking.server_time())
+    for keys in partitions.all:
+        broker.run(Command(None, [b"DEL", keys["audited"]], int))
+    upkeep = housekeeping.Upkeep(partitions, Connection(module.app.client.url))
+    upkeep.start()
+    wait_until(lambda: broker.perform(last_audit(partitions)).at > before, "an audit in each partition")
+    upkeep.end()
+    upkeep.join(10)
+
+
 # -- commands --------------------------------------------------------------------------------------------
 
 
@@ -405,7 +566,10 @@ def test_commands_look_at_all_partitions_without_the_app(
     name, url = ["--name", module.app.name], session_server.url
 
     rows = [json.loads(line) for line in taskq(url, "queues", *name, "--json").stdout.splitlines()]
-    assert {row["queue"] for row in rows} == {"q0", "q4", "q1"}
+    assert {row["queue"]: row["partition"] for row in rows} == {"q0": 0, "q4": 1, "q1": 2}
+    shown = [line.split() for line in taskq(url, "queues", *name).stdout.splitlines()]
+    at = shown[0].index("PARTITION")
+    assert [line[at] for line in shown[1:4]] == ["0", "2", "1"]
     assert taskq(url, "workers", *name).stderr.startswith("1 worker at")
     assert "fails" in taskq(url, "dead", "ls", *name).stdout
     moved = taskq(url, "dead", "replay", "--all", *name, "--to", "q0")

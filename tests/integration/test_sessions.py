@@ -3,20 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 
 import pytest
 
 from taskq import TaskQ
 from taskq.broker.call import Command
-from taskq.broker.commands import announcing, leasing
-from taskq.broker.commands.holding import Batch, Lost
+from taskq.broker.commands import announcing, holding, leasing
+from taskq.broker.commands.holding import Batch, Lost, Stale
+from taskq.broker.faults import Unanswered
 from taskq.broker.keys import Keys
 from taskq.broker.net.connection import Connection
 from taskq.broker.protocol import drive
 from taskq.broker.queue_set import QueueSet
 from taskq.worker.child.session import Session
 from taskq.worker.child.sessions import Sessions
-from tests.support import Server, new_app, survey
+from tests.support import Server, new_app, survey, wait_until
 
 #: Of four partitions: a queue in each.
 QUEUES = ("q0", "q4", "q1", "q5")
@@ -83,26 +85,80 @@ def test_what_has_ended_is_settled_where_it_is_held(app: TaskQ, lane: Lane) -> N
     assert {queue: survey(app)[queue].counters["done"] for queue in QUEUES} == dict.fromkeys(QUEUES, 1)
 
 
-def test_a_wait_ends_by_the_bell_of_any_partition_and_asks_that_one_next(app: TaskQ, lane: Lane) -> None:
+def test_a_wait_ends_by_any_bell_and_takes_from_there_in_the_same_write(app: TaskQ, lane: Lane) -> None:
     for queue in (*QUEUES, *reversed(QUEUES)):
         app.tasks[queue].delay()
 
         batch = lane.take(wait=5.0)
 
         assert len(batch.messages) == 2
-        assert lane.sent in (["wait+fetch"], ["wait+fetch", "fetch"])
+        assert lane.sent == ["wait+fetch_any"]
         lane.take((batch.messages[0], b""), want=0)
 
 
-def test_where_work_comes_by_one_queue_each_message_costs_one_trip_and_the_next_wait(app: TaskQ, lane: Lane) -> None:
-    app.tasks["q1"].delay()
-    last = lane.take(wait=5.0).messages[0]
-    for _ in range(5):
+def alone(app: TaskQ, lane: Lane, queue: str) -> bytes:
+    """Take a message that came alone, from a lane that waits."""
+    app.tasks[queue].delay()
+    return lane.take(wait=5.0).messages[0]
+
+
+def test_a_message_that_comes_alone_costs_one_write_and_the_next_wait_wherever_it_comes(app: TaskQ, lane: Lane) -> None:
+    last = alone(app, lane, "q1")
+    for queue in (*QUEUES, *reversed(QUEUES), "q1", "q1"):
         assert not lane.take((last, b""), wait=5.0).messages  # settled; the wait has begun
-        app.tasks["q1"].delay()
-        batch = lane.take(wait=5.0)
-        assert (len(batch.messages), lane.sent) == (2, ["wait+fetch"])
-        last = batch.messages[0]
+        assert lane.sent == ["fetch"]
+        last = alone(app, lane, queue)
+        assert lane.sent == ["wait+fetch_any"]
+    lane.take((last, b""), want=0)
+
+    ledger = survey(app)
+    assert sum(ledger[queue].counters["done"] for queue in QUEUES) == 11
+    assert all(queue.balance == 0 for queue in ledger.values())
+
+
+def test_a_wait_that_something_else_breaks_off_loses_nothing_that_it_has_taken(app: TaskQ, lane: Lane) -> None:
+    lane.take((alone(app, lane, "q1"), b""), wait=5.0)  # the wait has begun
+    app.tasks["q5"].delay()
+    wait_until(lambda: survey(app)["q5"].processing == 1, "the server has given it to the lane, which does not know")
+
+    batch = lane.take()  # not what it has said that it would ask for
+
+    assert (len(batch.messages), survey(app)["q5"].processing) == (2, 1)
+    lane.take((batch.messages[0], b""), want=0)
+    assert (survey(app)["q5"].counters["done"], survey(app)["q5"].balance) == (1, 0)
+
+
+def test_a_wait_whose_answer_is_lost_loses_nothing_that_it_has_taken(app: TaskQ, lane: Lane) -> None:
+    lane.take((alone(app, lane, "q1"), b""), wait=5.0)
+    app.tasks["q5"].delay()
+    wait_until(lambda: survey(app)["q5"].processing == 1, "the server has given it to the lane, which does not know")
+    lane.connection.close()
+
+    assert not lane.take(wait=5.0).messages
+    batch = lane.take(wait=5.0)
+
+    assert len(batch.messages) == 2
+    lane.take((batch.messages[0], b""), want=0)
+    assert (survey(app)["q5"].counters["done"], survey(app)["q5"].balance) == (1, 0)
+
+
+def test_a_wait_takes_nothing_if_what_it_was_sent_with_was_not_executed(app: TaskQ, lane: Lane) -> None:
+    app.tasks["q5"].delay()
+    partitions, sessions = app.client.partitions, lane.sessions
+    command = holding.fetch_any(
+        [(keys, 9) for keys in partitions.all], sessions.incarnation, want=1, queues=QueueSet.of(QUEUES), caps=_CAPS,
+        wait=0.01, bells=sessions.bells, heard=lambda _: None, after=(partitions.all[2], 8),
+    )  # fmt: skip
+
+    with pytest.raises(Unanswered, match="broke"):
+        lane.connection.execute(command)
+    with pytest.raises(Stale):
+        lane.connection.execute(replace(command, follows=False))
+
+    assert survey(app)["q5"].pending == 1
+    app.client.broker.run(holding.fetch(partitions.all[2], sessions.incarnation, 8, ()))
+    which, batch = lane.connection.execute(replace(command, follows=False))
+    assert (which, len(batch.messages)) == (3, 2)
 
 
 def test_one_partition_that_is_never_empty_does_not_keep_the_others_waiting(app: TaskQ, lane: Lane) -> None:

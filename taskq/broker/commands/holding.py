@@ -86,6 +86,32 @@ def fetch(
     return Command(script("fetch"), args, _batch, repeatable=False, block=wait, bells=names, heard=heard, ahead=ahead)
 
 
+def fetch_any(
+    partitions: Sequence[tuple[Keys, int]],
+    incarnation: str,
+    *,
+    want: int,
+    queues: QueueSet,
+    caps: str,
+    wait: float,
+    bells: Sequence[bytes],
+    heard: Callable[[Any], object],
+    after: tuple[Keys, int] | None = None,
+) -> Command[tuple[int, Batch]]:
+    """Wait for the bells of several partitions, then take from the first that has something ready; answers from which.
+
+    Each partition comes with its call number. ``after`` are those of the call that this one is sent with. It must not
+    be sent twice, since it may come to another partition then.
+    """
+    keys, sent_with = after or (partitions[0][0], "")
+    numbers, prefixes = " ".join(str(number) for _, number in partitions), [each.prefix for each, _ in partitions]
+    args = [keys.prefix, incarnation, numbers, want, queues.id, "repair", caps, queues.order, sent_with, *prefixes]
+    return Command(
+        script("fetch_any"), args, lambda reply: (reply[0] - 1, _batch(reply[1])),
+        repeatable=False, block=wait, bells=bells, heard=heard, follows=after is not None,
+    )  # fmt: skip
+
+
 def sync(
     keys: Keys, incarnation: str, number: int, lost: int, known: Iterable[bytes]
 ) -> Command[tuple[bool, list[bytes]]]:

@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from redis.exceptions import RedisError, ResponseError
 
-from taskq.broker.faults import NotSent, Unanswered
+from taskq.broker.faults import NotSent, Passing, Unanswered
 from taskq.broker.net.connection import (
     ANSWER_TIMEOUT,
+    LACKS_SCRIPT,
     LOOK_AGAIN,
     NO_SCRIPT,
     connect_error,
     pack,
+    pack_command,
     pack_script,
     pack_wait,
     read_error,
@@ -22,6 +24,7 @@ from taskq.broker.net.connection import (
 )
 from taskq.broker.net.url import new_async_connection
 from taskq.broker.protocol import adrive
+from taskq.errors import BrokerRefused
 
 if TYPE_CHECKING:
     from taskq.broker.call import Command
@@ -54,13 +57,32 @@ class AsyncConnection:
             reply = await self.roundtrip(pack_script(script, command.args, whole=True), within)
         return command.parse(reply)
 
-    async def roundtrip(self, packed: bytes, within: float, heard: Callable[[Any], object] | None = None) -> Any:
+    async def execute_all(self, commands: Sequence[Command[Any]]) -> list[Any]:
+        """Execute scripts that are sent in one write, as `taskq.broker.net.connection.Connection.execute_all`."""
+        if not self._raw.is_connected:
+            await self._connect(self.timeout)
+        packed = [pack_command(command) for command in commands]
+        answers: list[Any] = []
+        for n, command in enumerate(commands):
+            try:
+                if not self._raw.is_connected:
+                    raise Unanswered("the connection broke before this answer")
+                reply = await self.roundtrip(packed[n] if n else b"".join(packed), self.timeout, sent=n > 0)
+                answers.append(Passing(LACKS_SCRIPT) if reply is NO_SCRIPT else command.parse(reply))
+            except (Unanswered, Passing, BrokerRefused) as error:
+                answers.append(error)
+        return answers
+
+    async def roundtrip(
+        self, packed: bytes, within: float, heard: Callable[[Any], object] | None = None, sent: bool = False
+    ) -> Any:
         """Send a packed command and return its raw reply, as `taskq.broker.net.connection.Connection.roundtrip`."""
         if not self._raw.is_connected:
             await self._connect(within)
         try:
             async with asyncio.timeout(within):
-                await self._send(packed)
+                if not sent:
+                    await self._send(packed)
                 if heard is not None:
                     heard(await self._read_wait())
                 return await self._raw.read_response()

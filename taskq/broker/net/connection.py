@@ -94,6 +94,8 @@ class Connection:
         if self._ahead is not None and not sent:
             self.close()  # nobody waits for the answer that is to come first
         self._ahead = None
+        if command.follows and not sent:
+            raise Unanswered("the connection broke on which it was sent")
         if script is None:
             return command.parse(self.roundtrip(pack(command.args), within))
         packed = pack_command(command)
@@ -102,10 +104,31 @@ class Connection:
         if reply is NO_SCRIPT:  # the server was restarted, or its scripts were flushed
             if ahead is not None:
                 self.close()
-                raise Passing("the server does not have the script")
+                raise Passing(LACKS_SCRIPT)
             reply = self.roundtrip(pack_script(script, command.args, whole=True), command.within)
         self._ahead = ahead
         return command.parse(reply)
+
+    def execute_all(self, commands: Sequence[Command[Any]]) -> list[Any]:
+        """Execute scripts that are sent in one write; answers of each its parsed reply, or the error that it met.
+
+        Raises what `execute` raises if the connection cannot be made: then none was sent.
+        """
+        if self._ahead is not None:
+            self.close()
+        if not self._connected:
+            self._connect(None)
+        packed = [pack_command(command) for command in commands]
+        answers: list[Any] = []
+        for n, command in enumerate(commands):
+            try:
+                if not self._connected:
+                    raise Unanswered("the connection broke before this answer")
+                reply = self.roundtrip(packed[n] if n else b"".join(packed), sent=n > 0)
+                answers.append(Passing(LACKS_SCRIPT) if reply is NO_SCRIPT else command.parse(reply))
+            except (Unanswered, Passing, BrokerRefused) as error:
+                answers.append(error)
+        return answers
 
     def roundtrip(
         self,
@@ -189,6 +212,8 @@ class Connection:
 
 
 NO_SCRIPT: Any = object()
+#: Said of a call with that reply which is not made again at once.
+LACKS_SCRIPT = "the server does not have the script"
 #: After these a connection is never used again: its next reply may be that of an earlier command, or another server may
 #: have taken the place of the one at its end.
 LOOK_AGAIN = (Unanswered, Passing)

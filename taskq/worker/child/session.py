@@ -52,14 +52,14 @@ class Session(Incarnation):
         mode: str = "",
         caps: str = "",
         wait: float = 0.0,
-        bells: Sequence[bytes] = (),
-        heard: Callable[[Any], object] = call.as_it_is,
+        then: Callable[[int], call.Command[Any]] | None = None,
     ) -> Protocol[Batch]:
         """Settle ``outcomes`` and take up to ``want`` messages, however many times the connection breaks.
 
-        With ``wait``, wait that many seconds at most for the bell of the queues first (at the first try), or for any of
-        ``bells``: ``heard`` is told which. Outcomes do not wait for it: they are settled, and the wait is the next
-        exchange's, which must ask for the same.
+        With ``wait``, wait that many seconds at most for the bell of the queues first (at the first try). Outcomes do
+        not wait for it: they are settled, and the wait is the next exchange's, which must ask for the same.
+        ``then`` makes the command that is to be sent along (at the first try) from the number of this call; see
+        `sent_along`.
 
         Raises:
             Lost: The lease ended and another recovered what this incarnation held; the outcomes changed nothing.
@@ -78,7 +78,7 @@ class Session(Incarnation):
             self._number += 1
             number = self._number
             try:
-                batch: Batch = yield sent or self._call(number, groups, want, mode, caps, wait, bells, heard)
+                batch: Batch = yield sent or self._call(number, groups, want, mode, caps, wait, then)
                 break
             except NotSent:
                 self.doubtful = True  # it was not executed: say the same again
@@ -93,7 +93,7 @@ class Session(Incarnation):
                 self._tell(f"{error}; retrying")
                 self.doubtful = True  # it may have been executed in part, and have taken something
                 attempt = max(attempt, 6)
-            wait, sent, self._ahead = 0.0, None, None
+            wait, then, sent, self._ahead = 0.0, None, None, None
             yield Sleep(backoff(attempt, PAUSE_MAX))
             attempt += 1
         self._refusal = ""
@@ -113,15 +113,25 @@ class Session(Incarnation):
         mode: str,
         caps: str,
         wait: float,
-        bells: Sequence[bytes],
-        heard: Callable[[Any], object],
+        then: Callable[[int], call.Command[Any]] | None,
     ) -> call.Command[Batch]:
         """Return the call to make; if it settles and there is to be a wait, that goes along as the next call."""
         fetch, queues = partial(holding.fetch, self.keys, self.incarnation), self.queues
-        take = partial(
-            fetch, want=want, set_id=queues.id, caps=caps, order=queues.order, wait=wait, bells=bells, heard=heard
-        )
-        if groups and wait:
+        take = partial(fetch, want=want, set_id=queues.id, caps=caps, order=queues.order, wait=wait)
+        if then is not None:
+            self._ahead = then(number)
+        elif groups and wait:
             self._ahead = take(number + 1, (), mode="next")
+        if self._ahead is not None:
             return fetch(number, groups, ahead=self._ahead)
         return take(number, groups, mode="solo" if self._alone else mode)
+
+    def sent_along(self) -> call.Command[Any] | None:
+        """Hand over the command that went with the last exchange; None if that needed more than one try."""
+        ahead, self._ahead = self._ahead, None
+        return ahead
+
+    def next_number(self) -> int:
+        """Count a call that is made by another, in the name of this session."""
+        self._number += 1
+        return self._number

@@ -2,22 +2,27 @@
 
 What has ended is settled in the partition that it is of. To take, the lane goes round the partitions: it stays with one
 for some milliseconds of work, then the next has its turn, and one that had nothing is left out for a moment. When none
-has anything it waits for the bells of all of them in one command. A fetch follows in the same write, from the partition
-where it found something last: a lane whose work comes by one queue pays no more than in an app of one partition. If the
-bell of another rang, that one is asked next.
+has anything it waits for the bells of all of them in one command. A fetch follows in the same write, from the first
+that has something by then (``fetch_any.lua``): a message that comes alone takes no more round trips than in an app of
+one partition.
 """
 
 from __future__ import annotations
 
 import os
 from collections.abc import Callable, Sequence
+from functools import partial
 from itertools import cycle
 from typing import Any
 
-from taskq.broker.commands.holding import Batch, Lost
+from taskq.broker.call import Command
+from taskq.broker.commands import holding
+from taskq.broker.commands.holding import Batch, Lost, Stale
+from taskq.broker.faults import NotSent, Passing, Unanswered, backoff
 from taskq.broker.keys import Keys
-from taskq.broker.protocol import Now, Protocol
+from taskq.broker.protocol import Now, Protocol, Sleep
 from taskq.broker.topology import Topology
+from taskq.errors import BrokerRefused
 from taskq.message.outcome import Outcome, ids_of
 from taskq.worker.child.pace import BUDGET
 from taskq.worker.child.session import Session
@@ -46,8 +51,8 @@ class Sessions:
         self._rung: set[Session] = set()  # whose bells have rung since they were asked
         self._left_out: dict[Session, float] = {}  # until when
         self._likely = self._turn[0]  # where something was found last
+        self._ahead: tuple[list[Session], Command[tuple[int, Batch]]] | None = None  # whom the wait under way asks
         self._stays_until = 0.0  # with that one
-        self._heard = True  # what came of the last wait
 
     @property
     def bells(self) -> list[bytes]:
@@ -71,7 +76,6 @@ class Sessions:
 
     def rang(self, reply: Any) -> None:
         """Take note of what came of a wait for the bells: None in vain."""
-        self._heard = True
         if reply is not None:
             self._rung.add(self._by_bell[reply[0]])
 
@@ -79,6 +83,7 @@ class Sessions:
         """Begin a new incarnation. What the last one holds is given up: where it is not lost, it is here."""
         for session in self._turn:
             yield from session.give_up()
+        self._ahead = None
         self._rung.clear()
         self._left_out.clear()
         self.incarnation = os.urandom(8).hex()
@@ -101,8 +106,10 @@ class Sessions:
             Lost: As there, in any partition; what is of others has been settled.
         """
         ended = self._split(outcomes)
+        if self._ahead is not None and (ended or self._rung or not wait):  # it may take what nobody waits for
+            self._forget_wait()
         if wait and not self._rung:
-            return (yield from self._wait(ended, want, mode, caps, wait))
+            return (yield from self._wait(ended, want, caps, wait))
         if want:
             return (yield from self._take(ended, want, mode, caps))
         yield from self._settle(ended or {session: [] for session in self._turn})
@@ -138,24 +145,69 @@ class Sessions:
             raise
         return own
 
-    def _wait(self, ended: Ended, want: int, mode: str, caps: str, wait: float) -> Protocol[Batch]:
-        """Wait for any bell, then ask where one is likeliest to ring; where there is something to settle, at once."""
-        asked = self._likely
-        own = yield from self._settle_but(asked, ended)
-        self._heard = False
-        batch: Batch = yield from asked.exchange(
-            own, want=want, mode=mode, caps=caps, wait=wait, bells=self.bells, heard=self.rang
-        )
+    def _wait(self, ended: Ended, want: int, caps: str, wait: float) -> Protocol[Batch]:
+        """Wait for any bell, then take where there is something; where something is settled, only begin to wait."""
+        likely, settles = self._likely, bool(ended)
+        own = yield from self._settle_but(likely, ended)
+        if settles and not own:
+            return Batch(0, 0, 0, [])
         if own:
+            whom = self._whom()
+            begin = partial(self._fetch_any, whom, want, caps, wait)
+            batch: Batch = yield from likely.exchange(own, then=lambda number: begin((likely.keys, number)))
+            ahead = likely.sent_along()
+            if ahead is None:
+                self._forget_wait()
+            else:
+                self._ahead = whom, ahead
             return batch
-        if not self._heard:  # the connection broke, and with it went what may have been a token
-            self._rung.update(self._turn)
-        self._rung.discard(asked)
-        if self._rung and not batch.messages:
-            return (yield from self._take({}, want, mode, caps))
-        if not batch.messages:  # in vain: what one of them has forgotten to tell, it is asked for next
-            self._likely = next(self._repairs)
+        if self.doubtful:
+            self._forget_wait()
+            return (yield from self._take({}, want, "", caps))
+        if self._ahead is None:
+            whom = self._whom()
+            self._ahead = whom, self._fetch_any(whom, want, caps, wait)
+        (whom, command), self._ahead = self._ahead, None
+        try:
+            which, batch = yield command
+        except (NotSent, Unanswered, Passing, Stale, BrokerRefused):
+            self._forget_wait()
+            yield Sleep(backoff(0, 1.0))
+            return Batch(0, 0, 0, [])
+        found = whom[which]
+        found.held.update(batch.messages[::2])
+        self._rung.discard(found)
+        if batch.messages:
+            self._found_in(found, (yield Now()))
+        elif self._rung:
+            return (yield from self._take({}, want, "", caps))
         return batch
+
+    def _whom(self) -> list[Session]:
+        """In which order to look for something; the first is asked in vain, and mends what it has forgotten to tell."""
+        first = next(self._repairs)
+        return [first, *(session for session in self._turn if session is not first)]
+
+    def _fetch_any(
+        self, whom: list[Session], want: int, caps: str, wait: float, after: tuple[Keys, int] | None = None
+    ) -> Command[tuple[int, Batch]]:
+        return holding.fetch_any(
+            [(session.keys, session.next_number()) for session in whom], self.incarnation, want=want,
+            queues=self._turn[0].queues, caps=caps, wait=wait, bells=self.bells, heard=self.rang, after=after,
+        )  # fmt: skip
+
+    def _forget_wait(self) -> None:
+        """A wait was broken off, and with it went what may have been a token, or messages: each is asked again."""
+        self._ahead = None
+        self.doubtful = True
+        self._rung.update(self._turn)
+
+    def _found_in(self, session: Session, now: float) -> None:
+        """Stay with a partition for a while; then all others have their turn before it."""
+        if session is not self._likely or now >= self._stays_until:
+            self._likely, self._stays_until = session, now + BUDGET
+            self._turn.remove(session)
+            self._turn.append(session)
 
     def _take(self, ended: Ended, want: int, mode: str, caps: str) -> Protocol[Batch]:
         """Go round until some partition has something; answers an empty batch if none has."""
@@ -174,10 +226,7 @@ class Sessions:
             batch: Batch = yield from session.exchange(own, want=want, mode=mode, caps=caps)
             mode = ""
             if batch.messages:
-                if session is not self._likely or now >= self._stays_until:
-                    self._likely, self._stays_until = session, now + BUDGET
-                    self._turn.remove(session)
-                    self._turn.append(session)
+                self._found_in(session, now)
                 return batch
             self._left_out[session] = (yield Now()) + _LEFT_OUT
         return Batch(0, 0, 0, [])

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import suppress
 from typing import TYPE_CHECKING, NamedTuple
 
 from taskq.broker.commands import looking
 from taskq.broker.commands.looking import Backlog, QueueSurvey
+from taskq.broker.onward import carry_all
 from taskq.broker.protocol import Protocol
 from taskq.broker.topology import Topology
+from taskq.errors import BrokerRefused
 from taskq.views.words import moment, one_line
 
 if TYPE_CHECKING:
@@ -29,6 +32,9 @@ class Left(NamedTuple):
 
 def left_over(partitions: Topology, plan: Plan, incarnations: Sequence[str]) -> Protocol[Left | None]:
     """Say what the worker's queues hold; None as long as some of it runs, or can run now or in a few seconds."""
+    with suppress(BrokerRefused):  # what cannot be carried over stays the dead letter that it is
+        if (yield from carry_all(partitions)):
+            return None
     found: dict[str, QueueSurvey] = {}
     for keys in partitions.all * (1 if len(partitions.all) == 1 else 2):  # what ran in one may have sent to another
         backlog = yield looking.backlog(keys, plan.queues, [queues.id for queues in plan.sets], incarnations)
