@@ -56,8 +56,7 @@ class Lane:
 
     def take(self, *outcomes: tuple[bytes, bytes], wait: float = 0.0, want: int = 64) -> Batch:
         self.sent.clear()
-        mode = "repair" if wait else ""  # as a lane does
-        batch = self.run(self.sessions.exchange(outcomes, want=want, mode=mode, caps=_CAPS, wait=wait))
+        batch = self.run(self.sessions.exchange(outcomes, want=want, caps=_CAPS, wait=wait))
         assert isinstance(batch, Batch)
         return batch
 

@@ -118,7 +118,6 @@ class Session:
         outcomes: Sequence[Outcome],
         *,
         want: int = 0,
-        mode: str = "",
         caps: str = "",
         wait: float = 0.0,
         bells: Sequence[bytes] = (),
@@ -147,7 +146,7 @@ class Session:
             self._number += 1
             number = self._number
             try:
-                batch: Batch = yield sent or self._call(number, groups, want, mode, caps, wait, bells, heard)
+                batch: Batch = yield sent or self._call(number, groups, want, caps, wait, bells, heard)
                 break
             except NotSent:
                 self.doubtful = True  # it was not executed: say the same again
@@ -179,7 +178,6 @@ class Session:
         number: int,
         groups: Sequence[call.Arg],
         want: int,
-        mode: str,
         caps: str,
         wait: float,
         bells: Sequence[bytes],
@@ -193,7 +191,7 @@ class Session:
         if groups and wait:
             self._ahead = take(number + 1, (), mode="next")
             return fetch(number, groups, ahead=self._ahead)
-        return take(number, groups, mode="solo" if self._alone else mode)
+        return take(number, groups, mode="solo" if self._alone else "")
 
     def _sync(self, lost: int) -> Protocol[bool]:
         """After call number ``lost`` found no answer: agree with the server on what is held. Says whether it ran."""

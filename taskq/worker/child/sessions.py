@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Sequence
-from itertools import cycle
 from typing import Any
 
 from taskq.broker.commands.holding import Batch, Lost
@@ -40,7 +39,6 @@ class Sessions:
         """Prepare them; ``new`` makes the session of a partition, ``began`` is called as that of a `Session`."""
         self._turn = [new(keys) for keys in partitions.all]  # who is to be asked next comes first
         self._by_bell = {session.bells[0]: session for session in self._turn}
-        self._repairs = cycle(list(self._turn))
         self._began = began
         self.incarnation = ""
         self._rung: set[Session] = set()  # whose bells have rung since they were asked
@@ -93,7 +91,7 @@ class Sessions:
         self.incarnation = ""
 
     def exchange(
-        self, outcomes: Sequence[Outcome], *, want: int = 0, mode: str = "", caps: str = "", wait: float = 0.0
+        self, outcomes: Sequence[Outcome], *, want: int = 0, caps: str = "", wait: float = 0.0
     ) -> Protocol[Batch]:
         """Settle ``outcomes`` and take up to ``want`` messages, as `Session.exchange` does; without either, only ask.
 
@@ -102,9 +100,10 @@ class Sessions:
         """
         ended = self._split(outcomes)
         if wait and not self._rung:
-            return (yield from self._wait(ended, want, mode, caps, wait))
+            return (yield from self._wait(ended, want, caps, wait))
         if want:
-            return (yield from self._take(ended, want, mode, caps))
+            due = list(self._rung) if wait else (yield from self._due())
+            return (yield from self._take(ended, want, caps, due))
         yield from self._settle(ended or {session: [] for session in self._turn})
         return Batch(0, 0, 0, [])
 
@@ -138,13 +137,13 @@ class Sessions:
             raise
         return own
 
-    def _wait(self, ended: Ended, want: int, mode: str, caps: str, wait: float) -> Protocol[Batch]:
+    def _wait(self, ended: Ended, want: int, caps: str, wait: float) -> Protocol[Batch]:
         """Wait for any bell, then ask where one is likeliest to ring; where there is something to settle, at once."""
         asked = self._likely
         own = yield from self._settle_but(asked, ended)
         self._heard = False
         batch: Batch = yield from asked.exchange(
-            own, want=want, mode=mode, caps=caps, wait=wait, bells=self.bells, heard=self.rang
+            own, want=want, caps=caps, wait=wait, bells=self.bells, heard=self.rang
         )
         if own:
             return batch
@@ -152,27 +151,26 @@ class Sessions:
             self._rung.update(self._turn)
         self._rung.discard(asked)
         if self._rung and not batch.messages:
-            return (yield from self._take({}, want, mode, caps))
-        if not batch.messages:  # in vain: what one of them has forgotten to tell, it is asked for next
-            self._likely = next(self._repairs)
+            return (yield from self._take({}, want, caps, list(self._rung)))
         return batch
 
-    def _take(self, ended: Ended, want: int, mode: str, caps: str) -> Protocol[Batch]:
-        """Go round until some partition has something; answers an empty batch if none has."""
+    def _due(self) -> Protocol[list[Session]]:
+        """Whom to ask that had something lately or may have something by now, in turn."""
         now: float = yield Now()
-        if mode:  # a wait is over: of what rang, or else in vain
-            due = list(self._rung) or [next(self._repairs)]
-        else:
-            due = [one for one in self._turn if one in self._rung or self._left_out.get(one, 0.0) <= now]
-            due.sort(key=lambda one: (one is not self._likely or now >= self._stays_until, one not in self._rung))
+        due = [one for one in self._turn if one in self._rung or self._left_out.get(one, 0.0) <= now]
+        due.sort(key=lambda one: (one is not self._likely or now >= self._stays_until, one not in self._rung))
+        return due
+
+    def _take(self, ended: Ended, want: int, caps: str, due: list[Session]) -> Protocol[Batch]:
+        """Ask one after the other until one has something; answers an empty batch if none has."""
+        now: float = yield Now()
         if not due:
             yield from self._settle(ended)
         for session in due:
             own = yield from self._settle_but(session, ended)
             ended = {}
             self._rung.discard(session)
-            batch: Batch = yield from session.exchange(own, want=want, mode=mode, caps=caps)
-            mode = ""
+            batch: Batch = yield from session.exchange(own, want=want, caps=caps)
             if batch.messages:
                 if session is not self._likely or now >= self._stays_until:
                     self._likely, self._stays_until = session, now + BUDGET
