@@ -103,6 +103,18 @@ def test_where_work_comes_by_one_queue_each_message_costs_one_trip_and_the_next_
         last = batch.messages[0]
 
 
+def test_after_a_wait_in_vain_one_partition_is_asked_and_after_that_all(app: TaskQ, lane: Lane) -> None:
+    assert not lane.take(wait=0.01).messages
+    assert lane.sent == ["wait+fetch"]
+
+    lane.sessions.rang(None)  # an event loop waits on a connection of its own
+    assert not lane.take().messages
+    assert lane.sent == ["fetch"]
+
+    lane.take()
+    assert len(lane.sent) == 3, "one was asked just now"
+
+
 def test_one_partition_that_is_never_empty_does_not_keep_the_others_waiting(app: TaskQ, lane: Lane) -> None:
     app.tasks["q0"].delay_many([()] * 500)
     assert lane.take(want=1).messages

@@ -38,7 +38,7 @@ log = logging.getLogger("taskq.worker")
 
 #: Longest wait for a bell, in seconds. Bells that nobody heard are rung again by the parent's renewals; whoever wakes
 #: fetches all the same, so that a connection is never silent for long: a router would forget it.
-WAIT = 10.0
+WAIT = 15.0
 #: Seconds between two tries of a child whose lease has not been renewed in time.
 UNRENEWED_PAUSE = 0.05
 #: No process forks within so many seconds; asking for the pid would cost a tiny task too much.

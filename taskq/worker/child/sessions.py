@@ -45,7 +45,7 @@ class Sessions:
         self._left_out: dict[Session, float] = {}  # until when
         self._likely = self._turn[0]  # where something was found last
         self._stays_until = 0.0  # with that one
-        self._heard = True  # what came of the last wait
+        self._heard: bool | None = True  # what came of the last wait: False in vain, None if the connection broke
 
     @property
     def bells(self) -> list[bytes]:
@@ -69,7 +69,7 @@ class Sessions:
 
     def rang(self, reply: Any) -> None:
         """Take note of what came of a wait for the bells: None in vain."""
-        self._heard = True
+        self._heard = reply is not None
         if reply is not None:
             self._rung.add(self._by_bell[reply[0]])
 
@@ -141,13 +141,13 @@ class Sessions:
         """Wait for any bell, then ask where one is likeliest to ring; where there is something to settle, at once."""
         asked = self._likely
         own = yield from self._settle_but(asked, ended)
-        self._heard = False
+        self._heard = None
         batch: Batch = yield from asked.exchange(
             own, want=want, caps=caps, wait=wait, bells=self.bells, heard=self.rang
         )
         if own:
             return batch
-        if not self._heard:  # the connection broke, and with it went what may have been a token
+        if self._heard is None:  # with the connection went what may have been a token
             self._rung.update(self._turn)
         self._rung.discard(asked)
         if self._rung and not batch.messages:
@@ -155,7 +155,10 @@ class Sessions:
         return batch
 
     def _due(self) -> Protocol[list[Session]]:
-        """Whom to ask that had something lately or may have something by now, in turn."""
+        """Whom to ask, in turn: who had something lately or may have by now. After a wait in vain one is enough."""
+        if self._heard is False:
+            self._heard = True
+            return list(self._rung) or [self._likely]
         now: float = yield Now()
         due = [one for one in self._turn if one in self._rung or self._left_out.get(one, 0.0) <= now]
         due.sort(key=lambda one: (one is not self._likely or now >= self._stays_until, one not in self._rung))
