@@ -165,7 +165,7 @@ def test_a_key_of_the_wrong_type_that_only_says_what_waits_is_made_anew(world: W
     name = f"{family}:set"
     world.raw("SET", world.keys[name], "an operator's hand")
 
-    assert renewed(world).healed == [f"key {name}, a string"]
+    assert renewed(world).healed == [f"key {name} (it was a string)"]
 
     ready = {"ready:set": Scores({b"q": Near(T0)})} if family == "ready" else {}
     assert world.state() == before | FRESH_LEASES | ready

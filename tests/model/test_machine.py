@@ -393,7 +393,7 @@ class Machine(RuleBasedStateMachine):
         if how == "spoilt":
             self.system.raw("SET", bell, "an operator's hand")
         renewal = self.system.renew(session.incarnation)
-        spoilt = f"key bell:{worker.queues.id}, a string"
+        spoilt = f"key bell:{worker.queues.id} (it was a string)"
         assert (spoilt in renewal.healed) == (how == "spoilt")
         assert renewal.unheard == bool(silent) or set(renewal.healed) - {spoilt}
         assert not silent_bells(self.system.look()), "nobody is told"

@@ -14,8 +14,8 @@
 --       made (ms, as publish_tasks.lua said; '' for none), then for each incarnation: its name, what it is ('' if that was told)
 -- Returns {ms until the caller is to look again, suspects waiting (0 or 1), {incarnation, id of a revoked message that it
 --       holds, ...}, 1 if the announcement is not in force, {incarnations whose description is lost ...}, {what was
---       put back or made anew: 'incarnation <its name>' | 'set <its name>' | 'key <its name>, a <type>' ...}, 1 if something was
---       ready and its bell was silent, incarnations that are not registered ...}.
+--       put back or made anew: 'incarnation <its name>' | 'set <its name>' | 'key <its name> (it was a <type>)' ...}, 1 if
+--       something was ready and its bell was silent, incarnations that are not registered ...}.
 -- Again: renews again.
 local lease, announced = tonumber(ARGV[1]), tonumber(ARGV[3])
 local now = clock()

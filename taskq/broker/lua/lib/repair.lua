@@ -9,7 +9,7 @@ local function drop_spoilt(set, healed)
     local there = call('TYPE', P .. name).ok
     if there ~= kind and there ~= 'none' then
       call('DEL', P .. name)
-      healed[#healed + 1] = 'key ' .. name .. ', a ' .. there
+      healed[#healed + 1] = 'key ' .. name .. ' (it was a ' .. there .. ')'
     end
   end
 end
