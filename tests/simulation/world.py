@@ -267,7 +267,7 @@ class World:
         if fate == "refused" and not (command.script and command.script.name == "fetch"):
             fate = "passing"
         call = Call(actor, command, answered=fate in ("", "refused"), refused=fate == "refused", sent=self.time)
-        if command.bells is not None or command.block:
+        if command.bells is not None or command.args[0] == b"BLPOP":  # for no time at all, perhaps
             bells = command.bells if command.bells is not None else command.args[1:-1]
             call.bells = [bell[len(self.keys.prefix) :].decode() for bell in bells]  # type: ignore[index, union-attr]
         if fate in ("away", "passing"):
