@@ -43,7 +43,7 @@ def taskq_life(connection: Connection) -> Callable[[], None]:
         noop.delay()
         if ended:
             drive(exchange(ended), connection)  # the wait and the fetch after it go along
-        raw_id, _ = drive(exchange([], mode="repair"), connection).messages
+        raw_id, _ = drive(exchange([]), connection).messages
         ended[:] = [(raw_id, b"")]
 
     return life

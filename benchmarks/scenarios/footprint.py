@@ -8,6 +8,7 @@ import time
 
 from benchmarks import lab
 from benchmarks.scenarios import Bench, Samples, queue
+from taskq.worker.child.main_lane import WAIT
 
 _CHILDREN = 4
 
@@ -21,7 +22,7 @@ def idle(bench: Bench) -> Samples:
             bench.role("fill", 1000, "noop", 0)
             lab.wait_until(lambda: not bench.remaining(), "all are done")
             time.sleep(2)
-            pids, seconds = lab.tree(worker.pid), bench.n(20, 5)
+            pids, seconds = lab.tree(worker.pid), int(WAIT) * bench.n(3, 1)  # whole waits
             cpu, began = lab.cpu_of(*pids), time.monotonic()
             sent = bench.server.commands_sent(seconds)
             took = time.monotonic() - began

@@ -70,14 +70,6 @@ def test_it_is_refused_unless_the_call_before_it_was_executed(world: World, last
     assert after == {name: value for name, value in before.items() if name != "bell:set"}
 
 
-def test_names_that_are_missing_are_put_back_if_it_waited_in_vain(world: World) -> None:
-    world.seed(serving("inc"), {"messages": messages(A), "queue:q": [A], "calls": {b"inc": b"1"}})
-
-    batch = world.run(next_call(world))
-
-    assert batch.messages[::2] == [A]
-
-
 def test_a_server_that_has_lost_its_scripts_executes_neither(world: World, connection: Connection) -> None:
     before = world.seed(serving("inc"), HELD, waiting(B), {"ready:set": Scores({b"q": 1.0})})
     world.raw("SCRIPT", "FLUSH")

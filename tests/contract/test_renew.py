@@ -7,12 +7,13 @@ import pytest
 from taskq.broker.commands.announcing import publish_tasks
 from taskq.broker.commands.holding import register
 from taskq.broker.commands.keeping import reap
-from taskq.broker.commands.leasing import renew
+from taskq.broker.commands.leasing import Renewal, renew
 from taskq.broker.queue_set import QueueSet
 from tests.contract.world import LEASE, MINUTE, SET, T0, Near, Scores, State, World, messages, raw_id, serving
 
 A, B = raw_id(1), raw_id(2)
 FRESH = Near(T0 + LEASE)
+FRESH_LEASES: State = {"leases": Scores({b"inc": FRESH}), "set-leases": Scores({b"set": FRESH}), "pulse": Near(T0)}
 
 
 def pulse(ago: float = 1000) -> State:
@@ -104,6 +105,118 @@ def test_a_renewal_says_that_the_server_has_lost_or_never_had_the_announcement(w
     assert world.run(renew(world.keys, LEASE, [], [], since + 1)).unannounced, "an older one is in force"
     world.raw("DEL", world.keys["published"])
     assert world.run(renew(world.keys, LEASE, [], [], since)).unannounced
+
+
+# -- word of what waits -----------------------------------------------------------------------------------
+
+WAITING: State = {"messages": messages(A), "queue:q": [A]}
+READY: State = {"ready:set": Scores({b"q": 5.0})}
+
+
+def renewed(world: World, queues: QueueSet = SET) -> Renewal:
+    renewal = world.run(renew(world.keys, LEASE, [queues], ["inc"]))
+    assert not renewal.lost
+    return renewal
+
+
+@pytest.mark.parametrize("key", ["queue:q", "ranked:q"])
+def test_a_name_that_is_missing_among_the_ready_is_put_back_and_the_bell_rings(world: World, key: str) -> None:
+    waits: State = {key: [A] if key == "queue:q" else Scores({A: 1.0})}
+    before = world.seed(serving("inc"), pulse(), {"messages": messages(A)}, waits)
+
+    renewal = renewed(world)
+
+    assert (renewal.healed, renewal.unheard) == ([], False)
+    assert world.state() == before | FRESH_LEASES | {"ready:set": Scores({b"q": Near(T0)}), "bell:set": [b"1"]}
+
+
+def test_a_bell_that_nobody_heard_rings_again_and_the_renewal_says_so(world: World) -> None:
+    """The line of a gate may be all that is ready: its queue is empty then."""
+    before = world.seed(serving("inc"), pulse(), {"ready:set": Scores({b"q|t#1": 5.0})})
+
+    assert renewed(world).unheard
+
+    assert world.state() == before | FRESH_LEASES | {"bell:set": [b"1"]}
+
+
+def test_where_all_has_been_told_a_renewal_tells_nothing(world: World) -> None:
+    before = world.seed(serving("inc"), pulse(), WAITING, READY, {"bell:set": [b"1"]})
+
+    assert not renewed(world).unheard
+
+    assert world.state() == before | FRESH_LEASES
+
+
+@pytest.mark.parametrize(("marks", "told"), [({}, True), ({b"q": b"l"}, False), ({b"*": b"l"}, False)])
+def test_a_parent_is_told_again_of_suspects_unless_something_may_hold_them_up(
+    world: World, marks: dict[bytes, bytes], told: bool
+) -> None:
+    """It starts a process for them, every time."""
+    world.seed(serving("inc"), {"messages": messages(A), "suspects:q": [A], "crashes": {A: b"1"}})
+    if marks:
+        world.seed({"marks": marks})
+
+    assert renewed(world).suspects == told
+
+    assert world.state().get("solo:set") == (Scores({b"q": Near(T0)}) if told else None)
+
+
+@pytest.mark.parametrize("family", ["ready", "bell", "solo", "solo-bell", "spent"])
+def test_a_key_of_the_wrong_type_that_only_says_what_waits_is_made_anew(world: World, family: str) -> None:
+    before = world.seed(serving("inc"), pulse(), WAITING, READY, {"bell:set": [b"1"]})
+    name = f"{family}:set"
+    world.raw("SET", world.keys[name], "an operator's hand")
+
+    assert renewed(world).healed == [f"key {name} (it was a string)"]
+
+    ready = {"ready:set": Scores({b"q": Near(T0)})} if family == "ready" else {}
+    assert world.state() == before | FRESH_LEASES | ready
+
+
+@pytest.mark.parametrize("name", ["queue:q", "ranked:q", "suspects:q"])
+def test_a_queue_of_the_wrong_type_does_not_stop_a_renewal(world: World, name: str) -> None:
+    world.seed(serving("inc"), pulse())
+    world.raw("SET", world.keys[name], "an operator's hand")
+
+    assert renewed(world).healed == []
+
+    assert world.state()["leases"] == Scores({b"inc": FRESH})
+    world.raw("DEL", world.keys[name])
+
+
+def many(world: World) -> tuple[QueueSet, dict[str, bytes]]:
+    """A set of 250 queues with a message in each, of which nobody has been told."""
+    queues = QueueSet("set", tuple(f"q{i:03}" for i in range(250)))
+    ids = {name: raw_id(i) for i, name in enumerate(queues.queues)}
+    world.seed(
+        serving("inc", queues=queues),
+        {"messages": {i: v for name, id_ in ids.items() for i, v in messages(id_, queue=name).items()}},
+        {f"queue:{name}": [id_] for name, id_ in ids.items()},
+    )
+    return queues, ids
+
+
+def test_the_queues_of_a_large_set_have_their_turns(world: World) -> None:
+    queues, ids = many(world)
+    told = []
+    for number in range(3):
+        world.at(T0 + 4000 * number)
+        renewed(world, queues)
+        told.append(len(world.state()["ready:set"]))
+
+    assert told == [100, 200, len(ids)]
+
+
+def test_what_is_missing_of_a_large_set_is_put_back_at_once_as_a_whole(world: World) -> None:
+    queues, ids = many(world)
+    before = world.state()
+    world.raw("DEL", world.keys["serving"])
+
+    assert renewed(world, queues).healed == ["set set"]
+
+    after = world.state()
+    assert after["serving"] == before["serving"]
+    assert set(after["ready:set"]) == {name.encode() for name in ids}
 
 
 # -- leases of several lengths ----------------------------------------------------------------------------

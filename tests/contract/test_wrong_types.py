@@ -66,7 +66,6 @@ CALLS: dict[str, tuple[float, Callable[[World], Any]]] = {
     "enqueue unique work": (0, enqueue(more(lock="d0:t|new"), "t")),
     "take": (0, fetch(want=20)),
     "take a suspect": (0, fetch(want=1, mode="solo", inc="other")),
-    "take after a wait in vain": (0, fetch(want=20, mode="repair")),
     "settle values": (0, fetch((RUNNING, b"Sx"), (OWN, b""))),
     "settle an end": (0, fetch(Ended(OWN, "failed", b"F"))),
     "settle a dead letter": (0, fetch(Dead(OWN, "failed", b"", b"F"))),
@@ -102,7 +101,7 @@ CALLS: dict[str, tuple[float, Callable[[World], Any]]] = {
     "remove an entry": (0, lambda w: ticking.change_entry(w.keys, "remove", "tick")),
     "declare entries": (0, lambda w: ticking.declare(w.keys, "jobs", "v" * 16, {"new": b"x" * 20}, force=False)),
 }
-#: What is only word of what waits is passed on again, at the next taking in vain or by the audit.
+#: What is only word of what waits is passed on again, at the next renewal or by the audit.
 WORDS = ("does not say so", "is not announced", "which is open")
 
 

@@ -16,9 +16,11 @@ import pytest
 
 from taskq import DuplicateTaskId, EnqueueUncertain, ResultTimeout, TaskQ
 from taskq.broker.call import Command
+from taskq.broker.net.connection import ANSWER_TIMEOUT
 from taskq.broker.scripts import script
 from taskq.errors import BrokerError, BrokerRefused, BrokerUnavailable
 from taskq.message.ids import id_from_text, id_partition
+from taskq.worker.child.main_lane import WAIT
 from tests.faults.proxy import CUT_REPLY, DROP_REPLY, DROP_REQUEST, HOLD, PASS, Proxy
 from tests.support import SEED, SOAK, Server, Start, Worker, Write, new_app, survey, wait_until
 
@@ -440,9 +442,10 @@ def test_a_worker_consumes_again_after_its_connections_fell_silent(
     wait_until(lambda: survey(module.app)["jobs.double"].counters["accepted"] == ended + 5, "they are accepted")
     proxy.swallow = False
 
-    # What hung hangs for the time of a block and of an answer: 4 + 5 s, and a second more.
-    assert [h.get(timeout=11) for h in handles] == [0, 2, 4, 6, 8]
-    wait_until(lambda: survey(module.app)["jobs.adouble"].counters["done"] == 17, "coroutines run as well", 11.0)
+    # What hung hangs for the time of a wait and of an answer, and a second more: the proxy answers keepalives.
+    seconds = WAIT + ANSWER_TIMEOUT + 1
+    assert [h.get(timeout=seconds) for h in handles] == [0, 2, 4, 6, 8]
+    wait_until(lambda: survey(module.app)["jobs.adouble"].counters["done"] == 17, "coroutines run as well", seconds)
 
 
 # -- waiters ----------------------------------------------------------------------------------------------------

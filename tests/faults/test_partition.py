@@ -6,7 +6,9 @@ import os
 import random
 import shutil
 import subprocess
+import sys
 import tempfile
+import time
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
@@ -74,6 +76,46 @@ def far_server(network: Network, short_folder: Path) -> Iterator[Server]:
     server.start()
     yield server
     server.stop()
+
+
+#: Waits for a bell for a minute, on a thread's connection or a loop's; says when it begins to.
+WAITS = """
+import asyncio, sys
+from taskq.broker.commands.holding import wait_bells
+from taskq.broker.faults import Unanswered
+from taskq.broker.net.aio import AsyncConnection
+from taskq.broker.net.connection import Connection
+
+connection = (Connection if sys.argv[1] == "thread" else AsyncConnection)(sys.argv[2])
+print(flush=True)
+try:
+    wait = connection.execute(wait_bells([b"tq:{bell:0}:bell:b"], 60.0))
+    if sys.argv[1] == "loop":
+        asyncio.run(wait)
+except Unanswered as error:
+    print(error, flush=True)
+"""
+
+
+@pytest.mark.parametrize("where", ["thread", "loop"])
+def test_who_waits_for_a_bell_soon_notices_that_the_other_end_is_gone(
+    where: str, network: Network, far_server: Server
+) -> None:
+    words = [*network.within, sys.executable, "-c", WAITS, where, f"redis://{network.address}:{PORT}"]
+    with subprocess.Popen(words, stdout=subprocess.PIPE) as process:
+        assert process.stdout is not None
+        process.stdout.readline()
+        nap(1.0)
+        network.cut()
+        began = time.monotonic()
+        try:
+            said = process.stdout.readline()
+            seconds = time.monotonic() - began
+        finally:
+            process.kill()
+
+    assert said.strip(), "it hears an error"
+    assert seconds < 10.0
 
 
 @pytest.mark.timeout(180)

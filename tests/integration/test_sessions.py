@@ -59,8 +59,7 @@ class Lane:
 
     def take(self, *outcomes: tuple[bytes, bytes], wait: float = 0.0, want: int = 64) -> Batch:
         self.sent.clear()
-        mode = "repair" if wait else ""  # as a lane does
-        batch = self.run(self.sessions.exchange(outcomes, want=want, mode=mode, caps=_CAPS, wait=wait))
+        batch = self.run(self.sessions.exchange(outcomes, want=want, caps=_CAPS, wait=wait))
         assert isinstance(batch, Batch)
         return batch
 
@@ -159,6 +158,18 @@ def test_a_wait_takes_nothing_if_what_it_was_sent_with_was_not_executed(app: Tas
     app.client.broker.run(holding.fetch(partitions.all[2], sessions.incarnation, 8, ()))
     which, batch = lane.connection.execute(replace(command, follows=False))
     assert (which, len(batch.messages)) == (3, 2)
+
+
+def test_after_a_wait_in_vain_one_partition_is_asked_and_after_that_all(app: TaskQ, lane: Lane) -> None:
+    assert not lane.take(wait=0.01).messages
+    assert lane.sent == ["wait+fetch"]
+
+    lane.sessions.rang(None)  # an event loop waits on a connection of its own
+    assert not lane.take().messages
+    assert lane.sent == ["fetch"]
+
+    lane.take()
+    assert len(lane.sent) == 3, "one was asked just now"
 
 
 def test_one_partition_that_is_never_empty_does_not_keep_the_others_waiting(app: TaskQ, lane: Lane) -> None:

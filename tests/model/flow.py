@@ -32,7 +32,7 @@ def gates(snap: Snapshot) -> list[str]:
     ]
     for who, gate in waiting:
         line, queue, sets = f"{who}|{gate}".encode(), who.lstrip("*!"), sets_of(snap, who)
-        if gate.endswith("#t"):
+        if gate.endswith("#t") and sets:  # else whoever serves the queue next is told of it
             anybody = any(line in snap.table("ready:" + name) for name in sets)
             sets = lanes_of(snap, who, gate.removesuffix("#t"))
             if any(opens_by_itself(snap, name) for name in gates_behind(snap, who, gate)):

@@ -156,7 +156,7 @@ def test_a_late_settle_after_redelivery_changes_nothing(system: System) -> None:
     system.renew()
     system.line.drive(system.reaper.reap())
     second = system.session(serve=False)
-    system.exchange(second, want=1, mode="solo")
+    system.exchange(second, want=1)
     before = system.look()
     assert before.held(second.incarnation).keys() == {A}
 
@@ -182,7 +182,7 @@ def test_a_stale_close_after_redelivery_changes_nothing(system: System) -> None:
     system.exchange(first, want=1)
     system.crash(first.incarnation, [A])
     second = system.session(serve=False)
-    system.exchange(second, want=1, mode="solo")
+    system.exchange(second, want=1)
     before = system.look()
 
     assert system.crash(first.incarnation, [A]) is False
@@ -231,7 +231,7 @@ def test_a_suspect_that_is_retried_at_once_is_still_a_suspect(system: System) ->
     system.exchange(first, want=1)
     system.crash(first.incarnation, [A])
     second = system.session(serve=False)
-    system.exchange(second, want=1, mode="solo")
+    system.exchange(second, want=1)
 
     system.exchange(second, [Again(A, stored(A)[:2] + bytes(8) + stored(A)[2:], 0.0, "retried")])
 
@@ -274,12 +274,12 @@ def test_suspects_behind_many_at_a_closed_gate_come_up_when_one_of_those_is_revo
     system.crash(first.incarnation, [*many, B])
     system.line.execute(steering.pause(system.keys, "t", 0, "me", ""))
     alone = system.session(serve=False)
-    assert system.exchange(alone, want=1, mode="solo").messages == []
+    assert system.exchange(alone, want=1).messages == []
 
     system.line.execute(steering.revoke(system.keys, many[0], ""))
 
     assert violations(system.look()) == []
-    assert system.exchange(alone, want=1, mode="solo").messages[::2] == [B]
+    assert system.exchange(alone, want=1).messages[::2] == [B]
 
 
 def test_a_set_of_queues_that_is_new_is_told_of_lines_that_are_open(system: System) -> None:

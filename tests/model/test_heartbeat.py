@@ -239,6 +239,21 @@ def test_what_a_worker_serves_is_lost_only_if_it_was_known_before(
     assert "the server had lost what this worker serves" in caplog.text
 
 
+def test_after_a_bell_that_nobody_heard_the_next_renewal_comes_soon(parent: Parent) -> None:
+    """Who took its token may be gone, and so may be the next."""
+    parent.raw("ZADD", f"ready:{QUEUES.id}", "1", "t")
+    parent.turn()
+    soon = parent.heartbeat._renew_at - boottime()
+    assert parent.raw("LPOP", f"bell:{QUEUES.id}") == b"1"
+
+    parent.turn()
+    assert parent.raw("LLEN", f"bell:{QUEUES.id}") == 1
+    parent.turn()
+    later = parent.heartbeat._renew_at - boottime()
+
+    assert soon < 0.5 < 3.0 < later
+
+
 def test_a_word_for_this_worker_is_heard(parent: Parent) -> None:
     parent.raw("RPUSH", f"orders:{parent.plan.id}", "stop")
     drive(parent.heartbeat._wait(5.0), parent.proxied)

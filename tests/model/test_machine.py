@@ -295,20 +295,18 @@ class Machine(RuleBasedStateMachine):
                 self._exchange(worker, outcomes, 0 if worker.alone else 1, [])
 
     def _exchange(
-        self, worker: Worker, outcomes: list[Outcome], want: int, faults: list[str],
-        repair: bool = False, wait: float = 0.0,
-    ) -> None:  # fmt: skip
+        self, worker: Worker, outcomes: list[Outcome], want: int, faults: list[str], wait: float = 0.0
+    ) -> None:
         session = worker.session
         assert session is not None
         # A batch is sent in the order in which `words` puts it: successes, then the rest, then what is returned.
         outcomes = sorted(outcomes, key=lambda o: (type(o) is Returned, type(o) is not tuple or len(o[0]) != 16))
         self.system.line.faults.extend(faults)
-        mode = "solo" if worker.alone else "repair" if repair else ""
         before, was_lost = self.seen, self.lost(worker)
         try:
-            batch = self.system.exchange(session, outcomes, want, mode=mode, wait=wait)
+            batch = self.system.exchange(session, outcomes, want, wait=wait)
             if wait and not batch.messages:  # else the first try failed, and the next did not wait
-                batch = self.system.exchange(session, [], want, mode="repair", wait=wait)
+                batch = self.system.exchange(session, [], want, wait=wait)
         except Lost:
             assert was_lost
             self._collect_ghosts()
@@ -381,17 +379,24 @@ class Machine(RuleBasedStateMachine):
         if self.system.raw("LPOP", self.system.keys["bell:" + worker.queues.id]):
             worker.woken = True
 
-    @rule(number=st.integers(0, 1), queue=st.sampled_from(["p", "q"]))
+    @rule(number=st.integers(0, 1), queue=st.sampled_from(["p", "q"]), how=st.sampled_from(["name", "token", "spoilt"]))
     @precondition(lambda self: self.seen.under("ready"))
-    def lose_a_wake_up(self, number: int, queue: str) -> None:
-        """The name of a ready queue is lost; who waited in vain puts it back."""
-        worker, _ = self.begun(number)
-        if self.lost(worker) or queue not in worker.queues.queues:
-            return
-        if set(self.seen.table("ready:" + worker.queues.id)) != {queue.encode()}:
-            return  # its wait would not have been in vain
-        self.system.raw("ZREM", self.system.keys["ready:" + worker.queues.id], queue)
-        self._exchange(worker, [], 3, [], repair=True)
+    def lose_a_wake_up(self, number: int, queue: str, how: str) -> None:
+        """Word of what waits is lost, on its way or by an operator's hand; the next renewal passes it on again."""
+        worker, session = self.begun(number)
+        ready, bell = (self.system.keys[f"{family}:{worker.queues.id}"] for family in ("ready", "bell"))
+        if how == "name":
+            self.system.raw("ZREM", ready, queue)
+        else:
+            self.system.raw("DEL", bell)
+        silent = silent_bells(self.system.look())
+        if how == "spoilt":
+            self.system.raw("SET", bell, "an operator's hand")
+        renewal = self.system.renew(session.incarnation)
+        spoilt = f"key bell:{worker.queues.id} (it was a string)"
+        assert (spoilt in renewal.healed) == (how == "spoilt")
+        assert renewal.unheard == bool(silent) or set(renewal.healed) - {spoilt}
+        assert not silent_bells(self.system.look()), "nobody is told"
 
     @rule(number=workers, faults=faults)
     @precondition(lambda self: any(worker.session for worker in self.workers))

@@ -262,9 +262,6 @@ MUTANTS = [
     ),
     lua("the bell is not passed on", "fetch", "if some_left and try(", "if false and try("),
     lua(
-        "a wait in vain repairs nothing", "fetch", "(run.mode == 'repair' or run.mode == 'next')", "run.mode == 'mend'"
-    ),
-    lua(
         "a suspect is taken as any other", "lib/special", "'!' .. int(now) .. ' ' .. queue", "int(now) .. ' ' .. queue"
     ),
     lua(
@@ -370,7 +367,50 @@ MUTANTS = [
     lua("a long lease is made fresh to a short one", "lib/pulse", "tonumber(call('ZSCORE', P .. 'terms', inc)) or", ""),
     lua("a short silence is none for a short lease", "lib/pulse", "term(0, lease)", "term(-1, lease)"),
     lua("a short lease shortens the set's", "lib/serving", "'GT', int(ends)", "int(ends)"),
-    lua("a set that was lost stays lost", "renew", "if serve(set, queues, now + lease) then", "if false then"),
+    lua("a set that was lost stays lost", "renew", "if serve(set, queues, now + lease, some) then", "if false then"),
+    # -- renew: word of what waits
+    lua("a large set that was lost comes back bit by bit", "renew", "    serve(set, queues, now + lease)\n"),
+    lua(
+        "the name of a ready queue that was lost stays lost",
+        "lib/repair",
+        "if call('EXISTS', P .. 'queue:' .. name, P .. 'ranked:' .. name) > 0 then",
+        "if false then",
+    ),
+    lua(
+        "names of ranked queues that were lost stay lost",
+        "lib/repair",
+        "'queue:' .. name, P .. 'ranked:' .. name) >",
+        "'queue:' .. name) >",
+    ),
+    lua("a bell that nobody heard stays silent", "lib/repair", "  if call('EXISTS', ready) == 1 then ring(bell) end\n"),
+    lua("a renewal does not say that nobody heard a bell", "lib/repair", "  return unheard\n", "  return false\n"),
+    lua("a renewal always says that nobody heard a bell", "lib/repair", " and call('EXISTS', bell) == 0"),
+    lua("lost word of suspects stays lost", "lib/repair", "if suspects_wait(name) then", "if false then"),
+    lua(
+        "suspects at a closed gate start a process at each renewal",
+        "lib/repair",
+        "return not (letters[1] or letters[2])",
+        "return true",
+    ),
+    lua("a spoilt key that only says what waits stays", "lib/repair", "      call('DEL', P .. name)\n"),
+    lua(
+        "some queues of a large set never have their turn", "lib/repair", "names[(first + k) % #names + 1]", "names[k]"
+    ),
+    lua("a renewal looks at all queues of a large set", "lib/repair", "if #names <= LOOKS then", "if true then"),
+    py(
+        "a bell that nobody heard rings again after the usual time",
+        "worker/parent/heartbeat",
+        "_RING_AGAIN if self._unheard else _RENEW_EVERY",
+        "_RENEW_EVERY",
+        _HEARTBEAT,
+    ),
+    py(
+        "the kernel never asks for the other end",
+        "broker/net/url",
+        '"socket_keepalive_options": known',
+        '"socket_keepalive_options": {}',
+        "tests/unit/test_url.py",
+    ),
     lua("what limits a task need not be in force", "register", "< announced then", "< 0 then"),
     lua("an older worker takes back what a newer one said", "publish_tasks", "return at <= since", "return true"),
     lua("any run decides a half-open breaker", "lib/gates", "taken_at ~= time", "false"),

@@ -167,7 +167,7 @@ class Model(Lines):
     def renew_(self, lease: bytes, sets: bytes, _announced: bytes, *incarnations: bytes) -> Reply:
         shortest, _ = self.pulse(int(lease))
         end = float(round(self.now + int(lease)))
-        lost, unknown, healed, suspects = [], [], [], 0
+        lost, unknown, healed, suspects, unheard = [], [], [], 0, 0
         for inc, info in zip(incarnations[::2], incarnations[1::2], strict=True):
             leased = inc in self.scores["leases"]
             if not leased and inc not in self.hashes["calls"]:
@@ -186,12 +186,26 @@ class Model(Lines):
                 healed.append(b"set " + set_)
                 self._tell_what_waits(queues)
                 self._tell_of_lines(queues)
+            unheard |= self._remind(set_.decode(), queues.decode().split())
             suspects |= bool(self.scores["solo:" + set_.decode()])
         next_end = self.next_end()
         again = int(lease) if next_end is None else next_end
         if shortest < int(lease):
             again = min(again, shortest / 3)
-        return [whole(again), int(suspects), [], 0, unknown, healed, *lost]
+        return [whole(again), int(suspects), [], 0, unknown, healed, unheard, *lost]
+
+    def _remind(self, set_: str, queues: list[str]) -> bool:
+        """Put back names that are missing and ring; answers whether something was ready and the bell silent."""
+        ready = self.scores["ready:" + set_]
+        unheard = bool(ready) and not self.lists["bell:" + set_]
+        for name in queues:
+            if self.lists["queue:" + name]:
+                ready.setdefault(name.encode(), self.now)
+            if self.lists["suspects:" + name] and not self.hashes["marks"].keys() & {name.encode(), b"*"}:
+                self.scores["solo:" + set_].setdefault(name.encode(), self.now)
+        if ready:
+            self.ring("bell:" + set_)
+        return unheard
 
     def close_(self, inc: bytes, how: bytes, alone: bytes, cause: bytes, *running: bytes) -> Reply:
         if inc not in self.hashes["calls"]:
@@ -277,11 +291,8 @@ class Model(Lines):
             taken, crashes = self._take_suspect(inc, set_.decode())
         else:
             taken, crashes = [], 0
-            for repaired in (False, True)[: int(want) and 1 + (mode in (b"repair", b"next"))]:
-                if repaired and not taken:
-                    self._repair(self.scores["ready:" + set_.decode()], self.hashes["sets"].get(set_, b"").split())
-                if not taken:
-                    taken = self._take(inc, int(want), Shares(self, set_.decode(), order.decode()), caps.decode())
+            if int(want):
+                taken = self._take(inc, int(want), Shares(self, set_.decode(), order.decode()), caps.decode())
         if set_ and mode != b"solo" and self.scores["ready:" + set_.decode()]:
             self.ring("bell:" + set_.decode())
         return [whole(self.now), fenced, crashes, *taken]
@@ -385,12 +396,6 @@ class Model(Lines):
             if alone or left <= 0 or budget < 0.01:
                 break
         return out
-
-    def _repair(self, ready: dict[bytes, float], names: list[bytes]) -> None:
-        for k in range(1, min(len(names), 8) + 1):
-            name = names[(int(self.now // 4000) * 8 + k) % len(names)]
-            if self.lists["queue:" + name.decode()]:
-                ready.setdefault(name, self.now)
 
     def _take_with_care(self, inc: bytes, line: str, n: int, any_taken: bool) -> tuple[list[bytes], bool, bool]:
         """Take up to ``n`` of a line, or of a queue with marks; what runs at most once is taken alone."""

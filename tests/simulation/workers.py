@@ -8,6 +8,7 @@ call follows which, how long a task runs, who notices a death. The originals are
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import suppress
 
 from taskq.broker.commands import awaiting
 from taskq.broker.commands.holding import Batch, Lost
@@ -159,11 +160,11 @@ class _Lane:
         self.outcomes: list[Outcome] = []
         self.caps = ""
 
-    def exchange(self, want: int = 0, mode: str = "", wait: float = 0.0) -> Protocol[Batch | None]:
+    def exchange(self, want: int = 0, wait: float = 0.0) -> Protocol[Batch | None]:
         """Settle and take; answers None if the incarnation was lost."""
         outcomes, self.outcomes = self.outcomes, []
         try:
-            batch = yield from self.session.exchange(outcomes, want=want, mode=mode, caps=self.caps, wait=wait)
+            batch = yield from self.session.exchange(outcomes, want=want, caps=self.caps, wait=wait)
         except Lost:
             self.outcomes = []
             yield from self.session.open()
@@ -196,7 +197,7 @@ class MainLane(_Lane):
                 yield from self.exchange()
                 yield Sleep(0.05)
                 continue
-            batch = yield from self.exchange(BATCH, "repair" if wait else "", wait)
+            batch = yield from self.exchange(BATCH, wait)
             self._idle()
             wait = WAIT if batch is not None and not batch.messages else 0.0
             if batch is not None and batch.messages:
@@ -248,12 +249,10 @@ class LoopLane(_Lane):
         """Take and run messages until told to stop and nothing runs any more."""
         running: list[tuple[float, int, Delivery, str]] = []
         settled: list[tuple[int, bytes]] = []
-        mode = ""
         yield from self.session.open()
         while not self.child.stopping or running:
-            batch = yield from self.exchange(0 if self.child.stopping else _SLOTS - len(running), mode)
+            batch = yield from self.exchange(0 if self.child.stopping else _SLOTS - len(running))
             self._leave(settled)
-            mode = ""
             for delivery in _deliveries(batch) if batch is not None else ():
                 index = self.seat.enter(delivery.id)
                 outcome = self.child.prepare(delivery)
@@ -272,7 +271,7 @@ class LoopLane(_Lane):
                 settled.append((index, delivery.id))
                 self.ended(outcome, incarnation)
             elif batch is not None and not batch.messages and not self.child.stopping:
-                mode = yield from self._rest()
+                yield from self._rest()
         yield from self.exchange()
         self._leave(settled)
         yield from self.session.close()
@@ -283,12 +282,9 @@ class LoopLane(_Lane):
             self.seat.leave(index)
             self.child.running.discard(id_)
 
-    def _rest(self) -> Protocol[str]:
-        try:
-            rang = yield awaiting.wait_bell(self.session.keys, ["bell:" + self.session.queues.id], WAIT)
-        except (NotSent, Unanswered, Passing):
-            return ""
-        return "repair" if rang is None else ""
+    def _rest(self) -> Protocol[None]:
+        with suppress(NotSent, Unanswered, Passing):
+            yield awaiting.wait_bell(self.session.keys, ["bell:" + self.session.queues.id], WAIT)
 
 
 class Worker:

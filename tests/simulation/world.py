@@ -91,6 +91,7 @@ class Call:
         answered: Whether its reply gets through.
         refused: Whether that is a refusal, after the fact: an operator has broken something.
         bells: Lists it waits for; the reply to that is dropped if a script follows.
+        sent: When it was.
         done: Whether the actor has heard of it.
     """
 
@@ -99,6 +100,7 @@ class Call:
     answered: bool
     refused: bool = False
     bells: list[str] = field(default_factory=list)
+    sent: float = 0.0
     done: bool = False
 
 
@@ -264,8 +266,8 @@ class World:
             fate = "before"  # nobody numbers a plain command
         if fate == "refused" and not (command.script and command.script.name == "fetch"):
             fate = "passing"
-        call = Call(actor, command, answered=fate in ("", "refused"), refused=fate == "refused")
-        if command.bells is not None or command.block:
+        call = Call(actor, command, answered=fate in ("", "refused"), refused=fate == "refused", sent=self.time)
+        if command.bells is not None or command.args[0] == b"BLPOP":  # for no time at all, perhaps
             bells = command.bells if command.bells is not None else command.args[1:-1]
             call.bells = [bell[len(self.keys.prefix) :].decode() for bell in bells]  # type: ignore[index, union-attr]
         if fate in ("away", "passing"):
@@ -284,7 +286,8 @@ class World:
         """Let a client hear, soon or late, that its connection broke."""
         self.note(call.actor.name, f"will not hear of its call ({why})")
         soon = self.chance.random() < 0.7
-        heard = self.time + (self._moment() if soon else self.chance.uniform(0, PATIENCE + call.command.block))
+        latest = max(self.time, call.sent + PATIENCE + call.command.block)
+        heard = self.time + self._moment() if soon else self.chance.uniform(self.time, latest)
         self.at(heard, lambda: self._answer(call, error=Unanswered(why)))
 
     def _answer(self, call: Call, reply: Any = None, error: Exception | None = None) -> None:

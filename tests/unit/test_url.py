@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import socket
+
 import pytest
 
 from taskq import TaskQ
@@ -39,6 +41,14 @@ def test_options_that_would_break_a_promise_are_fixed(url: str) -> None:
     assert (arguments["retry_on_timeout"], arguments["retry_on_error"], arguments["decode_responses"]) == (
         False, [], False,
     )  # fmt: skip
+
+
+@pytest.mark.parametrize("url", ["redis://h", "rediss://h", "redis://h?socket_keepalive=false"])
+def test_the_kernel_notices_within_8_seconds_that_the_other_end_is_gone(url: str) -> None:
+    for made in (new_connection(url, 1.0), new_async_connection(url)):
+        options = made.socket_keepalive_options
+        assert made.socket_keepalive
+        assert options[socket.TCP_KEEPINTVL] * options[socket.TCP_KEEPCNT] + max(options.values()) == 8
 
 
 @pytest.mark.parametrize(

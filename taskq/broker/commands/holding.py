@@ -105,7 +105,7 @@ def fetch_any(
     """
     keys, sent_with = after or (partitions[0][0], "")
     numbers, prefixes = " ".join(str(number) for _, number in partitions), [each.prefix for each, _ in partitions]
-    args = [keys.prefix, incarnation, numbers, want, queues.id, "repair", caps, queues.order, sent_with, *prefixes]
+    args = [keys.prefix, incarnation, numbers, want, queues.id, "", caps, queues.order, sent_with, *prefixes]
     return Command(
         script("fetch_any"), args, lambda reply: (reply[0] - 1, _batch(reply[1])),
         repeatable=False, block=wait, bells=bells, heard=heard, follows=after is not None,

@@ -24,6 +24,7 @@ class Renewal:
         unannounced: Whether the server has lost what the worker announced.
         unknown: Incarnations of which the server does not know what they are.
         healed: What was missing and was put back, for people.
+        unheard: Whether something was ready and its bell was silent. It has rung now, but who hears it may be gone.
     """
 
     next_end: float
@@ -33,14 +34,15 @@ class Renewal:
     unannounced: bool = False
     unknown: set[str] = field(default_factory=set)
     healed: list[str] = field(default_factory=list)
+    unheard: bool = False
 
 
 def _renewal(reply: Any) -> Renewal:
-    next_ms, suspects, revoked, unannounced, unknown, healed, *lost = reply
+    next_ms, suspects, revoked, unannounced, unknown, healed, unheard, *lost = reply
     held = [(inc.decode(), raw_id) for inc, raw_id in zip(revoked[::2], revoked[1::2], strict=True)]
     return Renewal(
         int(next_ms) / 1000, bool(suspects), {inc.decode() for inc in lost}, held,
-        bool(unannounced), {inc.decode() for inc in unknown}, [readable(what) for what in healed],
+        bool(unannounced), {inc.decode() for inc in unknown}, [readable(what) for what in healed], bool(unheard),
     )  # fmt: skip
 
 

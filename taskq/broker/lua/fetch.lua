@@ -6,8 +6,7 @@
 --
 -- KEYS  1 prefix
 -- ARGV  1 incarnation, 2 call number, 3 how many to take at most (0 to 128), 4 set of queues ('' if its bell was not heard),
---       5 mode: '' | 'repair' (after a wait: if it was in vain, put back missing names of ready queues) | 'next' (the same,
---         sent with the call before and refused as stale unless that was executed) | 'solo' (one suspect)
+--       5 mode: '' | 'next' (sent with the call before; refused as stale unless that was executed) | 'solo' (one suspect)
 --       6 pace: '' or ' queue=n/ms queue=n/ms ' : how many of one queue alone fill a fetch, and how many ms one takes (10
 --         if not said); a queue not named: 1; n = 0: one, and nothing else with it. A '*' before it: the worker runs many
 --         at once
@@ -96,10 +95,6 @@ elseif run.want > 0 then
 --@lazy turns: shares
 --@include take
   some_left = take_ready()
-  if run.outs == 3 and (run.mode == 'repair' or run.mode == 'next') then
---@include repair
-    some_left = take_ready()
-  end
 elseif run.set ~= '' then
   some_left = call('ZCARD', P .. 'ready:' .. run.set) > 0
 end

@@ -5,21 +5,24 @@
 --@include waiting
 --@include ranked
 --@include serving
--- Renew the leases of a worker's incarnations and of the sets they serve; put back whatever is missing of them.
+--@include repair
+-- Renew the leases of a worker's incarnations and of the sets they serve; put back whatever is missing of them, and tell
+-- these again of what waits: lanes sleep until their bell rings, whatever became of the word of it.
 --
 -- KEYS  1 prefix
 -- ARGV  1 lease ms, 2 sets: a line each, of its name and its queues between spaces, 3 when this worker's announcement was
 --       made (ms, as publish_tasks.lua said; '' for none), then for each incarnation: its name, what it is ('' if that was told)
 -- Returns {ms until the caller is to look again, suspects waiting (0 or 1), {incarnation, id of a revoked message that it
 --       holds, ...}, 1 if the announcement is not in force, {incarnations whose description is lost ...}, {what was
---       put back: 'incarnation <its name>' | 'set <its name>' ...}, incarnations that are not registered ...}.
+--       put back or made anew: 'incarnation <its name>' | 'set <its name>' | 'key <its name> (it was a <type>)' ...}, 1 if
+--       something was ready and its bell was silent, incarnations that are not registered ...}.
 -- Again: renews again.
 local lease, announced = tonumber(ARGV[1]), tonumber(ARGV[3])
 local now = clock()
 expect('zset', { 'leases', 'terms', 'set-leases', 'openings', 'arrivals', 'shut' })
 expect('hash', { 'sets', 'serving', 'revoked', 'breakers', 'calls', 'workers', 'gates', 'marks' })
 local shortest = pulse(now, lease)
-local revoked, unknown, healed, lost, suspects = {}, {}, {}, {}, 0
+local revoked, unknown, healed, lost, suspects, unheard = {}, {}, {}, {}, 0, 0
 local any_revoked = call('EXISTS', P .. 'revoked') == 1
 local function look_for_revoked(inc)
   local held = any_revoked and call('HKEYS', P .. 'processing:' .. inc) or {}
@@ -49,15 +52,19 @@ for i = 4, #ARGV, 2 do
   end
 end
 for set, queues in string.gmatch(ARGV[2], '(%S+) ([^\n]*)') do
-  if serve(set, queues, now + lease) then
+  local some = some_of(queues, now)
+  drop_spoilt(set, healed)
+  if serve(set, queues, now + lease, some) then
+    serve(set, queues, now + lease)
     healed[#healed + 1] = 'set ' .. set
     tell_what_waits(queues, now)
     tell_of_lines(queues, now)
   end
+  if remind(set, some, now) then unheard = 1 end
   if call('EXISTS', P .. 'solo:' .. set) == 1 then suspects = 1 end
 end
 local first = call('ZRANGE', P .. 'leases', 0, 0, 'WITHSCORES')[2]
 local again = first and math.max(0, first - now) or lease
 if shortest < lease then again = math.min(again, shortest / 3) end -- so that the pulse stays fresh for those as well
 local missing = announced and (tonumber(call('HGET', P .. 'published', '=') or '') or 0) < announced
-return { int(again), suspects, revoked, missing and 1 or 0, unknown, healed, unpack(lost) }
+return { int(again), suspects, revoked, missing and 1 or 0, unknown, healed, unheard, unpack(lost) }

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import socket
 from typing import Any
 
 import redis.asyncio.connection as async_kinds
@@ -16,7 +17,10 @@ from taskq.errors import ConfigError
 
 #: Client options that would break a promise: a transparent retry repeats *any* command (redis-py repeats up to
 #: ten times by default, so a lost reply would enqueue twice). taskq repeats what is safe, by itself.
-_FIXED = {"retry_on_timeout": False, "retry_on_error": [], "decode_responses": False, "socket_keepalive": True}
+_FIXED = {"retry_on_timeout": False, "retry_on_error": [], "decode_responses": False}
+#: After so many seconds of silence the kernel asks whether the other end is there, so many seconds apart, so many
+#: times: who waits for a bell notices within 8 s that a router has forgotten its connection, at no cost to the server.
+_KEEPALIVE = {"TCP_KEEPIDLE": 4, "TCP_KEEPALIVE": 4, "TCP_KEEPINTVL": 2, "TCP_KEEPCNT": 2}
 
 
 def connection_arguments(url: str) -> dict[str, Any]:
@@ -32,8 +36,10 @@ def connection_arguments(url: str) -> dict[str, Any]:
     except ValueError as error:
         raise ConfigError(f"the server URL {safe_url(url)!r} cannot be read: {error}") from None
     arguments.pop("connection_class", None)
-    fixed = {k: v for k, v in _FIXED.items() if scheme != "unix" or k != "socket_keepalive"}
-    return {"socket_connect_timeout": 5.0, **arguments, **fixed}
+    if scheme != "unix":
+        known = {getattr(socket, name): n for name, n in _KEEPALIVE.items() if hasattr(socket, name)}
+        arguments |= {"socket_keepalive": True, "socket_keepalive_options": known}
+    return {"socket_connect_timeout": 5.0, **arguments, **_FIXED}
 
 
 def check_url(url: str) -> None:

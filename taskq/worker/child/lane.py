@@ -41,7 +41,7 @@ class Dialogue(typing.Protocol):
         """Begin a new incarnation."""
 
     def exchange(
-        self, outcomes: Sequence[Outcome], *, want: int = 0, mode: str = "", caps: str = "", wait: float = 0.0
+        self, outcomes: Sequence[Outcome], *, want: int = 0, caps: str = "", wait: float = 0.0
     ) -> Protocol[Batch]:
         """Settle ``outcomes`` and take up to ``want`` messages; raises `Lost`."""
 

@@ -102,21 +102,19 @@ class LoopLane:
     async def main(self) -> None:
         """Take and run messages until told to stop."""
         await self._begin()
-        mode = ""
         while not self.stopping:
             if boottime() > self.seat.lease_until:  # take nothing before it is renewed, or known to be lost
                 await self._exchange(0)
                 await asyncio.sleep(UNRENEWED_PAUSE)
                 continue
             free = self.quota.room(min(CAPACITY, self.seat.capacity - len(self._running)))
-            batch = await self._exchange(free, mode)
-            mode = ""
+            batch = await self._exchange(free)
             if batch is None:
                 continue
             if batch.messages:
                 self._start(batch)
             else:
-                mode = await self._rest(free)
+                await self._rest(free)
         await self._finish()
 
     def run_alone(self, ended: Callable[[], object]) -> bool:
@@ -136,7 +134,7 @@ class LoopLane:
 
     async def _begin(self) -> None:
         self._changed = asyncio.Event()  # an outcome, a free slot, a stop
-        self._bell: asyncio.Task[bool] | None = None
+        self._bell: asyncio.Task[None] | None = None
         self._connection = AsyncConnection(self._url)
         self._bell_connection = AsyncConnection(self._url)
         self._loop = asyncio.get_running_loop()
@@ -153,10 +151,10 @@ class LoopLane:
             ready.clear()
         self._loop.call_soon(os._exit, 1)
 
-    async def _rest(self, free: int) -> str:
-        """Wait for the bell (if there is room), an outcome, or a stop; answers the next fetch's mode."""
+    async def _rest(self, free: int) -> None:
+        """Wait for the bell (if there is room), an outcome, or a stop."""
         if self.stopping:
-            return ""
+            return
         if self._bell is None and free > 0:
             self._bell = asyncio.create_task(self._wait_for_bell())
         changed = asyncio.create_task(self._changed.wait())
@@ -167,25 +165,21 @@ class LoopLane:
             self._changed.clear()
             if not self.stopping:
                 await asyncio.sleep(_SETTLE_AFTER)  # let others end too
-        if self._bell is None or not self._bell.done():
-            return ""
-        rang = not self._bell.cancelled() and self._bell.result()
-        self._bell = None
-        return "" if rang else "repair"
+        if self._bell is not None and self._bell.done():
+            if not self._bell.cancelled():
+                self._bell.result()
+            self._bell = None
 
-    async def _wait_for_bell(self) -> bool:
-        try:
-            rang = await self._bell_connection.execute(awaiting.wait_bells(self.session.bells, WAIT))
-            self.session.rang(rang)
-            return rang is not None
-        except (NotSent, Unanswered, Passing, BrokerRefused):
-            return True  # the fetch that follows is refused as well, and waits
+    async def _wait_for_bell(self) -> None:
+        # Whatever goes wrong, the fetch that follows is refused as well, and waits.
+        with suppress(NotSent, Unanswered, Passing, BrokerRefused):
+            self.session.rang(await self._bell_connection.execute(awaiting.wait_bells(self.session.bells, WAIT)))
 
-    async def _exchange(self, want: int, mode: str = "") -> Batch | None:
+    async def _exchange(self, want: int) -> Batch | None:
         """Settle what has ended and take up to ``want`` messages; None if the incarnation was lost."""
         outcomes, self._outcomes = self._outcomes, []
         indexes, self._unsettled = self._unsettled, []
-        steps = self.session.exchange(outcomes, want=want, mode=mode, caps=self._pace.caps)
+        steps = self.session.exchange(outcomes, want=want, caps=self._pace.caps)
         batch: Batch | None = None
         try:
             batch = await adrive(steps, self._connection, asyncio.sleep if outcomes else self._pause)

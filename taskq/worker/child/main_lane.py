@@ -30,8 +30,9 @@ from taskq.worker.twin import leave_if_twin
 
 log = logging.getLogger("taskq.worker")
 
-#: Longest wait for a bell, in seconds; whoever wakes fetches, whatever the bell said.
-WAIT = 4.0
+#: Longest wait for a bell, in seconds. Bells that nobody heard are rung again by the parent's renewals; whoever wakes
+#: fetches all the same, so that a connection is never silent for long: a router would forget it.
+WAIT = 15.0
 #: Seconds between two tries of a child whose lease has not been renewed in time.
 UNRENEWED_PAUSE = 0.05
 #: No process forks within so many seconds; asking for the pid would cost a tiny task too much.
@@ -130,10 +131,7 @@ class MainLane:
             self._hand.waiting = wait > 0 and not outcomes
             if self._hand.stopping:
                 wait = 0.0
-            # After a wait, names that are missing among the ready queues are put back: it may have been in vain.
-            steps = self.session.exchange(
-                outcomes, want=want, mode="repair" if wait else "", caps=self._pace.caps, wait=wait
-            )
+            steps = self.session.exchange(outcomes, want=want, caps=self._pace.caps, wait=wait)
             batch: Batch | None = None
             try:
                 batch = drive(steps, connection, time.sleep if outcomes else self._pause)

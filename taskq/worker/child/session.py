@@ -49,7 +49,6 @@ class Session(Incarnation):
         outcomes: Sequence[Outcome],
         *,
         want: int = 0,
-        mode: str = "",
         caps: str = "",
         wait: float = 0.0,
         then: Callable[[int], call.Command[Any]] | None = None,
@@ -78,7 +77,7 @@ class Session(Incarnation):
             self._number += 1
             number = self._number
             try:
-                batch: Batch = yield sent or self._call(number, groups, want, mode, caps, wait, then)
+                batch: Batch = yield sent or self._call(number, groups, want, caps, wait, then)
                 break
             except NotSent:
                 self.doubtful = True  # it was not executed: say the same again
@@ -110,7 +109,6 @@ class Session(Incarnation):
         number: int,
         groups: Sequence[call.Arg],
         want: int,
-        mode: str,
         caps: str,
         wait: float,
         then: Callable[[int], call.Command[Any]] | None,
@@ -124,7 +122,7 @@ class Session(Incarnation):
             self._ahead = take(number + 1, (), mode="next")
         if self._ahead is not None:
             return fetch(number, groups, ahead=self._ahead)
-        return take(number, groups, mode="solo" if self._alone else mode)
+        return take(number, groups, mode="solo" if self._alone else "")
 
     def sent_along(self) -> call.Command[Any] | None:
         """Hand over the command that went with the last exchange; None if that needed more than one try."""

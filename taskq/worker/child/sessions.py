@@ -12,7 +12,6 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Sequence
 from functools import partial
-from itertools import cycle
 from typing import Any
 
 from taskq.broker.call import Command
@@ -45,7 +44,6 @@ class Sessions:
         """Prepare them; ``new`` makes the session of a partition, ``began`` is called as that of a `Session`."""
         self._turn = [new(keys) for keys in partitions.all]  # who is to be asked next comes first
         self._by_bell = {session.bells[0]: session for session in self._turn}
-        self._repairs = cycle(list(self._turn))
         self._began = began
         self.incarnation = ""
         self._rung: set[Session] = set()  # whose bells have rung since they were asked
@@ -53,6 +51,7 @@ class Sessions:
         self._likely = self._turn[0]  # where something was found last
         self._ahead: tuple[list[Session], Command[tuple[int, Batch]]] | None = None  # whom the wait under way asks
         self._stays_until = 0.0  # with that one
+        self._in_vain = False  # whether a wait was, since somebody was asked
 
     @property
     def bells(self) -> list[bytes]:
@@ -76,6 +75,7 @@ class Sessions:
 
     def rang(self, reply: Any) -> None:
         """Take note of what came of a wait for the bells: None in vain."""
+        self._in_vain = reply is None
         if reply is not None:
             self._rung.add(self._by_bell[reply[0]])
 
@@ -98,7 +98,7 @@ class Sessions:
         self.incarnation = ""
 
     def exchange(
-        self, outcomes: Sequence[Outcome], *, want: int = 0, mode: str = "", caps: str = "", wait: float = 0.0
+        self, outcomes: Sequence[Outcome], *, want: int = 0, caps: str = "", wait: float = 0.0
     ) -> Protocol[Batch]:
         """Settle ``outcomes`` and take up to ``want`` messages, as `Session.exchange` does; without either, only ask.
 
@@ -111,7 +111,7 @@ class Sessions:
         if wait and not self._rung:
             return (yield from self._wait(ended, want, caps, wait))
         if want:
-            return (yield from self._take(ended, want, mode, caps))
+            return (yield from self._take(ended, want, caps))
         yield from self._settle(ended or {session: [] for session in self._turn})
         return Batch(0, 0, 0, [])
 
@@ -152,7 +152,7 @@ class Sessions:
         if settles and not own:
             return Batch(0, 0, 0, [])
         if own:
-            whom = self._whom()
+            whom = list(self._turn)
             begin = partial(self._fetch_any, whom, want, caps, wait)
             batch: Batch = yield from likely.exchange(own, then=lambda number: begin((likely.keys, number)))
             ahead = likely.sent_along()
@@ -163,9 +163,9 @@ class Sessions:
             return batch
         if self.doubtful:
             self._forget_wait()
-            return (yield from self._take({}, want, "", caps))
+            return (yield from self._take({}, want, caps))
         if self._ahead is None:
-            whom = self._whom()
+            whom = list(self._turn)
             self._ahead = whom, self._fetch_any(whom, want, caps, wait)
         (whom, command), self._ahead = self._ahead, None
         try:
@@ -180,13 +180,8 @@ class Sessions:
         if batch.messages:
             self._found_in(found, (yield Now()))
         elif self._rung:
-            return (yield from self._take({}, want, "", caps))
+            return (yield from self._take({}, want, caps))
         return batch
-
-    def _whom(self) -> list[Session]:
-        """In which order to look for something; the first is asked in vain, and mends what it has forgotten to tell."""
-        first = next(self._repairs)
-        return [first, *(session for session in self._turn if session is not first)]
 
     def _fetch_any(
         self, whom: list[Session], want: int, caps: str, wait: float, after: tuple[Keys, int] | None = None
@@ -209,22 +204,26 @@ class Sessions:
             self._turn.remove(session)
             self._turn.append(session)
 
-    def _take(self, ended: Ended, want: int, mode: str, caps: str) -> Protocol[Batch]:
+    def _due(self, now: float) -> list[Session]:
+        """Whom to ask, in turn: who had something lately or may have by now. After a wait in vain one is enough."""
+        if self._in_vain:
+            self._in_vain = False
+            return list(self._rung) or [self._turn[0]]
+        due = [one for one in self._turn if one in self._rung or self._left_out.get(one, 0.0) <= now]
+        due.sort(key=lambda one: (one is not self._likely or now >= self._stays_until, one not in self._rung))
+        return due
+
+    def _take(self, ended: Ended, want: int, caps: str) -> Protocol[Batch]:
         """Go round until some partition has something; answers an empty batch if none has."""
         now: float = yield Now()
-        if mode:  # a wait is over: of what rang, or else in vain
-            due = list(self._rung) or [next(self._repairs)]
-        else:
-            due = [one for one in self._turn if one in self._rung or self._left_out.get(one, 0.0) <= now]
-            due.sort(key=lambda one: (one is not self._likely or now >= self._stays_until, one not in self._rung))
+        due = self._due(now)
         if not due:
             yield from self._settle(ended)
         for session in due:
             own = yield from self._settle_but(session, ended)
             ended = {}
             self._rung.discard(session)
-            batch: Batch = yield from session.exchange(own, want=want, mode=mode, caps=caps)
-            mode = ""
+            batch: Batch = yield from session.exchange(own, want=want, caps=caps)
             if batch.messages:
                 self._found_in(session, now)
                 return batch

@@ -30,8 +30,12 @@ from taskq.worker.vital import vital
 
 log = logging.getLogger("taskq.worker")
 
-#: Longest time between two renewals, in seconds: however long the lease, a renewal also learns what the server lost.
-_RENEW_EVERY = 5.0
+#: Longest time between two renewals, in seconds: however long the lease, a renewal also learns what the server lost,
+#: and rings the bells that nobody heard.
+_RENEW_EVERY = 4.0
+#: After it rang one, the next renewal comes so soon: the token may go to a client that is gone, which the server takes
+#: for alive until its wait is over.
+_RING_AGAIN = 0.25
 #: Seconds between two times the server is told which tasks the lanes run.
 _ENLIST_EVERY = 15.0
 #: Seconds by which a partition's turn to promote may come early, so that all partitions have theirs together.
@@ -90,6 +94,7 @@ class Heartbeat(threading.Thread):
         self._ordered = ordered
         self._unknown: dict[Keys, set[str]] = {keys: set() for keys in partitions.all}
         self._serves = False  # whether it ever renewed: before, nobody may have told the server yet
+        self._unheard = False  # whether something was ready and its bell was silent, at the last renewal
         self._renew_at = 0.0
         self._reap_at = dict.fromkeys(partitions.all, 0.0)
         self._due_at = dict.fromkeys(partitions.all, 0.0)
@@ -122,7 +127,7 @@ class Heartbeat(threading.Thread):
         now = yield Now()
         if now >= self._renew_at:
             next_ends = yield from self._renew(now)
-            self._renew_at = now + min(self.lease / 3, _RENEW_EVERY)
+            self._renew_at = now + min(self.lease / 3, _RING_AGAIN if self._unheard else _RENEW_EVERY)
             self._reap_at = {keys: min(self._renew_at, now + next_end) for keys, next_end in next_ends.items()}
         began: float = yield Now()
         for keys, reaper in self._reapers.items():
@@ -152,7 +157,7 @@ class Heartbeat(threading.Thread):
         """Renew all leases from ``now`` on; answers in how many seconds to look for one that has ended, and where."""
         by_incarnation = {seat.incarnation: seat for seat in self.seats if seat.incarnation}
         lost, next_ends, healed = set[str](), dict[Keys, float](), list[str]()
-        unannounced = False
+        unannounced = self._unheard = False
         for keys in self.partitions.all:
             infos = {incarnation: self._describe(incarnation) for incarnation in self._unknown[keys]}
             renewal: Renewal = yield leasing.renew(
@@ -162,6 +167,7 @@ class Heartbeat(threading.Thread):
             lost |= renewal.lost
             healed += (what for what in renewal.healed if what not in healed)
             unannounced = unannounced or renewal.unannounced
+            self._unheard = self._unheard or renewal.unheard
             if renewal.suspects:
                 self._suspects()
             for incarnation, raw_id in renewal.revoked:  # of which nobody may have heard

@@ -1,6 +1,6 @@
 -- Bells: passing word on to sets of workers.
--- Ringing must not end a script half-way: if an operator has made one of its keys another type, nobody is told, and the
--- audit makes up for it later.
+-- Ringing must not end a script half-way: if an operator has made one of its keys another type, nobody is told until the
+-- next renewal of a worker that serves it (see repair.lua).
 
 -- Ring a bell that is silent.
 local function ring(bell)

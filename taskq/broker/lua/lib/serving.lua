@@ -1,9 +1,10 @@
 -- Sets of queues that workers serve: register or repair one, and tell it what waits.
 
--- A worker serves a set until `ends` at least; another worker may for longer. Returns whether anything of it was missing.
-local function serve(set, queues, ends)
+-- A worker serves a set until `ends` at least; another worker may for longer. Returns whether anything of it was missing;
+-- with `only` (joined by spaces) that is asked of these queues alone.
+local function serve(set, queues, ends, only)
   local missing = call('HSETNX', P .. 'sets', set, queues) == 1
-  for queue in string.gmatch(queues, '%S+') do
+  for queue in string.gmatch(only or queues, '%S+') do
     local sets = call('HGET', P .. 'serving', queue)
     if not find(' ' .. (sets or '') .. ' ', ' ' .. set .. ' ', 1, true) then
       call('HSET', P .. 'serving', queue, sets and sets .. ' ' .. set or set)
