@@ -294,7 +294,7 @@ def test_a_worker_is_stopped_as_by_a_signal(
 
 
 def test_a_suspect_is_left_to_others_by_a_quiet_worker(
-    module: ModuleType, run: Run, listed: Listed, start_worker: Start
+    module: ModuleType, run: Run, listed: Listed, start_worker: Start, tmp_path: Path
 ) -> None:
     quiet = start_worker("-n", "quiet", "-c", "1")
     wait_until(lambda: begun(listed), "it is there")
@@ -303,7 +303,7 @@ def test_a_suspect_is_left_to_others_by_a_quiet_worker(
 
     other = start_worker("-n", "other", "-c", "1")
     handle = module.charge.delay("ann", "")
-    wait_until(lambda: len(listed("ps")) == 1, "it runs")
+    wait_until((tmp_path / "began-ann").exists, "it runs")  # not before: what was only taken is no suspect
     os.kill(listed("ps")[0]["pid"], signal.SIGKILL)
 
     wait_until(lambda: any(one["alone"] for one in listed("ps")), "it runs alone")
