@@ -13,7 +13,6 @@ from typing import Any
 import pytest
 
 from taskq.broker.call import Command
-from taskq.cli import main
 from tests.cli.conftest import Ran
 from tests.cli.lost import publish
 from tests.support import Server, Start, Worker, Write, survey, wait_until
@@ -480,17 +479,6 @@ def test_an_audit_of_before_that_cannot_be_read_is_as_if_there_was_none(module: 
 
 
 # -- what all share ------------------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize("words", [("ps",), ("stop", "one"), ("ping", "--timeout", "0.2")])
-def test_a_server_that_is_down_is_a_line_and_exit_code_2(quick: Run, words: tuple[str, ...]) -> None:
-    from click.testing import CliRunner
-
-    ran = CliRunner(env={"TASKQ_URL": "redis://localhost:1"}).invoke(main, [*words])
-
-    assert (ran.exit_code, ran.stdout) == (2, "")
-    assert ran.stderr.startswith("taskq: ")
-    assert "Traceback" not in ran.stderr
 
 
 @pytest.mark.parametrize(
