@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
+import compileall
+import gc
 import os
 import shutil
 import signal
+import sys
 import tempfile
 from collections.abc import Callable, Generator, Iterator
 from pathlib import Path
+from py_compile import PycInvalidationMode
 from types import ModuleType
 
 import pytest
 from hypothesis import settings
 
+import taskq
 from taskq import TaskQ
 from taskq.calls.client import Client
 from tests.support import Server, Worker, load_jobs, new_app, programs
@@ -28,6 +33,19 @@ settings.load_profile("taskq")
 os.environ.pop("PYTHONUNBUFFERED", None)
 
 FAILED = pytest.StashKey[bool]()
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Compile taskq once where Python may not keep bytecode (as in many images): a thousand processes would do it."""
+    if sys.dont_write_bytecode and not hasattr(config, "workerinput"):  # xdist's own processes find it there
+        for folder in taskq.__path__:  # by hash: a file that is changed within a second is compiled anew all the same
+            compileall.compile_dir(folder, quiet=2, invalidation_mode=PycInvalidationMode.CHECKED_HASH)
+
+
+def pytest_collection_finish() -> None:
+    """Leave seven thousand tests, which stay to the end, out of what each collection looks through."""
+    gc.freeze()
+
 
 os.environ["TASKQ_TEST_CLOCK"] = "1"  # the server's clock can be moved by the key `clock`
 

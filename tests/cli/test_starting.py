@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 
 from tests.cli.conftest import Background, environment
-from tests.support import Start, Write, wait_until
+from tests.support import Server, Start, Write, wait_until
 
 JOBS = "@app.task\ndef add(a, b): return a + b\n"
 
@@ -102,26 +102,32 @@ def test_a_start_method_that_there_is_not_is_refused(jobs: Write, start_worker: 
     assert "(from TASKQ_START_METHOD)" in worker.log
 
 
-def test_every_command_without_a_server_is_a_line_and_exit_code_2(tmp_path: Path) -> None:
+def test_every_command_without_a_server_is_a_line_and_exit_code_2(tmp_path: Path, own_server: Server) -> None:
     call = "0190f0e0-0000-7000-8000-000000000000"
     commands = [
         ["reaper", "--once"], ["reaper", "--once", "--dry-run"], ["queues"], ["why", call], ["pause", "q"],
-        ["revoke", call], ["limit", "q"], ["dead", "ls"], ["cron", "ls"],
+        ["revoke", call], ["limit", "q"], ["dead", "ls"], ["cron", "ls"], ["ps"], ["stop", "one"],
+        ["ping", "--timeout", "0.2"],
     ]  # fmt: skip
+    own_server.kill()
+    # Nothing there, a port that refuses, and what a server has left that was killed; all wait at the same time.
+    urls = [f"unix://{tmp_path}/nowhere", "redis://localhost:1", own_server.url]
+    cases = [(urls[n % 3], words) for n, words in enumerate(commands)]
+    cases += [(None, ["dead", "ls", "--url", own_server.url])]
     running = [
         subprocess.Popen(
             [sys.executable, "-m", "taskq", *words],
-            cwd=tmp_path, env=environment(f"unix://{tmp_path}/nowhere"), text=True,
+            cwd=tmp_path, env=environment(url), text=True,
             stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
         )
-        for words in commands
+        for url, words in cases
     ]  # fmt: skip
 
-    for words, process in zip(commands, running, strict=True):
-        said = process.communicate(timeout=60)[1]
-        assert process.returncode == 2, words
-        assert "taskq: no answer from unix://" in said, words
-        assert "Traceback" not in said, words
+    for (url, words), process in zip(cases, running, strict=True):
+        out, error = process.communicate(timeout=60)
+        assert (process.returncode, out) == (2, ""), words
+        assert error.startswith(f"taskq: no answer from {url or own_server.url}"), words
+        assert "Traceback" not in error, words
 
 
 def test_a_reaper_that_waits_for_the_server_ends_at_once(background: Callable[..., Background], tmp_path: Path) -> None:

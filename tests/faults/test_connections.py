@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import threading
 from collections.abc import Awaitable, Callable
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -24,12 +25,12 @@ def echo(text: bytes) -> Command[bytes]:
 
 
 def test_an_answer_that_comes_too_late_is_not_that_of_the_next_call(proxy: Proxy) -> None:
-    connection = Connection(proxy.url, timeout=0.2)
+    connection = Connection(proxy.url)
     assert connection.execute(echo(b"a")) == b"a"
 
     proxy.latency = 0.3
     with pytest.raises(Unanswered):
-        connection.execute(echo(b"b"))
+        connection.execute(replace(echo(b"b"), within=0.2))
     proxy.latency = 0.0
 
     assert connection.execute(echo(b"c")) == b"c"
@@ -39,10 +40,10 @@ def test_an_answer_that_comes_too_late_is_not_that_of_the_next_call(proxy: Proxy
 @pytest.mark.parametrize("end", ["too late", "cancelled"])
 def test_an_answer_on_a_loop_that_nobody_waits_for_is_not_that_of_the_next_call(end: str, proxy: Proxy) -> None:
     async def calls() -> bytes:
-        connection = AsyncConnection(proxy.url, timeout=0.2 if end == "too late" else 5.0)
+        connection = AsyncConnection(proxy.url)
         assert await connection.execute(echo(b"a")) == b"a"
         proxy.latency = 0.3
-        call = asyncio.create_task(connection.execute(echo(b"b")))
+        call = asyncio.create_task(connection.execute(replace(echo(b"b"), within=0.2 if end == "too late" else 5.0)))
         if end == "cancelled":
             await asyncio.sleep(0.05)
             call.cancel()

@@ -24,7 +24,7 @@ from taskq.broker.protocol import drive
 from taskq.broker.scripts import all_scripts
 from taskq.upkeep.reaper import Reaper
 from tests.faults.breaking import MODES, PLAIN, faults, happened, plant
-from tests.support import SOAK, Server, Worker, Write, survey
+from tests.support import SOAK, Server, Worker, Write, survey, wait_until
 
 Begin = Callable[[dict[str, str]], "Case"]
 
@@ -234,7 +234,7 @@ class Case:
                 self.client = self._start_client()
             self._keep_a_worker()
             time.sleep(0.01)
-        while self.worker.stop() != 0:  # killed while it stopped: the next one cleans up
+        while self._stop_worker() != 0:  # killed while it stopped: the next one cleans up
             assert self.worker.process.returncode == -signal.SIGKILL, str(self)
             assert time.monotonic() < deadline, f"it does not stop: {self}"
             self.deaths += 1
@@ -245,6 +245,11 @@ class Case:
             assert time.monotonic() < deadline, f"leases are left: {self}"
             time.sleep(drive(reaper.reap(), connection))
         connection.close()
+
+    def _stop_worker(self) -> int:
+        """Stop it; not before it listens, since Python itself dies of the signal."""
+        wait_until(lambda: "concurrency" in self.worker.log or self.worker.process.poll() is not None, "it has begun")
+        return self.worker.stop()
 
     def _keep_a_worker(self) -> None:
         if self.worker.process.poll() is not None:

@@ -560,10 +560,10 @@ def test_children_come_and_go_with_the_work(jobs: Write, start_worker: Start) ->
     worker = start_worker("--autoscale", "1,4")
     wait_until(lambda: len(worker.children()) == 1, "one child runs")
 
-    results = module.nap.delay_many([(0.5, i) for i in range(30)])
+    results = module.nap.delay_many([(0.5, i) for i in range(16)])
 
     wait_until(lambda: len(worker.children()) == 4, "there are four")
-    assert [r.get(timeout=30) for r in results] == list(range(30))
+    assert [r.get(timeout=30) for r in results] == list(range(16))
 
 
 def test_scaling_takes_children_away_when_nothing_waits() -> None:

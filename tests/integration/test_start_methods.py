@@ -34,12 +34,18 @@ def ask(number):
 """
 
 WORK = """
-LOG = os.open(os.path.join(os.path.dirname(__file__), "runs.log"), os.O_APPEND | os.O_CREAT | os.O_WRONLY)
+LOG = os.open(os.path.join(os.path.dirname(__file__), "runs.log"), os.O_APPEND | os.O_CREAT | os.O_RDWR)
 
 @app.task
 def work(seconds=0.0):
     os.write(LOG, f"{os.getpid()}\\n".encode())
     time.sleep(seconds)
+    return os.getpid()
+
+@app.task
+def killed_once():
+    os.write(LOG, f"{os.getpid()}\\n".encode())
+    time.sleep(60 if os.pread(LOG, 100, 0).count(b"\\n") == 1 else 0)  # the first run lasts until it is killed
     return os.getpid()
 
 @app.task(time_limit=0.3)
@@ -100,14 +106,14 @@ def test_the_flag_comes_before_the_setting(jobs: Write, start_worker: Start) -> 
 def test_what_a_killed_child_ran_runs_again(method: str, jobs: Write, start_worker: Start, tmp_path: Path) -> None:
     module = jobs(WORK)
     worker = start_worker("-c", "1", "--start-method", method)
-    result = module.work.delay(0.5)
+    result = module.killed_once.delay()
     wait_until(lambda: len(runs(tmp_path)) == 1, "it runs")
 
     os.kill(worker.children()[0], signal.SIGKILL)
 
     assert result.get(timeout=30) == int(runs(tmp_path)[1])
     assert "was killed by SIGKILL" in worker.log
-    assert survey(module.app)["jobs.work"].counters["crashes"] == 1
+    assert survey(module.app)["jobs.killed_once"].counters["crashes"] == 1
 
 
 @each_method
@@ -171,7 +177,7 @@ def test_a_killed_fork_server_takes_its_children_along_and_others_follow(
 ) -> None:
     module = jobs(WORK)
     worker = start_worker("-c", "2", "--start-method", "forkserver")
-    result = module.work.delay(0.5)
+    result = module.killed_once.delay()
     wait_until(lambda: len(runs(tmp_path)) == 1, "it runs")
     children = worker.children()
 
@@ -179,7 +185,7 @@ def test_a_killed_fork_server_takes_its_children_along_and_others_follow(
 
     assert result.get(timeout=30) == int(runs(tmp_path)[1])
     assert gone(children)
-    assert survey(module.app)["jobs.work"].balance == 0
+    assert survey(module.app)["jobs.killed_once"].balance == 0
 
 
 def test_a_fork_server_that_is_killed_at_any_moment_is_replaced(jobs: Write, start_worker: Start) -> None:
