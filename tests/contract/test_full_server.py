@@ -19,6 +19,7 @@ from taskq.broker.commands import (
     leasing,
     looking,
     producing,
+    several,
     steering,
     ticking,
 )
@@ -131,7 +132,7 @@ TIMED = {
 
 def take_any(world: World) -> Command[tuple[int, holding.Batch]]:
     """Take from another partition, where nothing is, or from this one."""
-    return holding.fetch_any(
+    return several.fetch_any(
         [(Keys(world.keys.app, 1), 1), (world.keys, 1)], "inc",
         want=10, queues=QueueSet("set", ("q",)), caps="",
         wait=0.01, bells=[world.keys["bell:set"]], heard=lambda _: None,

@@ -9,7 +9,7 @@ import pytest
 
 from taskq import TaskQ
 from taskq.broker.call import Command
-from taskq.broker.commands import announcing, holding, leasing
+from taskq.broker.commands import announcing, holding, leasing, several
 from taskq.broker.commands.holding import Batch, Lost, Stale
 from taskq.broker.faults import Unanswered
 from taskq.broker.keys import Keys
@@ -144,7 +144,7 @@ def test_a_wait_whose_answer_is_lost_loses_nothing_that_it_has_taken(app: TaskQ,
 def test_a_wait_takes_nothing_if_what_it_was_sent_with_was_not_executed(app: TaskQ, lane: Lane) -> None:
     app.tasks["q5"].delay()
     partitions, sessions = app.client.partitions, lane.sessions
-    command = holding.fetch_any(
+    command = several.fetch_any(
         [(keys, 9) for keys in partitions.all], sessions.incarnation, want=1, queues=QueueSet.of(QUEUES), caps=_CAPS,
         wait=0.01, bells=sessions.bells, heard=lambda _: None, after=(partitions.all[2], 8),
     )  # fmt: skip
@@ -162,7 +162,7 @@ def test_a_wait_takes_nothing_if_what_it_was_sent_with_was_not_executed(app: Tas
 
 def test_after_a_wait_in_vain_one_partition_is_asked_and_after_that_all(app: TaskQ, lane: Lane) -> None:
     assert not lane.take(wait=0.01).messages
-    assert lane.sent == ["wait+fetch"]
+    assert lane.sent == ["wait+fetch_any"]
 
     lane.sessions.rang(None)  # an event loop waits on a connection of its own
     assert not lane.take().messages

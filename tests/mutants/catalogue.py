@@ -1726,7 +1726,7 @@ MUTANTS = [
     ),
     py(
         "what goes to one of several partitions has the number of what went before",
-        "broker/producer",
+        "broker/spread",
         "        numbering = self.numbering\n        numbering.number += 1",
         "        numbering = self.numbering\n        numbering.number += numbering.number == 0",
         "tests/faults/test_network.py::test_what_goes_to_several_partitions_goes_in_one_write",
@@ -1740,7 +1740,7 @@ MUTANTS = [
     ),
     py(
         "calls that others than the refused accepted are called unsent",
-        "broker/producer",
+        "broker/spread",
         "if unheard and (accepted or ",
         "if unheard and (False or ",
         "tests/faults/test_network.py::test_calls_of_which_some_were_answered_before_the_server_fell_silent_are_uncertain",

@@ -46,7 +46,8 @@ class Batch:
     messages: list[bytes]
 
 
-def _batch(reply: Any) -> Batch:
+def read_batch(reply: Any) -> Batch:
+    """Read what ``fetch.lua`` answers; raises `Lost` or `Stale`."""
     _owned(reply)
     return Batch(int(reply[0]), reply[1], reply[2], reply[3:])
 
@@ -83,33 +84,9 @@ def fetch(
     """
     args = [keys.prefix, incarnation, number, want, set_id, mode, caps, order, *outcomes]
     names = (bells or (keys["bell:" + set_id],)) if wait else None
-    return Command(script("fetch"), args, _batch, repeatable=False, block=wait, bells=names, heard=heard, ahead=ahead)
-
-
-def fetch_any(
-    partitions: Sequence[tuple[Keys, int]],
-    incarnation: str,
-    *,
-    want: int,
-    queues: QueueSet,
-    caps: str,
-    wait: float,
-    bells: Sequence[bytes],
-    heard: Callable[[Any], object],
-    after: tuple[Keys, int] | None = None,
-) -> Command[tuple[int, Batch]]:
-    """Wait for the bells of several partitions, then take from the first that has something ready; answers from which.
-
-    Each partition comes with its call number. ``after`` are those of the call that this one is sent with. It must not
-    be sent twice, since it may come to another partition then.
-    """
-    keys, sent_with = after or (partitions[0][0], "")
-    numbers, prefixes = " ".join(str(number) for _, number in partitions), [each.prefix for each, _ in partitions]
-    args = [keys.prefix, incarnation, numbers, want, queues.id, "", caps, queues.order, sent_with, *prefixes]
     return Command(
-        script("fetch_any"), args, lambda reply: (reply[0] - 1, _batch(reply[1])),
-        repeatable=False, block=wait, bells=bells, heard=heard, follows=after is not None,
-    )  # fmt: skip
+        script("fetch"), args, read_batch, repeatable=False, block=wait, bells=names, heard=heard, ahead=ahead
+    )
 
 
 def sync(

@@ -15,7 +15,7 @@ from functools import partial
 from typing import Any
 
 from taskq.broker.call import Command
-from taskq.broker.commands import holding
+from taskq.broker.commands import several
 from taskq.broker.commands.holding import Batch, Lost, Stale
 from taskq.broker.faults import NotSent, Passing, Unanswered, backoff
 from taskq.broker.keys import Keys
@@ -186,7 +186,7 @@ class Sessions:
     def _fetch_any(
         self, whom: list[Session], want: int, caps: str, wait: float, after: tuple[Keys, int] | None = None
     ) -> Command[tuple[int, Batch]]:
-        return holding.fetch_any(
+        return several.fetch_any(
             [(session.keys, session.next_number()) for session in whom], self.incarnation, want=want,
             queues=self._turn[0].queues, caps=caps, wait=wait, bells=self.bells, heard=self.rang, after=after,
         )  # fmt: skip
