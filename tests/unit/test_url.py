@@ -43,7 +43,7 @@ def test_options_that_would_break_a_promise_are_fixed(url: str) -> None:
     )  # fmt: skip
 
 
-@pytest.mark.parametrize("url", ["redis://h", "rediss://h", "redis://h?socket_keepalive=false"])
+@pytest.mark.parametrize("url", ["valkey://h", "valkeys://h", "valkey://h?socket_keepalive=false"])
 def test_the_kernel_notices_within_8_seconds_that_the_other_end_is_gone(url: str) -> None:
     for made in (new_connection(url, 1.0), new_async_connection(url)):
         options = made.socket_keepalive_options
