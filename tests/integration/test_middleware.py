@@ -374,7 +374,7 @@ def test_the_twin_of_a_hook_that_forks_goes_no_further(
     for n in range(3):
         assert getattr(module, lane).delay(n).get(timeout=30) == n
     wait_until(lambda: len(notes(tmp_path)) == 3, "the next hook is called by one of the two")
-    assert notes(tmp_path) == ["after 0", "after 1", "after 2"]
+    assert sorted(notes(tmp_path)) == ["after 0", "after 1", "after 2"]  # in threads, one hook may overtake another
 
 
 KILLS = """
