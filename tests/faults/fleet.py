@@ -164,7 +164,14 @@ class Fleet:
         self.victims.update(gone.children())
         gone.process.send_signal(signal.SIGTERM)
         self.workers[place] = self._start(place)
-        return gone.stop(signal.SIGCONT)
+        gone.process.send_signal(signal.SIGCONT)
+
+        def has_ended() -> bool:
+            self.victims.update(gone.children())  # it may have been starting one when it was told
+            return gone.process.poll() is not None
+
+        wait_until(has_ended, "it has stopped", 30.0)
+        return gone.process.wait()
 
     @property
     def logs(self) -> list[str]:
