@@ -58,11 +58,16 @@ def command(names: tuple[str, ...], url: str | None, as_json: bool) -> None:
     with reaching(url) as broker:
         now, apps = broker.run(looking.server_time()), broker.perform(apps_at(broker.where, names))
         several = any(len(app.all) > 1 for app in apps)
-        listing = Listing(as_json, *(column for column in _COLUMNS if several or column is not _PARTITION))
+        listing = Listing(as_json, *columns(several))
         for app in apps:
             for queue in broker.perform(queues_of(app)):
                 listing.add(_row(queue, now, several), _document(queue, now))
         listing.end(broker.where, "queue")
+
+
+def columns(several: bool) -> tuple[Column, ...]:
+    """Return the columns to show; ``several`` says that some app has several partitions."""
+    return _COLUMNS if several else tuple(column for column in _COLUMNS if column is not _PARTITION)
 
 
 def _row(queue: Queue, now: float, several: bool) -> tuple[Cell, ...]:

@@ -192,7 +192,8 @@ def test_queues_as_json(run: Run, app: TaskQ) -> None:
     row = json.loads(run("queues", "--json").stdout)
     assert 0 <= row.pop("oldest") < 60
     assert row == {
-        "app": app.name, "queue": "mail", "pending": 2, "scheduled": 0, "gated": 0, "processing": 0, "suspects": 0,
+        "app": app.name, "queue": "mail", "partition": 0, "pending": 2, "scheduled": 0, "gated": 0, "processing": 0,
+        "suspects": 0,
         "dead": 1, "accepted": 3, "done": 0, "failed": 1, "discarded": 0, "purged": 0, "rate": None, "rate_in": None,
         "served": True, "workers": [], "missing": 0, "paused": False, "state": "",
     }  # fmt: skip

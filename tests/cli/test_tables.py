@@ -8,7 +8,7 @@ import sys
 
 import pytest
 
-from taskq.cli.queues import _COLUMNS as QUEUES
+from taskq.cli import queues
 from taskq.cli.tables import Cell, Column, Table
 from taskq.cli.timetable import COLUMNS as ENTRIES
 
@@ -33,6 +33,7 @@ def printed(
     return screen.getvalue()
 
 
+QUEUES = queues.columns(several=False)
 PAUSED = "paused 3m ago by ann@host, for 57m more: the provider is down, and nobody knows for how long it will be"
 BUSY: list[tuple[Cell, ...]] = [
     (

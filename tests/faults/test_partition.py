@@ -81,7 +81,7 @@ def far_server(network: Network, short_folder: Path) -> Iterator[Server]:
 #: Waits for a bell for a minute, on a thread's connection or a loop's; says when it begins to.
 WAITS = """
 import asyncio, sys
-from taskq.broker.commands.holding import wait_bells
+from taskq.broker.commands.awaiting import wait_bells
 from taskq.broker.faults import Unanswered
 from taskq.broker.net.aio import AsyncConnection
 from taskq.broker.net.connection import Connection
