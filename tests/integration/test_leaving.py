@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import signal
 from pathlib import Path
 
@@ -139,3 +140,48 @@ def test_children_that_still_end_what_they_run_leave_their_worker_its_capacity(
     with open(tmp_path / "notes.log", "a") as file:
         file.write("go\n")
     assert [bool(result.get(timeout=20)) for result in held] == [True] * len(held)
+
+
+DEAF = """
+from taskq.worker.child.main_lane import MainLane
+
+stop, told = MainLane.stop, []
+
+def deaf_at_first(lane, grace=None):
+    told.append(grace)
+    if len(told) > 1:
+        stop(lane, grace)
+
+MainLane.stop = deaf_at_first
+
+@app.task
+def pid():
+    return os.getpid()
+
+@app.task
+async def apid():
+    return os.getpid()
+"""
+
+
+def test_a_wait_that_began_just_after_a_child_was_told_to_end_does_not_last(jobs: Write, start_worker: Start) -> None:
+    """No wait notices a signal that came the moment before."""
+    module = jobs(DEAF)
+    worker = start_worker("-c", "1")
+    child = module.pid.delay().get(timeout=20)
+
+    os.kill(worker.process.pid, signal.SIGHUP)
+
+    wait_until(lambda: child not in worker.children(), "it is replaced", 8.0)
+    assert module.pid.delay().get(timeout=20) != child
+    assert worker.stop(seconds=8) == 0
+
+
+@pytest.mark.parametrize("task", ["pid", "apid"])
+def test_nor_does_one_in_a_child_that_has_run_enough(task: str, jobs: Write, start_worker: Start) -> None:
+    module = jobs(DEAF)
+    worker = start_worker("-c", "1", "--max-tasks-per-child", "1")
+
+    for _ in range(2):
+        child = getattr(module, task).delay().get(timeout=20)
+        wait_until(lambda child=child: child not in worker.children(), "it has left", 8.0)  # type: ignore[misc]

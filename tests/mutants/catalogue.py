@@ -993,8 +993,15 @@ MUTANTS = [
     py(
         "a child that takes no more is not replaced",
         "worker/parent/children",
-        "child.retiring = child.retiring or child.seats[0].retiring",
-        "child.retiring = child.retiring",
+        "if child.seats[0].retiring and not child.retiring:",
+        "if False:",
+        "tests/integration/test_leaving.py",
+    ),
+    py(
+        "a child is told once that it is to end",
+        "worker/parent/children",
+        "if child.retiring and now >= child.tell_again and not child.busy:",
+        "if False:",
         "tests/integration/test_leaving.py",
     ),
     py(

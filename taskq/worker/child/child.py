@@ -112,10 +112,10 @@ class Child:
         return code
 
     def _make_room(self) -> None:
-        """Take nothing more, and let another take this one's place while what runs ends."""
+        """Take nothing more, and let another take this one's place while what runs ends; any lane's thread calls it."""
         self.seats[0].retire()
         self._tell_parent()
-        self._retire()
+        signal.pthread_kill(threading.main_thread().ident or 0, signal.SIGHUP)  # a lane is stopped in its own thread
 
     def _tell_parent(self) -> None:
         worker = multiprocessing.parent_process()  # not the fork server, if there is one

@@ -27,6 +27,8 @@ log = logging.getLogger("taskq.worker")
 
 #: Seconds for which a child that holds nothing any more is waited for, whatever a task has left running in it.
 _LEAVES_WITHIN = 3.0
+#: Seconds after which a child that is to end, and runs nothing, is told again.
+_TELL_AGAIN = 1.0
 #: How many replaced children may at least finish what they run beside their replacements.
 _ENDING = 8
 
@@ -39,6 +41,7 @@ class Running:
         stale: It is to be replaced as soon as a number is free for another.
         retiring: It takes nothing more, and another takes its place.
         stopping: It was told that the worker stops.
+        tell_again: When it is told so again: a wait that begins just after a signal does not notice it.
         leaves_by: When it is killed if it is still there, since it has said that it holds nothing any more.
         overdue: Digests of messages for whose time limit it was killed.
         revoked: Digests of revoked messages that did not end, for which it was killed.
@@ -51,6 +54,7 @@ class Running:
     stale: bool = False
     retiring: bool = False
     stopping: bool = False
+    tell_again: float = float("inf")
     leaves_by: float = float("inf")
     overdue: set[bytes] = field(default_factory=set)
     revoked: set[bytes] = field(default_factory=set)
@@ -157,7 +161,7 @@ class Children:
     def retire(self, child: Running) -> None:
         """Let a child end when what it runs has ended; another takes its place at once."""
         child.retiring = True
-        self.signal(child, signal.SIGHUP)
+        self._tell_to_end(child)
 
     def replace_all(self) -> None:
         """Replace every child, one beside the other, as far as numbers are free."""
@@ -170,15 +174,25 @@ class Children:
             if not child.stopping:
                 child.stopping = child.retiring = True
                 # One that has not begun holds nothing, and may be deaf for as long as its module takes to import.
-                began = any(seat.incarnation for seat in child.seats)
-                self.signal(child, signal.SIGTERM if began else signal.SIGKILL)
+                if any(seat.incarnation for seat in child.seats):
+                    self._tell_to_end(child)
+                else:
+                    self.signal(child, signal.SIGKILL)
+
+    def _tell_to_end(self, child: Running) -> None:
+        """Tell one to take nothing more, and to end when what it runs has ended."""
+        child.tell_again = time.monotonic() + _TELL_AGAIN
+        self.signal(child, signal.SIGTERM if child.stopping else signal.SIGHUP)
 
     def listen(self) -> None:
-        """Take in what children say in their seats; end those that hold nothing any more but do not leave."""
+        """Take in what children say in their seats; tell those again that go on, end those that do not leave."""
         now = time.monotonic()
         for number, child in self.running.items():
-            child.retiring = child.retiring or child.seats[0].retiring
+            if child.seats[0].retiring and not child.retiring:
+                child.retiring, child.tell_again = True, now + _TELL_AGAIN
             if child.exit_code is None:
+                if child.retiring and now >= child.tell_again and not child.busy:
+                    self._tell_to_end(child)
                 continue
             child.leaves_by = min(child.leaves_by, now + _LEAVES_WITHIN)
             if now >= child.leaves_by and child.process.exitcode is None:
