@@ -65,9 +65,10 @@ class Storm:
     def stop_some(self) -> str:
         """SIGSTOP for a part of a lease or more of it: a parent, or a worker with its children."""
         worker = self.chance.choice(self.fleet.workers)
-        pids = [worker.process.pid, *(worker.children() if self.chance.random() < 0.5 else [])]
-        self.fleet.victims.update(worker.children())
-        for pid in pids:
+        kill(worker.process.pid, signal.SIGSTOP)  # it starts no other child between this and the look
+        self.fleet.victims.update(children := worker.children())
+        pids = [worker.process.pid, *(children if self.chance.random() < 0.5 else [])]
+        for pid in pids[1:]:
             kill(pid, signal.SIGSTOP)
         return self._in(self.chance.uniform(0.1, 1.5) * LEASE, lambda: [kill(pid, signal.SIGCONT) for pid in pids])
 
@@ -78,9 +79,9 @@ class Storm:
         return self._in(self.chance.uniform(0.2, 2.0), setattr, self.proxy, "decide", lambda number, call: PASS)
 
     def silence(self) -> str:
+        self.proxy.swallow = True  # from now on no child that is started takes anything
         for worker in self.fleet.workers:
             self.fleet.victims.update(worker.children())
-        self.proxy.swallow = True
         return self._in(self.chance.uniform(0.1, 1.2) * LEASE, setattr, self.proxy, "swallow", False)
 
     def break_connections(self) -> str:
