@@ -13,6 +13,7 @@ import sys
 import textwrap
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import replace
 from functools import cache
 from pathlib import Path
@@ -182,16 +183,22 @@ class Worker:
     def log(self) -> str:
         return self.log_path.read_text()
 
-    def children(self) -> list[int]:
-        """Pids of the child processes, also of those that a fork server has, without Python's own helpers."""
-        own, servers = _children_of(self.process.pid), self.fork_servers()
-        trackers = [pid for pid in own if b"multiprocessing.resource_tracker" in _command_of(pid)]
-        own = [pid for pid in own if pid not in (*servers, *trackers)]
-        return own + [pid for server in servers for pid in _children_of(server)]
+    def children(self, surely: bool = False) -> list[int]:
+        """Pids of the child processes, also of those that a fork server has, without Python's own helpers.
+
+        One may be missing while another ends, unless all are to be found, ``surely``: that takes some milliseconds.
+        """
+        look = _all_children_of if surely else _listed_children_of
+        own = {pid: _command_of(pid) for pid in look(self.process.pid)}
+        servers = [pid for pid, command in own.items() if b"multiprocessing.forkserver" in command]
+        rest = [pid for pid in own if pid not in servers and b"multiprocessing.resource_tracker" not in own[pid]]
+        return rest + [pid for server in servers for pid in look(server)]
 
     def fork_servers(self) -> list[int]:
         """Pids of its fork servers: there is one at most, but for the moment in which it is replaced."""
-        return [pid for pid in _children_of(self.process.pid) if b"multiprocessing.forkserver" in _command_of(pid)]
+        return [
+            pid for pid in _listed_children_of(self.process.pid) if b"multiprocessing.forkserver" in _command_of(pid)
+        ]
 
     def show(self) -> None:
         """Print its log, and what each of its threads is doing if it still runs."""
@@ -212,11 +219,22 @@ class Worker:
         self.process.wait()
 
 
-def _children_of(pid: int) -> list[int]:
+def _listed_children_of(pid: int) -> list[int]:
+    """Return what the kernel lists at once. It leaves some out while others end, see proc_tid_children(5)."""
     try:
         return [int(word) for word in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
     except OSError:  # it has ended, or this is no Linux
         return []
+
+
+def _all_children_of(parent: int) -> list[int]:
+    """Return the processes that name this one as their parent."""
+    found = []
+    for entry in Path("/proc").iterdir():
+        with suppress(OSError):  # it has ended
+            if entry.name.isdigit() and int((entry / "stat").read_bytes().rpartition(b")")[2].split()[1]) == parent:
+                found.append(int(entry.name))
+    return found
 
 
 def _command_of(pid: int) -> bytes:

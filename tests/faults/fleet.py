@@ -149,7 +149,7 @@ class Fleet:
                 kill(victim)
             return what
         worker.process.send_signal(signal.SIGSTOP)  # it starts no other child between the look and the kill
-        self.victims.update(worker.children())
+        self.victims.update(worker.children(surely=True))
         if what == "parent":
             kill(worker.process.pid)
             worker.process.wait()
@@ -161,13 +161,13 @@ class Fleet:
         """Stop a worker in order while its successor starts; answers its exit code."""
         gone = self.workers[place]
         wait_until(lambda: gone.children() or gone.process.poll() is not None, "it has started, or gone")
-        self.victims.update(gone.children())
+        self.victims.update(gone.children(surely=True))
         gone.process.send_signal(signal.SIGTERM)
         self.workers[place] = self._start(place)
         gone.process.send_signal(signal.SIGCONT)
 
         def has_ended() -> bool:
-            self.victims.update(gone.children())  # it may have been starting one when it was told
+            self.victims.update(gone.children(surely=True))  # it may have been starting one when it was told
             return gone.process.poll() is not None
 
         wait_until(has_ended, "it has stopped", 30.0)

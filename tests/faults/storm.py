@@ -66,7 +66,7 @@ class Storm:
         """SIGSTOP for a part of a lease or more of it: a parent, or a worker with its children."""
         worker = self.chance.choice(self.fleet.workers)
         kill(worker.process.pid, signal.SIGSTOP)  # it starts no other child between this and the look
-        self.fleet.victims.update(children := worker.children())
+        self.fleet.victims.update(children := worker.children(surely=True))
         pids = [worker.process.pid, *(children if self.chance.random() < 0.5 else [])]
         for pid in pids[1:]:
             kill(pid, signal.SIGSTOP)
@@ -81,7 +81,7 @@ class Storm:
     def silence(self) -> str:
         self.proxy.swallow = True  # from now on no child that is started takes anything
         for worker in self.fleet.workers:
-            self.fleet.victims.update(worker.children())
+            self.fleet.victims.update(worker.children(surely=True))
         return self._in(self.chance.uniform(0.1, 1.2) * LEASE, setattr, self.proxy, "swallow", False)
 
     def break_connections(self) -> str:

@@ -156,7 +156,7 @@ def test_workers_stopped_at_random_for_longer_than_their_lease_lose_nothing(
         journal.wait_for(n * k // (stops + 2))
         worker = chance.choice(fleet.workers)
         wait_until(worker.children, "it has started")
-        fleet.victims.update(worker.children())
+        fleet.victims.update(worker.children(surely=True))
         os.killpg(worker.process.pid, signal.SIGSTOP)
         nap(chance.uniform(1.0, 3.0))
         os.killpg(worker.process.pid, signal.SIGCONT)
