@@ -1750,7 +1750,7 @@ MUTANTS = [
         "broker/spread",
         "if unheard and (accepted or ",
         "if unheard and (False or ",
-        "tests/faults/test_network.py::test_calls_of_which_some_were_answered_before_the_server_fell_silent_are_uncertain",
+        "tests/unit/test_spread.py",
     ),
     py(
         "partitions are changed over messages",
