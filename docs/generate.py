@@ -53,6 +53,7 @@ _SECTIONS = {
     "taskq.tasks.limits": "Tasks",
     "taskq.calls.sending": "Tasks",
     "taskq.calls.outgoing": "Tasks",
+    "taskq.runs.asking": "Inside a task",
     "taskq.runs.context": "Inside a task",
     "taskq.runs.logs": "Inside a task",
     "taskq.calls.result": "Results",

@@ -34,7 +34,8 @@ from taskq.errors import (
     WouldDeadlock,
 )
 from taskq.periodic.schedule import crontab, every
-from taskq.runs.context import Context, Request, Retry, ShuttingDown, checkpoint, current_request
+from taskq.runs.asking import Retry
+from taskq.runs.context import Context, Request, ShuttingDown, checkpoint, current_request
 from taskq.runs.logs import TaskFilter
 from taskq.tasks.limits import Breaker, Limit
 from taskq.views.messages import Status

@@ -112,6 +112,17 @@ class Writer(Definition):
                 "within a partition. Use a queue in the same partition (taskq queues shows it), or a task without them"
             )
 
+    def check_move(self, queue: str) -> None:
+        """Refuse a queue of another partition: a message moves in one step, and none reaches two partitions."""
+        super().check_move(queue)
+        there, here = (self.client.partitions.of(name) for name in (queue, self.queue))
+        if there != here:
+            raise ConfigError(
+                f"{self.name} cannot be retried in queue={queue!r}: that is in partition {there.partition} of the app, "
+                f"its own queue {self.queue!r} in partition {here.partition}. Use a queue in the same partition "
+                "(taskq queues shows it), or send a new call"
+            )
+
     def _too_large(self, size: int) -> NoReturn:
         raise MessageTooLarge(
             f"a call of {self.name} has {size:,} bytes, more than max_message_bytes={self._max_bytes}; "

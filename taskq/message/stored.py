@@ -21,6 +21,12 @@ def with_queue(value: bytes, queue: str) -> bytes:
     return value[:at] + bytes([len(queue)]) + queue.encode() + value[at + 1 + value[at] :]
 
 
+def with_expiry(value: bytes, expires: float) -> bytes:
+    """Return a stored message with another moment (ms) at which it expires; its head can be read."""
+    rest = value[18:] if value[1] & FLAG_EXPIRES else value[10:]
+    return bytes([value[0], value[1] | FLAG_EXPIRES]) + value[2:10] + _DOUBLE.pack(expires) + rest
+
+
 def as_sent(value: bytes) -> tuple[bytes, bytes]:
     """Return a stored message as a producer would send it, with the option that says when it expires."""
     if not value[1] & FLAG_EXPIRES:

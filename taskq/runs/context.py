@@ -2,28 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Mapping
 from datetime import datetime, timezone
 from functools import cached_property
-from typing import TYPE_CHECKING, Any, NamedTuple, NoReturn
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple, NoReturn, overload
 
 from taskq import celery_names
 from taskq.celery_names import no_attribute
-from taskq.errors import TaskqError, TaskRevoked
+from taskq.errors import ConfigError, TaskRevoked
 from taskq.message import codec
 from taskq.message.ids import id_to_text
+from taskq.runs.asking import Retry, ask, changes_for, seconds_until
 from taskq.runs.delivery import Delivery, current
 from taskq.tasks.definition import Definition
-
-
-class Retry(TaskqError):
-    """Raised by ``self.retry()``: the call is to run again. Let it pass through your ``except`` clauses."""
-
-    def __init__(self, error: BaseException | None, delay: float | None, max_retries: int | None) -> None:
-        """Ask for another run ``delay`` seconds from now (None: as the policy says)."""
-        super().__init__("the task asked to be retried")
-        self.error = error
-        self.delay = delay
-        self.max_retries = max_retries
 
 
 class Revoked(TaskRevoked):
@@ -141,23 +132,80 @@ class Context:
         """The task's name."""
         return self._delivery.task.name
 
+    @overload
     def retry(
         self,
         exc: BaseException | None = None,
         countdown: float | None = None,
         max_retries: int | None = None,
-    ) -> NoReturn:
-        """Ask to run again later; raises, so nothing after it is executed.
+        *,
+        eta: datetime | None = None,
+        args: Iterable[Any] | None = None,
+        kwargs: Mapping[str, Any] | None = None,
+        queue: str | None = None,
+        expires: float | datetime | None = None,
+        throw: Literal[True] = True,
+    ) -> NoReturn: ...
+    @overload
+    def retry(
+        self,
+        exc: BaseException | None = None,
+        countdown: float | None = None,
+        max_retries: int | None = None,
+        *,
+        eta: datetime | None = None,
+        args: Iterable[Any] | None = None,
+        kwargs: Mapping[str, Any] | None = None,
+        queue: str | None = None,
+        expires: float | datetime | None = None,
+        throw: Literal[False],
+    ) -> Retry: ...
+
+    def retry(
+        self,
+        exc: BaseException | None = None,
+        countdown: float | None = None,
+        max_retries: int | None = None,
+        *,
+        eta: datetime | None = None,
+        args: Iterable[Any] | None = None,
+        kwargs: Mapping[str, Any] | None = None,
+        queue: str | None = None,
+        expires: float | datetime | None = None,
+        throw: bool = True,
+    ) -> Retry:
+        """Ask to run again later. The policy answers at once: this raises, so nothing after it is executed.
 
         Args:
-            exc: Why; the task fails with it when no retries are left.
+            exc: Why; what is raised when no retries are left. The error that is being handled is the reason else.
             countdown: Seconds until then; the policy's wait or ``default_retry_delay`` if None.
             max_retries: Limit for this call instead of the task's.
+            eta: A moment instead of ``countdown``, with a time zone.
+            args: Other positional arguments for the next runs.
+            kwargs: Other keyword arguments for the next runs.
+            queue: Another queue for the next runs, in the same partition.
+            expires: Seconds from now, or a moment, after which it is discarded instead of run.
+            throw: False to go on with this run; the call runs again when it has ended, however it ends.
+
+        Returns:
+            What was granted, with ``throw=False``.
 
         Raises:
-            Retry: Always.
+            Retry: It runs again.
+            MaxRetriesExceeded: No retries are left, and there is no ``exc``: the task fails with it, unless it catches
+                it and ends otherwise.
+            BaseException: ``exc``, likewise.
+            ConfigError: An argument that cannot work.
         """
-        raise Retry(exc, countdown, max_retries)
+        if countdown is not None and eta is not None:
+            raise ConfigError("self.retry takes either countdown= or eta=, not both")
+        changes = changes_for(self._delivery, args=args, kwargs=kwargs, queue=queue, expires=expires)
+        delay = countdown if eta is None else seconds_until(eta, self._delivery)
+        retry = ask(self._delivery, exc, delay, max_retries, changes)
+        if throw:
+            raise retry
+        self._delivery.asked = retry
+        return retry
 
 
 def current_request() -> Request | None:

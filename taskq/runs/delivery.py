@@ -49,10 +49,14 @@ class Delivery:
         kwargs: Keyword arguments.
         index: Its index among the messages taken with it.
         end: What its hooks are called with; set only if there are any.
+        asked: The `Retry` that the task was granted without raising it; set only then.
+        final: The error after which its policy lets it run no more, since it has asked; set only then.
     """
 
-    __slots__ = ("_envelope", "args", "end", "id", "index", "kwargs", "route", "taken", "value")
+    __slots__ = ("_envelope", "args", "asked", "end", "final", "id", "index", "kwargs", "route", "taken", "value")
     end: End
+    asked: Any
+    final: BaseException
 
     def __init__(self, raw_id: bytes, value: bytes, taken: Taken, index: int = 0) -> None:
         """Hold a message that was just taken."""

@@ -20,7 +20,8 @@ from taskq.message.head import names_of, plain_start
 from taskq.message.ids import id_to_text
 from taskq.message.letters import DISCARDED, FAILURE, SUCCESS
 from taskq.message.outcome import Again, Dead, Ended, Outcome, Passed, Returned, SlowDown
-from taskq.runs.context import Context, Retry, Revoked, ShuttingDown
+from taskq.runs.asking import Retry
+from taskq.runs.context import Context, Revoked, ShuttingDown
 from taskq.runs.delivery import Delivery, End, Route
 from taskq.runs.errors_as_text import forget_frames, format_error, own_frames, safe_text, type_name
 from taskq.runs.logs import tell
@@ -146,6 +147,8 @@ class Executor:
 
     def succeeded(self, delivery: Delivery, value: Any) -> Outcome:
         """Say how the delivery of a task that returned ``value`` ends."""
+        if delivery._envelope is not None and hasattr(delivery, "asked"):
+            return self._follow(delivery, after_request(delivery, delivery.asked), delivery.asked.error)
         if delivery.route.judged:
             refused = self._judge_value(delivery, value)
             if refused is not None:
@@ -191,8 +194,9 @@ class Executor:
                 return Ended(delivery.id, "done", DISCARDED + b"revoked")
             if isinstance(error, RateLimited):
                 return SlowDown(delivery.id, float(error.retry_after))
-            if isinstance(error, Retry):
-                return self._follow(delivery, after_request(delivery, error), error.error)
+            asked = error if isinstance(error, Retry) else getattr(delivery, "asked", None)
+            if asked is not None:
+                return self._follow(delivery, after_request(delivery, asked), asked.error)
             return self._follow(delivery, after_error(delivery, error), error)
         except Exception as bug:  # a policy's own bug must not take the worker down
             BaseException.__setattr__(bug, "__context__", error)  # likewise

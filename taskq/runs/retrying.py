@@ -5,16 +5,16 @@ from __future__ import annotations
 import logging
 from typing import Any
 
-from taskq.config import LONGEST
-from taskq.errors import ConfigError, MaxRetriesExceeded, TaskqError
+from taskq.errors import TaskqError
+from taskq.message.envelope import encode_envelope
 from taskq.message.ids import id_to_text
 from taskq.message.outcome import Again
-from taskq.runs.context import Retry
+from taskq.message.stored import with_expiry, with_queue
+from taskq.runs.asking import Retry, ask, attempt_of, granted, policy_of
 from taskq.runs.delivery import Delivery
 from taskq.runs.errors_as_text import safe_text
 from taskq.runs.logs import tell
-from taskq.spelling import count
-from taskq.tasks.retry import Attempt, GiveUp, Policy, RunAgain
+from taskq.tasks.retry import GiveUp, RunAgain
 
 
 def after_value(delivery: Delivery, value: Any) -> Again | BaseException | None:
@@ -22,9 +22,9 @@ def after_value(delivery: Delivery, value: Any) -> Again | BaseException | None:
 
     Raises what a policy of one's own raises.
     """
-    decision = _policy(delivery).decide(_attempt(delivery, None, value))
+    decision = policy_of(delivery).decide(attempt_of(delivery, None, value))
     if isinstance(decision, RunAgain):
-        return _again(delivery, decision.delay, None)
+        return _again(delivery, granted(Retry(), decision))
     if isinstance(decision, GiveUp):
         refused = TaskqError(f"the retry policy still refuses the value {value!r:.200}, and no retries are left")
         return decision.error or refused
@@ -36,60 +36,32 @@ def after_error(delivery: Delivery, error: BaseException) -> Again | BaseExcepti
 
     Raises what a policy of one's own raises.
     """
+    if error is getattr(delivery, "final", None):  # the policy has been asked by ``self.retry()``
+        return error
     frames = error.__traceback__  # a policy re-raises the error, which would add frames of its own
-    decision = _policy(delivery).decide(_attempt(delivery, error, None))
+    decision = policy_of(delivery).decide(attempt_of(delivery, error, None))
     if isinstance(decision, RunAgain):
-        return _again(delivery, decision.delay, error)
+        return _again(delivery, granted(Retry(error), decision))
     error.with_traceback(frames)  # not by setting it: a frozen dataclass would refuse
     return decision.error if isinstance(decision, GiveUp) and decision.error is not None else error
 
 
-def after_request(delivery: Delivery, asked: Retry) -> Again | BaseException:
-    """Say what follows a run that asked for another by ``self.retry()``, as `after_error` does.
-
-    Raises:
-        ConfigError: It asks for what cannot be.
-    """
-    _check_request(asked)
-    attempt = _attempt(delivery, asked if asked.error is None else asked.error, None)
-    decision = _policy(delivery).asked(attempt, asked.delay, asked.max_retries)
-    if isinstance(decision, RunAgain):
-        return _again(delivery, decision.delay, asked.error, asked.max_retries)
-    if decision.error is not None and decision.error is not asked:
-        return decision.error
-    times = count(delivery.retries, "time")
-    return MaxRetriesExceeded(f"{delivery.task.name} has been retried {times}, and may not be again")
+def after_request(delivery: Delivery, asked: Retry) -> Again:
+    """Say what follows a run that asked for another; raises as `ask` if it has made and raised the `Retry` itself."""
+    if not asked.granted:
+        asked = ask(delivery, asked.error, asked.delay, asked.max_retries)
+    return _again(delivery, asked)
 
 
-def _policy(delivery: Delivery) -> Policy:
-    """Return the retry policy of a call: its task's, with the options of the call."""
-    policy, options = delivery.task.policy, delivery.envelope.headers.get("retry")
-    return policy.with_call_options(options) if isinstance(options, dict) and options else policy
-
-
-def _attempt(delivery: Delivery, error: BaseException | None, value: Any) -> Attempt:
-    headers = delivery.envelope.headers
-    first = headers.get("first", delivery.taken.now)
-    return Attempt(
-        number=delivery.retries + 1,
-        elapsed=max(0.0, (delivery.server_now() - first) / 1000),
-        idle_for=float(headers.get("idle", 0.0)),
-        slept=float(headers.get("slept", 0.0)),
-        error=error,
-        value=value,
-        function=delivery.task.function,
-        args=tuple(delivery.args),
-        kwargs=delivery.kwargs,
-    )
-
-
-def _again(delivery: Delivery, delay: float, error: BaseException | None, most: int | None = None) -> Again:
-    """Write the message as it is to run again, ``delay`` seconds from now."""
-    headers = delivery.envelope.headers
+def _again(delivery: Delivery, retry: Retry) -> Again:
+    """Write the message as it is to run again."""
+    envelope, error, delay = delivery.envelope, retry.error, retry.delay or 0.0
+    queue, body, expires = retry.changes
+    headers = envelope.headers
     again = {
         **headers,
         "retries": delivery.retries + 1,
-        "of": _policy(delivery).options.most_retries if most is None else most,
+        "of": policy_of(delivery).options.most_retries if retry.max_retries is None else retry.max_retries,
         "first": headers.get("first", delivery.taken.now),
         "idle": float(headers.get("idle", 0.0)) + delay,
         "slept": delay,
@@ -101,15 +73,9 @@ def _again(delivery: Delivery, delay: float, error: BaseException | None, most: 
         delivery.task.name, id_to_text(delivery.id), delay, delivery.retries + 1, why,
         retries=delivery.retries + 1, delay=delay,
     )  # fmt: skip
-    return Again(delivery.id, delivery.envelope.with_headers(again), delay, "retried")
-
-
-def _check_request(asked: Retry) -> None:
-    """Refuse what ``self.retry()`` cannot mean."""
-    error, delay, most = asked.error, asked.delay, asked.max_retries
-    if error is not None and not isinstance(error, BaseException):
-        raise ConfigError(f"self.retry(exc=...) takes an exception, such as ValueError(...), not {error!r}")
-    if delay is not None and not (isinstance(delay, (int, float)) and delay < LONGEST):
-        raise ConfigError(f"self.retry(countdown=...) takes a number of seconds below {LONGEST:g}, not {delay!r}")
-    if most is not None and type(most) is not int:
-        raise ConfigError(f"self.retry(max_retries=...) takes a whole number or None, not {most!r}")
+    if body is not None:
+        again["sig"] = delivery.task.fingerprint
+    head = envelope.head if queue is None else with_queue(envelope.head, queue)
+    head = head if expires is None else with_expiry(head, expires)
+    value = head + encode_envelope(envelope.id, again, envelope.body if body is None else body)
+    return Again(delivery.id, value, delay, "retried", "" if queue is None or queue == envelope.queue else queue)

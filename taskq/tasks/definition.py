@@ -136,6 +136,10 @@ class Definition:
             raise ConfigError(f"task {self.name} has bind=True, but its function takes no parameter for the context")
         return seen
 
+    def check_move(self, queue: str) -> None:
+        """Raise `ConfigError` if a message of this task that a worker holds cannot go to another queue."""
+        check_name("queue", queue)
+
     @cached_property
     def fingerprint(self) -> bytes:
         """Four bytes that change when the parameters do; they travel with each message."""

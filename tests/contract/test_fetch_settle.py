@@ -156,6 +156,33 @@ def test_a_retry_without_delay_goes_to_the_end_of_its_queue(world: World) -> Non
     }
 
 
+@pytest.mark.parametrize("delay", [0.0, 60.0])
+def test_a_retry_in_another_queue_leaves_the_books_of_the_first(world: World, delay: float) -> None:
+    before = world.seed(holding(A, **{"queue:p": [B]}), {"tasks": {b"t": b"q"}, "waiters": {A: b"in1"}})
+    again = message(A, "p")
+
+    settle(world, Again(A, again, delay, "retried", "p"))
+
+    waits = (
+        {"schedule": Scores({A: Near(T0 + MINUTE)}), "queue:p": [B], "alarm": [b"1"]} if delay else {"queue:p": [B, A]}
+    )
+    scheduled = {b"p|scheduled": b"1"} if delay else {}
+    assert world.state() == without(before, "processing:inc") | {
+        "calls": {b"inc": b"1"},
+        "messages": {A: again},
+        "guests": {b"p|t": b"1"},
+        "counters": {b"q|retried": b"1", b"q|moved": b"1", b"p|accepted": b"1"} | scheduled,
+    } | waits  # fmt: skip
+
+
+def test_a_retry_in_another_queue_that_was_revoked_meanwhile_ends_in_the_first(world: World) -> None:
+    world.seed(holding(A), {"revoked": {A: b""}})
+
+    settle(world, Again(A, message(A, "p"), 0.0, "retried", "p"))
+
+    assert world.state()["counters"] == {b"q|done": b"1"}
+
+
 def test_what_is_returned_goes_to_the_head_in_its_order_uncounted(world: World) -> None:
     before = world.seed(holding(A, B, C, **{"queue:q": [D]}))
 
@@ -198,6 +225,7 @@ ENDS = [
     Ended(A, "failed", b"F"),
     Dead(A, "failed", b"why", b"F"),
     Again(A, message(A, body=b"other"), 5.0, "retried"),
+    Again(A, message(A, "p"), 5.0, "retried", "p"),
     Again(A, message(A, body=b"other"), 0.0, "deferred"),
     Returned(A),
 ]

@@ -13,9 +13,20 @@ import msgpack
 import pytest
 from tenacity import retry_if_result, stop_after_attempt, wait_fixed
 
-from taskq import Context, Limit, RateLimited, ResultTimeout, TaskError, TaskQ, WouldDeadlock, current_request
+from taskq import (
+    Context,
+    Limit,
+    MaxRetriesExceeded,
+    RateLimited,
+    ResultTimeout,
+    Retry,
+    TaskError,
+    TaskQ,
+    WouldDeadlock,
+    current_request,
+)
 from taskq.calls.task import Task
-from taskq.message.codec import pack_call, unpack
+from taskq.message.codec import pack_call, unpack, unpack_call
 from taskq.message.details import read_error_detail
 from taskq.message.envelope import decode, encode_envelope
 from taskq.message.head import encode_head
@@ -414,6 +425,12 @@ def test_the_countdown_of_a_request_is_obeyed(app: TaskQ, countdown: float, dela
         ({"countdown": float("nan")}, "not nan"),
         ({"countdown": "soon"}, "not 'soon'"),
         ({"max_retries": "many"}, "self.retry(max_retries=...) takes a whole number or None, not 'many'"),
+        ({"countdown": 1, "eta": datetime.now(timezone.utc)}, "either countdown= or eta=, not both"),
+        ({"eta": datetime(2030, 1, 1)}, "has no time zone"),
+        ({"eta": 5}, "self.retry(eta=...) takes a datetime, not 5"),
+        ({"expires": "soon"}, "self.retry(expires=...) takes a datetime or seconds, not 'soon'"),
+        ({"expires": -1}, "not -1"),
+        ({"queue": "a queue"}, "queue 'a queue' is not a name"),
         ({"exc": "no"}, "self.retry(exc=...) takes an exception, such as ValueError(...), not 'no'"),
     ],
 )
@@ -448,6 +465,128 @@ def test_a_request_may_bring_its_own_limit(app: TaskQ) -> None:
     assert isinstance(asking(app, max_retries=5)(retries=4), Again)
     assert isinstance(asking(app, max_retries=0)(retries=0), Dead)
     assert isinstance(asking(app)(retries=4, retry={"max_retries": 5}), Again)
+
+
+def test_a_task_sees_that_no_retries_are_left_and_may_end_otherwise(app: TaskQ) -> None:
+    seen: list[BaseException] = []
+
+    @app.task(bind=True, max_retries=1)
+    def ask(self: Context, exc: bool) -> str:
+        try:
+            self.retry(exc=ValueError("at last") if exc else None)
+        except (MaxRetriesExceeded, ValueError) as error:
+            seen.append(error)
+        return "marked as failed"
+
+    assert isinstance(run(app, stored(ask, True)), Again)
+    for exc in (True, False):
+        assert run(app, stored(ask, exc, headers={"retries": 1})) == (ID, b"S\xb0marked as failed")
+    assert list(map(type, seen)) == [ValueError, MaxRetriesExceeded]
+    assert "has been retried 1 time, and may not be again" in str(seen[1])
+
+
+@pytest.mark.parametrize("exc", [None, ValueError("own")])
+def test_what_is_raised_when_no_retries_are_left_is_not_retried_by_the_policy(
+    app: TaskQ, exc: ValueError | None
+) -> None:
+    @app.task(bind=True, autoretry_for=Exception, max_retries=5)
+    def ask(self: Context) -> None:
+        self.retry(exc, max_retries=0)
+
+    _, detail = dead(run(app, stored(ask)))
+    assert detail["type"] == ("taskq.errors.MaxRetriesExceeded" if exc is None else "ValueError")
+
+
+def test_an_error_raised_instead_is_judged_as_any(app: TaskQ) -> None:
+    @app.task(bind=True, autoretry_for=OSError, max_retries=5, default_retry_delay=7)
+    def ask(self: Context) -> None:
+        try:
+            self.retry(max_retries=0)
+        except MaxRetriesExceeded:
+            raise OSError("try that again") from None
+
+    assert again(run(app, stored(ask)))[0].delay == 7
+
+
+def test_the_error_that_is_handled_is_the_reason(app: TaskQ) -> None:
+    @app.task(bind=True, max_retries=1)
+    def ask(self: Context) -> None:
+        try:
+            raise KeyError("missing")
+        except KeyError:
+            self.retry()
+
+    _, headers = again(run(app, stored(ask)))
+    assert headers["error"] == "KeyError: 'missing'"
+    _, detail = dead(run(app, stored(ask, headers={"retries": 1})))
+    assert detail["type"] == "taskq.errors.MaxRetriesExceeded"
+    assert "KeyError: 'missing'" in detail["traceback"]
+
+
+def test_a_run_that_asks_without_raising_goes_on_and_runs_again_however_it_ends(app: TaskQ) -> None:
+    @app.task(bind=True, ignore_result=True)
+    def ask(self: Context, fails: bool) -> str:
+        granted = self.retry(countdown=3, throw=False)
+        if fails:
+            raise OSError("afterwards")
+        return f"in {granted.delay} s"
+
+    for fails in (False, True):
+        assert again(run(app, stored(ask, fails)))[0].delay == 3
+
+
+def test_another_run_may_have_other_arguments(app: TaskQ) -> None:
+    @app.task(bind=True)
+    def ask(self: Context, page: int, size: int = 10) -> None:
+        if page == 9:
+            self.retry(args=["one", "two", "three"])
+        self.retry(args=(page + 1,), kwargs={"size": 20})
+
+    outcome, _ = again(run(app, stored(ask, 1)))
+    assert unpack_call(decode(outcome.value).body) == ([2], {"size": 20})
+    _, detail = dead(run(app, stored(ask, 9)))
+    assert detail["type"] == "TypeError"
+
+
+def test_the_arguments_by_which_a_message_waits_cannot_be_changed(app: TaskQ) -> None:
+    @app.task(bind=True, unique="until_done")
+    def ask(self: Context, page: int) -> None:
+        self.retry(args=(page + 1,))
+
+    _, detail = dead(run(app, stored(ask, 1)))
+    assert "cannot change the arguments" in detail["message"]
+
+
+def test_another_run_may_be_at_a_moment_and_may_expire(app: TaskQ) -> None:
+    @app.task(bind=True)
+    def ask(self: Context) -> None:
+        self.retry(eta=datetime.fromtimestamp(NOW / 1000 + 60, timezone.utc), expires=90)
+
+    outcome, _ = again(run(app, stored(ask)))
+    assert outcome.delay == pytest.approx(60, abs=1)
+    assert decode(outcome.value).expires == pytest.approx(NOW + 90_000, abs=1000)
+    later, _ = again(run(app, outcome.value))
+    assert decode(later.value).expires == pytest.approx(NOW + 90_000, abs=1000)
+    assert isinstance(run(app, outcome.value, now=NOW + 100_000), Ended)
+
+
+def test_another_run_may_be_in_another_queue(app: TaskQ) -> None:
+    @app.task(bind=True)
+    def ask(self: Context, queue: str) -> None:
+        self.retry(queue=queue, countdown=0)
+
+    outcome, _ = again(run(app, stored(ask, "slow")))
+    assert (outcome.queue, decode(outcome.value).queue, outcome.counter) == ("slow", "slow", "retried")
+    assert again(run(app, stored(ask, "q")))[0].queue == ""
+
+
+def test_a_retry_that_a_task_makes_itself_is_asked_of_its_policy(app: TaskQ) -> None:
+    @app.task(bind=True, max_retries=1)
+    def ask(self: Context) -> None:
+        raise Retry(ValueError("by hand"), 4)
+
+    assert again(run(app, stored(ask)))[0].delay == 4
+    assert dead(run(app, stored(ask, headers={"retries": 1})))[1]["type"] == "ValueError"
 
 
 # -- what must not run ------------------------------------------------------------------------------------------------

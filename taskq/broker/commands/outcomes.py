@@ -53,8 +53,9 @@ def _group(outcome: Outcome, ttl: int) -> list[Arg]:
             return [b"end", raw_id, counter, result, ttl]
         case Dead(raw_id, reason, detail, result):
             return [b"dead", raw_id, reason, detail, result, ttl]
-        case Again(raw_id, value, delay, counter):
-            return [b"schedule", raw_id, value, max(0, round(delay * 1000)), counter]
+        case Again(raw_id, value, delay, counter, queue):
+            ms = max(0, round(delay * 1000))
+            return [b"move", raw_id, value, ms, queue] if queue else [b"schedule", raw_id, value, ms, counter]
         case Passed(raw_id, value, delay, again):
             return [b"pass", raw_id, value, max(0, round(delay * 1000)), b"1" if again else b""]
         case SlowDown(raw_id, delay):

@@ -17,6 +17,7 @@
 --         'end', id, counter, result, result TTL ms          done | failed | discarded
 --         'dead', id, reason, detail, result, result TTL ms
 --         'schedule', id, value, delay ms, counter           retried | deferred
+--         'move', id, value, delay ms, queue                 retried, in another queue of this partition
 --         'pass', id, value ('' as it is), ms, again         this lane does not run its task: to one that does; any lane
 -- may look after that many ms; again: '1' if it has been passed before 'limit', id, ms for which its gate is shut
 -- uncounted, to the head 'return', id uncounted, to the head (in order, last first)
@@ -60,7 +61,7 @@ local function first_write(...)
 end
 
 -- What plain messages do without.
---@lazy flow: reading bells waiting delivering burying ranked unique gates pausing revoking expiring special settle promote types flow_types
+--@lazy flow: reading bells waiting delivering burying ranked unique gates pausing revoking expiring special moving settle promote types flow_types
 
 -- If something cannot be promoted, or taken from one queue, everything else can still be taken.
 local trouble

@@ -4,6 +4,7 @@
 --@include waiting
 --@include ranked
 --@include unique
+--@include moving
 -- Put a dead letter back at the end of its queue, as if it were new; or at the end of another queue of this partition.
 --
 -- KEYS  1 prefix
@@ -25,7 +26,7 @@ end
 expect_common()
 expect_queue(queue)
 expect_queue(to)
-expect('hash', { 'guests' })
+expect('hash', { 'guests', 'tasks' })
 begin_writes()
 if lock and mode ~= 't' then take_lock(lock, mode, ms, id, clock()) end
 call('ZREM', P .. 'dead:' .. queue, id)
@@ -34,16 +35,7 @@ call('HDEL', P .. 'crashes', id)
 call('DEL', P .. 'result:' .. id)
 if ARGV[3] ~= '' then call('HSET', P .. 'messages', id, ARGV[3]) end
 count(queue, 'replayed')
-if to ~= queue then
-  count(queue, 'moved')
-  count(to, 'accepted')
-  if found[$FIELD_PRIORITY] or found[$FIELD_FAIR] then mark(to, $MARK_RANKED, true) end
-  if found[$FIELD_LIMITED] then mark(to, $MARK_LIMITED, true) end
-  if call('HGET', P .. 'tasks', task) ~= to then
-    call('HSET', P .. 'guests', to .. '|' .. task, 1)
-    if has_flag(flags, $FLAG_AT_MOST_ONCE) then mark(to, $MARK_ONCE, true) end -- from their own queue workers take one at a time
-  end
-end
+if to ~= queue then moved(queue, to, call('HGET', P .. 'messages', id)) end
 offer(to, { id }, clock())
 write_counts()
 return 1

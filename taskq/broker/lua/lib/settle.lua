@@ -16,7 +16,7 @@ end
 
 -- What becomes of a message that was revoked: as an outcome of a run, or of one that never began. A value counts (nil).
 local function fate(kind, i)
-  local how = ARGV[kind == 'schedule' and i + 4 or i + 2]
+  local how = kind ~= 'move' and ARGV[kind == 'schedule' and i + 4 or i + 2]
   if kind == 'end' and how == 'done' and sub(ARGV[i + 3], 1, 1) ~= $DISCARDED then return nil end
   return (kind == 'return' or kind == 'pass' or how == 'discarded' or how == 'deferred') and 'discarded' or 'done'
 end
@@ -30,14 +30,16 @@ local function look_before_settling(kind, queue)
   elseif kind ~= 'end' then
     call('LLEN', P .. 'queue:' .. queue)
     call('LLEN', P .. 'suspects:' .. queue)
-    if kind == 'schedule' then call('ZCARD', P .. 'schedule') end
+    if kind == 'schedule' or kind == 'move' then call('ZCARD', P .. 'schedule') end
+    for _, key in ipairs(kind == 'move' and { 'guests', 'tasks', 'marks' } or {}) do call('HLEN', P .. key) end
   end
 end
 
 -- Any other outcome: its words begin at ARGV[i]. A breaker hears whether the task failed, or nothing.
 local function settle(kind, i, id, value)
   local queue, failed = taken_from(value), nil
-  look_before_settling(kind, queue)
+  local to = kind == 'move' and ARGV[i + 4] or queue
+  look_before_settling(kind, to)
   call('HDEL', processing, id)
   local counter = any_revoked and fate(kind, i)
   if counter and end_revoked(queue, id, counter) then return left(value) end
@@ -52,16 +54,17 @@ local function settle(kind, i, id, value)
     deliver(id, ARGV[i + 4], ARGV[i + 5], run.some_wait)
     if no_room and ARGV[i + 4] ~= '' then count(queue, 'unkept') end
     if ARGV[i + 2] == 'failed' then failed = true end
-  elseif kind == 'schedule' then
-    local delay = tonumber(ARGV[i + 3])
+  elseif kind == 'schedule' or kind == 'move' then
+    local delay, how = tonumber(ARGV[i + 3]), kind == 'move' and 'retried' or ARGV[i + 4]
     call('HSET', messages, id, ARGV[i + 2])
-    count(queue, ARGV[i + 4])
-    if ARGV[i + 4] == 'deferred' and marks(queue) ~= '' and superseded(queue, id, ARGV[i + 2], now) then -- gone
-    elseif delay > 0 then schedule(queue, id, now + delay)
-    elseif call('HEXISTS', P .. 'crashes', id) == 1 then push_suspects(queue, { id }, now)
-    else (marks(queue) == '' and push or offer)(queue, { id }, now)
+    count(queue, how)
+    if to ~= queue then moved(queue, to, ARGV[i + 2]) end
+    if how == 'deferred' and marks(queue) ~= '' and superseded(queue, id, ARGV[i + 2], now) then -- gone
+    elseif delay > 0 then schedule(to, id, now + delay)
+    elseif call('HEXISTS', P .. 'crashes', id) == 1 then push_suspects(to, { id }, now)
+    else (marks(to) == '' and push or offer)(to, { id }, now)
     end
-    if ARGV[i + 4] == 'retried' then failed = true end
+    if how == 'retried' then failed = true end
   elseif kind == 'pass' then
     if ARGV[i + 2] ~= '' then call('HSET', P .. 'messages', id, ARGV[i + 2]) end
     hand_on(queue, id, value, now + tonumber(ARGV[i + 3]), ARGV[i + 4] == '1')
@@ -76,7 +79,7 @@ local function settle(kind, i, id, value)
   left(value, failed)
 end
 
-local width = { ['end'] = 5, dead = 6, schedule = 5, limit = 3, ['return'] = 2, pass = 5 }
+local width = { ['end'] = 5, dead = 6, schedule = 5, move = 5, limit = 3, ['return'] = 2, pass = 5 }
 local function settle_each(settle_done)
   local i = 8
   while i <= #ARGV do
