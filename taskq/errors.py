@@ -33,6 +33,7 @@ from __future__ import annotations
 
 import builtins
 import functools
+import sys
 from collections.abc import Callable
 from typing import Any
 
@@ -143,7 +144,10 @@ class DuplicateTaskId(TaskqError, ValueError):
 
 
 class TaskError(TaskqError):
-    """The task failed. Also an instance of the task's own exception type where that is a builtin.
+    """The task failed. Also an instance of the task's own exception class, if this process has loaded it.
+
+    The class is never imported for this, and its ``__init__`` is not called: of its attributes only ``args`` is there,
+    with the text.
 
     Attributes:
         type: Name of the exception's class, ``module.Class``, or a reason such as ``crashed``.
@@ -154,9 +158,9 @@ class TaskError(TaskqError):
     traceback: str = ""
 
     def __reduce__(self) -> tuple[Callable[..., TaskqError], tuple[Any, ...]]:
-        """Pickle, also an instance of a builtin exception, whose class is in no module."""
-        if type(self).__module__ == TaskError.__module__ and type(self).__name__ in _REBUILT:
-            return _task_error_again, (type(self).__name__, self.args, self.__dict__)
+        """Pickle, also an instance of the task's own class: what that makes of it is in no module."""
+        if "_made_for" in vars(type(self)):
+            return _task_error_again, (self.type, self.args, self.__dict__)
         return super().__reduce__()
 
     def __str__(self) -> str:
@@ -199,35 +203,73 @@ class WouldDeadlock(TaskqError, RuntimeError):
     """``get()`` was called inside a task, where waiting for another can block its own slot for ever."""
 
 
-#: The only exception classes ever rebuilt from stored data (never by importing a name).
-_REBUILT = {
-    name: cls
-    for name, cls in vars(builtins).items()
-    if isinstance(cls, type)
-    and issubclass(cls, Exception)
-    and not issubclass(cls, (UnicodeError, SyntaxError, BaseExceptionGroup))
-}
+#: Of the errors that taskq itself raises, those that a task ends with; others would pass for errors of ``get()``.
+_OF_TASKS = (MaxRetriesExceeded, SoftTimeLimitExceeded, TimeLimitExceeded)
 
 
-@functools.cache
-def _task_error_of(name: str) -> type[TaskError]:
-    """Return the class of the errors that are also instances of a builtin exception."""
-    return type(name, (TaskError, _REBUILT[name]), {"__module__": __name__})
+def _loaded(name: str) -> type[Exception] | None:
+    """Return the exception class of that name, ``ValueError`` or ``module.Class``, if it is loaded; imports nothing."""
+    module, _, rest = name.rpartition(".")
+    path = [rest]
+    while module and module not in sys.modules:
+        module, _, rest = module.rpartition(".")
+        path.insert(0, rest)
+    found: Any = sys.modules.get(module) if module else builtins
+    for part in path:
+        found = getattr(found, "__dict__", {}).get(part)  # a module's __getattr__ might import something
+    if not (isinstance(found, type) and issubclass(found, Exception)):
+        return None
+    if found.__module__ == __name__ and found not in _OF_TASKS:
+        return None
+    return found
 
 
-def _task_error_again(name: str, args: tuple[Any, ...], state: dict[str, Any]) -> TaskqError:
-    return _again(_task_error_of(name), args, state)
+@functools.lru_cache(256)
+def _task_error_of(cls: type[Exception]) -> type[TaskError]:
+    """Return the class of the errors that are also instances of another class; plain ones if that cannot be."""
+    try:
+        return type(cls.__name__, (TaskError, cls), {"__module__": cls.__module__, "_made_for": cls})
+    except Exception:  # another layout, a metaclass that refuses it
+        return TaskError
+
+
+def _made(type_name: str, args: tuple[Any, ...]) -> TaskError:
+    cls = _loaded(type_name)
+    if cls is None:
+        return TaskError(*args)
+    made = _task_error_of(cls)  # type: ignore[arg-type]  # mypy: classes cannot be hashed
+    native = next(base for base in made.__mro__ if not base.__flags__ & _HEAP_TYPE)  # no __new__ of a user's is called
+    try:
+        error: TaskError = native.__new__(made, *args)
+        error.args = args
+    except Exception:  # one that cannot be without more, such as a group of exceptions
+        return TaskError(*args)
+    return error
+
+
+#: The flag of classes that are made by a class statement, in ``object.h``.
+_HEAP_TYPE = 1 << 9
+
+
+def _task_error_again(type_name: str, args: tuple[Any, ...], state: dict[str, Any]) -> TaskError:
+    error = _made(type_name, args)
+    error.__dict__.update(state)
+    if notes := state.get("__notes__"):
+        error.__dict__["__notes__"] = list(notes)
+    return error
 
 
 def task_error(type_name: str, message: str, traceback: str) -> TaskError:
     """Make the exception ``AsyncResult.get`` raises from what a worker stored.
 
     Args:
-        type_name: As stored; looked up among the builtin exceptions, never imported.
+        type_name: As stored; looked up among the classes that are loaded, never imported.
         message: The text of the task's exception.
         traceback: The worker's traceback, shown as a note.
     """
-    error = _task_error_of(type_name)(message) if type_name in _REBUILT else TaskError(f"{type_name}: {message}")
+    error = _made(type_name, (message,))
+    if type(error) is TaskError:
+        error.args = (f"{type_name}: {message}",)
     error.type = type_name
     error.traceback = traceback
     if traceback:

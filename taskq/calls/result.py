@@ -102,7 +102,7 @@ class AsyncResult(Generic[R]):
             propagate: Raise the task's error; if False it is returned instead.
 
         Raises:
-            TaskError: The task failed. Also an instance of the exception's own class where that is a builtin.
+            TaskError: The task failed. Also an instance of the exception's own class, if this process has loaded that.
             TaskRevoked: It was revoked, expired or discarded.
             ResultTimeout: It did not end in time.
             BrokerUnavailable: The server could not be asked within ``timeout``, or a second if that is longer.
