@@ -21,6 +21,7 @@ from taskq.calls.writing import Writer
 from taskq.celery_names import no_attribute
 from taskq.message.envelope import encode_plain
 from taskq.message.letters import ACCEPTED
+from taskq.runs.context import context_of_function
 from taskq.tasks import callables
 from taskq.tasks.options import CallOptions
 
@@ -56,7 +57,9 @@ class Task(Writer, ByName, Generic[P, R]):
         self._bare = False
 
     def __call__(self, /, *args: P.args, **kwargs: P.kwargs) -> R:
-        """Run the function here and now, without the server."""
+        """Run the function here and now, without the server; a bound one is given a context of no message."""
+        if self.bind:
+            return self.function(context_of_function(self, args, kwargs), *args, **kwargs)  # type: ignore[no-any-return]
         return self.function(*args, **kwargs)  # type: ignore[no-any-return]
 
     if not TYPE_CHECKING:  # for which there is no such attribute
@@ -207,4 +210,4 @@ class AsyncTask(Task[P, R]):
 
     def __call__(self, /, *args: P.args, **kwargs: P.kwargs) -> Coroutine[Any, Any, R]:  # type: ignore[override]
         """Return the function's coroutine, to be awaited here."""
-        return self.function(*args, **kwargs)  # type: ignore[no-any-return]
+        return super().__call__(*args, **kwargs)  # type: ignore[return-value]

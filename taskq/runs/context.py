@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterable, Mapping
 from datetime import datetime, timezone
 from functools import cached_property
@@ -11,9 +12,10 @@ from taskq import celery_names
 from taskq.celery_names import no_attribute
 from taskq.errors import ConfigError, TaskRevoked
 from taskq.message import codec
-from taskq.message.ids import id_to_text
+from taskq.message.envelope import Envelope
+from taskq.message.ids import id_to_text, new_id
 from taskq.runs.asking import Retry, ask, changes_for, seconds_until
-from taskq.runs.delivery import Delivery, current
+from taskq.runs.delivery import Delivery, Route, Taken, current
 from taskq.tasks.definition import Definition
 
 
@@ -61,7 +63,7 @@ class Request(NamedTuple):
         queue: The queue it came from.
         headers: What the caller gave as ``headers``.
         eta: The earliest time of its first run, if the caller gave one.
-        worker: Name of the worker.
+        worker: Name of the worker; empty if the task was called as a function.
     """
 
     id: str
@@ -191,12 +193,14 @@ class Context:
             What was granted, with ``throw=False``.
 
         Raises:
-            Retry: It runs again.
+            Retry: It runs again. Also where the task was called as a function, which nobody repeats.
             MaxRetriesExceeded: No retries are left, and there is no ``exc``: the task fails with it, unless it catches
                 it and ends otherwise.
             BaseException: ``exc``, likewise.
             ConfigError: An argument that cannot work.
         """
+        if self._delivery.direct:
+            raise exc or Retry(delay=countdown, max_retries=max_retries)
         if countdown is not None and eta is not None:
             raise ConfigError("self.retry takes either countdown= or eta=, not both")
         changes = changes_for(self._delivery, args=args, kwargs=kwargs, queue=queue, expires=expires)
@@ -206,6 +210,16 @@ class Context:
             raise retry
         self._delivery.asked = retry
         return retry
+
+
+def context_of_function(task: Definition, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Context:
+    """Return the ``self`` of a bound task that is called as a function."""
+    raw_id, now = new_id(), time.time() * 1000
+    delivery = Delivery(raw_id, b"", Taken(now, time.monotonic()))
+    delivery._envelope = Envelope(raw_id, task.name, task.queue, now, None, {}, b"", b"")
+    delivery.route = Route(task, task.queue, "", task.function)
+    delivery.args, delivery.kwargs = (None, *args), kwargs
+    return Context(delivery)
 
 
 def current_request() -> Request | None:

@@ -88,6 +88,11 @@ class Delivery:
         return retries if isinstance(retries, int) else 0
 
     @property
+    def direct(self) -> bool:
+        """Whether there is no message: the task was called as a function."""
+        return not self.value
+
+    @property
     def ignored(self) -> bool:
         """Whether the result is dropped: as the call says, else as the task says."""
         return bool(self.envelope.headers.get("ignore", self.task.ignore_result))

@@ -36,7 +36,7 @@ def after_error(delivery: Delivery, error: BaseException) -> Again | BaseExcepti
 
     Raises what a policy of one's own raises.
     """
-    if error is getattr(delivery, "final", None):  # the policy has been asked by ``self.retry()``
+    if getattr(delivery, "final", None) is error:  # the policy has been asked by ``self.retry()``
         return error
     frames = error.__traceback__  # a policy re-raises the error, which would add frames of its own
     decision = policy_of(delivery).decide(attempt_of(delivery, error, None))

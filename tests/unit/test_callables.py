@@ -15,7 +15,7 @@ from typing import Any
 
 import pytest
 
-from taskq import ConfigError, TaskQ
+from taskq import ConfigError, Context, Retry, TaskQ
 from taskq.message.codec import pack_call
 from taskq.tasks.definition import Definition
 
@@ -348,3 +348,49 @@ except ConnectionError:
     shown = subprocess.run([sys.executable, "-"], input=lines, cwd=tmp_path, capture_output=True, text=True)
 
     assert shown.stdout.splitlines() == ["__main__.f", "sent"], shown.stderr
+
+
+# -- a bound task that is called as a function ------------------------------------------------------------------------
+
+
+def test_a_bound_task_that_is_called_as_a_function_gets_a_context(app: TaskQ) -> None:
+    @app.task(bind=True, name="look", queue="q")
+    def look(self: Context, x: int, *, y: int = 2) -> list[object]:
+        r = self.request
+        return [self.name, r.task, r.queue, r.args, r.kwargs, r.retries, r.crashes, r.headers, r.eta, r.worker]
+
+    assert look(1, y=3) == ["look", "look", "q", (1,), {"y": 3}, 0, 0, {}, None, ""]
+    with pytest.raises(TypeError, match="missing 1 required positional argument: 'x'"):
+        look()  # type: ignore[call-arg]
+
+
+def test_each_such_call_has_an_id_of_its_own(app: TaskQ) -> None:
+    @app.task(bind=True)
+    async def look(self: Context) -> str:
+        return self.request.id
+
+    assert asyncio.run(look()) != asyncio.run(look())
+
+
+def test_a_retry_in_such_a_call_is_raised_to_the_caller(app: TaskQ) -> None:
+    @app.task(bind=True, max_retries=5)
+    def ask(self: Context, exc: Exception | None = None) -> None:
+        self.retry(exc, countdown=3)
+
+    with pytest.raises(Retry) as caught:
+        ask()
+    assert caught.value.delay == 3
+    with pytest.raises(KeyError, match="why"):
+        ask(KeyError("why"))
+
+
+def test_a_task_that_is_called_within_another_sees_its_own_call(app: TaskQ) -> None:
+    @app.task(bind=True, name="inner")
+    def inner(self: Context) -> str:
+        return self.request.task
+
+    @app.task(bind=True, name="outer")
+    def outer(self: Context) -> list[str]:
+        return [inner(), self.request.task]
+
+    assert outer.apply().get() == ["inner", "outer"]
