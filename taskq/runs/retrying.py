@@ -36,7 +36,8 @@ def after_error(delivery: Delivery, error: BaseException) -> Again | BaseExcepti
 
     Raises what a policy of one's own raises.
     """
-    if getattr(delivery, "final", None) is error:  # the policy has been asked by ``self.retry()``
+    final: BaseException | None = getattr(delivery, "final", None)
+    if error is final:  # the policy has been asked by ``self.retry()``
         return error
     frames = error.__traceback__  # a policy re-raises the error, which would add frames of its own
     decision = policy_of(delivery).decide(attempt_of(delivery, error, None))
