@@ -30,6 +30,7 @@ from taskq.tasks.flow import split_flow_options
 from taskq.tasks.hooks import split_hook_options
 from taskq.tasks.options import TASK_OPTIONS, BoundTaskOptions, TaskOptions, TickOptions
 from taskq.tasks.retry_options import split_options
+from taskq.tasks.routes import Routes
 
 if TYPE_CHECKING:
     from taskq.periodic.entry import CatchUp, Entry, Overlap
@@ -70,6 +71,8 @@ class TaskQ(Hooked, Control, ByName):
         server_check: str | None = None,
         start_method: str | None = None,
         partitions: int | None = None,
+        timezone: str | None = None,
+        routes: Mapping[str, str] | None = None,
     ) -> None:
         """Make an app. Nothing is connected yet.
 
@@ -95,14 +98,18 @@ class TaskQ(Hooked, Control, ByName):
             start_method: How workers make their child processes: ``fork``, ``forkserver`` or ``spawn`` (fork on Linux,
                 spawn elsewhere).
             partitions: How many partitions the app has on its server, each with queues of its own (1).
+            timezone: Name of the time zone of cron expressions for which none is given (UTC).
+            routes: Queues for tasks that name none, by patterns of the tasks' names: ``{"shop.mails.*": "mails"}``. The
+                first that fits counts; a task that none fits has its own queue.
 
         Raises:
             ConfigError: A name or setting that cannot work.
         """
         self.name = check_name("app", name)
-        given = {k: v for k, v in locals().items() if k not in ("self", "name")}
+        given = {k: v for k, v in locals().items() if k not in ("self", "name", "routes")}
         self.settings: Settings = load_settings(given)
         self.client = Client(name, self.settings, _home(self))
+        self.routes = Routes(routes or {})
         self._tasks: dict[str, Task[..., Any]] = {}
         self._given: dict[str, dict[str, Any]] = {}
         self._entries: dict[str, Entry] = {}
@@ -168,6 +175,8 @@ class TaskQ(Hooked, Control, ByName):
             where = f"{getattr(function, '__module__', '?')}.{getattr(function, '__qualname__', function)}"
             raise ConfigError(f"{where}: {error}") from None
         probe = Definition(function, retry=retry, flow=flow, hooks=hooks, **given)
+        if given.get("queue") is None and (queue := self.routes.queue_of(probe.name)) is not None:
+            given["queue"] = queue
         kind: type[Task[..., Any]] = AsyncTask if probe.is_async else Task
         task = kind(function, self.client, retry=retry, flow=flow, hooks=hooks, **given)
         self._replace(self._tasks.get(task.name), task, options)
@@ -236,7 +245,7 @@ class TaskQ(Hooked, Control, ByName):
             task: The task; the decorated one unless given.
             args: Its positional arguments.
             kwargs: Its keyword arguments.
-            tz: Name of the time zone of a cron expression, such as ``Europe/Vienna`` (UTC).
+            tz: Name of the time zone of a cron expression, such as ``Europe/Vienna``; the app's ``timezone`` else.
             catch_up: What happens to missed ticks, which nobody was there to send within ten seconds: ``last`` sends
                 only the newest; ``all`` sends each; ``skip`` none.
             window: How many seconds old a missed tick may be and still be sent (a day).
@@ -255,7 +264,7 @@ class TaskQ(Hooked, Control, ByName):
         from taskq.periodic.entry import Entry  # most processes that import an app declare none
 
         with _about(name):
-            when = read_schedule(schedule, tz)
+            when = read_schedule(schedule, tz, self.settings.timezone)
 
         def declare(task: Any) -> Any:
             if not isinstance(task, Task):

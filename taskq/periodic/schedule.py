@@ -154,12 +154,13 @@ def _field(value: str | int | Iterable[int]) -> str:
     return str(value) if isinstance(value, int) else ",".join(str(n) for n in value)
 
 
-def read_schedule(schedule: Every | Cron | str, zone: str | None = None) -> Every | Cron:
+def read_schedule(schedule: Every | Cron | str, zone: str | None = None, else_zone: str = "UTC") -> Every | Cron:
     """Return what a schedule means: ``"*/5 9-17 * * mon-fri"``, ``"@daily"``, ``"every 30s"``, `every`, `crontab`.
 
     Args:
         schedule: One of these.
-        zone: Name of the time zone of a cron expression, such as ``Europe/Vienna``; UTC unless given.
+        zone: Name of the time zone of a cron expression, such as ``Europe/Vienna``.
+        else_zone: That of one for which ``zone`` is not given.
 
     Raises:
         ConfigError: Not readable, a date that never comes, an unknown zone, an interval with a zone.
@@ -167,7 +168,7 @@ def read_schedule(schedule: Every | Cron | str, zone: str | None = None) -> Ever
     if isinstance(schedule, str):
         schedule = _from_text(schedule)
     if isinstance(schedule, Cron):
-        return _checked(schedule if zone is None else schedule._replace(zone=zone))
+        return _checked(schedule._replace(zone=else_zone if zone is None else zone))
     if not isinstance(schedule, Every):
         raise ConfigError(f"a schedule is a cron string, crontab(...) or every(...), not {schedule!r}")
     if zone is not None:
