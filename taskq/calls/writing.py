@@ -102,26 +102,30 @@ class Writer(Definition):
 
     def _check_partition(self, queue: str) -> None:
         """Refuse a queue where the task's limits and locks would be others: each partition counts for itself."""
-        if self.client.settings.partitions == 1 or not self.flow.holds_together:
-            return
-        there, here = self.client.partitions.of(queue), self.client.partitions.of(self.queue)
-        if there != here:
+        if self.flow.holds_together and (apart := self._apart(queue)):
             raise ConfigError(
-                f"a call of {self.name} cannot go to queue={queue!r}: that is in partition {there.partition} of the "
-                f"app, its own queue {self.queue!r} in partition {here.partition}, and its limits and unique work hold "
+                f"a call of {self.name} cannot go to queue={queue!r}: {apart}, and its limits and unique work hold "
                 "within a partition. Use a queue in the same partition (taskq queues shows it), or a task without them"
             )
 
     def check_move(self, queue: str) -> None:
         """Refuse a queue of another partition: a message moves in one step, and none reaches two partitions."""
         super().check_move(queue)
-        there, here = (self.client.partitions.of(name) for name in (queue, self.queue))
-        if there != here:
+        if apart := self._apart(queue):
             raise ConfigError(
-                f"{self.name} cannot be retried in queue={queue!r}: that is in partition {there.partition} of the app, "
-                f"its own queue {self.queue!r} in partition {here.partition}. Use a queue in the same partition "
+                f"{self.name} cannot be retried in queue={queue!r}: {apart}. Use a queue in the same partition "
                 "(taskq queues shows it), or send a new call"
             )
+
+    def _apart(self, queue: str) -> str:
+        """Say in which partitions a queue and the task's own are; nothing if it is the same one."""
+        if self.client.settings.partitions == 1:
+            return ""
+        there, here = self.client.partitions.of(queue), self.client.partitions.of(self.queue)
+        if there == here:
+            return ""
+        where = f"its own queue {self.queue!r} in partition {here.partition}"
+        return f"that is in partition {there.partition} of the app, {where}"
 
     def _too_large(self, size: int) -> NoReturn:
         raise MessageTooLarge(

@@ -123,6 +123,8 @@ def run(path: str, loglevel: str | None, options: dict[str, Any]) -> int:
     wait_for_server(broker, app.settings.server_check)
     if options["queues"]:
         _check_queues(app, plan, broker)
+    for pattern in app.routes.unused(app.tasks):
+        click.echo(f"taskq: warning: routes: no task is named like {pattern!r}", err=True)
     supervisor = Supervisor(app, plan)
     click.echo(banner(app, broker.where, plan), err=True)
     code = supervisor.run()

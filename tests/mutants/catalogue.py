@@ -1766,11 +1766,26 @@ MUTANTS = [
         "0",
         _PARTITIONS + "::test_what_another_number_would_lose_keeps_it_from_being_changed",
     ),
+    lua("a retry in another queue is booked in the first", "lib/settle", "moved(queue, to, ARGV[i + 2])", "to = to"),
+    py(
+        "what a task was refused is asked of its policy again",
+        "runs/asking",
+        "    delivery.final = final\n",
+        "",
+        "tests/unit/test_execution.py",
+    ),
+    py(
+        "a request that was not raised is forgotten",
+        "runs/context",
+        "self._delivery.asked = retry",
+        "pass",
+        "tests/unit/test_execution.py",
+    ),
     py(
         "a limited call leaves its partition",
         "calls/writing",
-        "        if there != here:",
-        "        if False:",
+        "if self.flow.holds_together and (apart",
+        "if False and (apart",
         _PARTITIONS,
     ),
     py(
