@@ -5,13 +5,14 @@ from __future__ import annotations
 import logging
 import os
 import sys
-from collections.abc import Awaitable, Callable, Iterator, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, TypeVar, overload
 
 from taskq.calls.outgoing import Outgoing
 from taskq.calls.sending import Call
 from taskq.runs.context import Request
+from taskq.runs.resources import AsyncResource, Made, Resource, resource_of
 
 if TYPE_CHECKING:
     from taskq.calls.client import Client
@@ -29,6 +30,7 @@ _OnValue = TypeVar("_OnValue", bound=Callable[[Request, Any], object])
 _OnError = TypeVar("_OnError", bound=Callable[[Request, BaseException], object])
 _OnRetry = TypeVar("_OnRetry", bound=Callable[[Request, "BaseException | None"], object])
 _OnMoment = TypeVar("_OnMoment", bound=Callable[[], object])
+_R = TypeVar("_R")
 _Moment = Literal["worker_init", "worker_ready", "child_init", "child_shutdown", "worker_shutdown"]
 
 
@@ -37,6 +39,7 @@ class Hooked:
 
     client: Client
     _packages_asked = False
+    _resources: Made | None = None
 
     if TYPE_CHECKING:
 
@@ -105,6 +108,37 @@ class Hooked:
             return function
 
         return install
+
+    @overload  # the last one is for what is none of the others
+    def resource(  # type: ignore[overload-overlap]
+        self, make: Callable[[], AsyncIterator[_R]], /
+    ) -> AsyncResource[_R]: ...
+    @overload
+    def resource(  # type: ignore[overload-overlap]
+        self, make: Callable[[], Coroutine[Any, Any, _R]], /
+    ) -> AsyncResource[_R]: ...
+    @overload
+    def resource(self, make: Callable[[], Iterator[_R]], /) -> Resource[_R]: ...
+    @overload
+    def resource(self, make: Callable[[], _R], /) -> Resource[_R]: ...
+
+    def resource(self, make: Callable[[], Any], /) -> Any:
+        """Declare what tasks need and each process makes once, such as a client or a model: ``@app.resource``.
+
+        Calling it returns what was made; the first call in a process makes it. A generator function yields it, and
+        closes it when it goes on: in a worker when the child ends, else when the process does. An ``async def``, or an
+        async generator function, makes it once for each event loop: ``await`` the call; it is closed with the loop.
+
+        Args:
+            make: A function without arguments.
+
+        Raises:
+            ConfigError: Something else, or a worker that has begun.
+        """
+        if self._resources is None:
+            self._resources = Made()
+            self.client.hooks.on("child_shutdown", self._resources.close)
+        return resource_of(make, self._resources)
 
     def load_installed(self) -> None:
         """Let installed packages add their middleware and hooks to this app, once. Workers do it by themselves.

@@ -206,3 +206,50 @@ def test_a_draining_worker_calls_them_too(jobs: Write, start_worker: Start, tmp_
     assert worker.process.wait(30) == 0
     assert [event for _, event in notes(tmp_path)][-2:] == ["child_shutdown", "worker_shutdown"]
     assert survey(module.app)["jobs.pid"].counters["done"] == 1
+
+
+RESOURCES = """
+def note(text):
+    with open(os.path.join(os.path.dirname(os.path.abspath(__file__)), "notes.log"), "a") as file:
+        file.write(text + "\\n")
+
+@app.resource
+def client():
+    note(f"made {os.getpid()}")
+    yield os.getpid()
+    note(f"closed {os.getpid()}")
+
+@app.resource
+async def aclient():
+    note(f"amade {os.getpid()}")
+    yield os.getpid()
+    note(f"aclosed {os.getpid()}")
+
+def use():
+    return [client(), os.getpid()]
+
+main = app.task(name="main")(use)
+thread = app.task(name="thread", pool="thread")(use)
+
+@app.task(name="loop")
+async def loop():
+    return [await aclient(), os.getpid()]
+"""
+
+
+@pytest.mark.parametrize("method", ["fork", "forkserver", "spawn"])
+def test_each_child_makes_a_resource_once_and_closes_it_at_its_end(
+    method: str, jobs: Write, start_worker: Start, tmp_path: Path
+) -> None:
+    module = jobs(RESOURCES)
+    worker = start_worker("-c", "2", "--start-method", method)
+
+    for name in ("main", "thread", "loop") * 4:
+        made_by, ran_in = getattr(module, name).delay().get(timeout=30)
+        assert made_by == ran_in
+    assert worker.stop(seconds=20) == 0
+
+    notes = (tmp_path / "notes.log").read_text().split("\n")[:-1]
+    made = sorted(note.replace("made", "closed") for note in notes if "made" in note)
+    assert made == sorted(note for note in notes if "closed" in note)
+    assert len(made) == len(set(made)) >= 2

@@ -1782,6 +1782,13 @@ MUTANTS = [
         "tests/unit/test_execution.py",
     ),
     py(
+        "a forked process uses what its parent has made",
+        "runs/resources",
+        "if there is not None and there[0] == os.getpid():",
+        "if there is not None:",
+        "tests/unit/test_resources.py",
+    ),
+    py(
         "a limited call leaves its partition",
         "calls/writing",
         "if self.flow.holds_together and (apart",
