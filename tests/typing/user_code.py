@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from datetime import datetime, timedelta, timezone
 from typing import Any, Unpack, assert_type
 
@@ -55,6 +55,8 @@ def bound(self: Context, x: int) -> str:
 
 @app.task(bind=True, max_retries=1)
 async def bound_async(self: Context, x: int) -> bytes:
+    granted = self.retry(eta=datetime.now(timezone.utc), args=(1,), kwargs={}, queue="q", expires=60, throw=False)
+    assert_type(granted.delay, float | None)
     self.retry(countdown=5)
 
 
@@ -149,6 +151,26 @@ class Adder:
         return a
 
 
+@app.resource
+def number() -> Iterator[int]:
+    yield 1
+
+
+@app.resource
+def text() -> str:
+    return "a"
+
+
+@app.resource
+async def anumber() -> AsyncIterator[int]:
+    yield 1
+
+
+@app.resource
+async def atext() -> str:
+    return "a"
+
+
 adder = app.task(Adder())
 part = app.task(name="part")(functools.partial(add.function, b=3))
 
@@ -170,6 +192,8 @@ assert_type(nothing.delay(), AsyncResult[None])
 any_number.delay(1, 2, 3, a="b")
 assert_type(nightly.delay(1).get(), str)
 assert_type(hooked.delay(1).get(), int)
+assert_type(number(), int)
+assert_type(text(), str)
 begun()
 assert_type(adder.delay(1).get(), int)
 part.delay(1)
@@ -189,6 +213,8 @@ assert_type(tenacious.delay(1).get(), int | None)
 
 
 async def on_a_loop() -> None:
+    assert_type(await anumber(), int)
+    assert_type(await atext(), str)
     assert_type(await wait(1), str)
     assert_type(await wait.adelay(1), AsyncResult[str])
     assert_type(await (await add.adelay(1)).aget(), int)
