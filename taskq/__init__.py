@@ -34,7 +34,7 @@ from taskq.errors import (
     WouldDeadlock,
 )
 from taskq.periodic.schedule import crontab, every
-from taskq.runs.asking import Retry
+from taskq.runs.asking import Postponed, Retry
 from taskq.runs.context import Context, Request, ShuttingDown, checkpoint, current_request
 from taskq.runs.logs import TaskFilter
 from taskq.tasks.limits import Breaker, Limit
@@ -58,6 +58,7 @@ __all__ = [
     "MaxRetriesExceeded",
     "MessageTooLarge",
     "Outgoing",
+    "Postponed",
     "QueueFull",
     "RateLimited",
     "Request",

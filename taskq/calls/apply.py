@@ -39,7 +39,7 @@ def run_here(task: Definition, client: Client, call: Call) -> bytes:
             outcome = executor.prepare(delivery) or run(executor, delivery, here)
             for hook in due(executor, delivery):
                 hook.call()
-            if not isinstance(outcome, Again):
+            if not isinstance(outcome, Again) or outcome.counter == "postponed":  # nothing will have changed
                 return _answer(outcome, here.error)
             value = outcome.value
     finally:

@@ -35,7 +35,7 @@ class Dead:
 
 @dataclass(slots=True)
 class Again:
-    """To run again ``delay`` seconds from now, as ``value``; ``counter`` is ``retried`` or ``deferred``.
+    """To run again ``delay`` seconds from now, as ``value``; ``counter`` is ``retried``, ``postponed`` or ``deferred``.
 
     ``queue`` is the one it moves to, of the same partition, which its value names; empty if it stays where it was.
     """

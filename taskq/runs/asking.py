@@ -57,6 +57,20 @@ class Retry(TaskqError):
         self.granted = False
 
 
+class Postponed(TaskqError):
+    """Raised by ``self.postpone()``: the call runs again later, and this run is no attempt. Let it pass."""
+
+    def __init__(self, seconds: float, why: str = "") -> None:
+        """Ask for it; raises `ConfigError` for what is no time or no text."""
+        if isinstance(seconds, bool) or not isinstance(seconds, (int, float)) or not 0 <= seconds < LONGEST:
+            raise ConfigError(f"self.postpone takes a number of seconds from 0, below {LONGEST:g}, not {seconds!r}")
+        if not isinstance(why, str):
+            raise ConfigError(f"self.postpone(why=...) takes a text, not {why!r:.80}")
+        super().__init__(f"the task asked to be run again in {seconds:g} s{': ' if why else ''}{why}")
+        self.seconds = seconds
+        self.why = why
+
+
 def granted(retry: Retry, decision: RunAgain) -> Retry:
     """Return the request, granted."""
     retry.delay, retry.granted = decision.delay, True

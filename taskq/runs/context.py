@@ -14,7 +14,7 @@ from taskq.errors import ConfigError, TaskRevoked
 from taskq.message import codec
 from taskq.message.envelope import Envelope
 from taskq.message.ids import id_to_text, new_id
-from taskq.runs.asking import Retry, ask, changes_for, seconds_until
+from taskq.runs.asking import Postponed, Retry, ask, changes_for, seconds_until
 from taskq.runs.delivery import Delivery, Route, Taken, current
 from taskq.tasks.definition import Definition
 
@@ -210,6 +210,22 @@ class Context:
             raise retry
         self._delivery.asked = retry
         return retry
+
+    def postpone(self, seconds: float, why: str = "") -> NoReturn:
+        """Ask to run again later since it is too early, such as before a file has come: this run is no attempt.
+
+        It raises, so nothing after it is executed. No retry is used up, and no limit of retries ends it: a task that
+        postpones itself for ever waits for ever, unless its call ``expires``.
+
+        Args:
+            seconds: How many seconds from now.
+            why: What it waits for, for ``taskq why``.
+
+        Raises:
+            Postponed: Always. Also where the task was called as a function, which nobody repeats.
+            ConfigError: No number of seconds from 0.
+        """
+        raise Postponed(seconds, why)
 
 
 def context_of_function(task: Definition, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Context:

@@ -20,12 +20,12 @@ from taskq.message.head import names_of, plain_start
 from taskq.message.ids import id_to_text
 from taskq.message.letters import DISCARDED, FAILURE, SUCCESS
 from taskq.message.outcome import Again, Dead, Ended, Outcome, Passed, Returned, SlowDown
-from taskq.runs.asking import Retry
+from taskq.runs.asking import Postponed, Retry
 from taskq.runs.context import Context, Revoked, ShuttingDown
 from taskq.runs.delivery import Delivery, End, Route
 from taskq.runs.errors_as_text import forget_frames, format_error, own_frames, safe_text, type_name
 from taskq.runs.logs import tell
-from taskq.runs.retrying import after_error, after_request, after_value
+from taskq.runs.retrying import after_error, after_request, after_value, postponed
 from taskq.runs.surround import surround
 from taskq.runs.unknown import wait_for_one_that_knows
 from taskq.tasks.definition import Definition
@@ -194,6 +194,8 @@ class Executor:
                 return Ended(delivery.id, "done", DISCARDED + b"revoked")
             if isinstance(error, RateLimited):
                 return SlowDown(delivery.id, float(error.retry_after))
+            if isinstance(error, Postponed):
+                return postponed(delivery, error)
             asked = error if isinstance(error, Retry) else getattr(delivery, "asked", None)
             if asked is not None:
                 return self._follow(delivery, after_request(delivery, asked), asked.error)

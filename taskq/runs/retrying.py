@@ -10,10 +10,11 @@ from taskq.message.envelope import encode_envelope
 from taskq.message.ids import id_to_text
 from taskq.message.outcome import Again
 from taskq.message.stored import with_expiry, with_queue
-from taskq.runs.asking import Retry, ask, attempt_of, granted, policy_of
+from taskq.runs.asking import Postponed, Retry, ask, attempt_of, granted, policy_of
 from taskq.runs.delivery import Delivery
 from taskq.runs.errors_as_text import safe_text
 from taskq.runs.logs import tell
+from taskq.spelling import count
 from taskq.tasks.retry import GiveUp, RunAgain
 
 
@@ -54,13 +55,26 @@ def after_request(delivery: Delivery, asked: Retry) -> Again:
     return _again(delivery, asked)
 
 
+def postponed(delivery: Delivery, asked: Postponed) -> Again:
+    """Say what follows a run that was too early."""
+    before = delivery.envelope.headers.get("postponed")
+    times = (before if isinstance(before, int) else 0) + 1
+    headers = {**delivery.envelope.headers, "postponed": times, "early": asked.why[:500]}
+    tell(
+        logging.INFO, delivery, "task %s[%s] postpones itself by %.3g s (%s)%s",
+        delivery.task.name, id_to_text(delivery.id), asked.seconds, count(times, "time"),
+        f": {asked.why}" if asked.why else "", delay=asked.seconds,
+    )  # fmt: skip
+    return Again(delivery.id, delivery.envelope.with_headers(headers), asked.seconds, "postponed")
+
+
 def _again(delivery: Delivery, retry: Retry) -> Again:
     """Write the message as it is to run again."""
     envelope, error, delay = delivery.envelope, retry.error, retry.delay or 0.0
     queue, body, expires = retry.changes
     headers = envelope.headers
     again = {
-        **headers,
+        **{name: value for name, value in headers.items() if name not in ("postponed", "early")},
         "retries": delivery.retries + 1,
         "of": policy_of(delivery).options.most_retries if retry.max_retries is None else retry.max_retries,
         "first": headers.get("first", delivery.taken.now),

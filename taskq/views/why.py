@@ -15,6 +15,7 @@ from taskq.message.details import read_error_detail
 from taskq.message.ids import id_time, id_to_text
 from taskq.message.letters import DISCARDED, FAILURE, FIELD_FAIR, FIELD_PRIORITY, SUCCESS
 from taskq.message.stored import decode_fields
+from taskq.spelling import count
 from taskq.views.facts import Facts
 from taskq.views.words import moment, one_line, span
 from taskq.views.workers import WorkerInfo
@@ -139,6 +140,10 @@ def _scheduled(facts: Facts) -> str | None:
         return f"It waits to run alone, since its process died {_times(facts)}; due {facts.until(due)}."
     if "unknown" in facts.headers:
         return f"It waits until {facts.until(due)} for a worker that knows task {facts.names[0]}: the last one did not."
+    if times := facts.headers.get("postponed"):
+        early = one_line(facts.headers.get("early") or "")
+        text = f"It has postponed itself {count(times, 'time') if isinstance(times, int) else ''}"
+        return f"{text}{f', for {early}' if early else ''}; due {facts.until(due)}."
     if not retries:
         return f"It is scheduled for {facts.until(due)}."
     number = f"retry {retries}{f' of {most}' if most is not None else ''}"

@@ -156,6 +156,16 @@ def test_a_retry_without_delay_goes_to_the_end_of_its_queue(world: World) -> Non
     }
 
 
+def test_what_was_too_early_waits_in_the_schedule_and_is_counted_as_that(world: World) -> None:
+    world.seed(holding(A))
+
+    settle(world, Again(A, message(A, body=b"again"), 60.0, "postponed"))
+
+    state = world.state()
+    assert state["counters"] == {b"q|postponed": b"1", b"q|scheduled": b"1"}
+    assert state["schedule"] == Scores({A: Near(T0 + MINUTE)})
+
+
 @pytest.mark.parametrize("delay", [0.0, 60.0])
 def test_a_retry_in_another_queue_leaves_the_books_of_the_first(world: World, delay: float) -> None:
     before = world.seed(holding(A, **{"queue:p": [B]}), {"tasks": {b"t": b"q"}, "waiters": {A: b"in1"}})

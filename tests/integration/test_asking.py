@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 
 from taskq import TaskError
@@ -41,6 +43,12 @@ def goes_on(self, fails):
     if fails:
         raise OSError("afterwards")
     return "not the result"
+
+@app.task(bind=True, max_retries=0)
+def early(self, path, seconds):
+    if not os.path.exists(path):
+        self.postpone(seconds, why="the file")
+    return self.request.retries
 
 @app.task(bind=True, max_retries=0)
 def ends(self):
@@ -106,3 +114,18 @@ def test_the_error_that_was_given_ends_it(jobs: Write, start_worker: Start) -> N
 
     with pytest.raises(KeyError, match="at last"):
         module.ends.delay().get(timeout=30)
+
+
+def test_a_call_that_is_too_early_says_why_and_runs_when_it_can(
+    jobs: Write, start_worker: Start, tmp_path: Path
+) -> None:
+    module = jobs(TASKS)
+    start_worker("-c", "1")
+    soon, late = (module.early.delay(str(tmp_path / "file"), seconds) for seconds in (0.05, 60))
+    wait_until(lambda: "postponed itself 1 time, for the file; due" in late.why(), "it says why")
+
+    (tmp_path / "file").touch()
+
+    assert soon.get(timeout=30) == 0
+    books = survey(module.app)["jobs.early"]
+    assert (books.counters["postponed"] >= 2, books.balance, books.scheduled) == (True, 0, 1)

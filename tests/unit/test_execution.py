@@ -17,6 +17,7 @@ from taskq import (
     Context,
     Limit,
     MaxRetriesExceeded,
+    Postponed,
     RateLimited,
     ResultTimeout,
     Retry,
@@ -587,6 +588,40 @@ def test_a_retry_that_a_task_makes_itself_is_asked_of_its_policy(app: TaskQ) -> 
 
     assert again(run(app, stored(ask)))[0].delay == 4
     assert dead(run(app, stored(ask, headers={"retries": 1})))[1]["type"] == "ValueError"
+
+
+def test_a_run_that_was_too_early_is_no_attempt(app: TaskQ) -> None:
+    @app.task(bind=True, max_retries=0, autoretry_for=Exception)
+    def early(self: Context, seconds: float, why: str = "") -> None:
+        self.postpone(seconds, why)
+
+    first, headers = again(run(app, stored(early, 60, "the file")))
+    assert (first.delay, first.counter, headers["postponed"], headers["early"]) == (60, "postponed", 1, "the file")
+    assert "retries" not in headers
+    second, headers = again(run(app, first.value))
+    assert (second.counter, headers["postponed"]) == ("postponed", 2)
+    for seconds in (-1, float("nan"), 1e10, "soon", True):
+        assert "self.postpone takes a number" in dead(run(app, stored(early, seconds)))[1]["message"]
+
+
+def test_what_was_postponed_and_then_retried_waits_for_its_retry(app: TaskQ) -> None:
+    @app.task(bind=True)
+    def both(self: Context) -> None:
+        self.retry(countdown=1)
+
+    _, headers = again(run(app, stored(both, headers={"postponed": 3, "early": "the file"})))
+    assert "postponed" not in headers
+
+
+def test_a_call_that_postpones_itself_here_tells_the_caller(app: TaskQ) -> None:
+    @app.task(bind=True)
+    def early(self: Context) -> None:
+        self.postpone(60, "the file")
+
+    with pytest.raises(Postponed, match="in 60 s: the file"):
+        early()
+    with pytest.raises(TaskError, match="in 60 s: the file"):
+        early.apply().get()
 
 
 # -- what must not run ------------------------------------------------------------------------------------------------

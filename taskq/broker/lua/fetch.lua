@@ -16,7 +16,7 @@
 --         'done', ids of 16 bytes joined, result TTL ms, n results, results ...   (n is 0 or the number of ids)
 --         'end', id, counter, result, result TTL ms          done | failed | discarded
 --         'dead', id, reason, detail, result, result TTL ms
---         'schedule', id, value, delay ms, counter           retried | deferred
+--         'schedule', id, value, delay ms, counter           retried | postponed | deferred
 --         'move', id, value, delay ms, queue                 retried, in another queue of this partition
 --         'pass', id, value ('' as it is), ms, again         this lane does not run its task: to one that does; any lane
 -- may look after that many ms; again: '1' if it has been passed before 'limit', id, ms for which its gate is shut
