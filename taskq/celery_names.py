@@ -88,7 +88,6 @@ OPTIONS = {
     "throws": "failures are all alike",
     "track_started": "STARTED is always told",
     "typing": "arguments are always checked",
-    "expires": "give it to apply_async",
     "routing_key": _ROUTES,
     "exchange": _ROUTES,
 }

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import math
 import time
-from collections.abc import AsyncIterable, Generator, Iterable, Mapping
+from collections.abc import AsyncIterable, Callable, Generator, Iterable, Mapping
 from datetime import datetime
 from types import NoneType
 from typing import TYPE_CHECKING, Any
@@ -56,6 +56,26 @@ class Call:
     def handle(self) -> AsyncResult[Any]:
         """Return the handle of the call's result."""
         return AsyncResult(self.message[0], self.origin)
+
+
+class SpreadCalls:
+    """Prepares calls that come due one after the other within so many seconds, evenly, however many there will be.
+
+    The n-th is due at the n-th number of van der Corput's sequence, which halves the largest gap again and again.
+    """
+
+    def __init__(self, prepare: Callable[..., Call], seconds: float) -> None:
+        """Begin with the first call; raises `ConfigError` for what is no number of seconds."""
+        self._prepare = prepare
+        self._seconds = _seconds_to_ms("spread", seconds) / 1000
+        self._number = 0
+
+    def __call__(self, item: Any) -> Call:
+        """Prepare a call from what ``delay_many`` takes for one."""
+        part = int(f"{self._number:032b}"[::-1], 2) / (1 << 32)
+        self._number += 1
+        args, kwargs = (item, {}) if type(item) is tuple else ((), item) if type(item) is dict else ((item,), {})
+        return self._prepare(args, kwargs, countdown=self._seconds * part)
 
 
 def send_calls(client: Client, calls: Iterable[Call]) -> list[AsyncResult[Any]]:

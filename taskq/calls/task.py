@@ -11,6 +11,7 @@ from taskq.calls.outgoing import send_through
 from taskq.calls.result import AsyncResult
 from taskq.calls.sending import (
     Call,
+    SpreadCalls,
     asend_call,
     asend_calls,
     handle_of,
@@ -129,12 +130,13 @@ class Task(Writer, ByName, Generic[P, R]):
 
     # -- many calls -------------------------------------------------------------------------------------
 
-    def delay_many(self, calls: Iterable[Any]) -> list[AsyncResult[R]]:
+    def delay_many(self, calls: Iterable[Any], *, spread: float = 0.0) -> list[AsyncResult[R]]:
         """Send many calls in few round trips.
 
         Args:
             calls: The arguments of each call: a tuple of positional ones, a dict of keyword ones, or, for a task of
                 one parameter, anything else as that one. May be a generator of any length.
+            spread: Seconds over which the calls come due, evenly, however many there are.
 
         Returns:
             The handles, in the order of the calls.
@@ -143,13 +145,20 @@ class Task(Writer, ByName, Generic[P, R]):
             TypeError, SerializationError, MessageTooLarge: At the first call that cannot be sent; those of earlier
                 chunks have been sent by then.
         """
-        return send_calls(self.client, (self.call_from(item) for item in calls))
+        return send_calls(self.client, map(self._preparing(spread), calls))
 
-    async def adelay_many(self, calls: Iterable[Any] | AsyncIterable[Any]) -> list[AsyncResult[R]]:
+    async def adelay_many(
+        self, calls: Iterable[Any] | AsyncIterable[Any], *, spread: float = 0.0
+    ) -> list[AsyncResult[R]]:
         """Do what `delay_many` does, on an event loop; also takes an async generator."""
+        prepare = self._preparing(spread)
         if isinstance(calls, AsyncIterable):
-            return await asend_calls(self.client, (self.call_from(item) async for item in calls))
-        return await asend_calls(self.client, (self.call_from(item) for item in calls))
+            return await asend_calls(self.client, (prepare(item) async for item in calls))
+        return await asend_calls(self.client, map(prepare, calls))
+
+    def _preparing(self, spread: float) -> Callable[[Any], Call]:
+        """Return what prepares one of many calls."""
+        return self.call_from if spread == 0 else SpreadCalls(self.prepare_call, spread)
 
     def call(self, /, *args: P.args, **kwargs: P.kwargs) -> Call:
         """Prepare a call for ``app.enqueue_many``; raises what `delay` raises before it sends."""

@@ -34,7 +34,7 @@ class Writer(Definition):
         self.client = client
         self._varies = self.flow.depends_on_call
         self._head = self._head_of(self.queue, None, (), {}) if not self._varies else b""
-        self._words = self.flow.words
+        self._words = expiry_words(self.expires) + self.flow.words
         self._check = self.check
         self.origin = Origin(client, self.name, self.read_result, self.ignore_result)
         self._max_bytes = client.settings.max_message_bytes
@@ -50,7 +50,11 @@ class Writer(Definition):
             hint = instead(unknown[0], celery_names.CALL_OPTIONS, CALL_OPTIONS)
             raise ConfigError(f"apply_async has no option {', '.join(unknown)}{hint}")
         queue, priority, eta = options.get("queue"), options.get("priority"), options.get("eta")
-        words = when_words(options.get("countdown"), eta) + expiry_words(options.get("expires")) + self.flow.words
+        words = (
+            when_words(options.get("countdown"), eta)
+            + expiry_words(options.get("expires", self.expires))
+            + self.flow.words
+        )
         head = self._head
         elsewhere = queue is not None and queue != self.queue
         if (task_id := options.get("task_id")) is not None:

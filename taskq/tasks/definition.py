@@ -36,6 +36,7 @@ class Definition:
         bind: Whether the function's first parameter is the `Context`.
         ignore_result: Whether its results are dropped.
         dead_letter: Whether a message that failed for good is kept.
+        expires: Seconds after which a call no longer runs, unless it says otherwise.
         discard_after: The app's setting of that name, but for this task; seconds.
         pool: ``thread`` to run a sync task in a thread of a child instead of its main thread.
         soft_time_limit: Seconds after which `SoftTimeLimitExceeded` is raised inside the task.
@@ -55,6 +56,7 @@ class Definition:
         bind: bool = False,
         ignore_result: bool = False,
         dead_letter: bool = True,
+        expires: float | None = None,
         discard_after: float | None = None,
         pool: str | None = None,
         soft_time_limit: float | None = None,
@@ -77,6 +79,7 @@ class Definition:
         self.bind = bind
         self.ignore_result = ignore_result
         self.dead_letter = dead_letter
+        self.expires = expires
         self.discard_after = discard_after
         self.pool = pool
         self.soft_time_limit = soft_time_limit
@@ -97,7 +100,7 @@ class Definition:
         for option in ("bind", "ignore_result", "dead_letter", "at_most_once"):
             if type(value := getattr(self, option)) is not bool:
                 raise ConfigError(f"{option} of task {self.name} must be True or False, not {value!r}")
-        for option in ("discard_after", "soft_time_limit", "time_limit"):
+        for option in ("expires", "discard_after", "soft_time_limit", "time_limit"):
             seconds = getattr(self, option)
             if seconds is not None and not (isinstance(seconds, (int, float)) and 0 < seconds < math.inf):
                 raise ConfigError(f"{option} of task {self.name} must be a number of seconds above 0, not {seconds!r}")

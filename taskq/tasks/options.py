@@ -111,6 +111,8 @@ class Running(TypedDict, total=False):
     """Do not keep results."""
     dead_letter: bool
     """Keep a message that failed for good."""
+    expires: float | None
+    """Seconds after which a call no longer runs, unless it says otherwise."""
     discard_after: float | None
     """The app's setting of that name, but for this task; seconds."""
     pool: Literal["thread"] | None

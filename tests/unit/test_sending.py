@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from taskq import ConfigError, SerializationError, TaskQ
+from taskq import Call, ConfigError, SerializationError, TaskQ
 
 app = TaskQ("unit", "redis://nowhere")
 
@@ -55,3 +55,40 @@ def test_a_result_that_cannot_be_written_is_named_by_its_path() -> None:
     error = result.apply().get(propagate=False)
 
     assert "result['session']: cannot serialise object" in str(error)
+
+
+def test_a_tasks_expiry_is_that_of_its_calls_unless_they_say_otherwise() -> None:
+    app = TaskQ("unit", "redis://127.0.0.1:1")
+
+    @app.task(expires=60, max_length=5)
+    def soon() -> None: ...
+
+    def words(call: Call) -> bytes:
+        return call.message[2]
+
+    assert words(soon.call()).startswith(b"x60000")
+    assert words(soon.prepare_call(countdown=1)).startswith(b"d1000x60000")
+    assert words(soon.prepare_call(expires=5)).startswith(b"x5000")
+    assert b"x" not in words(soon.prepare_call(expires=None))
+    with pytest.raises(ConfigError, match="expires of task .* must be a number of seconds above 0"):
+        app.task(expires=0, name="never")(lambda: None)
+
+
+def test_many_calls_come_due_evenly_over_the_time_they_are_spread_over() -> None:
+    app = TaskQ("unit", "redis://127.0.0.1:1")
+
+    @app.task
+    def send(reader: int, copy: str = "") -> None: ...
+
+    prepare = send._preparing(600.0)
+    calls = [prepare(item) for item in [(1,), {"reader": 2}, 3, (4, "b"), *range(96)]]
+    due = sorted(int(call.message[2][1:]) for call in calls)
+
+    gaps = [after - before for before, after in zip(due, due[1:], strict=False)]
+    assert due[0] == 0
+    assert due[-1] < 600_000
+    assert max(gaps) <= 2 * 600_000 / len(calls)
+    assert send._preparing(0.0) == send.call_from
+    for spread in (-1, "long"):
+        with pytest.raises(ConfigError, match="spread must be a number of seconds"):
+            send.delay_many([1], spread=spread)  # type: ignore[arg-type]
