@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
 from typing import Any
 
 import pytest
@@ -70,7 +71,7 @@ def test_a_tasks_expiry_is_that_of_its_calls_unless_they_say_otherwise() -> None
     assert words(soon.prepare_call(countdown=1)).startswith(b"d1000x60000")
     assert words(soon.prepare_call(expires=5)).startswith(b"x5000")
     assert b"x" not in words(soon.prepare_call(expires=None))
-    with pytest.raises(ConfigError, match="expires of task .* must be a number of seconds above 0"):
+    with pytest.raises(ConfigError, match=r"expires of task .* must be a number of seconds above 0"):
         app.task(expires=0, name="never")(lambda: None)
 
 
@@ -84,7 +85,7 @@ def test_many_calls_come_due_evenly_over_the_time_they_are_spread_over() -> None
     calls = [prepare(item) for item in [(1,), {"reader": 2}, 3, (4, "b"), *range(96)]]
     due = sorted(int(call.message[2][1:]) for call in calls)
 
-    gaps = [after - before for before, after in zip(due, due[1:], strict=False)]
+    gaps = [after - before for before, after in pairwise(due)]
     assert due[0] == 0
     assert due[-1] < 600_000
     assert max(gaps) <= 2 * 600_000 / len(calls)
