@@ -236,7 +236,7 @@ def wrong_end(sent: Sent, values: set[str], revoked: bool, end: Any) -> bool:
         return end.type not in allowed
     if not isinstance(end, Exception):
         return end not in values or sent.task in ("fails", "fails_for_good", "hangs")
-    text = str(end)
+    text = f"{getattr(end, 'type', '')}: {end}"
     if "abandoned" in text:
         return sent.task not in ONCE
     if isinstance(end, ValueError):
